@@ -1,0 +1,171 @@
+"""One coarse pre-training step with shared stems against the same step with every pass computed from the pixels.
+
+    python benchmarks/coarse_step.py                              # base at 384, CPU or GPU
+    python benchmarks/coarse_step.py --preset tiny --batch 16
+
+Prints, from one run: floating-point operations (2 per multiply-add, forward and backward), seconds, peak memory, and
+the share of this device's measured matmul rate that each reaches. The losses of both must agree.
+"""
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import platform
+import resource
+import time
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from fiber_cli.data.images import normalize
+from fiber_cli.model.config import PRESETS, FiberConfig
+from fiber_cli.tasks.coarse import CoarseTask, sampling_weights
+
+
+def random_batch(config: FiberConfig, batch: int, length: int = 40, seed: int = 0) -> dict:
+    """A coarse batch of random pixels and tokens, 15% of the real tokens masked."""
+    g = torch.Generator().manual_seed(seed)
+    ids = torch.randint(5, config.text.vocab - 1, (batch, length), generator=g)
+    mask = torch.arange(length)[None] < torch.randint(length // 2, length + 1, (batch, 1), generator=g)
+    ids = ids.masked_fill(~mask, config.text.pad_id)
+    masked = mask & (torch.rand(batch, length, generator=g) < 0.15)
+    masked[:, 1] = True
+    return {
+        "pixels": torch.randint(0, 256, (batch, 3, *config.image_size), dtype=torch.uint8, generator=g),
+        "ids": ids,
+        "mask": mask,
+        "mlm_ids": ids.masked_fill(masked, config.text.vocab - 1),
+        "mlm_labels": ids.masked_fill(~masked, -100),
+        "image_key": torch.arange(batch),
+        "seed": seed,
+    }
+
+
+def step_from_pixels(task: CoarseTask, batch: dict) -> dict[str, Tensor]:
+    """The losses of `CoarseTask.forward` the published way: five image passes and five text passes from the start,
+    negatives fetched as pixels and tokens, the vocabulary scored at every position. One process."""
+    encoder, pixels = task.encoder, normalize(batch["pixels"])
+    ids, mask = batch["ids"], batch["mask"]
+    itc, similarities = task.itc_loss(
+        task.image_features(encoder.image_stem(pixels)), task.text_features(encoder.text_stem(ids, mask))
+    )
+    fused = encoder.fuse(encoder.image_stem(pixels), encoder.text_stem(batch["mlm_ids"], mask))
+    logits = task.mlm(task.pool.text_transform(fused.text)).float()
+    mlm = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["mlm_labels"].flatten())
+    weights = tuple(sampling_weights(s, 0) for s in similarities)
+    image_rows, text_rows = task.draw_negatives(batch["image_key"], batch["seed"], weights)
+    triple = encoder.image_stem(torch.cat([pixels, pixels, pixels[image_rows]]))
+    texts = encoder.text_stem(torch.cat([ids, ids[text_rows], ids]), torch.cat([mask, mask[text_rows], mask]))
+    labels = (torch.arange(len(triple.map), device=ids.device) < len(ids)).long()
+    itm = torch.nn.functional.cross_entropy(task.match(triple, texts).float(), labels)
+    return {"loss": mlm + itc + itm, "mlm_loss": mlm, "itc_loss": itc, "itm_loss": itm}
+
+
+def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
+    """Floating-point operations a second of a large square matmul, the best of five."""
+    side = 8192 if device.type == "cuda" else 2048
+    a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
+    return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(5))
+
+
+def timed(call, device: torch.device) -> float:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - start
+
+
+def count_operations(call) -> int:
+    """Operations of `call`, attention included (its plain form is counted; fused kernels do the same sums)."""
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        call()
+    return counter.get_total_flops()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=PRESETS, default="base")
+    parser.add_argument("--batch", type=int, help="default 2 on a CPU, 32 on a GPU")
+    parser.add_argument("--repeats", type=int, help="timed steps of each, default 2 on a CPU, 10 on a GPU")
+    parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
+    parser.add_argument("--compile", action="store_true", help="torch.compile the blocks")
+    parser.add_argument("--json", help="write the figures to this file")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    batch_size = args.batch or (32 if device.type == "cuda" else 2)
+    repeats = args.repeats or (10 if device.type == "cuda" else 2)
+    preset = PRESETS[args.preset]
+    config = dataclasses.replace(
+        preset,
+        image=dataclasses.replace(preset.image, drop_path=0.0),
+        text=dataclasses.replace(preset.text, dropout=0.0),
+    )
+    torch.manual_seed(0)
+    task = CoarseTask(config).to(device).train()
+    batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in random_batch(config, batch_size).items()}
+    rate = matmul_rate(device, torch.bfloat16 if args.bf16 else torch.float32)
+    ways = {"shared stems": lambda: task(batch), "from pixels": lambda: step_from_pixels(task, batch)}
+    rows = {}
+    autocast = torch.autocast(device.type, torch.bfloat16) if args.bf16 else contextlib.nullcontext()
+
+    def step(losses_of) -> dict[str, float]:
+        task.zero_grad(set_to_none=True)
+        with autocast:
+            losses = losses_of()
+        losses["loss"].backward()
+        return {name: float(value) for name, value in losses.items() if name.endswith("loss")}
+
+    for name, losses_of in ways.items():
+        rows[name] = {"tflop": count_operations(lambda: step(losses_of)) / 1e12}
+    if args.compile:
+        task.compile_blocks()
+    for name, losses_of in ways.items():
+        losses = step(losses_of)
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        seconds = sorted(timed(lambda: step(losses_of), device) for _ in range(repeats))[repeats // 2]
+        memory = (
+            torch.cuda.max_memory_allocated()
+            if device.type == "cuda"
+            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # peak so far: the lighter way runs first
+        )
+        rows[name] |= {
+            "seconds": seconds,
+            "images_per_second": batch_size / seconds,
+            "peak_gib": memory / 2**30,
+            "of_matmul_rate": rows[name]["tflop"] * 1e12 / seconds / rate,
+            **losses,
+        }
+    shared, pixels = rows["shared stems"], rows["from pixels"]
+    hardware = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
+    report = {
+        "preset": args.preset,
+        "batch": batch_size,
+        "precision": "bf16" if args.bf16 else "fp32",
+        "hardware": hardware,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "matmul_tflop_per_second": rate / 1e12,
+        "ways": rows,
+        "operations_ratio": shared["tflop"] / pixels["tflop"],
+        "time_ratio": shared["seconds"] / pixels["seconds"],
+    }
+    print(f"{args.preset}, batch {batch_size}, {report['precision']}, {hardware}, matmul {rate / 1e12:.2f} TFLOP/s")
+    columns = ("tflop", "seconds", "images_per_second", "peak_gib", "of_matmul_rate", "mlm_loss", "itc_loss", "itm_loss")
+    print(f"{'':14}" + "".join(f"{column:>18}" for column in columns))
+    for name, row in rows.items():
+        print(f"{name:14}" + "".join(f"{row[column]:18.5f}" for column in columns))
+    print(f"operations: {report['operations_ratio']:.3f} of the other, time: {report['time_ratio']:.3f}")
+    if args.json:
+        with open(args.json, "w") as file:
+            json.dump(report, file, indent=2)
+
+
+if __name__ == "__main__":
+    main()

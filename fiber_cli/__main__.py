@@ -1,0 +1,3 @@
+from fiber_cli.cli import main
+
+main()

@@ -1,0 +1,256 @@
+"""Published state dicts to ours and back, by one literal table, strict both ways.
+
+The published names and shapes are those of the released FIBER code (coarse stage). What that code stores but never
+uses is listed in `UNUSED`; it is checked on the way in, not kept, and written with its initial value on the way out.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from fiber_cli import checkpoint
+from fiber_cli.data.text import load_tokenizer
+from fiber_cli.errors import UserError
+from fiber_cli.model.config import BASE, FiberConfig
+from fiber_cli.model.swin import relative_position_index, shift_mask
+from fiber_cli.tasks import TASKS
+
+#: published name -> ours; {s} stage, {b} block, {l} text layer, {i} index, {p} weight or bias
+COARSE = {
+    "vit_model.patch_embed.proj.{p}": "encoder.image.patch_embed.proj.{p}",
+    "vit_model.patch_embed.norm.{p}": "encoder.image.patch_embed.norm.{p}",
+    "vit_model.layers.{s}.blocks.{b}.norm1.{p}": "encoder.image.stages.{s}.blocks.{b}.norm1.{p}",
+    "vit_model.layers.{s}.blocks.{b}.attn.relative_position_bias_table": (
+        "encoder.image.stages.{s}.blocks.{b}.attn.relative_position_bias_table"
+    ),
+    "vit_model.layers.{s}.blocks.{b}.attn.qkv.{p}": "encoder.image.stages.{s}.blocks.{b}.attn.qkv.{p}",
+    "vit_model.layers.{s}.blocks.{b}.attn.proj.{p}": "encoder.image.stages.{s}.blocks.{b}.attn.proj.{p}",
+    "vit_model.layers.{s}.blocks.{b}.attn.norm_i2t_i.{p}": "encoder.image.stages.{s}.blocks.{b}.cross.norm.{p}",
+    "vit_model.layers.{s}.blocks.{b}.attn.qkv_i2t.{p}": "encoder.image.stages.{s}.blocks.{b}.cross.query.{p}",
+    "vit_model.layers.{s}.blocks.{b}.attn.qkv_text_i2t.{p}": (
+        "encoder.image.stages.{s}.blocks.{b}.cross.key_value.{p}"
+    ),
+    "vit_model.layers.{s}.blocks.{b}.attn.proj_i2t.{p}": "encoder.image.stages.{s}.blocks.{b}.cross.proj.{p}",
+    "vit_model.layers.{s}.blocks.{b}.attn.alpha_i2t": "encoder.image.stages.{s}.blocks.{b}.cross.alpha",
+    "vit_model.layers.{s}.blocks.{b}.norm2.{p}": "encoder.image.stages.{s}.blocks.{b}.norm2.{p}",
+    "vit_model.layers.{s}.blocks.{b}.mlp.fc1.{p}": "encoder.image.stages.{s}.blocks.{b}.mlp.fc1.{p}",
+    "vit_model.layers.{s}.blocks.{b}.mlp.fc2.{p}": "encoder.image.stages.{s}.blocks.{b}.mlp.fc2.{p}",
+    "vit_model.layers.{s}.downsample.norm.{p}": "encoder.image.stages.{s}.merge.norm.{p}",
+    "vit_model.layers.{s}.downsample.reduction.{p}": "encoder.image.stages.{s}.merge.reduction.{p}",
+    "vit_model.norm.{p}": "encoder.image.norm.{p}",
+    "text_transformer.embeddings.word_embeddings.{p}": "encoder.text.embeddings.word.{p}",
+    "text_transformer.embeddings.position_embeddings.{p}": "encoder.text.embeddings.position.{p}",
+    "text_transformer.embeddings.token_type_embeddings.{p}": "encoder.text.embeddings.token_type.{p}",
+    "text_transformer.embeddings.LayerNorm.{p}": "encoder.text.embeddings.norm.{p}",
+    "text_transformer.encoder.layer.{l}.attention.self.query.{p}": "encoder.text.layers.{l}.query.{p}",
+    "text_transformer.encoder.layer.{l}.attention.self.key.{p}": "encoder.text.layers.{l}.key.{p}",
+    "text_transformer.encoder.layer.{l}.attention.self.value.{p}": "encoder.text.layers.{l}.value.{p}",
+    "text_transformer.encoder.layer.{l}.attention.output.dense.{p}": "encoder.text.layers.{l}.attn_out.{p}",
+    "text_transformer.encoder.layer.{l}.attention.output.LayerNorm.{p}": "encoder.text.layers.{l}.attn_norm.{p}",
+    "text_transformer.encoder.layer.{l}.intermediate.dense.{p}": "encoder.text.layers.{l}.fc1.{p}",
+    "text_transformer.encoder.layer.{l}.output.dense.{p}": "encoder.text.layers.{l}.fc2.{p}",
+    "text_transformer.encoder.layer.{l}.output.LayerNorm.{p}": "encoder.text.layers.{l}.out_norm.{p}",
+    "text_transformer.encoder.layer.{l}.crossattention_t2i.self.query.{p}": "encoder.text.layers.{l}.cross.query.{p}",
+    "text_transformer.encoder.layer.{l}.crossattention_t2i.self.key.{p}": "encoder.text.layers.{l}.cross.key.{p}",
+    "text_transformer.encoder.layer.{l}.crossattention_t2i.self.value.{p}": "encoder.text.layers.{l}.cross.value.{p}",
+    "text_transformer.encoder.layer.{l}.crossattention_t2i.output.dense.{p}": (
+        "encoder.text.layers.{l}.cross.proj.{p}"
+    ),
+    "text_transformer.encoder.layer.{l}.alpha_t2i": "encoder.text.layers.{l}.cross.alpha",
+    "cross_modal_text_transform.{p}": "pool.text_transform.{p}",
+    "cross_modal_image_transform.{p}": "pool.image_transform.{p}",
+    "cross_modal_text_pooler.dense.{p}": "pool.text_pooler.{p}",
+    "cross_modal_image_pooler.dense.{p}": "pool.image_pooler.{p}",
+    "cross_modal_text_transform_itc.{p}": "itc_pool.text_transform.{p}",
+    "cross_modal_image_transform_itc.{p}": "itc_pool.image_transform.{p}",
+    "cross_modal_text_pooler_itc.dense.{p}": "itc_pool.text_pooler.{p}",
+    "cross_modal_image_pooler_itc.dense.{p}": "itc_pool.image_pooler.{p}",
+    "mlm_score.transform.dense.{p}": "mlm.dense.{p}",
+    "mlm_score.transform.LayerNorm.{p}": "mlm.norm.{p}",
+    "mlm_score.decoder.weight": "mlm.decoder.weight",
+    "mlm_score.bias": "mlm.bias",
+    "itm_score.fc.{p}": "itm.fc.{p}",
+    "temp": "temperature",
+}
+
+_FIELDS = {"s": r"\d+", "b": r"\d+", "l": r"\d+", "p": "weight|bias"}
+
+#: Learned tensors that the published model carries and never reads, beside the gates of unfused text layers.
+UNUSED = (
+    "text_transformer.pooler.dense.{p}",
+    "text_transformer.encoder.layer.{l}.crossattention_t2i.output.LayerNorm.{p}",
+    "rank_output.{p}",
+)
+#: State of the published pre-training queue, pixels included; the published loader drops it as well.
+QUEUE = (
+    "image_queue",
+    "text_queue",
+    "image_input_queue",
+    "text_input_queue",
+    "text_input_mask_queue",
+    "queue_ptr",
+    "queue_total",
+)
+
+
+@functools.cache
+def _pattern(template: str) -> re.Pattern:
+    escaped = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
+    return re.compile(re.sub(r"{(\w)}", lambda m: f"(?P<{m[1]}>{_FIELDS[m[1]]})", escaped))
+
+
+def rename(name: str, table: dict[str, str]) -> str | None:
+    """The name's counterpart in a table like `COARSE`, or None."""
+    for template, target in table.items():
+        if match := _pattern(template).fullmatch(name):
+            return target.format(**match.groupdict())
+    return None
+
+
+def derived_buffers(config: FiberConfig) -> dict[str, Tensor]:
+    """Buffers that the published state dict holds although the configuration determines them."""
+    image, text = config.image, config.text
+    buffers = {"text_transformer.embeddings.position_ids": torch.arange(text.positions)[None]}
+    for stage, depth in enumerate(image.depths):
+        height, width = (side // (image.patch * 2**stage) for side in config.image_size)
+        for block in range(depth):
+            prefix = f"vit_model.layers.{stage}.blocks.{block}"
+            buffers[f"{prefix}.attn.relative_position_index"] = relative_position_index(image.window, image.window, image.window)
+            if block % 2 and max(height, width) > image.window:
+                buffers[f"{prefix}.attn_mask"] = shift_mask((height, width), (image.window,) * 2, (image.window // 2,) * 2)
+    return buffers
+
+
+def unused_shapes(config: FiberConfig, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+    """Published names and shapes of what `UNUSED` describes, for a model that has the given parameters of ours."""
+    hidden, names = config.text.hidden, set(names)
+    shapes = {
+        "text_transformer.pooler.dense.weight": (hidden, hidden),
+        "text_transformer.pooler.dense.bias": (hidden,),
+    }
+    fused = {layer for _, _, layer in config.fused_pairs}
+    for layer in range(config.text.layers):
+        prefix = f"text_transformer.encoder.layer.{layer}"
+        if layer in fused:
+            for p in ("weight", "bias"):
+                shapes[f"{prefix}.crossattention_t2i.output.LayerNorm.{p}"] = (hidden,)
+        else:
+            shapes[f"{prefix}.alpha_t2i"] = (1,)
+    if "itm.fc.weight" in names:
+        shapes |= {"rank_output.weight": (1, 2 * config.hidden), "rank_output.bias": (1,)}
+    return shapes
+
+
+def from_official(state: dict[str, Tensor], config: FiberConfig, names: Iterable[str]) -> dict[str, Tensor]:
+    """Weights of a published coarse checkpoint under our names, float32.
+
+    state: published name -> tensor. names: the parameters that our model has (`dict(task.named_parameters())`).
+    Raises UserError that lists every key which is neither in the table, nor a derived buffer, nor unused, and every
+    parameter of ours that the checkpoint lacks.
+    """
+    names = set(names)
+    ignored = set(derived_buffers(config)) | set(unused_shapes(config, names)) | set(QUEUE)
+    ours, unknown = {}, []
+    for key, tensor in state.items():
+        if key in ignored:
+            continue
+        target = rename(key, COARSE)
+        if target in names:
+            # The published temperature has no dimension, ours has one (DeepSpeed cannot partition a scalar).
+            ours[target] = tensor.float().reshape(1) if target == "temperature" else tensor.float()
+        else:
+            unknown.append(key)
+    missing = sorted(names - set(ours))
+    if unknown or missing:
+        raise UserError(
+            "this is not a published checkpoint of the model that was asked for: "
+            f"keys without a place in it: {_some(unknown)}; parameters that it lacks: {_some(missing)}; "
+            "check the task and the sizes"
+        )
+    return ours
+
+
+def to_official(weights: dict[str, Tensor], config: FiberConfig) -> dict[str, Tensor]:
+    """Our weights under the published names, with the buffers and unused tensors that the published code expects.
+
+    `rank_output` gets the matched row of the ITM head, which is how the published model ties them. The queue, which
+    the published loader drops, is left out. Raises UserError naming weights that have no published counterpart.
+    """
+    theirs = {ours: official_name for official_name, ours in COARSE.items()}
+    official, unknown = {}, []
+    for name, tensor in weights.items():
+        target = rename(name, theirs)
+        if target is None:
+            unknown.append(name)
+        else:
+            official[target] = tensor.reshape(()) if name == "temperature" else tensor
+    if unknown:
+        raise UserError(f"weights without a published name: {_some(unknown)}")
+    for name, shape in unused_shapes(config, weights).items():
+        ones = name.endswith("LayerNorm.weight")
+        official[name] = torch.ones(shape) if ones else torch.zeros(shape)
+    if "itm.fc.weight" in weights:
+        official["rank_output.weight"] = weights["itm.fc.weight"][1:2].clone()
+        official["rank_output.bias"] = weights["itm.fc.bias"][1:2].clone()
+    return official | derived_buffers(config)
+
+
+def read_official(path: Path) -> dict[str, Tensor]:
+    """State dict of a published `.ckpt`/`.pt` file, read with the restricted unpickler (tensors only)."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such checkpoint file") from error
+    except Exception as error:  # torch raises several kinds for damaged or unsafe files
+        raise UserError(
+            f"{path}: not readable as a checkpoint of plain tensors ({type(error).__name__}: "
+            f"{str(error).splitlines()[0]}); if it holds other objects, save its state dict alone first"
+        ) from error
+    state = content.get("state_dict", content.get("model", content)) if isinstance(content, dict) else content
+    if not isinstance(state, dict) or not all(isinstance(t, Tensor) for t in state.values()):
+        raise UserError(f"{path}: holds no state dict (a mapping from names to tensors)")
+    if all(key.startswith("module.") for key in state):
+        state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    return state
+
+
+def convert_file(source: Path, output: Path, *, task: str, tokenizer: str = "roberta-base") -> Path:
+    """Write a published FIBER-B checkpoint file as a checkpoint directory below `output`; returns that directory.
+
+    The image size follows from the position-bias tables (32 pixels a window cell). Raises UserError for a file that
+    is not such a checkpoint, listing what does not fit.
+    """
+    state = read_official(source)
+    table = state.get("vit_model.layers.0.blocks.0.attn.relative_position_bias_table")
+    if table is None:
+        raise UserError(f"{source}: no key vit_model.layers.0…: not a published coarse-stage FIBER checkpoint")
+    side = 32 * ((math.isqrt(len(table)) + 1) // 2)
+    config = BASE.at_image_size((side, side))
+    with torch.device("meta"):
+        names = dict(TASKS[task](config).named_parameters())
+    weights = from_official(state, config, names)
+    wrong = [f"{n} {tuple(t.shape)} for {tuple(names[n].shape)}" for n, t in weights.items() if t.shape != names[n].shape]
+    if wrong:
+        raise UserError(f"{source}: not of the base model's sizes: {_some(wrong)}")
+    description = {
+        "model": config.to_dict(),
+        "task": {"name": task},
+        "preprocessing": {"image_size": [side, side], "text_length": 40},
+        "labels": None,
+        "tokenizer": tokenizer,
+    }
+    return checkpoint.save(output, 0, config=description, weights=weights, tokenizer=load_tokenizer(tokenizer))
+
+
+def _some(keys: list[str], limit: int = 8) -> str:
+    if not keys:
+        return "none"
+    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
+    return ", ".join(keys[:limit]) + more

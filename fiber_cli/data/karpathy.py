@@ -1,0 +1,73 @@
+"""Karpathy's JSON of COCO, Flickr30k and Flickr8k: one file with all captions and splits."""
+
+import json as jsonlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from fiber_cli.data.images import MAX_PIXELS, FolderSource
+from fiber_cli.errors import UserError
+
+
+class KarpathySource(FolderSource):
+    """The images of one or several splits, each with all its captions.
+
+    json: a file with `images[]{filename, filepath (optional), split, sentences[]{raw}}`; images: the folder
+    in which `filepath/filename` lie. `train` includes COCO's `restval`, as everywhere in the field (113,287
+    images). Raises `UserError` for a missing or malformed file, a missing folder, or a split without images.
+    """
+
+    def __init__(
+        self,
+        json: str | Path,
+        images: str | Path,
+        split: str | Sequence[str] = "train",
+        max_pixels: int = MAX_PIXELS,
+    ):
+        entries = read_karpathy(json)
+        wanted = {split} if isinstance(split, str) else set(split)
+        present = {entry["split"] for entry in entries}
+        if not wanted or wanted - present:
+            raise UserError(
+                f"{json}: no images of split {', '.join(sorted(wanted - present)) or '(none given)'}; "
+                f"the splits of this file are: {', '.join(sorted(present)) or 'none'}"
+            )
+        entries = [entry for entry in entries if entry["split"] in wanted]
+        super().__init__(
+            f"{Path(json).stem}:{'+'.join(sorted(wanted))}",
+            images,
+            [entry["file"] for entry in entries],
+            [entry["captions"] for entry in entries],
+            max_pixels,
+        )
+
+
+def read_json(path: str | Path, wanted: str, object_hook: Callable | None = None):
+    """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
+    try:
+        return jsonlib.loads(Path(path).read_bytes(), object_hook=object_hook)
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); fetch {wanted} again") from None
+
+
+def read_karpathy(path: str | Path) -> list[dict]:
+    """The images of a Karpathy JSON as `{file, split, captions, cocoid}`; `restval` reads as `train`."""
+    content = read_json(path, "a Karpathy JSON such as dataset_coco.json")
+    entries = []
+    try:
+        for image in content["images"]:
+            entries.append(
+                {
+                    "file": str(Path(image.get("filepath", ""), image["filename"])),
+                    "split": "train" if image["split"] == "restval" else image["split"],
+                    "captions": [text for s in image["sentences"] if (text := s["raw"].strip())],
+                    "cocoid": image.get("cocoid"),
+                }
+            )
+    except (KeyError, TypeError, AttributeError) as error:
+        raise UserError(
+            f"{path}: not a Karpathy JSON, see images[{len(entries)}] ({type(error).__name__}: {error}); "
+            'wanted is {"images": [{"filename": …, "split": …, "sentences": [{"raw": …}, …]}, …]}'
+        ) from None
+    return entries

@@ -1,0 +1,271 @@
+"""Training batches in an order, and with chances, that are functions of the seed alone.
+
+Everything random about a sample is a function of (seed, epoch, entry) and the order of entries one of (seed,
+epoch). So batches do not depend on the number of workers or ranks, and a resumed run continues exactly.
+"""
+
+import hashlib
+import os
+import re
+import signal
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from fiber_cli.data.source import BadSample, EachCaption, Source, read_image, sample_id
+from fiber_cli.data.text import encode, mask_tokens
+from fiber_cli.data.transforms import EvalTransform, TrainTransform
+from fiber_cli.errors import UserError
+
+_ORDER, _SAMPLE = 0, 1  # separate streams of random numbers
+_MAX_REPLACEMENTS = 10
+_SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
+
+AUGMENT = {"none": EvalTransform, "randaugment": TrainTransform}
+
+
+def caption_view(sources: Sequence[Source], captions: str) -> list[Source]:
+    """Samples are images, used with one of their captions (`random`), or (image, caption) pairs (`each`)."""
+    view = {"random": lambda source: source, "each": EachCaption}[captions]
+    return [view(source) for source in sources]
+
+
+class Mixture:
+    """Several sources as one list of entries per epoch.
+
+    weights: how often an epoch holds each source: 1 once, 2 twice, 0.5 a fresh random half of it. An entry
+    is repetition · total + index, `total` being the number of samples of all sources, so that the
+    repetitions of a sample within an epoch are augmented differently.
+    """
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float], seed: int):
+        self.sources, self.seed = list(sources), seed
+        self._sizes = [len(source) for source in self.sources]
+        self._ends = np.cumsum(self._sizes)
+        self._counts = [round(size * weight) for size, weight in zip(self._sizes, weights, strict=True)]
+        for source, weight, count in zip(sources, weights, self._counts):
+            if count < 1:
+                raise UserError(f"data.train: weight {weight} leaves no sample of {source.name}; raise it")
+
+    def __len__(self) -> int:
+        """Entries per epoch."""
+        return sum(self._counts)
+
+    def epoch(self, number: int) -> np.ndarray:
+        """The entries of an epoch, int64: the sources' own orders, interleaved at random."""
+        rng = np.random.default_rng([_ORDER, self.seed, number])
+        total, orders = int(self._ends[-1]), []
+        for source, size, end, count in zip(self.sources, self._sizes, self._ends, self._counts):
+            repeats = []
+            for repetition in range(-(-count // size)):
+                order = source.order(rng)
+                wanted = min(size, count - repetition * size)
+                if wanted < size:
+                    order = order[np.sort(rng.choice(size, wanted, replace=False))]
+                repeats.append(repetition * total + end - size + order)
+            orders.append(np.concatenate(repeats))
+        turn = rng.permutation(np.repeat(np.arange(len(orders)), self._counts))
+        entries = np.empty(len(turn), dtype=np.int64)
+        for which, order in enumerate(orders):
+            entries[turn == which] = order
+        return entries
+
+    def locate(self, entry: int) -> tuple[int, int]:
+        """The number of an entry's source, and the sample's number in it."""
+        index = entry % int(self._ends[-1])
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        return which, index - int(self._ends[which]) + self._sizes[which]
+
+
+def steps_per_epoch(mixture: Mixture, global_batch: int) -> int:
+    """Whole batches in an epoch; `UserError` where there is none."""
+    if global_batch > len(mixture):
+        raise UserError(
+            f"runtime.global_batch: {global_batch} is more than the {len(mixture)} samples of an epoch; "
+            "lower it, or raise the weights of data.train"
+        )
+    return len(mixture) // global_batch
+
+
+class StepSampler:
+    """This rank's micro-batches, lists of (epoch, entry), of the steps from `start_step` up to `total_steps`.
+
+    An epoch has floor(entries / global_batch) steps; the rest of its entries is dropped, other ones in each
+    epoch. Micro-batch m of rank r takes entries [(m · world + r) · micro_batch, … + micro_batch) of the
+    step's. `UserError` where the batch does not divide or is larger than the data.
+    """
+
+    def __init__(
+        self, mixture: Mixture, global_batch: int, micro_batch: int, rank: int, world: int,
+        start_step: int, total_steps: int,
+    ):  # fmt: skip
+        if global_batch % (micro_batch * world):
+            raise UserError(
+                f"runtime.global_batch: {global_batch} is not a multiple of micro_batch x ranks = "
+                f"{micro_batch} x {world}; change one of them"
+            )
+        self.mixture, self.global_batch, self.micro_batch = mixture, global_batch, micro_batch
+        self.rank, self.stride = rank, micro_batch * world
+        self.steps = range(start_step, total_steps)
+        self.steps_per_epoch = steps_per_epoch(mixture, global_batch)
+
+    def __len__(self) -> int:
+        return len(self.steps) * (self.global_batch // self.stride)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        current, entries = -1, np.empty(0)
+        for step in self.steps:
+            epoch, place = divmod(step, self.steps_per_epoch)
+            if epoch != current:
+                current, entries = epoch, self.mixture.epoch(epoch)
+            first = place * self.global_batch + self.rank * self.micro_batch
+            for start in range(first, (place + 1) * self.global_batch, self.stride):
+                yield [(epoch, entry) for entry in entries[start : start + self.micro_batch].tolist()]
+
+
+class TrainSet(torch.utils.data.Dataset):
+    """(epoch, entry) to one sample of the coarse task; `collate` makes the batch."""
+
+    def __init__(
+        self, mixture: Mixture, tokenizer, text_length: int, image_size: int, augment: str,
+        mlm_probability: float,
+    ):  # fmt: skip
+        self.mixture, self.tokenizer, self.text_length = mixture, tokenizer, text_length
+        self.transform, self.least = AUGMENT[augment](image_size), 2 * image_size
+        self.masking = {
+            "probability": mlm_probability,
+            "mask_id": tokenizer.mask_token_id,
+            "vocab_size": len(tokenizer),
+            "special_ids": tokenizer.all_special_ids,
+        }
+
+    def __getitem__(self, key: tuple[int, int]) -> dict:
+        """An image with one of its captions; a bad one is recorded and replaced by another of its source."""
+        epoch, entry = key
+        rng = np.random.default_rng([_SAMPLE, self.mixture.seed, epoch, entry])
+        which, i = self.mixture.locate(entry)
+        source = self.mixture.sources[which]
+        bad: list[tuple[str, str]] = []
+        while True:
+            try:
+                captions = source.captions(i)
+                if not captions:
+                    raise BadSample("no caption")
+                caption = captions[rng.integers(len(captions))]
+                image = read_image(source, i, self.least)
+                break
+            except BadSample as error:
+                bad.append((sample_id(source, i), str(error)))
+                if len(bad) == _MAX_REPLACEMENTS:
+                    raise UserError(f"{len(bad)} samples in a row cannot be used:{_listed(bad)}") from None
+                i = int(rng.integers(len(source)))
+        pixels = self.transform(image, rng, flip=not _SIDES.search(caption))
+        ids, mask, truncated = encode(self.tokenizer, [caption], self.text_length)
+        mlm_ids, mlm_labels = mask_tokens(ids, rng, **self.masking)
+        image_key = hashlib.blake2b(f"{which}/{source.key(i)}".encode(), digest_size=8).digest()
+        return {
+            "pixels": pixels,
+            "ids": ids[0],
+            "mask": mask[0],
+            "mlm_ids": mlm_ids[0],
+            "mlm_labels": mlm_labels[0],
+            "image_key": torch.tensor(int.from_bytes(image_key, signed=True)),
+            "sample_ids": sample_id(source, i),
+            "bad": bad,
+            "truncated": truncated,
+        }
+
+
+def collate(samples: list[dict]) -> dict:
+    """The coarse task's batch: `pixels` uint8 (B, 3, H, W); `ids`, `mlm_ids`, `mlm_labels` int64 and `mask`
+    bool (B, L); `image_key` int64 (B,), equal for equal images; `sample_ids`; `bad`, the replaced samples as
+    (id, reason); `truncated`, how many captions were cut."""
+    columns = {name: [sample[name] for sample in samples] for name in samples[0]}
+    batch = {name: torch.stack(column) for name, column in columns.items() if torch.is_tensor(column[0])}
+    return batch | {
+        "sample_ids": columns["sample_ids"],
+        "bad": [pair for pairs in columns["bad"] for pair in pairs],
+        "truncated": sum(columns["truncated"]),
+    }
+
+
+class TrainLoader(DataLoader):
+    """A `DataLoader` that passes on what a worker has to tell the user, without the worker's traceback."""
+
+    def __iter__(self) -> Iterator[dict]:
+        try:
+            yield from super().__iter__()
+        except UserError as error:
+            raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
+
+
+def make_loader(dataset, workers: int, loader: type[DataLoader] = DataLoader, **options) -> DataLoader:
+    """A loader with our workers: one thread each, deaf to the signals that ask the run to stop and save."""
+    return loader(
+        dataset,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # otherwise starting workers draws from the run's own generator
+        **options,
+    )
+
+
+def _start_worker(worker: int) -> None:
+    torch.set_num_threads(1)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    # Schedulers signal every process of a job, while the main process still needs its batches to finish the
+    # step. Only a second SIGTERM ends a worker; the loader's own clean-up sends one, and repeats it.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+
+
+def train_loader(
+    mixture: Mixture, *, tokenizer, text_length: int, image_size: int, augment: str, mlm_probability: float,
+    global_batch: int, micro_batch: int, rank: int, world: int, start_step: int, total_steps: int,
+    workers: int,
+) -> TrainLoader:  # fmt: skip
+    """This rank's micro-batches (see `collate`) of steps `start_step` to `total_steps`, in order."""
+    return make_loader(
+        TrainSet(mixture, tokenizer, text_length, image_size, augment, mlm_probability),
+        workers,
+        TrainLoader,
+        batch_sampler=StepSampler(mixture, global_batch, micro_batch, rank, world, start_step, total_steps),
+        collate_fn=collate,
+    )
+
+
+class BadCounter:
+    """Counts used and replaced samples; ends the run when more than `max_rate` of them were bad.
+
+    The rate is taken of at least 1,000 samples, so that a single bad one at the start does not end a run.
+    """
+
+    def __init__(self, max_rate: float):
+        self.max_rate, self.seen, self.bad = max_rate, 0, 0
+        self.recent: deque[tuple[str, str]] = deque(maxlen=5)
+
+    def update(self, batch: dict) -> None:
+        """Count a batch; raises `UserError` past the rate, naming the last bad samples."""
+        self.seen += len(batch["sample_ids"])
+        self.bad += len(batch["bad"])
+        self.recent.extend(tuple(pair) for pair in batch["bad"])
+        if self.bad > self.max_rate * max(self.seen, 1000):
+            raise UserError(
+                f"{self.bad} bad samples among {self.seen} are more than data.max_bad_rate {self.max_rate}; "
+                f"mend the data or raise the rate. The last ones:{_listed(self.recent)}"
+            )
+
+    def state_dict(self) -> dict:
+        return {"seen": self.seen, "bad": self.bad}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.seen, self.bad = state["seen"], state["bad"]
+
+
+def _listed(bad: Sequence[tuple[str, str]]) -> str:
+    return "".join(f"\n  {name}: {reason}" for name, reason in bad)

@@ -1,0 +1,91 @@
+"""What every source of images and captions offers, whatever its files look like."""
+
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+
+class BadSample(Exception):
+    """One image or text that cannot be used. The reason is shown to the user; the run goes on without it."""
+
+
+class Source(Protocol):
+    """Images with captions, by number. Objects must pickle, because worker processes get copies.
+
+    Two methods are optional: `image_at_least(i, side)`, the same picture, possibly decoded smaller and faster
+    while both sides stay at least `side` pixels; and `caption_count(i)`, where it is cheaper than `captions`.
+    """
+
+    name: str
+
+    def __len__(self) -> int: ...
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """A permutation of `range(len(self))`; neighbours may share a file, so that reading stays local."""
+        ...
+
+    def key(self, i: int) -> str:
+        """The image's id, unique within the source."""
+        ...
+
+    def captions(self, i: int) -> tuple[str, ...]:
+        """The image's captions, possibly none; raises `BadSample` where they cannot be read."""
+        ...
+
+    def image(self, i: int) -> Image.Image:
+        """The picture in RGB; raises `BadSample` where it cannot be read."""
+        ...
+
+
+def sample_id(source: Source, i: int) -> str:
+    """The name under which logs and results speak of an image: `source/key`."""
+    return f"{source.name}/{source.key(i)}"
+
+
+def read_image(source: Source, i: int, at_least: int) -> Image.Image:
+    """The picture for training: scaled down while decoding where the source can, no side below `at_least`."""
+    fast = getattr(source, "image_at_least", None)
+    return fast(i, at_least) if fast else source.image(i)
+
+
+class EachCaption:
+    """A view of a source with one entry per (image, caption) pair: an epoch shows every caption once.
+
+    An image whose captions are missing or unreadable keeps one entry, so that it is counted as bad.
+    """
+
+    def __init__(self, source: Source):
+        self.source, self.name = source, source.name
+        count = getattr(source, "caption_count", lambda i: _caption_count(source, i))
+        counts = np.array([max(1, count(i)) for i in range(len(source))])
+        self._image = np.repeat(np.arange(len(counts)), counts)
+        self._first = np.cumsum(counts) - counts
+
+    def __len__(self) -> int:
+        return len(self._image)
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """All pairs in random order; the source's own order where each image has one caption."""
+        return self.source.order(rng) if len(self) == len(self.source) else rng.permutation(len(self))
+
+    def key(self, i: int) -> str:
+        return self.source.key(int(self._image[i]))
+
+    def captions(self, i: int) -> tuple[str, ...]:
+        image = int(self._image[i])
+        number = i - int(self._first[image])
+        return self.source.captions(image)[number : number + 1]
+
+    def image(self, i: int) -> Image.Image:
+        return self.source.image(int(self._image[i]))
+
+    def image_at_least(self, i: int, side: int) -> Image.Image:
+        return read_image(self.source, int(self._image[i]), side)
+
+
+def _caption_count(source: Source, i: int) -> int:
+    try:
+        return len(source.captions(i))
+    except BadSample:
+        return 0

@@ -1,0 +1,14 @@
+"""What a user can do wrong, and how a run ends."""
+
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_USAGE = 2
+#: A signal asked the run to stop; everything is saved and `--resume` continues it (EX_TEMPFAIL of sysexits.h).
+EXIT_STOPPED = 75
+
+
+class UserError(ValueError):
+    """Input that cannot be used. The message says what is wrong, where, and how to mend it.
+
+    The command line prints the message without a traceback and exits with `EXIT_USAGE` or `EXIT_FAILED`.
+    """

@@ -1,0 +1,206 @@
+"""The fused encoder: two towers whose last blocks can look at each other (paper section 3.1).
+
+Everything the toolkit does is one of five calls: `image_stem` and `text_stem` (once per image and per text),
+`image_top` and `text_top` (fusion off), `fuse` (fusion on), and `decode` (causal text over an image memory).
+Shapes: B batch, H and W sides of the token map, C channels, L text length, N image tokens.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from fiber_cli.errors import UserError
+from fiber_cli.model.config import FiberConfig
+from fiber_cli.model.init import initialise
+from fiber_cli.model.swin import Swin
+from fiber_cli.model.text import LayerCache, Roberta
+
+
+class ImageStem(NamedTuple):
+    """`map` (B, H, W, C): the token map entering the first fused block. `earlier`: outputs of the stages that ended
+    below it, each (B, H_s, W_s, C_s)."""
+
+    map: Tensor
+    earlier: tuple[Tensor, ...] = ()
+
+
+class TextStem(NamedTuple):
+    """`tokens` (B, L, C) entering the first fused layer; `mask` bool (B, L), True for real tokens."""
+
+    tokens: Tensor
+    mask: Tensor
+
+
+class Fused(NamedTuple):
+    """`pyramid`: stage outputs (B, H_s, W_s, C_s), unnormalised; `text` (B, L, C), padding positions included;
+    `mask` bool (B, L)."""
+
+    pyramid: tuple[Tensor, ...]
+    text: Tensor
+    mask: Tensor
+
+
+class DecoderCache:
+    """What captioning keeps between steps: per layer self-attention keys and values, per fused layer those of the
+    image memory, and how many real tokens each row has seen."""
+
+    def __init__(self, layers: int):
+        self.layers = [LayerCache() for _ in range(layers)]
+        self.memory: dict[int, tuple[Tensor, Tensor]] = {}
+        self.seen_B1: Tensor | None = None
+        self.real_BL: Tensor | None = None
+
+    def reorder(self, rows: Tensor) -> None:
+        """Keep the given rows (int64 (rows,)) of every self-attention cache. Beams must stay beside their image."""
+        for layer in self.layers:
+            layer.reorder(rows)
+        self.seen_B1, self.real_BL = self.seen_B1[rows], self.real_BL[rows]
+
+
+class FusedEncoder(nn.Module):
+    """Swin and RoBERTa with gated cross-attention in their last `fusion_layers` blocks.
+
+    `captioning=True` adds the projections that bring the image memory to the width each text layer attends to.
+    """
+
+    def __init__(self, config: FiberConfig, *, captioning: bool = False):
+        super().__init__()
+        self.config = config
+        self.image = Swin(config)
+        self.text = Roberta(config)
+        blocks = [(s, b) for s, depth in enumerate(config.image.depths) for b in range(depth)]
+        self._stem_blocks = blocks[: len(blocks) - config.fusion_layers]
+        self._top_blocks = blocks[len(blocks) - config.fusion_layers :]
+        self._stem_layers = config.text.layers - config.fusion_layers
+        self.memory_proj = nn.ModuleDict()
+        if captioning:
+            width = config.image.dims[-1]
+            for stage, _, layer in config.fused_pairs:
+                if config.image.dims[stage] != width:
+                    self.memory_proj[str(layer)] = nn.Linear(width, config.image.dims[stage])
+        initialise(self.memory_proj, config.init_std)
+        self.checkpoint_activations = False
+
+    def image_stem(self, pixels: Tensor) -> ImageStem:
+        """Normalised RGB float (B, 3, H, W), sides a multiple of 32 pixels (`config.multiple`) -> ImageStem."""
+        multiple = self.config.multiple
+        if pixels.shape[-2] % multiple or pixels.shape[-1] % multiple:
+            raise UserError(
+                f"image of {pixels.shape[-2]}x{pixels.shape[-1]} (height x width): sides must be multiples of {multiple}"
+            )
+        x, stages = self._image_blocks(self.image.patch_embed(pixels), self._stem_blocks)
+        return ImageStem(x, stages)
+
+    def text_stem(self, ids: Tensor, mask: Tensor) -> TextStem:
+        """ids int64 (B, L), mask bool (B, L) True for real tokens -> TextStem."""
+        x = self.text.embeddings(ids)
+        for layer in self.text.layers[: self._stem_layers]:
+            x = self._run(layer, x, mask[:, None, None, :])
+        return TextStem(x, mask)
+
+    def image_top(self, stem: ImageStem) -> Tensor:
+        """Remaining image blocks, fusion off: (B, H, W, C) of the last stage, before the final LayerNorm."""
+        return self._image_blocks(stem.map, self._top_blocks)[0]
+
+    def text_top(self, stem: TextStem) -> Tensor:
+        """Remaining text layers, fusion off, every output LayerNorm on: (B, L, C)."""
+        x = stem.tokens
+        for layer in self.text.layers[self._stem_layers :]:
+            x = self._run(layer, x, stem.mask[:, None, None, :])
+        return x
+
+    def fuse(
+        self, image: ImageStem, text: TextStem, *, last_norm: bool = False, image_output: bool = True
+    ) -> Fused:
+        """Remaining blocks with fusion on; each pair reads the other modality's state from before the pair.
+
+        `last_norm`: apply the last text layer's output LayerNorm (fine stage) or not (coarse stage).
+        `image_output=False` skips the last image block, which no text layer reads, and leaves its stage out of the
+        pyramid (MLM needs text alone).
+        """
+        x, tokens, pyramid = image.map, text.tokens, list(image.earlier)
+        pairs = self.config.fused_pairs
+        for stage, block, layer in pairs:
+            last = (stage, block, layer) == pairs[-1]
+            stage_module = self.image.stages[stage]
+            before_x, before_tokens = x, tokens
+            tokens = self._run(
+                self.text.layers[layer],
+                before_tokens,
+                text.mask[:, None, None, :],
+                before_x.flatten(1, 2),
+                last_norm=last_norm or not last,
+            )
+            if last and not image_output:
+                break
+            x = self._run(stage_module.blocks[block], before_x, before_tokens, text.mask)
+            if block + 1 == len(stage_module.blocks):
+                pyramid.append(x)
+                x = stage_module.merge(x) if stage_module.merge is not None else x
+        return Fused(tuple(pyramid), tokens, text.mask)
+
+    def decode(
+        self, image_memory: Tensor, ids: Tensor, cache: DecoderCache | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """Causal text layers over an image memory (captioning; image-to-text cross-attention only).
+
+        image_memory: (M, N, C) of `image_top`, flattened; ids: int64 (M*K, L), rows of one image contiguous;
+        mask: bool (M*K, L) True for real tokens, or None where no key needs hiding. With a `cache`, ids are the
+        tokens that follow those already seen, and only they are computed. Returns (M*K, L, C), last LayerNorm on.
+        """
+        rows, length = ids.shape
+        real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
+        seen = None if cache is None else cache.seen_B1
+        past = 0
+        if cache is not None:
+            nonpad = (ids != self.config.text.pad_id).sum(1, keepdim=True)
+            if cache.real_BL is not None:
+                past = cache.real_BL.shape[1]
+                real = torch.cat([cache.real_BL, real], 1)
+            cache.real_BL = real
+            cache.seen_B1 = nonpad if seen is None else seen + nonpad
+        x = self.text.embeddings(ids, seen)
+        causal = torch.ones(length, past + length, dtype=torch.bool, device=ids.device).tril(past)
+        visible = causal[None, None] & real[:, None, None, :]
+        for i, layer in enumerate(self.text.layers):
+            memory = self._layer_memory(i, image_memory, cache) if layer.cross is not None else None
+            x = self._run(layer, x, visible, memory=memory, past=None if cache is None else cache.layers[i])
+        return x
+
+    def _layer_memory(self, layer: int, image_memory: Tensor, cache: DecoderCache | None) -> tuple[Tensor, Tensor]:
+        if cache is not None and layer in cache.memory:
+            return cache.memory[layer]
+        image = self.memory_proj[str(layer)](image_memory) if str(layer) in self.memory_proj else image_memory
+        memory = self.text.layers[layer].cross.memory(image)
+        if cache is not None:
+            cache.memory[layer] = memory
+        return memory
+
+    def _image_blocks(self, x: Tensor, blocks: list[tuple[int, int]]) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run blocks in order, merging at the end of each stage; also return the outputs of the stages that end."""
+        ended = []
+        for stage, block in blocks:
+            module = self.image.stages[stage]
+            x = self._run(module.blocks[block], x)
+            if block + 1 == len(module.blocks):
+                ended.append(x)
+                x = module.merge(x) if module.merge is not None else x
+        return x, tuple(ended)
+
+    def _run(self, module: Callable[..., Tensor], *args, **kwargs) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            return checkpoint(module, *args, use_reentrant=False, **kwargs)
+        return module(*args, **kwargs)
+
+    def compile_blocks(self) -> None:
+        """torch.compile every block and layer in place; parameter names stay as they are."""
+        for stage in self.image.stages:
+            for block in stage.blocks:
+                block.compile()
+        for layer in self.text.layers:
+            layer.compile()

@@ -1,0 +1,72 @@
+"""Small networks on top of the fused encoder: poolers, MLM and ITM heads.
+
+Shapes: B batch, H and W sides of the last token map, L text length, C tower width, D joint width, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from fiber_cli.model.config import FiberConfig
+from fiber_cli.model.init import initialise
+
+
+class PairPooler(nn.Module):
+    """Projects both towers to the joint width and pools them: text at its first token, image by its mean.
+
+    `pooler=False` leaves out the dense + tanh step (published option of the ITC pair).
+    """
+
+    def __init__(self, config: FiberConfig, *, pooler: bool = True):
+        super().__init__()
+        self.text_transform = nn.Linear(config.text.hidden, config.hidden)
+        self.image_transform = nn.Linear(config.image.dims[-1], config.hidden)
+        self.text_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
+        self.image_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
+        initialise(self, config.init_std)
+
+    def text(self, tokens_BLC: Tensor) -> Tensor:
+        """(B, L, C) -> pooled (B, D). Only the first token is read."""
+        x = self.text_transform(tokens_BLC[:, 0])
+        return torch.tanh(self.text_pooler(x)) if self.text_pooler is not None else x
+
+    def image(self, map_BHWC: Tensor) -> Tensor:
+        """(B, H, W, C) -> pooled (B, D)."""
+        # The mean of a linear map is the map of the mean, at 1/(H*W) of the cost.
+        x = self.image_transform(map_BHWC.mean((1, 2)))
+        return torch.tanh(self.image_pooler(x)) if self.image_pooler is not None else x
+
+    def forward(self, map_BHWC: Tensor, tokens_BLC: Tensor) -> Tensor:
+        """Pooled text and image side by side, (B, 2*D): what ITM, VQA and NLVR2 classify."""
+        return torch.cat([self.text(tokens_BLC), self.image(map_BHWC)], dim=1)
+
+
+class MlmHead(nn.Module):
+    """Vocabulary logits of masked-language modelling and captioning; not tied to the word embeddings."""
+
+    def __init__(self, config: FiberConfig):
+        super().__init__()
+        self.dense = nn.Linear(config.hidden, config.hidden)
+        self.norm = nn.LayerNorm(config.hidden, eps=config.mlm_norm_eps)
+        self.decoder = nn.Linear(config.hidden, config.text.vocab, bias=False)
+        self.bias = nn.Parameter(torch.zeros(config.text.vocab))
+        initialise(self, config.init_std)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., V)."""
+        return self.decoder(self.norm(F.gelu(self.dense(x)))) + self.bias
+
+
+class ItmHead(nn.Module):
+    """Two logits per pair; index 1 means matched. That logit is the fusion score of retrieval."""
+
+    def __init__(self, config: FiberConfig):
+        super().__init__()
+        self.fc = nn.Linear(2 * config.hidden, 2)
+        initialise(self, config.init_std)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(B, 2*D) -> (B, 2)."""
+        return self.fc(pooled)

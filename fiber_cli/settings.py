@@ -1,0 +1,294 @@
+"""Every setting of a recipe as frozen dataclasses, and the rules between them.
+
+The meanings, limits and defaults in the fields are what `fiber recipes schema` prints and `strict` checks.
+"""
+
+import dataclasses
+import operator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import yaml
+
+from fiber_cli import strict
+from fiber_cli.errors import UserError
+
+
+class RecipeError(UserError):
+    """A recipe that cannot be used."""
+
+
+def option(doc: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
+    """A field with its one-line meaning, limits (see `strict`) and `path=True` where it names files."""
+    return field(default=default, metadata={"doc": doc, **metadata})
+
+
+def weight() -> Any:
+    return option("Times that an epoch holds this source; 0.5 = a random half of it.", 1.0, gt=0)
+
+
+class Source:
+    """A source of images and captions; `kind` names its class in `data.SOURCES`."""
+
+    def arguments(self) -> dict[str, Any]:
+        """`kind` and the settings of the source's class, without the mixture's weight and what is null."""
+        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "weight"}
+        return {name: value for name, value in given.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class KarpathySource(Source):
+    """Karpathy JSON with an image folder."""
+
+    kind: Literal["karpathy"]
+    json: str = option("The JSON file, such as dataset_coco.json.", path=True)
+    images: str = option("Folder that the file names in the JSON are relative to.", path=True)
+    split: str | tuple[str, ...] = option("One split or several; train includes COCO's restval.", "train")
+    weight: float = weight()
+
+
+@dataclass(frozen=True)
+class WebDatasetSource(Source):
+    """WebDataset tar shards as img2dataset writes them."""
+
+    kind: Literal["webdataset"]
+    shards: str | tuple[str, ...] = option("Folder, glob or {0000..0331} pattern, or a list.", path=True)
+    weight: float = weight()
+
+
+@dataclass(frozen=True)
+class VisualGenomeSource(Source):
+    """Visual Genome region descriptions."""
+
+    kind: Literal["visual_genome"]
+    regions: str = option("region_descriptions.json.", path=True)
+    images: str = option("Folder with the images.", path=True)
+    image_data: str | None = option("image_data.json, which names each image's COCO id.", None, path=True)
+    exclude: str | None = option("Karpathy JSON whose val and test images are left out.", None, path=True)
+    weight: float = weight()
+
+
+@dataclass(frozen=True)
+class ScenesSource(Source):
+    """Built-in drawn scenes."""
+
+    kind: Literal["scenes"]
+    split: Literal["train", "val", "test"] = option("Scenes of different splits never agree.", "train")
+    count: int = option("Number of scenes.", 10_000, ge=1)
+    seed: int = option("Another seed draws other scenes.", 0, ge=0)
+    image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
+    weight: float = weight()
+
+
+AnySource = KarpathySource | WebDatasetSource | VisualGenomeSource | ScenesSource
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The encoder; an omitted size is the preset's."""
+
+    preset: Literal["tiny", "base"] = option("The sizes to start from.")
+    image_size: int | None = option("Side of the square input in pixels, a multiple of 32.", None, ge=32)
+    text_length: int = option("Tokens per caption; longer ones are cut and counted.", 40, ge=3)
+    fusion_layers: int | None = option("Last blocks of both towers that see each other.", None, ge=0)
+    hidden: int | None = option("Joint width.", None, ge=1)
+    drop_path: float | None = option("Stochastic depth of the last image block.", None, ge=0, lt=1)
+    dropout: float | None = option("Dropout in the text encoder.", None, ge=0, lt=1)
+    embed_dim: int | None = option("Channels of the first image stage.", None, ge=1)
+    depths: tuple[int, ...] | None = option("Blocks of each image stage.", None, ge=1)
+    image_heads: tuple[int, ...] | None = option("Attention heads of each image stage.", None, ge=1)
+    text_layers: int | None = option("Layers of the text encoder.", None, ge=1)
+    text_hidden: int | None = option("Width of the text encoder.", None, ge=1)
+    text_heads: int | None = option("Attention heads of the text encoder.", None, ge=1)
+    text_intermediate: int | None = option("Width of the text encoder's feed-forward layers.", None, ge=1)
+    swin: str | None = option("Initial image weights: timm name, file or folder; null = random.", None)
+    roberta: str | None = option("Initial text weights: hub name or local folder; null = random.", None)
+    tokenizer: str = option("builtin, a hub name, or a local folder.", "builtin")
+
+
+@dataclass(frozen=True)
+class CoarseSettings:
+    """Coarse-grained pre-training (paper section 3.2)."""
+
+    name: Literal["coarse"]
+    mlm: float = option("Weight of masked language modelling; 0 = off.", 1.0, ge=0)
+    itm: float = option("Weight of image-text matching; 0 = off.", 1.0, ge=0)
+    itc: float = option("Weight of image-text contrast; 0 = off.", 1.0, ge=0)
+    itm_negatives: Literal["hard", "random"] = option("Drawn by ITC similarity, or uniformly.", "hard")
+    itm_pairs: int | None = option("Pairs of a micro-batch that ITM looks at; null = all.", None, ge=1)
+    queue_size: int = option("Earlier features kept as further ITC negatives.", 0, ge=0)
+    itc_detach_keys: bool = option("No gradient through the keys, as the published code.", False)
+    itc_queue_noise: bool = option("Unwritten queue columns count, as in the published code.", False)
+    temperature: float = option("Initial ITC temperature (learnt).", 0.07, ge=0.001, le=1)
+    mlm_probability: float = option("Share of tokens to predict.", 0.15, gt=0, lt=1)
+
+
+AnyTask = CoarseSettings
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What is read and how."""
+
+    train: tuple[AnySource, ...] = option("Sources to train on.")
+    val: tuple[AnySource, ...] = option("Sources of the periodic validation.", ())
+    root: str | None = option("Folder that relative paths start from; null = the current one.", None)
+    augment: Literal["none", "randaugment"] = option("none = resize only.", "none")
+    captions: Literal["random", "each"] = option("An epoch shows one caption per image, or each.", "random")
+    workers: int = option("Worker processes that read data, per rank.", 4, ge=0)
+    max_bad_rate: float = option("Share of unreadable images past which the run stops.", 0.01, ge=0, le=1)
+    max_pixels: int = option("Images with more pixels are not decoded.", 100_000_000, ge=1)
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW and its schedule; exactly one of steps and epochs is given."""
+
+    lr: float = option("Peak learning rate of both backbones.", gt=0)
+    cross_modal_mult: float = option("Cross-modal parameters learn this many times faster.", 5.0, gt=0)
+    head_mult: float = option("Heads learn this many times faster.", 5.0, gt=0)
+    betas: tuple[float, float] = option("AdamW's betas.", (0.9, 0.98), ge=0, lt=1)
+    eps: float = option("AdamW's epsilon.", 1e-8, gt=0)
+    weight_decay: float = option("None on biases and norms.", 0.01, ge=0)
+    published_decay: bool = option("Decay gates and temperature too, as published.", False)
+    warmup: float = option("Linear warm-up: a share of the run if below 1, else steps.", 0.1, ge=0)
+    schedule: Literal["linear", "cosine", "constant"] = option("After the warm-up.", "linear")
+    steps: int | None = option("Optimiser steps.", None, ge=1)
+    epochs: int | None = option("Passes over the data, instead of steps.", None, ge=1)
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """How the run uses its machines."""
+
+    micro_batch: int = option("Pairs per rank and forward pass.", ge=1)
+    global_batch: int = option("Pairs per optimiser step: a multiple of micro_batch x ranks.", ge=1)
+    seed: int = option("Of everything random.", 0, ge=0)
+    precision: Literal["fp32", "bf16", "fp16"] = option("Of the computation; parameters stay fp32.", "fp32")
+    zero_stage: Literal[0, 1, 2, 3] = option("Sharded: 1 optimiser, 2 also gradients, 3 also parameters.", 0)
+    clip: float | None = option("Largest gradient norm; null = no clipping.", None, gt=0)
+    offload: Literal["none", "cpu"] = option("Where the optimiser's state lies.", "none")
+    compile: bool = option("torch.compile.", False)
+    activation_checkpointing: bool = option("Recompute activations to save memory.", False)
+    ema: float | None = option("Decay of the weights' moving average; null = none.", None, gt=0, lt=1)
+    max_nonfinite: int = option("Non-finite losses in a row that end the run.", 10, ge=1)
+    threads: int | None = option("CPU threads per rank; null = torch's choice.", None, ge=1)
+
+
+RetrievalMetric = Literal["itc/ir@1", "itc/ir@5", "itc/ir@10", "itc/tr@1", "itc/tr@5", "itc/tr@10"]
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What a run writes, counted in steps."""
+
+    every: int = option("Steps between log lines.", 10, ge=1)
+    validate_every: int | None = option("Steps between validations; null = none.", None, ge=1)
+    save_every: int = option("Steps between checkpoints.", 1000, ge=1)
+    keep_last: int = option("Newest checkpoints to keep.", 2, ge=1)
+    keep_best: RetrievalMetric | None = option("Also keep the best checkpoint by this metric.", None)
+    tensorboard: bool = option("Write TensorBoard events.", False)
+    wandb: str | None = option("Weights & Biases project; null = none.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole run."""
+
+    name: str = option("Names the run's folder; the file's name if not given.", "recipe")
+    model: ModelSettings
+    task: AnyTask
+    data: DataSettings
+    optim: OptimSettings
+    runtime: RuntimeSettings
+    log: LogSettings = field(default_factory=LogSettings)
+    deepspeed: dict = field(
+        default_factory=dict, metadata={"doc": "Passed to DeepSpeed as it is, over what `runtime` sets."}
+    )
+
+    def to_yaml(self) -> str:
+        """Every setting, in a form that `resolve_recipe` reads back as an equal recipe."""
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, width=110)
+
+
+#: Section → name in the tag (none where there is one form only) → dataclass.
+SECTIONS = {f.name: forms for f in dataclasses.fields(Recipe) if (forms := strict.forms(f.type))}
+#: DeepSpeed's keys that are not for the passthrough: they follow from the other sections.
+OWNED = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "optimizer",
+    "scheduler",
+)
+
+
+def warmup_steps(warmup: float, steps: int) -> int:
+    """`optim.warmup` in steps; RecipeError where it would not end before the run does."""
+    count = round(warmup * steps) if warmup < 1 else int(warmup)
+    if count >= steps:
+        raise RecipeError(f"optim.warmup: {warmup:g} must end before the run's {steps} steps do")
+    return count
+
+
+def micro_steps(global_batch: int, micro_batch: int, world: int) -> int:
+    """Micro-steps per optimiser step on `world` ranks; RecipeError where the global batch does not divide."""
+    unit = micro_batch * world
+    if global_batch % unit == 0:
+        return global_batch // unit
+    low = global_batch // unit * unit
+    mend = f"set global_batch to {low} or {low + unit}" if low else f"set global_batch to {unit}"
+    if global_batch % world == 0:
+        share = global_batch // world
+        fitting = max(m for m in range(1, min(micro_batch, share) + 1) if share % m == 0)
+        mend += f", or micro_batch to {fitting}"
+    product = f"{micro_batch} x {world} = {unit}"
+    raise RecipeError(
+        f"runtime.global_batch: {global_batch} is no multiple of micro_batch x ranks = {product}: {mend}"
+    )
+
+
+#: Settings that are right alone and wrong together: keys (the first is blamed), a test of their values, the
+#: message; a test may raise RecipeError instead. A rule rests where one of its keys is wrong by itself.
+RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
+    ("model.image_size", lambda size: (size or 0) % 32, "{} is not a multiple of 32"),
+    ("model.tokenizer model.roberta", lambda tokenizer, weights: weights and tokenizer == "builtin",
+     "the weights {1!r} need their own tokenizer, not the built-in one"),
+    ("task task.mlm task.itm task.itc", lambda task, *weights: not any(weights),
+     "mlm, itm and itc are all 0: nothing to train"),
+    ("task.itm_negatives task.itm task.itc", lambda kind, itm, itc: kind == "hard" and itm and not itc,
+     "hard negatives are drawn by ITC similarity: set task.itc above 0, or itm_negatives to random"),
+    ("task.queue_size task.itc", lambda size, itc: size and not itc,
+     "only ITC uses the queue: set task.itc above 0, or queue_size to 0"),
+    ("data.train", lambda sources: not sources, "names no source"),
+    ("optim optim.steps optim.epochs", lambda optim, steps, epochs: (steps is None) == (epochs is None),
+     "steps={1} and epochs={2}: give exactly one of them"),
+    ("optim.warmup", lambda warmup: warmup > 1 and warmup % 1, "{}: from 1 on it counts whole steps"),
+    ("optim.warmup optim.steps", lambda warmup, steps: steps and warmup_steps(warmup, steps) < 0, ""),
+    ("runtime.global_batch runtime.micro_batch", lambda batch, micro: micro_steps(batch, micro, 1) < 1, ""),
+    ("runtime.ema runtime.zero_stage", lambda ema, stage: ema and stage == 3,
+     "needs whole parameters on every rank: set runtime.zero_stage to at most 2, or ema to null"),
+    ("runtime.offload runtime.zero_stage", lambda offload, stage: offload == "cpu" and stage == 0,
+     "DeepSpeed offloads sharded state only: set runtime.zero_stage to 1, 2 or 3"),
+    ("log.validate_every data.val", lambda every, sources: every and not sources,
+     "there is nothing to validate on: name sources in data.val"),
+    ("log.keep_best log.validate_every", lambda metric, every: metric and not every,
+     "needs validation: set log.validate_every"),
+    ("deepspeed", lambda given: [key for key in OWNED if key in given],
+     f"leave out what follows from the other sections: {', '.join(OWNED)}"),
+)  # fmt: skip
+
+
+def broken_rules(recipe: Recipe, bad: set[str]) -> Iterator[tuple[str, str]]:
+    """(key to blame, `key: what is wrong`); `bad` holds the keys that are wrong by themselves."""
+    for keys, test, message in RULES:
+        keys = keys.split()
+        if any(f"{key}.".startswith(f"{b}.") for key in keys for b in bad):
+            continue
+        values = [operator.attrgetter(key)(recipe) for key in keys]
+        try:
+            if test(*values):
+                yield keys[0], f"{keys[0]}: {message.format(*values)}"
+        except RecipeError as error:
+            yield keys[0], str(error)
