@@ -157,7 +157,16 @@ def main() -> None:
         "time_ratio": shared["seconds"] / pixels["seconds"],
     }
     print(f"{args.preset}, batch {batch_size}, {report['precision']}, {hardware}, matmul {rate / 1e12:.2f} TFLOP/s")
-    columns = ("tflop", "seconds", "images_per_second", "peak_gib", "of_matmul_rate", "mlm_loss", "itc_loss", "itm_loss")
+    columns = (
+        "tflop",
+        "seconds",
+        "images_per_second",
+        "peak_gib",
+        "of_matmul_rate",
+        "mlm_loss",
+        "itc_loss",
+        "itm_loss",
+    )
     print(f"{'':14}" + "".join(f"{column:>18}" for column in columns))
     for name, row in rows.items():
         print(f"{name:14}" + "".join(f"{row[column]:18.5f}" for column in columns))

@@ -30,15 +30,11 @@ PHOTOGRAPHS = ((500, 375), (640, 480), (2048, 1536))
 
 def photograph(width: int, height: int, rng: np.random.Generator) -> bytes:
     """A JPEG (quality 95) of a soft background with sharp shapes of all sizes; no noise."""
-    image = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize(
-        (width, height), Image.BICUBIC
-    )
+    image = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).resize((width, height), Image.BICUBIC)
     draw = ImageDraw.Draw(image)
     for _ in range(width * height // 80):
         x, y, r = rng.uniform(0, width), rng.uniform(0, height), 2 + rng.exponential(width / 150)
-        colour = tuple(
-            (np.array(image.getpixel((int(x), int(y)))) + rng.integers(-60, 60, 3)).clip(0, 255).tolist()
-        )
+        colour = tuple((np.array(image.getpixel((int(x), int(y)))) + rng.integers(-60, 60, 3)).clip(0, 255).tolist())
         draw.ellipse((x - r, y - r * 0.7, x + r, y + r * 0.7), fill=colour)
     buffer = io.BytesIO()
     image.filter(ImageFilter.GaussianBlur(0.6)).save(buffer, "JPEG", quality=95)
@@ -62,9 +58,7 @@ def cpu() -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=384, help="side of the pixels in training")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
@@ -96,9 +90,7 @@ def main() -> None:
                 "decoding": kind,
                 "decode": rate(image, options.seconds),
                 "resize": rate(lambda i, image=image: plain(image(i)), options.seconds),
-                "randaugment": rate(
-                    lambda i, image=image: train(image(i), np.random.default_rng(i)), options.seconds
-                ),
+                "randaugment": rate(lambda i, image=image: train(image(i), np.random.default_rng(i)), options.seconds),
             }
             results.append(row)
             print(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,17 +14,29 @@ import torch
 from torch import nn
 
 from fiber_cli import checkpoint, dist, pretrained
-from fiber_cli.data import SOURCES
-from fiber_cli.data.evalset import RetrievalSet
-from fiber_cli.data.loader import Mixture, caption_view, steps_per_epoch, train_loader
-from fiber_cli.data.source import Source
-from fiber_cli.data.text import load_tokenizer
+from fiber_cli.data import SOURCES, scenes
+from fiber_cli.data.loader import CaptionReader, Mixture, caption_view, steps_per_epoch, train_loader
+from fiber_cli.data.source import BadSample, Source
+from fiber_cli.data.statement_set import StatementReader
+from fiber_cli.data.text import load_tokenizer, special_ids
+from fiber_cli.data.vqa import answerable, read_vocabulary
+from fiber_cli.data.vqa_set import VqaReader
 from fiber_cli.errors import UserError
+from fiber_cli.evaluate import evaluation_set, measure
+from fiber_cli.metrics.cider import (
+    CiderD,
+    CiderReward,
+    document_frequency,
+    read_document_frequency,
+    wrap,
+    write_document_frequency,
+)
 from fiber_cli.model.config import PRESETS, FiberConfig
-from fiber_cli.retrieval import retrieval
-from fiber_cli.settings import ModelSettings, Recipe
+from fiber_cli.settings import CaptionSettings, ModelSettings, Nlvr2Settings, Recipe, VqaSettings
 from fiber_cli.settings import Source as SourceSettings
 from fiber_cli.tasks import TASKS
+from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.caption import CaptionTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -43,17 +56,15 @@ TEXT_FIELDS = {
     "dropout": "dropout",
 }
 TOP_FIELDS = {"fusion_layers": "fusion_layers", "hidden": "hidden"}
-#: Task settings that the data uses, not the task.
-DATA_FIELDS = ("name", "mlm_probability")
+#: Task settings that the data and the reward use, not the task's constructor.
+DATA_FIELDS = ("name", "mlm_probability", "answers", "cider_df")
 
 
 def model_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> FiberConfig:
     """The model's sizes: the preset, changed where the recipe says so, with the tokeniser's vocabulary."""
 
     def given(fields: dict[str, str]) -> dict[str, Any]:
-        return {
-            ours: value for name, ours in fields.items() if (value := getattr(settings, name)) is not None
-        }
+        return {ours: value for name, ours in fields.items() if (value := getattr(settings, name)) is not None}
 
     preset = PRESETS[settings.preset]
     text = {"vocab": len(tokenizer), "pad_id": tokenizer.pad_token_id, **given(TEXT_FIELDS)}
@@ -74,28 +85,13 @@ def model_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) ->
     return config
 
 
-def new_task(recipe: Recipe, config: FiberConfig, *, weights: bool = True) -> nn.Module:
-    """The recipe's task on the CPU, its towers filled from `model.swin` and `model.roberta` unless
-    `weights=False` says that all of it will be replaced."""
-    task = TASKS[recipe.task.name](config, **task_arguments(recipe))
-    if weights and recipe.model.swin:
-        pretrained.load_swin(task.encoder, recipe.model.swin)
-    if weights and recipe.model.roberta:
-        pretrained.load_roberta(task.encoder, recipe.model.roberta)
-    return task
-
-
-def task_arguments(recipe: Recipe) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(recipe.task).items() if name not in DATA_FIELDS}
-
-
-def describe(recipe: Recipe, config: FiberConfig) -> dict[str, Any]:
+def describe(recipe: Recipe, config: FiberConfig, arguments: dict[str, Any], labels: list[str] | None) -> dict:
     """What config.json of the run's checkpoints says: enough to rebuild the task and its input."""
     return {
         "model": config.to_dict(),
-        "task": {"name": recipe.task.name, **task_arguments(recipe)},
+        "task": {"name": recipe.task.name, **arguments},
         "preprocessing": {"image_size": list(config.image_size), "text_length": recipe.model.text_length},
-        "labels": None,
+        "labels": labels,
         "tokenizer": recipe.model.tokenizer,
     }
 
@@ -110,25 +106,6 @@ def sources(specs: Sequence[SourceSettings], *, max_pixels: int) -> list[Source]
             arguments["max_pixels"] = max_pixels
         made.append(kind(**arguments))
     return made
-
-
-def load_task(path: str | Path) -> tuple[nn.Module, PreTrainedTokenizerBase, dict[str, Any]]:
-    """The task in evaluation mode, its tokeniser and config.json, of a checkpoint directory (or what
-    `checkpoint.resolve` finds for `path`)."""
-    path = checkpoint.resolve(path)
-    config = checkpoint.load_config(path)
-    settings = dict(config["task"])
-    name = settings.pop("name")
-    if name not in TASKS:
-        raise UserError(f"{path}: task {name!r} is unknown to this version; it knows {', '.join(TASKS)}")
-    try:
-        task = TASKS[name](FiberConfig.from_dict(config["model"]), **settings)
-    except (TypeError, KeyError) as error:
-        raise UserError(
-            f"{path / 'config.json'} does not describe a model of this version: {error}"
-        ) from error
-    checkpoint.load_into(task, checkpoint.load_weights(path))
-    return task.eval(), load_tokenizer(path / "tokenizer"), config
 
 
 @dataclass
@@ -159,23 +136,28 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     run, data, length = recipe.runtime, recipe.data, recipe.model.text_length
     tokenizer = load_tokenizer(recipe.model.tokenizer)
     config = model_config(recipe.model, tokenizer)
-    views = caption_view(sources(data.train, max_pixels=data.max_pixels), data.captions)
+    labels = task_labels(recipe)
+    views = training_view(recipe, sources(data.train, max_pixels=data.max_pixels), labels)
     mixture = Mixture(views, [spec.weight for spec in data.train], run.seed)
     per_epoch = steps_per_epoch(mixture, run.global_batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
-    task = new_task(recipe, config, weights=fresh and init_from is None)
+    arguments = task_arguments(recipe, tokenizer)
+    task = TASKS[recipe.task.name](config, **arguments, **({"labels": len(labels)} if labels else {}))
     if fresh and init_from is not None:
-        weights = checkpoint.load_weights(checkpoint.resolve(init_from))
-        checkpoint.load_into(task, checkpoint.fit_position_biases(weights, task))
+        initialise(task, tokenizer, init_from)
+    elif fresh:
+        if recipe.model.swin:
+            pretrained.load_swin(task.encoder, recipe.model.swin)
+        if recipe.model.roberta:
+            pretrained.load_roberta(task.encoder, recipe.model.roberta)
+    if isinstance(task, CaptionTask) and recipe.task.cider_df:
+        task.reward = CiderReward(CiderD(**read_document_frequency(recipe.task.cider_df)), tokenizer)
+    reader = training_reader(recipe, tokenizer, config, labels)
 
     def batches(start: int) -> Iterable[dict]:
         return train_loader(
             mixture,
-            tokenizer=tokenizer,
-            text_length=length,
-            image_size=config.image_size[0],
-            augment=data.augment,
-            mlm_probability=recipe.task.mlm_probability,
+            reader,
             global_batch=run.global_batch,
             micro_batch=run.micro_batch,
             rank=dist.rank(),
@@ -187,16 +169,97 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
 
     validate = None
     if recipe.log.validate_every:
-        evalset = RetrievalSet(
-            sources(data.val, max_pixels=data.max_pixels), tokenizer, length, config.image_size
+        evalset = evaluation_set(
+            recipe.task.name,
+            sources(data.val, max_pixels=data.max_pixels),
+            tokenizer=tokenizer,
+            text_length=length,
+            image_size=config.image_size,
+            labels=labels,
         )
 
         def validate(task: nn.Module) -> dict[str, float]:
-            return retrieval(
-                task, evalset, batch_size=run.micro_batch, workers=data.workers, precision=run.precision
-            )[0]
+            options = {"batch_size": run.micro_batch, "workers": data.workers, "precision": run.precision}
+            return measure(task, evalset, **options).metrics
 
-    return Work(task, batches, steps, per_epoch, validate, describe(recipe, config), tokenizer)
+    return Work(task, batches, steps, per_epoch, validate, describe(recipe, config, arguments, labels), tokenizer)
+
+
+def task_arguments(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
+    """What the task's constructor is given beside the model's sizes and the number of labels."""
+    given = {name: value for name, value in dataclasses.asdict(recipe.task).items() if name not in DATA_FIELDS}
+    if recipe.task.name == "caption":
+        given |= {"max_length": recipe.model.text_length, **special_ids(tokenizer)}
+    return given
+
+
+def training_view(recipe: Recipe, sources: list[Source], labels: list[str] | None) -> list[Source]:
+    """The sources as what an epoch goes through: images, (image, caption) pairs, or answerable questions."""
+    if recipe.task.name == "vqa":
+        return [answerable(source, labels) for source in sources]
+    if recipe.task.name == "nlvr2":
+        if len({source.images_each for source in sources}) > 1:
+            raise UserError(
+                "data.train: statements about one image and about two cannot be in one batch; take one kind"
+            )
+        return sources
+    return caption_view(sources, recipe.data.captions)
+
+
+def training_reader(
+    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: FiberConfig, labels: list[str] | None
+) -> Callable:
+    """What makes the task's training samples."""
+    common = (tokenizer, recipe.model.text_length, config.image_size[0], recipe.data.augment)
+    match recipe.task:
+        case VqaSettings():
+            return VqaReader(*common, labels)
+        case Nlvr2Settings():
+            return StatementReader(*common)
+        case CaptionSettings():
+            return CaptionReader(*common, references=recipe.task.objective == "cider")
+    return CaptionReader(*common, getattr(recipe.task, "mlm_probability", None))
+
+
+def count_document_frequencies(recipe: Recipe, output: str | Path) -> str:
+    """Write the table of CIDEr optimisation over a recipe's training captions; returns what was done, in words."""
+    counted, bad = [], 0
+    for source in sources(recipe.data.train, max_pixels=recipe.data.max_pixels):
+        for i in range(len(source)):
+            try:
+                counted.append([wrap(text) for text in source.captions(i)])
+            except BadSample:
+                bad += 1
+    write_document_frequency(output, document_frequency(counted))
+    return f"{output}: n-grams of the captions of {len(counted)} images" + (f", {bad} left out" if bad else "")
+
+
+def task_labels(recipe: Recipe) -> list[str] | None:
+    """The answers that a VQA recipe tells apart; None for other tasks."""
+    if recipe.task.name != "vqa":
+        return None
+    return read_vocabulary(recipe.task.answers) if recipe.task.answers else scenes.answers()
+
+
+def initialise(task: Task, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
+    """Weights of another run's checkpoint, and a word on what is new, what is left out and what was resized."""
+    path = checkpoint.resolve(path)
+    other = load_tokenizer(path / "tokenizer")
+    if other.get_vocab() != tokenizer.get_vocab():
+        raise UserError(
+            f"{path}: its tokeniser is not the recipe's, so that its word embeddings would stand for other words; "
+            f"set model.tokenizer to {path / 'tokenizer'}"
+        )
+    weights = checkpoint.load_weights(path)
+    fitted = checkpoint.fit_position_biases(weights, task)
+    fresh, dropped = checkpoint.load_into(task, fitted, expect_missing=task.NEW, expect_unexpected=task.DROPPED)
+    if not dist.is_main():
+        return
+    resized = sum(fitted[name] is not weights[name] for name in weights)
+    print(f"initialised from {path}: {len(weights) - len(dropped)} tensors, of which {resized} position-bias tables "
+          "were resized", file=sys.stderr)  # fmt: skip
+    for what, names in (("new", fresh), ("left out", dropped)):
+        print(f"  {what}: {', '.join(names) or 'none'}", file=sys.stderr)
 
 
 def count_parameters(task: nn.Module) -> dict[str, int]:
@@ -206,7 +269,5 @@ def count_parameters(task: nn.Module) -> dict[str, int]:
     for name, parameter in task.named_parameters():
         tower = next((t for t in ("image", "text") if name.startswith(f"encoder.{t}.")), None)
         fused = "cross" in name.split(".")
-        counts["heads" if tower is None else f"fusion ({tower} side)" if fused else tower] += (
-            parameter.numel()
-        )
+        counts["heads" if tower is None else f"fusion ({tower} side)" if fused else tower] += parameter.numel()
     return counts | {"total": sum(counts.values())}

@@ -11,6 +11,7 @@ run/checkpoints/best     names the best one by the run's metric, where the recip
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -103,17 +104,13 @@ def step_name(step: int) -> str:
 def steps(run_dir: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
     found = (Path(run_dir) / "checkpoints").glob("step-*")
-    return sorted(
-        (p for p in found if (p / "config.json").is_file()), key=lambda p: int(p.name.removeprefix("step-"))
-    )
+    return sorted((p for p in found if (p / "config.json").is_file()), key=lambda p: int(p.name.removeprefix("step-")))
 
 
 def float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     """On the CPU, contiguous, floating point as float32."""
     return {
-        name: value.detach()
-        .to("cpu", torch.float32 if value.is_floating_point() else value.dtype)
-        .contiguous()
+        name: value.detach().to("cpu", torch.float32 if value.is_floating_point() else value.dtype).contiguous()
         for name, value in weights.items()
     }
 
@@ -147,9 +144,7 @@ def resolve(path: str | Path) -> Path:
             if (target / "config.json").is_file():
                 return target
             have = ", ".join(p.name for p in steps(pointer.parent.parent)) or "none"
-            raise UserError(
-                f"{pointer} names {target.name}, which is not there; complete checkpoints: {have}"
-            )
+            raise UserError(f"{pointer} names {target.name}, which is not there; complete checkpoints: {have}")
     what = "holds no checkpoint" if path.exists() else "does not exist"
     raise UserError(
         f"{path} {what}; give a step directory (with config.json), a checkpoints folder or a run's --output"
@@ -162,16 +157,12 @@ def load_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            f"{file} cannot be read: {error.strerror}; is {path} a checkpoint directory?"
-        ) from error
+        raise UserError(f"{file} cannot be read: {error.strerror}; is {path} a checkpoint directory?") from error
     except ValueError as error:
         raise UserError(f"{file} is damaged ({error}); use another checkpoint of the run") from error
     version = config.get("format") if isinstance(config, dict) else None
     if version != FORMAT:
-        raise UserError(
-            f"{file} has format version {version!r}, not {FORMAT}; use the program version that wrote it"
-        )
+        raise UserError(f"{file} has format version {version!r}, not {FORMAT}; use the program version that wrote it")
     return config
 
 
@@ -187,6 +178,17 @@ def load_weights(path: Path) -> dict[str, Tensor]:
             f"{file} cannot be read ({error}): it is damaged or was copied only in part; "
             "copy it again or use another checkpoint of the run"
         ) from error
+
+
+def fingerprint(path: Path) -> str:
+    """What tells a checkpoint directory's weights from all others: a digest of their file."""
+    try:
+        with (Path(path) / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
+    except OSError as error:
+        raise UserError(
+            f"{path}/model.safetensors cannot be read: {error.strerror}; copy the checkpoint again"
+        ) from None
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:
@@ -205,16 +207,17 @@ def load_into(
     *,
     expect_missing: Collection[str] = (),
     expect_unexpected: Collection[str] = (),
-) -> None:
+) -> tuple[list[str], list[str]]:
     """Copy `weights` into `module`, strictly.
 
     Every key must be on both sides with the same shape, except names that start with one of the given
-    prefixes: `expect_missing` keep the module's values, `expect_unexpected` are left out. UserError lists all
-    that differs, and then nothing has been copied.
+    prefixes: `expect_missing` keep the module's values, `expect_unexpected` are left out; returned are the names of
+    these two kinds. UserError lists all that differs beyond them, and then nothing has been copied.
     """
     own = named_weights(module)
-    missing = sorted(k for k in own.keys() - weights.keys() if not k.startswith(tuple(expect_missing)))
-    unexpected = sorted(k for k in weights.keys() - own.keys() if not k.startswith(tuple(expect_unexpected)))
+    fresh, dropped = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    missing = [name for name in fresh if not name.startswith(tuple(expect_missing))]
+    unexpected = [name for name in dropped if not name.startswith(tuple(expect_unexpected))]
     common = sorted(own.keys() & weights.keys())
     mismatched = [k for k in common if own[k].shape != weights[k].shape]
     if missing or unexpected or mismatched:
@@ -232,6 +235,7 @@ def load_into(
     with torch.no_grad():
         for key in common:
             own[key].copy_(weights[key])
+    return fresh, dropped
 
 
 def resize_position_bias(table: Tensor, window: int) -> Tensor:

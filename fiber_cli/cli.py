@@ -14,7 +14,7 @@ Heavy modules are imported inside the functions, so that `fiber --help` answers 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -32,29 +32,72 @@ app = typer.Typer(
 recipes = typer.Typer(rich_markup_mode=None, help="List the shipped recipes and what each reproduces.")
 app.add_typer(recipes, name="recipes", invoke_without_command=True)
 
-DATASET_HELP = "scenes, coco, flickr30k, flickr8k, a Karpathy JSON, or a folder or pattern of .tar shards."
+DATASET_HELP = (
+    "scenes, coco, flickr30k, flickr8k, coco_caption, nocaps, vqav2, nlvr2, a Karpathy JSON, a JSONL of statements, or "
+    "a folder or pattern of .tar shards."
+)
 Nproc = Annotated[int, typer.Option(min=1, help="Processes to start on this machine.")]
+
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings put over the recipe's.")
+]
+RecipeName = Annotated[str, typer.Option(help="A recipe file, or the name of a shipped one.")]
+Output = Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/<recipe name>]")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
+InitFrom = Annotated[Path | None, typer.Option(help="Checkpoint to take first weights from.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and run one batch.")]
 
 
 @app.command()
 def pretrain(
     context: typer.Context,
     stage: Annotated[Literal["coarse"], typer.Argument(help="Pre-training stage.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings put over the recipe's.")
-    ] = None,
-    recipe: Annotated[str, typer.Option(help="A recipe file, or the name of a shipped one.")] = ...,
-    output: Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/<recipe name>]")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")] = False,
-    init_from: Annotated[Path | None, typer.Option(help="Checkpoint to take first weights from.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show the plan and run one batch.")] = False,
+    overrides: Overrides = None,
+    recipe: RecipeName = ...,
+    output: Output = None,
+    resume: Resume = False,
+    init_from: InitFrom = None,
+    dry_run: DryRun = False,
     nproc: Nproc = 1,
 ) -> None:
     """Pre-train from images and captions."""
-    from fiber_cli.recipe import check_world, find_recipe, resolve_recipe
+    _train(context, stage, recipe, overrides, output, resume, init_from, dry_run, nproc)
+
+
+@app.command()
+def finetune(
+    context: typer.Context,
+    task: Annotated[Literal["vqa", "nlvr2", "retrieval", "caption"], typer.Argument(help="What to train for.")],
+    overrides: Overrides = None,
+    recipe: RecipeName = ...,
+    output: Output = None,
+    resume: Resume = False,
+    init_from: InitFrom = None,
+    dry_run: DryRun = False,
+    nproc: Nproc = 1,
+) -> None:
+    """Fine-tune a pre-trained checkpoint for a task."""
+    _train(context, task, recipe, overrides, output, resume, init_from, dry_run, nproc)
+
+
+def _train(
+    context: typer.Context,
+    task: str,
+    recipe: str,
+    overrides: list[str] | None,
+    output: Path | None,
+    resume: bool,
+    init_from: Path | None,
+    dry_run: bool,
+    nproc: int,
+) -> None:
+    from fiber_cli.recipe import RecipeError, check_world, find_recipe, resolve_recipe
 
     file = str(find_recipe(recipe))
     settings = resolve_recipe(file, overrides or ())
+    if settings.task.name != task:
+        raise RecipeError(f"{file} is a recipe for {settings.task.name}, not for {task}; `fiber recipes` lists all")
     output = output or Path("runs") / settings.name
     if resume and init_from:
         raise typer.BadParameter("--resume continues a run, --init-from starts a new one: give one of them")
@@ -67,65 +110,222 @@ def pretrain(
     from fiber_cli import engine
 
     if dry_run:
-        engine.dry_run(settings)
+        engine.dry_run(settings, init_from)
     else:
         raise typer.Exit(engine.fit(settings, output, resume=resume, init_from=init_from))
+
+
+Split = Annotated[str | None, typer.Option(help="[default: val of scenes, vqav2 and nocaps, dev of nlvr2, else test]")]
+Root = Annotated[Path | None, typer.Option(help="Folder of a known dataset, or a JSON's images.")]
+Results = Annotated[Path | None, typer.Option(help="Results folder.  [default: eval/ in the run]")]
+Batch = Annotated[int, typer.Option(min=1, help="Images, texts or pairs per rank and pass.")]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read data, per rank.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate the first N samples only.")]
+ItmCheckpoint = Annotated[Path | None, typer.Option(help="Checkpoint that scores pairs, if not the same.")]
 
 
 @app.command("eval")
 def evaluate(
     context: typer.Context,
     dataset: Annotated[str, typer.Argument(help=DATASET_HELP)],
-    mode: Annotated[Literal["itc"], typer.Option(help="How pairs are scored: itc = dual encoder.")] = "itc",
+    mode: Annotated[
+        Literal["itc", "itm", "itc+itm"] | None,
+        typer.Option(
+            help="Retrieval by dual encoder, fusion, or both.  [default: what the checkpoint was trained for]"
+        ),
+    ] = None,
     checkpoint: Annotated[Path | None, typer.Option(help="[default: the newest run below runs/]")] = None,
-    split: Annotated[str | None, typer.Option(help="[default: val of scenes, else test]")] = None,
-    root: Annotated[Path | None, typer.Option(help="Folder of a known dataset, or a JSON's images.")] = None,
-    output: Annotated[Path | None, typer.Option(help="Results folder.  [default: eval/ in the run]")] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Images or texts per rank and pass.")] = 64,
-    workers: Annotated[int, typer.Option(min=0, help="Processes that read data, per rank.")] = 4,
-    limit: Annotated[int | None, typer.Option(min=1, help="Evaluate the first N images only.")] = None,
+    itm_checkpoint: ItmCheckpoint = None,
+    split: Split = None,
+    root: Root = None,
+    output: Results = None,
+    batch: Batch = 64,
+    workers: Workers = 4,
+    limit: Limit = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Measure also with every image exchanged.")] = False,
     nproc: Nproc = 1,
 ) -> None:
-    """Evaluate a checkpoint on retrieval."""
-    from fiber_cli.data.registry import eval_data
+    """Evaluate a checkpoint on a dataset of its task."""
+    paths = (dataset, split, root, checkpoint, itm_checkpoint, output)
+    _evaluate(context, *paths, nproc, mode=mode, batch=batch, workers=workers, limit=limit, blind=blind)
+
+
+def _evaluate(
+    context: typer.Context,
+    dataset: str,
+    split: str | None,
+    root: Path | None,
+    checkpoint: Path | None,
+    itm_checkpoint: Path | None,
+    output: Path | None,
+    nproc: int,
+    *,
+    mode: str | None,
+    limit: int | None,
+    **options: Any,
+) -> None:
+    from fiber_cli.data.registry import check_task, eval_data
 
     data = eval_data(dataset, split, root)
     checkpoint = checkpoint or _newest_checkpoint()
     if nproc > 1:
         raise typer.Exit(_launch(context, nproc, "--checkpoint", str(checkpoint)))
-    from fiber_cli.checkpoint import resolve
+    from fiber_cli import dist
     from fiber_cli.data import SOURCES
-    from fiber_cli.evaluate import run_eval
+    from fiber_cli.evaluate import own_mode, run_eval
+    from fiber_cli.loading import load
 
-    checkpoint = resolve(checkpoint)
+    dist.init_from_env()
+    loaded = load(checkpoint)
+    check_task(data, loaded.name, loaded.path)
     if output is None:
-        run = checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint.parent
+        path = loaded.path
+        run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
         first = f"-first{limit}" if limit else ""
-        output = run / "eval" / f"{data.name}-{data.split}-{mode}-{checkpoint.name}{first}"
+        output = run / "eval" / f"{data.name}-{data.split}-{mode or own_mode(loaded)}-{path.name}{first}"
     run_eval(
         [SOURCES[spec.pop("kind")](**spec) for spec in data.sources],
         dataset=data.name,
         split=data.split,
+        loaded=loaded,
+        itm=itm_checkpoint and load(itm_checkpoint),
         mode=mode,
-        checkpoint=checkpoint,
         output=output,
+        limit=limit,
+        **options,
+    )
+
+
+@app.command()
+def rerank(
+    context: typer.Context,
+    dataset: Annotated[str | None, typer.Argument(help=f"{DATASET_HELP} Or none, with --images.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Search in this folder of images instead.")] = None,
+    query: Annotated[str | None, typer.Option(help="What to search for.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="A file with one query a line.")] = None,
+    top_k: Annotated[
+        str, typer.Option(help="How many of the dual encoder's best are scored by fusion; for a dataset several.")
+    ] = "50",
+    index: Annotated[Path | None, typer.Option(help="Index file.  [default: in the folder]")] = None,
+    shown: Annotated[int, typer.Option(min=1, help="Results to print for each query.")] = 10,
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best results to this file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print all results as JSON instead of a table.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="[default: the newest run below runs/]")] = None,
+    itm_checkpoint: ItmCheckpoint = None,
+    split: Split = None,
+    root: Root = None,
+    output: Results = None,
+    batch: Batch = 64,
+    workers: Workers = 4,
+    limit: Limit = None,
+    nproc: Nproc = 1,
+) -> None:
+    """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
+    ks = [int(k) for k in top_k.split(",") if k.strip().isdecimal() and int(k)]
+    if len(ks) != len(top_k.split(",")):
+        raise typer.BadParameter(f"--top-k {top_k}: give whole numbers from 1, such as 10,20,50,100")
+    if dataset and not (images or query or queries):
+        paths = (dataset, split, root, checkpoint, itm_checkpoint, output)
+        options = {"mode": "rerank", "rerank": ks, "batch": batch, "workers": workers, "limit": limit}
+        return _evaluate(context, *paths, nproc, **options)
+    if dataset or images is None or (query is None) == (queries is None) or len(ks) > 1:
+        raise typer.BadParameter(
+            'give a DATASET; or --images DIR with --query "…" or --queries FILE, and one number as --top-k'
+        )
+    from fiber_cli.loading import load
+    from fiber_cli.search import run_search
+
+    run_search(
+        load(checkpoint or _newest_checkpoint()),
+        images,
+        query if queries is None else queries,
+        top_k=ks[0],
+        index=index,
+        shown=shown,
+        sheet=sheet,
+        as_json=json,
         batch=batch,
         workers=workers,
-        limit=limit,
     )
+
+
+Images = Annotated[list[Path], typer.Argument(help="Image files, and folders with them.", show_default=False)]
+Checkpoint = Annotated[Path | None, typer.Option(help="[default: the newest run of that task below runs/]")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+
+
+@app.command()
+def caption(
+    images: Images,
+    checkpoint: Checkpoint = None,
+    beam: Annotated[int, typer.Option(min=1, help="Beam width.")] = 5,
+    json: Json = False,
+    batch: Annotated[int, typer.Option(min=1, help="Images per pass.")] = 16,
+) -> None:
+    """Say what is in images."""
+    from fiber_cli.infer import Fiber, describe_images
+
+    model = Fiber.from_pretrained(checkpoint or _newest_checkpoint("caption"), batch_size=batch)
+    describe_images(images, lambda part: model.caption(part, beam), "caption", batch=batch, as_json=json)
+
+
+@app.command()
+def answer(
+    images: Images,
+    question: Annotated[str, typer.Argument(help="A question about each of the images.")],
+    checkpoint: Checkpoint = None,
+    json: Json = False,
+    batch: Annotated[int, typer.Option(min=1, help="Images per pass.")] = 16,
+) -> None:
+    """Answer a question about images."""
+    from fiber_cli.infer import Fiber, describe_images
+
+    model = Fiber.from_pretrained(checkpoint or _newest_checkpoint("vqa"), batch_size=batch)
+    describe_images(images, lambda part: model.answer(part, question), "answer", batch=batch, as_json=json)
+
+
+@app.command("vqa-answers")
+def vqa_answers(
+    annotations: Annotated[list[Path], typer.Argument(help="VQAv2's annotations JSON, train and val.")],
+    output: Annotated[Path, typer.Option(help="File to write.")],
+    minimum: Annotated[int, typer.Option(min=1, help="Occurrences that make an answer part of it.")] = 9,
+) -> None:
+    """Build the answer vocabulary of VQA."""
+    from fiber_cli.data.vqa import build_vocabulary, write_vocabulary
+
+    answers = build_vocabulary(annotations, minimum)
+    write_vocabulary(output, answers)
+    print(f"{output}: {len(answers)} answers")
+
+
+@app.command("cider-df")
+def cider_df(
+    recipe: RecipeName,
+    output: Annotated[Path, typer.Option(help="File to write.")],
+    overrides: Overrides = None,
+) -> None:
+    """Count the document frequencies of CIDEr optimisation over a recipe's training captions."""
+    from fiber_cli.build import count_document_frequencies
+    from fiber_cli.recipe import find_recipe, resolve_recipe
+
+    print(count_document_frequencies(resolve_recipe(str(find_recipe(recipe)), overrides or ()), output))
 
 
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint file of the published code.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint folder to write.")],
-    task: Annotated[Literal["coarse"], typer.Option(help="What the checkpoint was trained for.")] = "coarse",
+    task: Annotated[
+        Literal["coarse", "retrieval-itc", "retrieval-itm", "vqa", "nlvr2", "caption"],
+        typer.Option(help="What the checkpoint was trained for."),
+    ] = "coarse",
     tokenizer: Annotated[str, typer.Option(help="Hub name or folder of its tokeniser.")] = "roberta-base",
+    answers: Annotated[Path | None, typer.Option(help="VQA's vocabulary, of `fiber vqa-answers`.")] = None,
 ) -> None:
     """Turn a published checkpoint into a checkpoint folder."""
     from fiber_cli.convert import convert_file
 
-    print(convert_file(source, output, task=task, tokenizer=tokenizer))
+    print(convert_file(source, output, task=task, tokenizer=tokenizer, answers=answers))
 
 
 @recipes.callback()
@@ -159,14 +359,18 @@ def _first_rank() -> bool:
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
-def _newest_checkpoint() -> Path:
-    """The newest `runs/*/checkpoints/latest` below the current folder."""
-    found = sorted(Path("runs").glob("*/checkpoints/latest"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UserError("no runs/*/checkpoints/latest below the current folder: name one with --checkpoint")
-    if _first_rank():
-        print(f"checkpoint: {found[-1].parents[1]}, the newest run", file=sys.stderr)
-    return found[-1]
+def _newest_checkpoint(task: str | None = None) -> Path:
+    """The newest `runs/*/checkpoints/latest` below the current folder, of a task where one is named."""
+    from fiber_cli.checkpoint import load_config, resolve
+
+    found = sorted(Path("runs").glob("*/checkpoints/latest"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in found:
+        if task is None or load_config(resolve(path))["task"]["name"] == task:
+            if _first_rank():
+                print(f"checkpoint: {path.parents[1]}, the newest run", file=sys.stderr)
+            return path
+    what = f" of task {task}" if task else ""
+    raise UserError(f"no runs/*/checkpoints/latest{what} below the current folder: name one with --checkpoint")
 
 
 def _launch(context: typer.Context, nproc: int, *settled: str) -> int:

@@ -1,7 +1,8 @@
 """Published state dicts to ours and back, by one literal table, strict both ways.
 
 The published names and shapes are those of the released FIBER code (coarse stage). What that code stores but never
-uses is listed in `UNUSED`; it is checked on the way in, not kept, and written with its initial value on the way out.
+uses is listed by `unused_shapes`; it is checked on the way in, not kept, and written with its initial value on the way
+out.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ import torch
 from torch import Tensor
 
 from fiber_cli import checkpoint
-from fiber_cli.data.text import load_tokenizer
+from fiber_cli.data.text import load_tokenizer, special_ids
+from fiber_cli.data.vqa import read_vocabulary
 from fiber_cli.errors import UserError
+from fiber_cli.model.atss import STRIDES, make_anchors
 from fiber_cli.model.config import BASE, FiberConfig
 from fiber_cli.model.swin import relative_position_index, shift_mask
 from fiber_cli.tasks import TASKS
@@ -78,16 +81,17 @@ COARSE = {
     "mlm_score.bias": "mlm.bias",
     "itm_score.fc.{p}": "itm.fc.{p}",
     "temp": "temperature",
+    "vqa_classifier.0.{p}": "vqa.fc1.{p}",
+    "vqa_classifier.1.{p}": "vqa.norm.{p}",
+    "vqa_classifier.3.{p}": "vqa.fc2.{p}",
+    "nlvr2_classifier.0.{p}": "nlvr2.fc1.{p}",
+    "nlvr2_classifier.1.{p}": "nlvr2.norm.{p}",
+    "nlvr2_classifier.3.{p}": "nlvr2.fc2.{p}",
+    "cross_modal_att_layers.{l}.{p}": "encoder.memory_proj.{l}.{p}",
 }
 
 _FIELDS = {"s": r"\d+", "b": r"\d+", "l": r"\d+", "p": "weight|bias"}
 
-#: Learned tensors that the published model carries and never reads, beside the gates of unfused text layers.
-UNUSED = (
-    "text_transformer.pooler.dense.{p}",
-    "text_transformer.encoder.layer.{l}.crossattention_t2i.output.LayerNorm.{p}",
-    "rank_output.{p}",
-)
 #: State of the published pre-training queue, pixels included; the published loader drops it as well.
 QUEUE = (
     "image_queue",
@@ -122,19 +126,25 @@ def derived_buffers(config: FiberConfig) -> dict[str, Tensor]:
         height, width = (side // (image.patch * 2**stage) for side in config.image_size)
         for block in range(depth):
             prefix = f"vit_model.layers.{stage}.blocks.{block}"
-            buffers[f"{prefix}.attn.relative_position_index"] = relative_position_index(image.window, image.window, image.window)
+            buffers[f"{prefix}.attn.relative_position_index"] = relative_position_index(
+                image.window, image.window, image.window
+            )
             if block % 2 and max(height, width) > image.window:
-                buffers[f"{prefix}.attn_mask"] = shift_mask((height, width), (image.window,) * 2, (image.window // 2,) * 2)
+                buffers[f"{prefix}.attn_mask"] = shift_mask(
+                    (height, width), (image.window,) * 2, (image.window // 2,) * 2
+                )
     return buffers
 
 
 def unused_shapes(config: FiberConfig, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
-    """Published names and shapes of what `UNUSED` describes, for a model that has the given parameters of ours."""
+    """Published names and shapes of the learned tensors that the published model carries and never reads, where ours
+    has the parameters `names`: gates of unfused text layers, norms, poolers, and what only other tasks use."""
     hidden, names = config.text.hidden, set(names)
-    shapes = {
-        "text_transformer.pooler.dense.weight": (hidden, hidden),
-        "text_transformer.pooler.dense.bias": (hidden,),
-    }
+
+    def linear(name: str, outputs: int, inputs: int) -> dict[str, tuple[int, ...]]:
+        return {f"{name}.weight": (outputs, inputs), f"{name}.bias": (outputs,)}
+
+    shapes = linear("text_transformer.pooler.dense", hidden, hidden)
     fused = {layer for _, _, layer in config.fused_pairs}
     for layer in range(config.text.layers):
         prefix = f"text_transformer.encoder.layer.{layer}"
@@ -144,7 +154,15 @@ def unused_shapes(config: FiberConfig, names: Iterable[str]) -> dict[str, tuple[
         else:
             shapes[f"{prefix}.alpha_t2i"] = (1,)
     if "itm.fc.weight" in names:
-        shapes |= {"rank_output.weight": (1, 2 * config.hidden), "rank_output.bias": (1,)}
+        shapes |= linear("rank_output", 1, 2 * config.hidden)
+    if not any(name.startswith("itc_pool.") for name in names):
+        for tower, width in (("text", hidden), ("image", config.image.dims[-1])):
+            shapes |= linear(f"cross_modal_{tower}_transform_itc", config.hidden, width)
+            if config.itc_pooler:
+                shapes |= linear(f"cross_modal_{tower}_pooler_itc.dense", config.hidden, config.hidden)
+    memory = {int(name.split(".")[2]) for name in names if name.startswith("encoder.memory_proj.")}
+    for layer in set(range(max(memory, default=-1) + 1)) - memory:
+        shapes |= linear(f"cross_modal_att_layers.{layer}", *config.image.dims[-2:])
     return shapes
 
 
@@ -221,11 +239,25 @@ def read_official(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def convert_file(source: Path, output: Path, *, task: str, tokenizer: str = "roberta-base") -> Path:
+#: What a published checkpoint was trained for → our task, its settings, and its text length.
+CONVERTED = {
+    "coarse": ("coarse", {}, 40),
+    "retrieval-itc": ("retrieval", {"itm": 0.0}, 50),
+    "retrieval-itm": ("retrieval", {"itc": 0.0, "itm_negatives": "random"}, 50),
+    "vqa": ("vqa", {}, 50),
+    "nlvr2": ("nlvr2", {}, 50),
+    "caption": ("caption", {}, 50),
+}
+
+
+def convert_file(
+    source: Path, output: Path, *, task: str, tokenizer: str = "roberta-base", answers: Path | None = None
+) -> Path:
     """Write a published FIBER-B checkpoint file as a checkpoint directory below `output`; returns that directory.
 
-    The image size follows from the position-bias tables (32 pixels a window cell). Raises UserError for a file that
-    is not such a checkpoint, listing what does not fit.
+    task: one of `CONVERTED`. The image size follows from the position-bias tables (32 pixels a window cell). answers:
+    VQA's vocabulary, in the order of the classifier. Raises UserError for a file that is not such a checkpoint,
+    listing what does not fit.
     """
     state = read_official(source)
     table = state.get("vit_model.layers.0.blocks.0.attn.relative_position_bias_table")
@@ -233,20 +265,37 @@ def convert_file(source: Path, output: Path, *, task: str, tokenizer: str = "rob
         raise UserError(f"{source}: no key vit_model.layers.0…: not a published coarse-stage FIBER checkpoint")
     side = 32 * ((math.isqrt(len(table)) + 1) // 2)
     config = BASE.at_image_size((side, side))
+    name, settings, text_length = CONVERTED[task]
+    words = load_tokenizer(tokenizer)
+    if name == "caption":
+        settings = {"max_length": text_length, **special_ids(words)}
+    labels = None
+    if name == "vqa":
+        if answers is None:
+            raise UserError(
+                "a VQA checkpoint needs its vocabulary: make it with `fiber vqa-answers`, give it as --answers"
+            )
+        labels = read_vocabulary(answers)
+        count = len(state.get("vqa_classifier.3.bias", ()))
+        if count != len(labels):
+            raise UserError(f"{answers} has {len(labels)} answers, the classifier of {source} has {count}")
     with torch.device("meta"):
-        names = dict(TASKS[task](config).named_parameters())
+        model = TASKS[name](config, **settings, **({"labels": len(labels)} if labels else {}))
+        names = dict(model.named_parameters())
     weights = from_official(state, config, names)
-    wrong = [f"{n} {tuple(t.shape)} for {tuple(names[n].shape)}" for n, t in weights.items() if t.shape != names[n].shape]
+    wrong = [
+        f"{n} {tuple(t.shape)} for {tuple(names[n].shape)}" for n, t in weights.items() if t.shape != names[n].shape
+    ]
     if wrong:
         raise UserError(f"{source}: not of the base model's sizes: {_some(wrong)}")
     description = {
         "model": config.to_dict(),
-        "task": {"name": task},
-        "preprocessing": {"image_size": [side, side], "text_length": 40},
-        "labels": None,
+        "task": {"name": name, **settings},
+        "preprocessing": {"image_size": [side, side], "text_length": text_length},
+        "labels": labels,
         "tokenizer": tokenizer,
     }
-    return checkpoint.save(output, 0, config=description, weights=weights, tokenizer=load_tokenizer(tokenizer))
+    return checkpoint.save(output, 0, config=description, weights=weights, tokenizer=words)
 
 
 def _some(keys: list[str], limit: int = 8) -> str:
@@ -254,3 +303,90 @@ def _some(keys: list[str], limit: int = 8) -> str:
         return "none"
     more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
     return ", ".join(keys[:limit]) + more
+
+
+_BODY, _LANGUAGE = "fusion_backbone.backbone.body.", "fusion_backbone.language_backbone.body.model."
+#: The fine stage's table, like `COARSE`, for both of its versions: v3 has the norm on the image query, v2 has not.
+FINE = {
+    official.replace("vit_model.", _BODY).replace("text_transformer.", _LANGUAGE): ours
+    for official, ours in COARSE.items()
+    if official.startswith(("vit_model.", "text_transformer.")) and not official.startswith("vit_model.norm.")
+} | {
+    "rpn.head.dyhead_tower.{b}.DyConv.0.conv.{p}": "detector.head.tower.{b}.coarser.{p}",
+    "rpn.head.dyhead_tower.{b}.DyConv.0.bn.{p}": "detector.head.tower.{b}.coarser.norm.{p}",
+    "rpn.head.dyhead_tower.{b}.DyConv.1.conv.{p}": "detector.head.tower.{b}.same.{p}",
+    "rpn.head.dyhead_tower.{b}.DyConv.1.bn.{p}": "detector.head.tower.{b}.same.norm.{p}",
+    "rpn.head.dyhead_tower.{b}.DyConv.2.conv.{p}": "detector.head.tower.{b}.finer.{p}",
+    "rpn.head.dyhead_tower.{b}.DyConv.2.bn.{p}": "detector.head.tower.{b}.finer.norm.{p}",
+    "rpn.head.dyhead_tower.{b}.AttnConv.1.{p}": "detector.head.tower.{b}.gate.{p}",
+    "rpn.head.dyhead_tower.{b}.relu.fc.0.{p}": "detector.head.tower.{b}.relu.fc1.{p}",
+    "rpn.head.dyhead_tower.{b}.relu.fc.2.{p}": "detector.head.tower.{b}.relu.fc2.{p}",
+    "rpn.head.dyhead_tower.{b}.offset.{p}": "detector.head.tower.{b}.offset.{p}",
+    "rpn.head.bbox_pred.{p}": "detector.head.box.{p}",
+    "rpn.head.centerness.{p}": "detector.head.centerness.{p}",
+    "rpn.head.scales.{l}.scale": "detector.head.scales.{l}",
+    "rpn.head.dot_product_projection_text.{p}": "detector.head.text_proj.{p}",
+    "rpn.head.log_scale": "detector.head.log_scale",
+    "rpn.head.bias_lang": "detector.head.bias_lang",
+    "rpn.head.bias0": "detector.head.bias0",
+    "fusion_backbone.backbone.fpn.top_blocks.p6.{p}": "detector.fpn.p6.{p}",
+    "fusion_backbone.backbone.fpn.top_blocks.p7.{p}": "detector.fpn.p7.{p}",
+}
+for _stage in (1, 2, 3):
+    FINE[f"{_BODY}norm{_stage}.{{p}}"] = f"detector.norms.{_stage - 1}.{{p}}"
+    FINE[f"fusion_backbone.backbone.fpn.fpn_inner{_stage + 1}.{{p}}"] = f"detector.fpn.inner.{_stage - 1}.{{p}}"
+    FINE[f"fusion_backbone.backbone.fpn.fpn_layer{_stage + 1}.{{p}}"] = f"detector.fpn.layer.{_stage - 1}.{{p}}"
+#: The published network sees blue, green, red; the normalisation is otherwise the same.
+_BGR_WEIGHT = f"{_BODY}patch_embed.proj.weight"
+#: Class logits that are computed and never read, frozen at their first values.
+_FINE_UNUSED = {"rpn.head.cls_logits.weight", "rpn.head.cls_logits.bias"}
+
+
+def fine_buffers(config: FiberConfig) -> dict[str, Tensor]:
+    """Buffers that the published fine state dict holds although the configuration determines them."""
+    buffers = {f"{_LANGUAGE}embeddings.position_ids": torch.arange(config.text.positions)[None]}
+    for level, anchor in enumerate(make_anchors([(1, 1)] * len(STRIDES), torch.zeros(())).split(1)):
+        buffers[f"rpn.anchor_generator.cell_anchors.{level}"] = anchor
+    index = relative_position_index(*(config.image.window,) * 3)
+    for stage, depth in enumerate(config.image.depths):
+        for block in range(depth):
+            buffers[f"{_BODY}layers.{stage}.blocks.{block}.attn.relative_position_index"] = index
+    return buffers
+
+
+def from_official_fine(state: dict[str, Tensor], config: FiberConfig, names: Iterable[str]) -> dict[str, Tensor]:
+    """Weights of a published fine checkpoint under our names, float32, the patch embedding turned to RGB.
+
+    Arguments and errors as for `from_official`.
+    """
+    names, ours, unknown = set(names), {}, []
+    for key in state.keys() - _FINE_UNUSED - fine_buffers(config).keys():
+        target = rename(key, FINE)
+        if target in names:
+            ours[target] = (state[key].flip(1) if key == _BGR_WEIGHT else state[key]).float()
+        else:
+            unknown.append(key)
+    missing = sorted(names - set(ours))
+    if unknown or missing:
+        raise UserError(
+            "this is not a published fine-stage checkpoint of the model that was asked for: "
+            f"keys without a place in it: {_some(sorted(unknown))}; parameters that it lacks: {_some(missing)}; "
+            "check the sizes and norm_image_query"
+        )
+    return ours
+
+
+def to_official_fine(weights: dict[str, Tensor], config: FiberConfig, *, classes: int = 80) -> dict[str, Tensor]:
+    """Our weights under the published fine names, with the buffers and the `classes` unused class logits that the
+    published code expects. Raises UserError naming weights that have no published counterpart."""
+    theirs = {ours: official_name for official_name, ours in FINE.items()}
+    official = {rename(name, theirs) or name: tensor for name, tensor in weights.items()}
+    if unknown := sorted(official.keys() & weights.keys()):
+        raise UserError(f"weights without a published name: {_some(unknown)}")
+    if _BGR_WEIGHT in official:
+        official[_BGR_WEIGHT] = official[_BGR_WEIGHT].flip(1)
+    if "detector.head.box.weight" in weights:
+        channels = weights["detector.head.box.weight"].shape[1]
+        official["rpn.head.cls_logits.weight"] = torch.zeros(classes, channels, 1, 1)
+        official["rpn.head.cls_logits.bias"] = torch.full((classes,), -math.log(99))
+    return official | fine_buffers(config)

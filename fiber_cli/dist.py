@@ -5,6 +5,7 @@ Works on gloo (CPU) and NCCL. Every rank must call a collective in the same orde
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import math
 import os
@@ -160,13 +161,19 @@ def init_from_env(*, always: bool = False) -> None:
     if int(env.get("WORLD_SIZE", 1)) > 1:
         missing = [name for name in ("RANK", "MASTER_ADDR", "MASTER_PORT") if name not in env]
         if missing:
-            raise UserError(
-                f"WORLD_SIZE={env['WORLD_SIZE']} is set but {', '.join(missing)} is not; use a launcher"
-            )
+            raise UserError(f"WORLD_SIZE={env['WORLD_SIZE']} is set but {', '.join(missing)} is not; use a launcher")
         td.init_process_group(backend, device_id=device() if backend == "nccl" else None)
+        # A rank that ends with its connections open can abort, which would look like a failed run.
+        atexit.register(leave)
     elif always:
         env.setdefault("LOCAL_RANK", "0")
         td.init_process_group(backend, store=td.HashStore(), rank=0, world_size=1)
+
+
+def leave() -> None:
+    """Close the connections to the other ranks."""
+    if td.is_initialized():
+        td.destroy_process_group()
 
 
 def _slurm_env(env: os._Environ) -> dict[str, str]:

@@ -28,8 +28,8 @@ from fiber_cli import build, checkpoint, dist, optim
 from fiber_cli.data.loader import BadCounter
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.plan import dry_run
+from fiber_cli.predict import to_device
 from fiber_cli.recipe import check_world, deepspeed_config
-from fiber_cli.retrieval import to_device
 from fiber_cli.runlog import RunLog, check_same_recipe, environment
 from fiber_cli.seeds import mix
 from fiber_cli.settings import Recipe, warmup_steps
@@ -44,9 +44,7 @@ DEEPSPEED_TAG = "deepspeed"
 LOSS_SCALE = 2.0**16
 
 
-def fit(
-    recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: str | Path | None = None
-) -> int:
+def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: str | Path | None = None) -> int:
     """Run a recipe in the folder `output`; returns EXIT_OK, or EXIT_STOPPED after a signal, when all is
     saved.
 
@@ -76,11 +74,7 @@ def train(recipe: Recipe, work: build.Work, output: Path, *, resume: bool = Fals
     at = run.progress
     with StopRequest() as stop, RunLog(output, recipe, start=at.step, total=work.steps) as log:
         if resume:
-            log.say(
-                f"resumed at step {at.step}"
-                if begun
-                else f"{output} holds no checkpoint yet: starting afresh"
-            )
+            log.say(f"resumed at step {at.step}" if begun else f"{output} holds no checkpoint yet: starting afresh")
         batches, line = iter(work.batches(at.step)), dataclasses.replace(at)
         while at.step < work.steps:
             began = time.monotonic()
@@ -152,9 +146,7 @@ class Run:
         self.ema = optim.Ema(self.task, settings.ema) if settings.ema else None
         # Under ZeRO 3 every forward pass of the task is a collective, and validation gives ranks unequal
         # shares.
-        self.whole = (
-            copy.deepcopy(self.task).requires_grad_(False).cpu() if settings.zero_stage == 3 else None
-        )
+        self.whole = copy.deepcopy(self.task).requires_grad_(False).cpu() if settings.zero_stage == 3 else None
         if settings.activation_checkpointing:
             self.task.set_activation_checkpointing(True)
         if settings.compile:
@@ -191,7 +183,7 @@ class Run:
         factor = optim.lr_factor(number, steps=self.work.steps, warmup=self.warmup, schedule=section.schedule)
         self.lr = section.lr * factor
         optim.set_lr(self.engine.optimizer.param_groups, self.lr)
-        before = {name: value.clone() for name, value in self.task.resume_state().items()}
+        before = {name: value.clone() for name, value in self.task.step_state().items()}
         sums, samples, finite = {}, [], []
         micros = self.engine.gradient_accumulation_steps()
         for micro in range(micros):
@@ -216,7 +208,7 @@ class Run:
         """The task's outputs for a micro-batch, detached; gradients are accumulated in the engine."""
         seed = self.recipe.runtime.seed
         torch.manual_seed(mix(seed, step, micro, dist.rank() + 1))
-        losses = self.engine(to_device(batch, self.engine.device) | {"seed": mix(seed, step, micro)})
+        losses = self.engine(to_device(batch, self.engine.device) | {"seed": mix(seed, step, micro), "step": step})
         loss = losses["loss"]
         # A loss that is not finite on one rank must stop the update on all: the factor turns all its
         # gradients into NaN, and summing them over the ranks spreads the news.
@@ -332,9 +324,7 @@ class Run:
             (folder / "run.json").write_text(json.dumps(state), encoding="utf-8")
             tensors = {f"task.{name}": value for name, value in self.task.resume_state().items()}
             if self.ema is not None:
-                tensors |= {
-                    f"ema.{name}": value for name, value in checkpoint.named_weights(self.ema.task).items()
-                }
+                tensors |= {f"ema.{name}": value for name, value in checkpoint.named_weights(self.ema.task).items()}
             (folder / "run.safetensors").write_bytes(checkpoint.to_bytes(checkpoint.float32(tensors)))
 
     def load(self, folder: Path) -> None:
@@ -401,9 +391,7 @@ def _deepspeed_engine(task: nn.Module, optimizer: torch.optim.Optimizer, config:
     # Read only to build a shared-memory all-reduce for inference, which takes a compiler and half a minute.
     deepspeed.ops.__compatible_ops__ = {}
     engine, *_ = deepspeed.initialize(model=task, optimizer=optimizer, config=config)
-    assert all(p.dtype == torch.float32 for p in task.parameters()), (
-        "DeepSpeed has changed the parameters' type"
-    )
+    assert all(p.dtype == torch.float32 for p in task.parameters()), "DeepSpeed has changed the parameters' type"
     if engine.zero_optimization_stage() > 0 and engine.optimizer.torch_autocast_gradscaler is not None:
         # DeepSpeed 0.19 clips float16 autocast gradients while they are still scaled, and never lowers this
         # scaler after an overflow; its own scaler does both right.

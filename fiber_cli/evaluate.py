@@ -5,42 +5,90 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import fiber_cli
-from fiber_cli import build, dist
-from fiber_cli.data.evalset import RetrievalSet
-from fiber_cli.data.source import Source
-from fiber_cli.errors import UserError
-from fiber_cli.retrieval import retrieval
+from torch import nn
 
-MODES = ("itc",)
+import fiber_cli
+from fiber_cli import dist
+from fiber_cli.data.captioning import CaptionSet
+from fiber_cli.data.evalset import Blind, EvalSet, RetrievalSet
+from fiber_cli.data.source import Source
+from fiber_cli.data.statement_set import StatementSet
+from fiber_cli.data.vqa_set import VqaSet
+from fiber_cli.errors import UserError
+from fiber_cli.loading import Loaded
+from fiber_cli.predict import predict_all
+from fiber_cli.retrieval import retrieval, retrieve
 
 
 @dataclass(frozen=True)
+class Result:
+    """What an evaluation found. `counts`: how many items, which were left out (`bad`), how many texts were cut; the
+    rest as in `Score`."""
+
+    metrics: dict[str, float]
+    counts: dict[str, Any]
+    files: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
 class First:
-    """The first `count` images of a source."""
+    """The first `count` samples of a source, which it is in every other respect."""
 
-    source: Source
-    count: int
-
-    @property
-    def name(self) -> str:
-        return self.source.name
+    def __init__(self, source: Source, count: int):
+        self._source, self._count = source, count
 
     def __len__(self) -> int:
-        return min(self.count, len(self.source))
+        return min(self._count, len(self._source))
 
-    def key(self, i: int) -> str:
-        return self.source.key(i)
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.__dict__["_source"], name)
 
-    def captions(self, i: int) -> tuple[str, ...]:
-        return self.source.captions(i)
 
-    def image(self, i: int):
-        return self.source.image(i)
+def evaluation_set(
+    task: str,
+    sources: Sequence[Source],
+    *,
+    tokenizer: Any,
+    text_length: int,
+    image_size: tuple[int, int],
+    labels: list[str] | None,
+) -> EvalSet | RetrievalSet:
+    """What a task of that name is evaluated on."""
+    match task:
+        case "vqa":
+            return VqaSet(sources, tokenizer, text_length, image_size, labels)
+        case "nlvr2":
+            return StatementSet(sources, tokenizer, text_length, image_size)
+        case "caption":
+            return CaptionSet(sources, tokenizer, image_size)
+    return RetrievalSet(sources, tokenizer, text_length, image_size)
+
+
+def measure(
+    task: nn.Module, evalset: EvalSet | RetrievalSet, *, batch_size: int, workers: int, precision: str = "fp32"
+) -> Result:
+    """A task's own metrics, the same on all ranks; retrieval by ITC where the task has it, else by ITM."""
+    options = {"batch_size": batch_size, "workers": workers, "precision": precision}
+    if isinstance(evalset, RetrievalSet):
+        return Result(*retrieval(task, evalset, **options))
+    predictions = predict_all(task, evalset, **options, what="evaluation")
+    if not predictions.rows:
+        raise UserError("nothing to evaluate: no item could be read; check the data set's paths")
+    # Scores of captions start Java, so one rank is enough.
+    score = dist.gather_objects(evalset.score(predictions.rows) if dist.is_main() else None)[0]
+    counts = {"samples": len(predictions.rows), "bad": predictions.bad, "truncated": predictions.truncated}
+    return Result(score.metrics, counts, score.files, score.notes)
+
+
+def own_mode(loaded: Loaded) -> str:
+    """How a checkpoint is evaluated by default: retrieval by its own objective, else its task."""
+    if loaded.name not in ("coarse", "retrieval"):
+        return loaded.name
+    return "itc" if loaded.task.temperature is not None else "itm"
 
 
 def run_eval(
@@ -48,58 +96,97 @@ def run_eval(
     *,
     dataset: str,
     split: str,
-    mode: str,
-    checkpoint: str | Path,
+    loaded: Loaded,
     output: str | Path,
     batch: int,
     workers: int,
+    mode: str | None = None,
+    itm: Loaded | None = None,
+    rerank: Sequence[int] = (),
     limit: int | None = None,
+    blind: bool = False,
 ) -> dict[str, Any]:
-    """Evaluate a checkpoint, in float32, and write `output`/results.json; returns what was written.
+    """Evaluate a checkpoint, in float32, and write `output`/results.json and what else there is; returns the results.
 
-    mode: "itc" (retrieval by dual-encoder features). limit: use the first so many images of each source.
-    Raises UserError for an unknown mode, a checkpoint that cannot be read, or data of which nothing is left.
+    mode: for tasks of retrieval one of `retrieval.MODES`, by default `own_mode`. itm: the checkpoint
+    that scores pairs, where it is another one. rerank: the k of mode "rerank". limit: use the first so many samples
+    of each source. blind: measure also, as "blind/…", with every image exchanged for another. Raises UserError for a mode that does not fit and for data of which nothing is left.
     """
-    if mode not in MODES:
-        raise UserError(f"--mode {mode}: choose one of {', '.join(MODES)}")
-    dist.init_from_env()
-    start = time.monotonic()
-    task, tokenizer, config = build.load_task(checkpoint)
-    task.to(dist.device())
+    start, mode = time.monotonic(), mode or own_mode(loaded)
     chosen = sources if limit is None else [First(source, limit) for source in sources]
-    shape = config["preprocessing"]
-    evalset = RetrievalSet(chosen, tokenizer, shape["text_length"], tuple(shape["image_size"]))
-    metrics, counts = retrieval(task, evalset, batch_size=batch, workers=workers)
+
+    def data(model: Loaded) -> EvalSet | RetrievalSet:
+        return evaluation_set(
+            model.name,
+            chosen,
+            tokenizer=model.tokenizer,
+            text_length=model.text_length,
+            image_size=model.image_size,
+            labels=model.labels,
+        )
+
+    evalset, options = data(loaded), {"batch_size": batch, "workers": workers}
+    models = [model for model in (loaded, itm) if model]
+    for model in models:
+        model.task.to(dist.device())
+    if not isinstance(evalset, RetrievalSet):
+        if mode != loaded.name:
+            raise UserError(f"--mode {mode} is for retrieval; {loaded.path} is a checkpoint of {loaded.name}")
+        result = measure(loaded.task, evalset, **options)
+        if blind:
+            exchanged = measure(loaded.task, Blind(evalset), **options).metrics
+            result.metrics.update({f"blind/{name}": value for name, value in exchanged.items()})
+    else:
+        if blind:
+            raise UserError("--blind: in retrieval chance is known, 1 / candidates; it is for other tasks")
+        pairs = models[-1]
+        found = retrieve(
+            mode,
+            loaded.task,
+            evalset,
+            pairs.task,
+            data(pairs) if itm else evalset,
+            **options,
+            rerank=rerank,
+            folder=Path(output),
+            fingerprint=pairs.fingerprint,
+        )
+        counts = {"samples": found.counts["images"], **found.counts}
+        result = Result(found.metrics, counts, found.files)
     results = {
         "dataset": dataset,
         "split": split,
         "mode": mode,
-        "checkpoint": str(checkpoint),
-        "metrics": metrics,
-        "samples": counts.pop("images"),
-        **counts,
+        "checkpoint": str(loaded.path),
+        **({"itm_checkpoint": str(itm.path)} if itm else {}),
+        "metrics": result.metrics,
+        **result.counts,
+        "notes": result.notes,
         "seconds": round(time.monotonic() - start, 2),
         "version": fiber_cli.__version__,
     }
     if dist.is_main():
         Path(output).mkdir(parents=True, exist_ok=True)
-        text = json.dumps(results, indent=2, ensure_ascii=False)
-        (Path(output) / "results.json").write_text(text + "\n", encoding="utf-8")
+        for name, content in {"results.json": results, **result.files}.items():
+            text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (Path(output) / name).write_text(text, encoding="utf-8")
         print(table(results))
     return results
 
 
 def table(results: dict[str, Any]) -> str:
-    """The metrics of `run_eval` for the screen: one row per direction, one column per k."""
-    lines = [
-        f"{results['dataset']} {results['split']}, {results['mode']}: {results['samples']} images, "
-        f"{results['texts']} texts, {results['seconds']} s"
-    ]
-    for title, prefix in (("image retrieval (IR)", "ir"), ("text retrieval (TR)", "tr")):
-        cells = [f"@{k} {results['metrics'][f'itc/{prefix}@{k}']:6.2f}" for k in (1, 5, 10)]
-        lines.append(f"  {title:<21} {'   '.join(cells)}")
+    """The results of `run_eval` for the screen; recalls as one row per way and direction."""
+    metrics, counts = dict(results["metrics"]), f"{results['samples']} samples"
+    if "texts" in results:
+        counts = f"{results['images']} images, {results['texts']} texts"
+    lines = [f"{results['dataset']} {results['split']}, {results['mode']}: {counts}, {results['seconds']} s"]
+    for way in dict.fromkeys(name.partition("/")[0] for name in metrics if "/ir@" in name):
+        for title, prefix in (("image retrieval (IR)", "ir"), ("text retrieval (TR)", "tr")):
+            cells = [f"@{k} {metrics.pop(f'{way}/{prefix}@{k}'):6.2f}" for k in (1, 5, 10)]
+            lines.append(f"  {way:<11} {title:<21} {'   '.join(cells)}")
+    lines += [f"  {name:<32} {value:8.2f}" for name, value in metrics.items()]
     if results["bad"]:
         lines.append(f"  left out: {len(results['bad'])}, such as {': '.join(results['bad'][0])}")
     if results["truncated"]:
         lines.append(f"  {results['truncated']} texts were cut at the model's text length")
-    return "\n".join(lines)
+    return "\n".join(lines + [f"  {note}" for note in results["notes"]])

@@ -77,9 +77,7 @@ def param_groups(
     return [group for group in groups.values() if group["params"]]
 
 
-def adamw(
-    groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float], eps: float
-) -> torch.optim.AdamW:
+def adamw(groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
     """AdamW over `param_groups`, fused on CUDA."""
     fused = all(p.is_cuda for group in groups for p in group["params"])
     return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), eps=eps, fused=fused)

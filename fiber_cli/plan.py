@@ -5,44 +5,40 @@ from __future__ import annotations
 import os
 import resource
 import time
+from pathlib import Path
 
 import torch
 
 from fiber_cli import build, dist
+from fiber_cli.predict import precision_context, to_device
 from fiber_cli.recipe import check_world
-from fiber_cli.retrieval import precision_context, to_device
 from fiber_cli.seeds import mix
 from fiber_cli.settings import Recipe
 
 
-def dry_run(recipe: Recipe) -> None:
+def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
     """Print what a run of the recipe would be, and one batch forward and backward; nothing is written. Of
     several ranks only the first does anything. Raises UserError as `fit` does."""
     world, settings = int(os.environ.get("WORLD_SIZE", 1)), recipe.runtime
     check_world(recipe, world)
     if int(os.environ.get("RANK", 0)):
         return
-    work = build.work(recipe)
+    work = build.work(recipe, init_from)
     print(recipe.to_yaml())
     counts = build.count_parameters(work.task)
     print("parameters:  " + "  ".join(f"{part} {count:,}" for part, count in counts.items()))
-    print(
-        f"memory per rank on {world} ranks, without activations:  " + _memory(counts["total"], recipe, world)
-    )
+    print(f"memory per rank on {world} ranks, without activations:  " + _memory(counts["total"], recipe, world))
     epochs = work.steps / work.steps_per_epoch
-    print(f"steps: {work.steps:,} of {settings.global_batch} pairs, {epochs:.2f} epochs")
+    print(f"steps: {work.steps:,} of {settings.global_batch} samples, {epochs:.2f} epochs")
     device = dist.device()
     task, batch = work.task.to(device).train(), next(iter(work.batches(0)))
     if settings.activation_checkpointing:
         task.set_activation_checkpointing(True)
     began = time.monotonic()
     with precision_context(settings.precision, device):
-        losses = task(to_device(batch, device) | {"seed": mix(settings.seed, 0, 0)})
+        losses = task(to_device(batch, device) | {"seed": mix(settings.seed, 0, 0), "step": 0})
     losses["loss"].backward()
-    print(
-        f"one batch of {settings.micro_batch}:  "
-        + "  ".join(f"{k} {v.item():.4f}" for k, v in losses.items())
-    )
+    print(f"one batch of {settings.micro_batch}:  " + "  ".join(f"{k} {v.item():.4f}" for k, v in losses.items()))
     if device.type == "cuda":
         torch.cuda.synchronize()
         peak = torch.cuda.max_memory_allocated()

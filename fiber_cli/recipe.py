@@ -18,10 +18,8 @@ from fiber_cli import strict
 from fiber_cli.settings import (
     SECTIONS,
     AnySource,
-    DataSettings,
     Recipe,
     RecipeError,
-    Source,
     broken_rules,
     micro_steps,
 )
@@ -63,11 +61,12 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = (), name: str
         raise RecipeError("\n  ".join([f"{count} in the recipe:", *problems]))
     if "name" not in builder.places:
         recipe = dataclasses.replace(recipe, name=name)
-    return dataclasses.replace(recipe, data=_absolute(recipe.data))
+    return _absolute(recipe)
 
 
-def _absolute(data: DataSettings) -> DataSettings:
+def _absolute(recipe: Recipe) -> Recipe:
     """All paths from the root of the file system, so that the resolved recipe means the same everywhere."""
+    data = recipe.data
     root = os.path.abspath(os.path.expanduser(data.root or ""))
 
     def absolute(value: Any) -> Any:
@@ -75,12 +74,13 @@ def _absolute(data: DataSettings) -> DataSettings:
             return tuple(map(absolute, value))
         return value and os.path.normpath(os.path.join(root, os.path.expanduser(value)))
 
-    def source(spec: Source) -> Source:
+    def section(spec: Any) -> Any:
         paths = [f.name for f in dataclasses.fields(spec) if f.metadata.get("path")]
         return dataclasses.replace(spec, **{name: absolute(getattr(spec, name)) for name in paths})
 
-    sources = {split: tuple(map(source, getattr(data, split))) for split in ("train", "val")}
-    return dataclasses.replace(data, root=data.root and root, **sources)
+    sources = {split: tuple(map(section, getattr(data, split))) for split in ("train", "val")}
+    data = dataclasses.replace(data, root=data.root and root, **sources)
+    return dataclasses.replace(recipe, data=data, task=section(recipe.task))
 
 
 def shipped_recipes() -> dict[str, Path]:

@@ -185,9 +185,7 @@ def check_same_recipe(recipe: Recipe, file: Path) -> None:
     try:
         stored = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError) as error:
-        raise UserError(
-            f"{file} cannot be read ({error}), so that the run cannot be continued safely"
-        ) from error
+        raise UserError(f"{file} cannot be read ({error}), so that the run cannot be continued safely") from error
     given = _flat(yaml.safe_load(recipe.to_yaml()))
     differ = [
         f"{key}: {stored.get(key)!r} in the run, {given.get(key)!r} now"

@@ -78,10 +78,33 @@ class ScenesSource(Source):
     count: int = option("Number of scenes.", 10_000, ge=1)
     seed: int = option("Another seed draws other scenes.", 0, ge=0)
     image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
+    pairs: bool = option("Statements are about two scenes, or about one.", True)
     weight: float = weight()
 
 
-AnySource = KarpathySource | WebDatasetSource | VisualGenomeSource | ScenesSource
+@dataclass(frozen=True)
+class VqaSource(Source):
+    """VQAv2 questions with an image folder."""
+
+    kind: Literal["vqa"]
+    questions: str = option("The official questions JSON.", path=True)
+    images: str = option("Folder that the pattern is relative to.", path=True)
+    annotations: str | None = option("The official annotations JSON.", None, path=True)
+    pattern: str = option("File name of an image by its id.", "{image_id:012d}.jpg")
+    weight: float = weight()
+
+
+@dataclass(frozen=True)
+class StatementsSource(Source):
+    """NLVR2's or NLVR's JSONL with an image folder."""
+
+    kind: Literal["statements"]
+    jsonl: str = option("The JSONL file.", path=True)
+    images: str = option("Folder with the images.", path=True)
+    weight: float = weight()
+
+
+AnySource = KarpathySource | WebDatasetSource | VisualGenomeSource | ScenesSource | VqaSource | StatementsSource
 
 
 @dataclass(frozen=True)
@@ -108,23 +131,64 @@ class ModelSettings:
 
 
 @dataclass(frozen=True)
-class CoarseSettings:
-    """Coarse-grained pre-training (paper section 3.2)."""
+class RetrievalSettings:
+    """Fine-tuning for retrieval with ITC, ITM or both (paper section 3.3)."""
 
-    name: Literal["coarse"]
-    mlm: float = option("Weight of masked language modelling; 0 = off.", 1.0, ge=0)
+    name: Literal["retrieval"]
     itm: float = option("Weight of image-text matching; 0 = off.", 1.0, ge=0)
     itc: float = option("Weight of image-text contrast; 0 = off.", 1.0, ge=0)
     itm_negatives: Literal["hard", "random"] = option("Drawn by ITC similarity, or uniformly.", "hard")
-    itm_pairs: int | None = option("Pairs of a micro-batch that ITM looks at; null = all.", None, ge=1)
+    fused_pairs: int | None = option("Pairs of a micro-batch that ITM and MLM look at; null = all.", None, ge=1)
     queue_size: int = option("Earlier features kept as further ITC negatives.", 0, ge=0)
     itc_detach_keys: bool = option("No gradient through the keys, as the published code.", False)
     itc_queue_noise: bool = option("Unwritten queue columns count, as in the published code.", False)
     temperature: float = option("Initial ITC temperature (learnt).", 0.07, ge=0.001, le=1)
+
+
+@dataclass(frozen=True)
+class CoarseSettings(RetrievalSettings):
+    """Coarse-grained pre-training (paper section 3.2)."""
+
+    name: Literal["coarse"]
+    mlm: float = option("Weight of masked language modelling; 0 = off.", 1.0, ge=0)
     mlm_probability: float = option("Share of tokens to predict.", 0.15, gt=0, lt=1)
 
 
-AnyTask = CoarseSettings
+@dataclass(frozen=True)
+class VqaSettings:
+    """Visual question answering (paper section 3.3)."""
+
+    name: Literal["vqa"]
+    answers: str | None = option(
+        "Vocabulary made by `fiber vqa-answers`; null = the built-in scenes'.", None, path=True
+    )
+
+
+@dataclass(frozen=True)
+class Nlvr2Settings:
+    """Visual reasoning: is a statement true of two images, or of one (paper section 3.3)."""
+
+    name: Literal["nlvr2"]
+
+
+@dataclass(frozen=True)
+class CaptionSettings:
+    """Captioning (paper section 3.3)."""
+
+    name: Literal["caption"]
+    objective: Literal["mle", "gold", "cider"] = option("Likelihood, off-policy GOLD, or CIDEr reward.", "mle")
+    gold_refresh: int = option("Steps after which GOLD's frozen copy is renewed.", 1000, ge=1)
+    gold_floor: float = option("GOLD's least token weight.", 0.1, gt=0, le=1)
+    gold_published: bool = option("GOLD divides by the number of padding labels, as the published code.", False)
+    cider_df: str | None = option("Document frequencies made by `fiber cider-df`.", None, path=True)
+    cider_samples: int = option("Captions drawn per image for the reward.", 5, ge=1)
+    cider_weight: float = option("Share of the reward in the loss; the rest is likelihood.", 0.7, ge=0, le=1)
+    beam: int = option("Beam width.", 5, ge=1)
+
+
+#: Retrieval is measured by the objective that is trained: ITC where it is on, else ITM.
+RECALLS = tuple(f"{mode}/{d}@{k}" for mode in ("itc", "itm") for d in ("ir", "tr") for k in (1, 5, 10))
+AnyTask = CoarseSettings | VqaSettings | Nlvr2Settings | RetrievalSettings | CaptionSettings
 
 
 @dataclass(frozen=True)
@@ -176,7 +240,14 @@ class RuntimeSettings:
     threads: int | None = option("CPU threads per rank; null = torch's choice.", None, ge=1)
 
 
-RetrievalMetric = Literal["itc/ir@1", "itc/ir@5", "itc/ir@10", "itc/tr@1", "itc/tr@5", "itc/tr@10"]
+#: Task → what `log.keep_best` can go by.
+METRICS = {
+    "coarse": RECALLS,
+    "retrieval": RECALLS,
+    "vqa": ("vqa/accuracy",),
+    "nlvr2": ("nlvr2/accuracy", "nlvr2/consistency"),
+    "caption": ("caption/cider", "caption/bleu4", "caption/meteor", "caption/rouge_l", "caption/spice"),
+}
 
 
 @dataclass(frozen=True)
@@ -187,7 +258,7 @@ class LogSettings:
     validate_every: int | None = option("Steps between validations; null = none.", None, ge=1)
     save_every: int = option("Steps between checkpoints.", 1000, ge=1)
     keep_last: int = option("Newest checkpoints to keep.", 2, ge=1)
-    keep_best: RetrievalMetric | None = option("Also keep the best checkpoint by this metric.", None)
+    keep_best: str | None = option("Also keep the best checkpoint by this metric of the task.", None)
     tensorboard: bool = option("Write TensorBoard events.", False)
     wandb: str | None = option("Weights & Biases project; null = none.", None)
 
@@ -244,9 +315,28 @@ def micro_steps(global_batch: int, micro_batch: int, world: int) -> int:
         fitting = max(m for m in range(1, min(micro_batch, share) + 1) if share % m == 0)
         mend += f", or micro_batch to {fitting}"
     product = f"{micro_batch} x {world} = {unit}"
-    raise RecipeError(
-        f"runtime.global_batch: {global_batch} is no multiple of micro_batch x ranks = {product}: {mend}"
-    )
+    raise RecipeError(f"runtime.global_batch: {global_batch} is no multiple of micro_batch x ranks = {product}: {mend}")
+
+
+#: Task → the kinds of source that it trains on and validates with.
+KINDS = {
+    **dict.fromkeys(("coarse", "retrieval", "caption"), ("karpathy", "webdataset", "visual_genome", "scenes")),
+    "vqa": ("vqa", "scenes"),
+    "nlvr2": ("statements", "scenes"),
+}
+
+
+def _wrong_kind(task: str, *sources: tuple[Source, ...]) -> None:
+    wrong = sorted({spec.kind for each in sources for spec in each if spec} - set(KINDS[task]))
+    if wrong:
+        raise RecipeError(
+            f"task.name: {task} cannot use sources of kind {', '.join(wrong)}; it uses {', '.join(KINDS[task])}"
+        )
+
+
+def _no_metric(metric: str | None, task: str) -> None:
+    if metric is not None and metric not in METRICS[task]:
+        raise RecipeError(f"log.keep_best: {metric!r} is no metric of {task}; it has {', '.join(METRICS[task])}")
 
 
 #: Settings that are right alone and wrong together: keys (the first is blamed), a test of their values, the
@@ -255,13 +345,14 @@ RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("model.image_size", lambda size: (size or 0) % 32, "{} is not a multiple of 32"),
     ("model.tokenizer model.roberta", lambda tokenizer, weights: weights and tokenizer == "builtin",
      "the weights {1!r} need their own tokenizer, not the built-in one"),
-    ("task task.mlm task.itm task.itc", lambda task, *weights: not any(weights),
-     "mlm, itm and itc are all 0: nothing to train"),
+    ("task task.itm task.itc", lambda task, *weights: not any((*weights, getattr(task, "mlm", 0))),
+     "all its weights are 0: nothing to train"),
     ("task.itm_negatives task.itm task.itc", lambda kind, itm, itc: kind == "hard" and itm and not itc,
      "hard negatives are drawn by ITC similarity: set task.itc above 0, or itm_negatives to random"),
     ("task.queue_size task.itc", lambda size, itc: size and not itc,
      "only ITC uses the queue: set task.itc above 0, or queue_size to 0"),
     ("data.train", lambda sources: not sources, "names no source"),
+    ("task.name data.train data.val", _wrong_kind, ""),
     ("optim optim.steps optim.epochs", lambda optim, steps, epochs: (steps is None) == (epochs is None),
      "steps={1} and epochs={2}: give exactly one of them"),
     ("optim.warmup", lambda warmup: warmup > 1 and warmup % 1, "{}: from 1 on it counts whole steps"),
@@ -275,6 +366,11 @@ RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
      "there is nothing to validate on: name sources in data.val"),
     ("log.keep_best log.validate_every", lambda metric, every: metric and not every,
      "needs validation: set log.validate_every"),
+    ("log.keep_best task.name", _no_metric, ""),
+    ("task.cider_df task.objective", lambda df, objective: objective == "cider" and df is None,
+     "the reward needs document frequencies: make them with `fiber cider-df` and name the file here"),
+    ("task.objective runtime.zero_stage", lambda objective, stage: objective != "mle" and stage == 3,
+     "{0} needs whole parameters on every rank: set runtime.zero_stage to at most 2"),
     ("deepspeed", lambda given: [key for key in OWNED if key in given],
      f"leave out what follows from the other sections: {', '.join(OWNED)}"),
 )  # fmt: skip
@@ -286,7 +382,10 @@ def broken_rules(recipe: Recipe, bad: set[str]) -> Iterator[tuple[str, str]]:
         keys = keys.split()
         if any(f"{key}.".startswith(f"{b}.") for key in keys for b in bad):
             continue
-        values = [operator.attrgetter(key)(recipe) for key in keys]
+        try:
+            values = [operator.attrgetter(key)(recipe) for key in keys]
+        except AttributeError:
+            continue  # a rule about settings of another task
         try:
             if test(*values):
                 yield keys[0], f"{keys[0]}: {message.format(*values)}"

@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
+from small_runs import RECIPE, TASKS, VAL
 
 
 @pytest.fixture(scope="session")
@@ -13,3 +14,37 @@ def shared() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no shared data at {folder}; set FIBER_SHARED_DIR to run this test")
     return folder
+
+
+@pytest.fixture(scope="session")
+def saved(tmp_path_factory) -> Path:
+    """A run folder with the checkpoint of a small coarse model with random weights."""
+    import torch
+
+    from fiber_cli import build, checkpoint
+    from fiber_cli.recipe import parse_recipe
+
+    folder = tmp_path_factory.mktemp("run")
+    work = build.work(parse_recipe(RECIPE, "test"))
+    with torch.no_grad():
+        for parameter in work.task.parameters():
+            # Far from the start, so that images and texts differ.
+            parameter.add_(0.2 * torch.randn_like(parameter))
+    checkpoint.save(folder, 3, config=work.config, weights=work.task.state_dict(), tokenizer=work.tokenizer)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def runs(saved, tmp_path_factory) -> dict[str, Path]:
+    """Task → a run folder with a checkpoint that has the weights of `saved` and a fresh head."""
+    from fiber_cli import build, checkpoint
+    from fiber_cli.recipe import parse_recipe
+
+    made = {"coarse": saved}
+    for name, (task, override) in TASKS.items():
+        recipe = parse_recipe(RECIPE.replace("{name: coarse}", task), "test", ["log.validate_every=2", override, VAL])
+        work = build.work(recipe, init_from=saved)
+        made[name] = tmp_path_factory.mktemp(name)
+        weights = checkpoint.named_weights(work.task)
+        checkpoint.save(made[name], 1, config=work.config, weights=weights, tokenizer=work.tokenizer)
+    return made

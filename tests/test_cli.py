@@ -56,11 +56,12 @@ def calls(monkeypatch):
         calls.convert.append((source, output, options))
 
     fakes = {
-        "engine": SimpleNamespace(fit=fit, dry_run=calls.dry_run.append),
-        "dist": SimpleNamespace(launch=launch),
-        "evaluate": SimpleNamespace(run_eval=run_eval),
+        "engine": SimpleNamespace(fit=fit, dry_run=lambda recipe, init_from: calls.dry_run.append(recipe)),
+        "dist": SimpleNamespace(launch=launch, init_from_env=lambda: None),
+        "evaluate": SimpleNamespace(run_eval=run_eval, own_mode=lambda loaded: "itc"),
+        "loading": SimpleNamespace(load=lambda path: SimpleNamespace(name="coarse", path=Path(path))),
         "convert": SimpleNamespace(convert_file=convert_file),
-        "checkpoint": SimpleNamespace(resolve=lambda path: path),
+        "checkpoint": SimpleNamespace(resolve=lambda path: path, load_config=lambda path: {"task": {"name": "coarse"}}),
     }
     for name, fake in fakes.items():
         monkeypatch.setitem(sys.modules, f"fiber_cli.{name}", fake)
@@ -80,9 +81,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
     seconds = []
     for _ in range(3):
         start = time.monotonic()
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
-        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
         seconds.append(time.monotonic() - start)
     assert done.stdout.splitlines()[-1] == "[]"
     assert "75 stopped by a" in done.stdout
@@ -90,9 +89,7 @@ def test_help_is_quick_and_imports_nothing_heavy():
 
 
 def test_module_entry_point():
-    done = subprocess.run(
-        [sys.executable, "-m", "fiber_cli", "pretrain", "--help"], cwd=ROOT, capture_output=True
-    )
+    done = subprocess.run([sys.executable, "-m", "fiber_cli", "pretrain", "--help"], cwd=ROOT, capture_output=True)
     assert done.returncode == 0 and b"--init-from" in done.stdout
 
 
@@ -101,10 +98,7 @@ def test_pretrain_hands_the_resolved_recipe_over(run, calls):
     ((recipe, output, resume, init_from),) = calls.fit
     assert (recipe.name, recipe.optim.steps, recipe.log.every) == ("tiny", 7, 2)
     assert (output, resume, init_from) == (Path("runs/tiny"), False, None)
-    assert (
-        run("pretrain", "coarse", "optim.steps=7", "--recipe=tiny", "--output", "x", "--init-from", "c")[0]
-        == 0
-    )
+    assert run("pretrain", "coarse", "optim.steps=7", "--recipe=tiny", "--output", "x", "--init-from", "c")[0] == 0
     assert calls.fit[1][1:] == (Path("x"), False, Path("c"))
 
 
@@ -151,7 +145,11 @@ def test_usage_errors_exit_with_2(run, calls):
             "x",
         ): "--init-from starts a new one",
         ("pretrain", "coarse", "--recipe", "tiny", "--nproc", "0"): "--nproc",
-        ("eval", "scenes", "--mode", "itm"): "'itm' is not",
+        ("eval", "scenes", "--mode", "rerank"): "'rerank' is not",
+        ("rerank", "scenes", "--top-k", "10,0"): "give whole numbers from 1",
+        ("rerank", "--images", "x"): "with --query",
+        ("rerank", "scenes", "--query", "a cat"): "give a DATASET; or --images",
+        ("finetune", "vqa", "--recipe", "tiny"): "is a recipe for coarse, not for vqa",
         ("train",): "No such command",
     }.items():
         code, _, err = run(*argv)
@@ -213,32 +211,51 @@ def test_eval_of_scenes_with_the_newest_checkpoint(run, calls, tmp_path):
     assert code == 0 and err == "checkpoint: runs/new, the newest run\n"
     ((sources, options),) = calls.eval
     assert [(s.split, len(s)) for s in sources] == [("val", 200)]
-    assert options["checkpoint"] == Path("runs/new/checkpoints/latest")
-    assert (options["dataset"], options["split"], options["mode"]) == ("scenes", "val", "itc")
+    assert options["loaded"].path == Path("runs/new/checkpoints/latest")
+    assert (options["dataset"], options["split"], options["mode"]) == ("scenes", "val", None)
 
 
 def test_eval_options_and_output(run, calls):
     argv = ["eval", "scenes", "--split", "test", "--checkpoint", "r/checkpoints/step-000005"]
     assert run(*argv, "--batch", "8", "--workers", "0", "--limit", "10")[0] == 0
+    assert calls.eval[0][1].pop("loaded").path == Path("r/checkpoints/step-000005")
     assert calls.eval[0][1] == {
         "dataset": "scenes",
         "split": "test",
-        "mode": "itc",
-        "checkpoint": Path("r/checkpoints/step-000005"),
+        "mode": None,
+        "itm": None,
         "output": Path("r/eval/scenes-test-itc-step-000005-first10"),
         "batch": 8,
         "workers": 0,
         "limit": 10,
+        "blind": False,
     }
     assert run(*argv, "--output", "o")[0] == 0
     assert calls.eval[1][1]["output"] == Path("o")
+    assert run(*argv, "--mode", "itc+itm", "--itm-checkpoint", "m")[0] == 0
+    assert (calls.eval[2][1]["mode"], calls.eval[2][1]["itm"].path) == ("itc+itm", Path("m"))
+    assert calls.eval[2][1]["output"] == Path("r/eval/scenes-test-itc+itm-step-000005")
     assert run(*argv, "--nproc", "2")[0] == 0
     assert calls.launch == [(2, [*argv, "--checkpoint", "r/checkpoints/step-000005"])]
 
 
+def test_rerank_of_a_dataset(run, calls):
+    assert run("rerank", "scenes", "--top-k", "10,20", "--checkpoint", "r/c")[0] == 0
+    options = calls.eval[0][1]
+    assert (options["mode"], options["rerank"]) == ("rerank", [10, 20])
+    assert options["output"] == Path("r/eval/scenes-val-rerank-c")
+
+
+def test_data_of_another_task_is_refused(run, calls, tmp_path):
+    lines = tmp_path / "some.jsonl"
+    lines.write_text("{}")
+    code, _, err = run("eval", str(lines), "--checkpoint", "c")
+    assert code == 1 and "some is for checkpoints of nlvr2; c is one of coarse" in err
+
+
 def test_convert(run, calls):
     assert run("convert", "a.ckpt", "out", "--tokenizer", "here")[0] == 0
-    assert calls.convert == [(Path("a.ckpt"), Path("out"), {"task": "coarse", "tokenizer": "here"})]
+    assert calls.convert == [(Path("a.ckpt"), Path("out"), {"task": "coarse", "tokenizer": "here", "answers": None})]
 
 
 def test_recipes(run):

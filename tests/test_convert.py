@@ -1,21 +1,44 @@
-"""Published names and ours, both ways, on the published base model's list of keys."""
+"""Published names and ours, both ways, on the published base models' lists of keys."""
 
 import json
+import math
 
 import pytest
 import torch
 
 from fiber_cli import convert
-from fiber_cli.build import load_task
 from fiber_cli.errors import UserError
+from fiber_cli.loading import load
 from fiber_cli.model.config import BASE, FiberConfig, ImageConfig, TextConfig
 from fiber_cli.optim import param_groups
+from fiber_cli.tasks import TASKS
 from fiber_cli.tasks.coarse import CoarseTask
+
+#: Entry of the published key list → what it was trained for, the labels of its classifier, and its parameters in all
+#: (None where the published total is not known).
+ENTRIES = {
+    "pretrain_384": ("coarse", None, 281_897_191),
+    "vqa_576": ("vqa", 3129, 250_081_539),
+    "nlvr2_384": ("nlvr2", None, 247_372_940),
+    "caption_576": ("caption", None, 287_402_275),
+    "irtr_itm_384": ("retrieval-itm", None, None),
+    "irtr_itc_576": ("retrieval-itc", None, None),
+}
+
+
+def make(task: str, config: FiberConfig, labels: int | None = None):
+    name, settings, _ = convert.CONVERTED[task]
+    return TASKS[name](config, **settings, **({"labels": labels} if labels else {}))
 
 
 @pytest.fixture(scope="module")
-def published(shared):
-    return json.loads((shared / "golden" / "coarse_base_keys.json").read_text())["pretrain_384"]
+def keys(shared):
+    return json.loads((shared / "golden" / "coarse_base_keys.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def published(keys):
+    return keys["pretrain_384"]
 
 
 @pytest.fixture(scope="module")
@@ -24,16 +47,20 @@ def ours():
         return dict(CoarseTask(BASE).named_parameters())
 
 
-def test_every_published_key_has_its_place(published, ours):
-    state = {key: torch.empty(shape, device="meta") for key, shape in published.items()}
-    weights = convert.from_official(state, BASE, ours)
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_every_published_key_has_its_place_and_every_weight_goes_back(keys, entry):
+    task, labels, total = ENTRIES[entry]
+    config = BASE.at_image_size((int(entry[-3:]),) * 2)
+    with torch.device("meta"):
+        ours = dict(make(task, config, labels).named_parameters())
+    state = {key: torch.empty(shape, device="meta") for key, shape in keys[entry].items()}
+    weights = convert.from_official(state, config, ours)
     assert {name: tuple(t.shape) for name, t in weights.items()} == {n: tuple(p.shape) for n, p in ours.items()}
-
-
-def test_every_weight_goes_back(published, ours):
-    official = convert.to_official(ours, BASE)
-    shapes = {key: list(t.shape) for key, t in official.items()}
-    assert shapes == {key: shape for key, shape in published.items() if key not in convert.QUEUE}
+    back = {key: list(t.shape) for key, t in convert.to_official(ours, config).items()}
+    assert back == {key: shape for key, shape in keys[entry].items() if key not in convert.QUEUE}
+    if total is not None:
+        unused = convert.unused_shapes(config, ours).values()
+        assert sum(p.numel() for p in ours.values()) + sum(math.prod(shape) for shape in unused) == total
 
 
 def test_round_trip_keeps_values():
@@ -71,29 +98,34 @@ def test_only_plain_tensors_are_read(tmp_path):
             convert.read_official(tmp_path / name)
 
 
-def test_published_parameter_groups(shared, ours):
+@pytest.mark.parametrize("task", ["pretrain", "vqa", "nlvr2", "caption_mle"])
+def test_published_parameter_groups(shared, task):
     """With `published_decay` every parameter has the learning rate and decay of the published optimiser."""
-    groups = json.loads((shared / "golden" / "coarse_param_groups.json").read_text())["pretrain"]
+    groups = json.loads((shared / "golden" / "coarse_param_groups.json").read_text())[task]
+    name = {"pretrain": "coarse", "caption_mle": "caption"}.get(task, task)
+    with torch.device("meta"):
+        model = make(name, BASE, 3129 if task == "vqa" else None)
+    ours = dict(model.named_parameters())
     expected = {}
     for group in groups:
         for key in group["names"]:
             if (name := convert.rename(key, convert.COARSE)) in ours:
                 expected[name] = (group["lr_over_base"], group["weight_decay"])
-    actual = {
-        name: (group["mult"], group["weight_decay"])
-        for group in param_groups(
-            ours.items(), weight_decay=0.01, cross_modal_mult=5.0, head_mult=5.0, published_decay=True
-        )
-        for name in group["names"]
+    mults = {"cross_modal_mult": 5.0, "head_mult": 5.0}
+    published, right = (
+        {
+            name: (group["mult"], group["weight_decay"])
+            for group in param_groups(ours.items(), weight_decay=0.01, published_decay=flag, **mults)
+            for name in group["names"]
+        }
+        for flag in (True, False)
+    )
+    assert published == expected and published.keys() == ours.keys()
+    changed = {name for name, (_, decay) in right.items() if decay != expected[name][1]}
+    classifier_norm = {f"{task}.norm.weight"} & ours.keys()
+    assert changed == classifier_norm | {
+        n for n in ours if n.endswith(".alpha") or n == "temperature" or n.endswith("cross.norm.weight")
     }
-    assert actual == expected
-    right = {
-        name: group["weight_decay"]
-        for group in param_groups(ours.items(), weight_decay=0.01, cross_modal_mult=5.0, head_mult=5.0)
-        for name in group["names"]
-    }
-    changed = {name for name, decay in right.items() if decay != expected[name][1]}
-    assert changed == {n for n in ours if n.endswith(".alpha") or n == "temperature" or n.endswith("cross.norm.weight")}
 
 
 def test_convert_file_says_what_does_not_fit(tmp_path):
@@ -115,7 +147,7 @@ def test_convert_file_says_what_does_not_fit(tmp_path):
     with monkey.context() as patch:
         patch.setattr(convert, "BASE", small)
         folder = convert.convert_file(tmp_path / "small.ckpt", tmp_path / "out", task="coarse", tokenizer="builtin")
-    restored, _, config = load_task(folder)
+    restored, _, config, _ = load(folder)
     assert config["preprocessing"]["image_size"] == [64, 64]
     for name, weight in task.state_dict().items():
         torch.testing.assert_close(restored.state_dict()[name], weight, atol=0, rtol=0)

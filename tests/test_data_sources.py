@@ -34,7 +34,7 @@ def test_importing_the_package_is_light():
     code = "import sys, fiber_cli.data; print([m for m in ('torch', 'transformers') if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
-    assert set(SOURCES) == {"karpathy", "webdataset", "visual_genome", "scenes"}
+    assert {"karpathy", "webdataset", "visual_genome", "scenes", "vqa", "statements", "nocaps"} == set(SOURCES)
 
 
 # Karpathy JSON

@@ -57,6 +57,7 @@ def on_rank(rank, port, folder, dtype):
     result["sum"] = dist.all_reduce_sum(torch.tensor([1.0, rank]))
     result["facts"] = [dist.rank(), dist.world_size(), dist.local_rank(), dist.is_main()]
     torch.save(result, folder / f"{rank}.pt")
+    dist.leave()
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -67,9 +68,7 @@ def test_two_ranks_equal_one_process(tmp_path, dtype):
 
     leaf = rows.clone().requires_grad_()
     (leaf[wanted] * weight).sum().backward()
-    both = {
-        name: torch.cat([r[name] for r in ranks]) for name in ("fetched", "fetched_grad", "gathered_grad")
-    }
+    both = {name: torch.cat([r[name] for r in ranks]) for name in ("fetched", "fetched_grad", "gathered_grad")}
     assert torch.equal(both["fetched"], rows[wanted])
     torch.testing.assert_close(both["fetched_grad"], leaf.grad)
     # A rank's rows collect what both ranks' losses have for them.

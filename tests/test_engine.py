@@ -169,10 +169,7 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, stag
     assert codes == [EXIT_OK] * world, log
     assert "resumed at step 4" in log
     assert_equal(weights(broken), weights(whole))
-    timeless = [
-        [{k: v for k, v in r.items() if k != "images_per_second"} for r in metrics(f)]
-        for f in (whole, broken)
-    ]
+    timeless = [[{k: v for k, v in r.items() if k != "images_per_second"} for r in metrics(f)] for f in (whole, broken)]
     assert timeless[0] == timeless[1]
 
 
@@ -264,9 +261,7 @@ def test_resuming_with_another_recipe_or_world_is_refused(tmp_path):
     codes, log = run(tmp_path, resume=True, recipe={"optim__lr": 0.5, "runtime__clip": 1.0})
     assert codes == [1]
     assert "optim.lr: 0.01 in the run, 0.5 now" in log and "runtime.clip: None in the run, 1.0 now" in log
-    codes, log = run(
-        tmp_path, resume=True, world=2, recipe={"runtime__micro_batch": 8, "runtime__global_batch": 16}
-    )
+    codes, log = run(tmp_path, resume=True, world=2, recipe={"runtime__micro_batch": 8, "runtime__global_batch": 16})
     assert codes[0] == 1 and "runtime.global_batch: 8 in the run, 16 now" in log
     # What only changes the log may differ.
     codes, log = run(tmp_path, resume=True, recipe={"log__every": 2})
@@ -352,11 +347,7 @@ def test_interrupt_stops_a_run_and_a_second_one_ends_it_at_once(tmp_path):
 
 def test_seeds_differ_for_every_place():
     seeds = {
-        mix(seed, step, micro, rank)
-        for seed in (0, 1)
-        for step in range(5)
-        for micro in (0, 1)
-        for rank in (0, 1)
+        mix(seed, step, micro, rank) for seed in (0, 1) for step in range(5) for micro in (0, 1) for rank in (0, 1)
     }
     assert len(seeds) == 40 and all(0 <= seed < 2**63 for seed in seeds)
     assert mix(1, 2) == mix(1, 2)

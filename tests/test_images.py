@@ -13,7 +13,6 @@ from fiber_cli.data.images import normalize, open_image
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.transforms import _OPERATIONS, EvalTransform, TrainTransform, rand_augment, random_crop
 
-
 # Outside of tests the module itself sets this filter.
 pytestmark = pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
 

@@ -18,6 +18,7 @@ from fiber_cli.data import KarpathySource, WebDatasetSource
 from fiber_cli.data.evalset import RetrievalSet
 from fiber_cli.data.loader import (
     BadCounter,
+    CaptionReader,
     Mixture,
     StepSampler,
     TrainSet,
@@ -146,9 +147,10 @@ def test_batches_that_do_not_fit():
 
 
 def make(mixture, tokenizer, **changes):
-    model = {"tokenizer": tokenizer, "text_length": 12, "image_size": 16, "mlm_probability": 0.3}
+    options = {"text_length": 12, "image_size": 16, "augment": "randaugment", "mlm_probability": 0.3}
     batches = {"global_batch": 8, "micro_batch": 8, "rank": 0, "world": 1, "start_step": 0, "total_steps": 6}
-    return train_loader(mixture, **({"augment": "randaugment", "workers": 0} | model | batches | changes))
+    options |= {name: changes.pop(name) for name in options if name in changes}
+    return train_loader(mixture, CaptionReader(tokenizer, **options), **({"workers": 0} | batches | changes))
 
 
 def same(a, b):
@@ -245,12 +247,13 @@ def test_content_of_a_batch(tokenizer):
 
 def test_captions_are_drawn_or_taken_in_turn(tokenizer):
     drawn = Mixture(caption_view([Colours(40, captions=lambda i: ("a", "b"))], "random"), [1], seed=0)
-    data = TrainSet(drawn, tokenizer, 8, 16, "none", 0.15)
+    data = TrainSet(drawn, CaptionReader(tokenizer, 8, 16, "none"))
     firsts = [[data[e, i]["ids"][1].item() for i in range(40)] for e in (0, 1)]
     a = tokenizer("a")["input_ids"][1]
     assert 8 < firsts[0].count(a) < 32 and firsts[0] != firsts[1]
     each = Mixture(caption_view([Colours(40, captions=lambda i: ("a", "b"))], "each"), [1], seed=0)
-    batch = collate([TrainSet(each, tokenizer, 8, 16, "none", 0.15)[0, e] for e in each.epoch(0).tolist()])
+    data = TrainSet(each, CaptionReader(tokenizer, 8, 16, "none"))
+    batch = collate([data[0, e] for e in each.epoch(0).tolist()])
     pairs = set(zip(batch["image_key"].tolist(), batch["ids"][:, 1].tolist()))
     assert len(batch["ids"]) == 80 == len(pairs) and len({key for key, _ in pairs}) == 40
 
@@ -265,15 +268,15 @@ def test_captions_with_sides_are_not_mirrored(tokenizer):
 
     texts = ["the cat left of it", "the RIGHT one", "a leftmost", "bright copyleft", "a dog"]
     mixture = Mixture([Colours(5, captions=lambda i: (texts[i],))], [1], seed=0)
-    data = TrainSet(mixture, tokenizer, 8, 16, "none", 0.15)
-    data.transform = Recorder(16)
+    data = TrainSet(mixture, CaptionReader(tokenizer, 8, 16, "none"))
+    data.reader.transform = Recorder(16)
     for i in range(5):
         data[0, i]
     assert seen == {0: False, 1: False, 2: False, 3: True, 4: True}
 
 
 def test_repetitions_of_a_sample_differ(mixture, tokenizer):
-    data = TrainSet(mixture, tokenizer, 8, 16, "randaugment", 0.15)
+    data = TrainSet(mixture, CaptionReader(tokenizer, 8, 16, "randaugment", 0.15))
     total = sum(len(source) for source in mixture.sources)
     assert data[0, 1]["sample_ids"] == data[0, total + 1]["sample_ids"]
     assert not torch.equal(data[0, 1]["pixels"], data[0, total + 1]["pixels"])
@@ -328,25 +331,25 @@ def test_retrieval_set_counts_and_truth(tokenizer):
     texts = [("a",), ("a", "b"), ("a", "b", "c"), ("a",), (), ("a", "b", "c"), ("a",)]
     sources = [Colours(7, bad=[2], captions=texts.__getitem__), Colours(3, "b")]
     data = RetrievalSet(sources, tokenizer, 6, (16, 24))
-    assert data.n_images == 6 + 3 and data.left_out == [("colours/4", "no caption")]
-    assert data.image_ids[:5] == [f"colours/{i}" for i in (0, 1, 2, 3, 5)]
+    assert len(data.images) == 6 + 3 and data.left_out == [("colours/4", "no caption")]
+    assert data.images.ids[:5] == [f"colours/{i}" for i in (0, 1, 2, 3, 5)]
     assert data.text_image.tolist() == [0, 1, 1, 2, 2, 2, 3, 4, 4, 4, 5, 6, 6, 6, 7, 7, 7, 8, 8, 8]
-    assert data.n_texts == 20 and data.text_image.dtype == np.int64
+    assert len(data.texts) == 20 and data.text_image.dtype == np.int64
     for world in (1, 2, 4, 12):  # also more ranks than images
         for workers in (0, 1) if world == 2 else (0,):
             options = {"world": world, "batch_size": 2, "workers": workers}
-            parts = [list(data.loader("images", rank=r, **options)) for r in range(world)]
+            parts = [list(data.images.loader(rank=r, **options)) for r in range(world)]
             batches = [batch for part in parts for batch in part]
             assert torch.cat([batch["index"] for batch in batches]).tolist() == [0, 1, 3, 4, 5, 6, 7, 8]
             assert [pair for batch in batches for pair in batch["bad"]] == [("colours/2", "not there")]
-            assert torch.cat([batch["pixels"] for batch in batches]).shape == (8, 3, 16, 24)
+            assert torch.cat([batch["pixels"] for batch in batches if len(batch["index"])]).shape == (8, 3, 16, 24)
             sizes = [sum(len(batch["index"]) + len(batch["bad"]) for batch in part) for part in parts]
             assert max(sizes) - min(sizes) <= 1
-    texts = [b for r in range(3) for b in data.loader("texts", rank=r, world=3, batch_size=4, workers=0)]
+    texts = [b for r in range(3) for b in data.texts.loader(rank=r, world=3, batch_size=4, workers=0)]
     assert torch.cat([batch["index"] for batch in texts]).tolist() == list(range(20))
     ids = torch.cat([batch["ids"] for batch in texts])
     assert ids.shape == (20, 6) and ids[3].tolist() == tokenizer("a")["input_ids"] + [1] * 3
-    cut = sum(len(tokenizer(text)["input_ids"]) > 6 for text in data.texts)
+    cut = sum(len(tokenizer(text)["input_ids"]) > 6 for text in data.texts.texts)
     assert sum(batch["truncated"] for batch in texts) == cut > 0
 
 
@@ -354,8 +357,8 @@ def test_retrieval_set_of_real_photographs(shared, tokenizer):
     folder = shared / "data" / "flickr8k-1k"
     source = KarpathySource(folder / "dataset_flickr8k.json", folder / "images", "val")
     data = RetrievalSet([source], tokenizer, 40, 32)
-    assert (data.n_images, data.n_texts) == (100, 500)
+    assert (len(data.images), len(data.texts)) == (100, 500)
     assert (data.text_image == np.arange(500) // 5).all()
-    batch = next(iter(data.loader("images", rank=0, world=1, batch_size=4, workers=0)))
+    batch = next(iter(data.images.loader(rank=0, world=1, batch_size=4, workers=0)))
     wanted = np.asarray(source.image(3).resize((32, 32), Image.Resampling.BICUBIC)).astype(int)
     assert np.abs(batch["pixels"][3].permute(1, 2, 0).numpy() - wanted).max() <= 1

@@ -63,7 +63,7 @@ def test_dry_run_on_stubs(root, capsys):
     plan.dry_run(resolve_recipe("4m", [f"data.root={root}", *OVERRIDES]))
     shown = capsys.readouterr().out
     # 3 COCO images of 5 captions, 3 + 3 shard samples, 1 Visual Genome image of 2 phrases: 23 pairs, 11 steps an epoch
-    assert f"steps: 100,000 of 2 pairs, {100000 / 11:.2f} epochs" in shown
+    assert f"steps: 100,000 of 2 samples, {100000 / 11:.2f} epochs" in shown
     assert "fusion (image side) 12,607,494" in shown
     assert "mlm_loss" in shown and "itc_loss" in shown and "itm_loss" in shown
 

@@ -62,9 +62,7 @@ def test_tokenizers_that_are_not_there(tmp_path, monkeypatch):
 def test_tokenizer_without_mask_token(tmp_path):
     from tokenizers import Tokenizer, models
 
-    Tokenizer(models.WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>")).save(
-        str(tmp_path / "tokenizer.json")
-    )
+    Tokenizer(models.WordLevel({"a": 0, "<unk>": 1}, unk_token="<unk>")).save(str(tmp_path / "tokenizer.json"))
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(UserError, match="has no pad, cls, sep, mask token"):
         load_tokenizer(tmp_path)

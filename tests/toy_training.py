@@ -43,13 +43,13 @@ class Toy(nn.Module):
         )
         loss = loss * self.loss_factor
         if self.training:
-            self.memory = (
-                0.9 * self.memory + 0.1 * dist.all_reduce_sum(y.mean(0)) / dist.world_size() + poison
-            )
+            self.memory = 0.9 * self.memory + 0.1 * dist.all_reduce_sum(y.mean(0)) / dist.world_size() + poison
         return {"loss": loss, "toy_loss": loss.detach(), "drawn": torch.rand(())}
 
-    def resume_state(self):
+    def step_state(self):
         return {"memory": self.memory}
+
+    resume_state = step_state
 
     def load_resume_state(self, state):
         self.memory = state["memory"].to(self.memory.device)

@@ -1,6 +1,7 @@
-"""Images and texts of retrieval, each read once, with the truth of what belongs together."""
+"""What is evaluated: numbered items, each read once, with the truth that predictions are held against."""
 
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,26 +13,110 @@ from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
 
 
-class RetrievalSet:
-    """All images of the sources with all their captions.
+class Score(NamedTuple):
+    """`metrics`: flat name → number, percentages as 0 to 100. `files`: name → content of what the task's community
+    submits or looks at, text as it is, everything else as JSON. `notes`: lines for the reader, such as what was left
+    out and why."""
 
-    image_ids: names of the `n_images` images; texts: the `n_texts` captions; text_image: int64 (n_texts,),
-    the image of each text. Images without a readable caption are in neither and listed in `left_out` as
-    (id, reason); those whose pixels cannot be read show up while loading.
+    metrics: dict[str, float]
+    files: dict[str, Any] = {}
+    notes: list[str] = []
+
+
+class EvalSet:
+    """Items by number. A subclass fills `ids`, the items' names, and gives `read` and `score`.
+
+    `left_out` lists (id, reason) of what could not become an item; items that `read` finds unusable show up while
+    loading.
     """
 
-    def __init__(
-        self, sources: Sequence[Source], tokenizer, text_length: int, image_size: int | tuple[int, int]
-    ):
-        self.tokenizer, self.text_length = tokenizer, text_length
-        self.transform = EvalTransform(image_size)
-        self.image_ids: list[str] = []
-        self.texts: list[str] = []
+    ids: list[str]
+    left_out: list[tuple[str, str]]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, index: int) -> dict[str, Any]:
+        """Tensors of one item, equal in shape for all items, and `truncated` where it has a text: whether it was cut.
+        Raises `BadSample`."""
+        raise NotImplementedError
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        """The metrics of the task's rows by item number; items without a row could not be read."""
+        raise NotImplementedError
+
+    def loader(self, *, rank: int, world: int, batch_size: int, workers: int) -> DataLoader:
+        """Batches of this rank's contiguous share, in order; no item is repeated to fill a batch or a rank.
+
+        A batch holds `index` int64 (B,), the stacked tensors of `read`, `truncated` (how many texts were cut), and
+        `bad`, the (id, reason) of items that cannot be read, which are in none of the tensors: a batch of such items
+        alone has an empty `index` and no tensors.
+        """
+        share = range(len(self) * rank // world, len(self) * (rank + 1) // world)
+        return make_loader(share, workers, batch_size=batch_size, collate_fn=self._batch)
+
+    def _batch(self, indices: list[int]) -> dict[str, Any]:
+        kept, items, bad = [], [], []
+        for index in indices:
+            try:
+                items.append(self.read(index))
+                kept.append(index)
+            except BadSample as error:
+                bad.append((self.ids[index], str(error)))
+        columns = {name: [item[name] for item in items] for name in (items[0] if items else ())}
+        truncated = sum(columns.pop("truncated", ()))
+        stacked = {name: torch.stack(column) for name, column in columns.items()}
+        return {"index": torch.tensor(kept, dtype=torch.int64), **stacked, "bad": bad, "truncated": truncated}
+
+
+class Blind(EvalSet):
+    """Another set's items, each with the pixels of an item half the set away: what a model scores that only has the
+    text, or that always says the same."""
+
+    def __init__(self, seen: EvalSet):
+        self.seen, self.ids, self.left_out = seen, seen.ids, seen.left_out
+        self.score = seen.score
+
+    def read(self, index: int) -> dict[str, Any]:
+        other = (index + len(self) // 2) % len(self)
+        return self.seen.read(index) | {"pixels": self.seen.read(other)["pixels"]}
+
+
+class ImageSet(EvalSet):
+    """Images of sources by (source, number): `pixels` uint8 (3, H, W)."""
+
+    def __init__(self, images: Sequence[tuple[Source, int]], image_size: int | tuple[int, int]):
+        self.images, self.transform, self.left_out = list(images), EvalTransform(image_size), []
+        self.ids = [sample_id(source, i) for source, i in self.images]
+
+    def read(self, index: int) -> dict[str, Any]:
+        source, i = self.images[index]
+        return {"pixels": self.transform(source.image(i))}
+
+
+class TextSet(EvalSet):
+    """Texts: `ids` int64 (L,) and `mask` bool (L,)."""
+
+    def __init__(self, texts: Sequence[str], tokenizer, text_length: int):
+        self.texts, self.tokenizer, self.text_length, self.left_out = list(texts), tokenizer, text_length, []
+        self.ids = list(map(str, range(len(self.texts))))
+
+    def read(self, index: int) -> dict[str, Any]:
+        ids, mask, truncated = encode(self.tokenizer, [self.texts[index]], self.text_length)
+        return {"ids": ids[0], "mask": mask[0], "truncated": truncated}
+
+
+class RetrievalSet:
+    """All images of the sources with all their captions, as an `ImageSet` and a `TextSet`.
+
+    text_image: int64 (texts,), the image of each text. Images without a readable caption are in neither and listed in
+    `left_out` as (id, reason).
+    """
+
+    def __init__(self, sources: Sequence[Source], tokenizer, text_length: int, image_size: int | tuple[int, int]):
         self.left_out: list[tuple[str, str]] = []
-        self._images: list[tuple[Source, int]] = []
-        text_image = []
-        samples = ((source, i) for source in sources for i in range(len(source)))
-        for source, i in samples:
+        images, texts, text_image = [], [], []
+        for source, i in ((source, i) for source in sources for i in range(len(source))):
             try:
                 captions = source.captions(i)
                 if not captions:
@@ -39,49 +124,9 @@ class RetrievalSet:
             except BadSample as error:
                 self.left_out.append((sample_id(source, i), str(error)))
                 continue
-            text_image += [len(self._images)] * len(captions)
-            self.texts += captions
-            self.image_ids.append(sample_id(source, i))
-            self._images.append((source, i))
+            text_image += [len(images)] * len(captions)
+            texts += captions
+            images.append((source, i))
+        self.images = ImageSet(images, image_size)
+        self.texts = TextSet(texts, tokenizer, text_length)
         self.text_image = np.array(text_image, dtype=np.int64)
-
-    @property
-    def n_images(self) -> int:
-        return len(self.image_ids)
-
-    @property
-    def n_texts(self) -> int:
-        return len(self.texts)
-
-    def loader(self, kind: str, *, rank: int, world: int, batch_size: int, workers: int) -> DataLoader:
-        """Batches of this rank's contiguous share, in order; no item is repeated to fill a batch or a rank.
-
-        kind `images`: `index` int64 (B,), `pixels` uint8 (B, 3, H, W), and `bad`, the (id, reason) of those
-        that cannot be read, which are in neither. kind `texts`: `index`, `ids` int64 (B, L), `mask` bool
-        (B, L), `truncated`.
-        """
-        kinds = {"images": (self._read_images, self.n_images), "texts": (self._read_texts, self.n_texts)}
-        read, count = kinds[kind]
-        share = range(count * rank // world, count * (rank + 1) // world)
-        return make_loader(share, workers, batch_size=batch_size, collate_fn=read)
-
-    def _read_images(self, indices: list[int]) -> dict:
-        kept, pixels, bad = [], [], []
-        for index in indices:
-            source, i = self._images[index]
-            try:
-                pixels.append(self.transform(source.image(i)))
-                kept.append(index)
-            except BadSample as error:
-                bad.append((self.image_ids[index], str(error)))
-        empty = torch.empty((0, 3, self.transform.height, self.transform.width), dtype=torch.uint8)
-        return {
-            "index": torch.tensor(kept, dtype=torch.int64),
-            "pixels": torch.stack(pixels) if pixels else empty,
-            "bad": bad,
-        }
-
-    def _read_texts(self, indices: list[int]) -> dict:
-        texts = [self.texts[index] for index in indices]
-        ids, mask, truncated = encode(self.tokenizer, texts, self.text_length)
-        return {"index": torch.tensor(indices), "ids": ids, "mask": mask, "truncated": truncated}

@@ -40,7 +40,7 @@ def open_image(file: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, at_lea
             if at_least:
                 image.draft(None, (at_least, at_least))
             ImageOps.exif_transpose(image, in_place=True)
-            return _to_rgb(image)
+            return to_rgb(image)
     except BadSample:
         raise
     except FileNotFoundError:
@@ -51,7 +51,7 @@ def open_image(file: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, at_lea
         raise BadSample(f"not a readable image: {error}") from error
 
 
-def _to_rgb(image: Image.Image) -> Image.Image:
+def to_rgb(image: Image.Image) -> Image.Image:
     image.load()
     if image.mode == "F":
         raise BadSample("floating-point pixels, whose range is unknown")
@@ -80,9 +80,7 @@ class FolderSource:
     wrong folder is told before the run starts, while single missing images are counted as it goes.
     """
 
-    def __init__(
-        self, name: str, folder: str | Path, files: list[str], captions: list[list[str]], max_pixels: int
-    ):
+    def __init__(self, name: str, folder: str | Path, files: list[str], captions: list[list[str]], max_pixels: int):
         self.name, self.folder, self.max_pixels = name, Path(folder), max_pixels
         # One string per image instead of one per caption: Visual Genome has 5.4 million captions.
         self._files, self._captions = files, ["\0".join(texts) for texts in captions]

@@ -39,6 +39,11 @@ class KarpathySource(FolderSource):
             [entry["captions"] for entry in entries],
             max_pixels,
         )
+        self._cocoids = [entry["cocoid"] for entry in entries]
+
+    def image_id(self, i: int) -> int | str:
+        """COCO's id where the file gives one, else the key."""
+        return self.key(i) if self._cocoids[i] is None else self._cocoids[i]
 
 
 def read_json(path: str | Path, wanted: str, object_hook: Callable | None = None):

@@ -9,7 +9,7 @@ import os
 import re
 import signal
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -127,23 +127,15 @@ class StepSampler:
 
 
 class TrainSet(torch.utils.data.Dataset):
-    """(epoch, entry) to one sample of the coarse task; `collate` makes the batch."""
+    """(epoch, entry) to one training sample as `reader(source, i, rng)` makes it; `collate` makes the batch.
 
-    def __init__(
-        self, mixture: Mixture, tokenizer, text_length: int, image_size: int, augment: str,
-        mlm_probability: float,
-    ):  # fmt: skip
-        self.mixture, self.tokenizer, self.text_length = mixture, tokenizer, text_length
-        self.transform, self.least = AUGMENT[augment](image_size), 2 * image_size
-        self.masking = {
-            "probability": mlm_probability,
-            "mask_id": tokenizer.mask_token_id,
-            "vocab_size": len(tokenizer),
-            "special_ids": tokenizer.all_special_ids,
-        }
+    A sample that cannot be used is recorded in `bad` and replaced by another of its source.
+    """
+
+    def __init__(self, mixture: Mixture, reader: Callable[[Source, int, np.random.Generator], dict]):
+        self.mixture, self.reader = mixture, reader
 
     def __getitem__(self, key: tuple[int, int]) -> dict:
-        """An image with one of its captions; a bad one is recorded and replaced by another of its source."""
         epoch, entry = key
         rng = np.random.default_rng([_SAMPLE, self.mixture.seed, epoch, entry])
         which, i = self.mixture.locate(entry)
@@ -151,42 +143,67 @@ class TrainSet(torch.utils.data.Dataset):
         bad: list[tuple[str, str]] = []
         while True:
             try:
-                captions = source.captions(i)
-                if not captions:
-                    raise BadSample("no caption")
-                caption = captions[rng.integers(len(captions))]
-                image = read_image(source, i, self.least)
-                break
+                return self.reader(source, i, rng) | {"bad": bad}
             except BadSample as error:
                 bad.append((sample_id(source, i), str(error)))
                 if len(bad) == _MAX_REPLACEMENTS:
                     raise UserError(f"{len(bad)} samples in a row cannot be used:{_listed(bad)}") from None
                 i = int(rng.integers(len(source)))
-        pixels = self.transform(image, rng, flip=not _SIDES.search(caption))
+
+
+class CaptionReader:
+    """One image with one of its captions, for coarse pre-training, retrieval and captioning.
+
+    Gives `pixels` uint8 (3, H, W); `ids` int64 and `mask` bool (L,); `image_key` int64, equal for equal images; with
+    `mlm_probability` also `mlm_ids` and `mlm_labels` (L,); with `references` all captions of the image as a tuple.
+    """
+
+    def __init__(
+        self, tokenizer, text_length: int, image_size: int, augment: str, mlm_probability: float | None = None,
+        references: bool = False,
+    ):  # fmt: skip
+        self.tokenizer, self.text_length, self.references = tokenizer, text_length, references
+        self.transform, self.least = AUGMENT[augment](image_size), 2 * image_size
+        self.masking = mlm_probability and {
+            "probability": mlm_probability,
+            "mask_id": tokenizer.mask_token_id,
+            "vocab_size": len(tokenizer),
+            "special_ids": tokenizer.all_special_ids,
+        }
+
+    def __call__(self, source: Source, i: int, rng: np.random.Generator) -> dict:
+        captions = source.captions(i)
+        if not captions:
+            raise BadSample("no caption")
+        caption = captions[rng.integers(len(captions))]
+        image = read_image(source, i, self.least)
+        pixels = self.transform(image, rng, flip=not speaks_of_sides(caption))
         ids, mask, truncated = encode(self.tokenizer, [caption], self.text_length)
-        mlm_ids, mlm_labels = mask_tokens(ids, rng, **self.masking)
-        image_key = hashlib.blake2b(f"{which}/{source.key(i)}".encode(), digest_size=8).digest()
-        return {
-            "pixels": pixels,
-            "ids": ids[0],
-            "mask": mask[0],
-            "mlm_ids": mlm_ids[0],
-            "mlm_labels": mlm_labels[0],
-            "image_key": torch.tensor(int.from_bytes(image_key, signed=True)),
-            "sample_ids": sample_id(source, i),
-            "bad": bad,
+        sample = {"pixels": pixels, "ids": ids[0], "mask": mask[0]}
+        if self.masking:
+            sample["mlm_ids"], sample["mlm_labels"] = (t[0] for t in mask_tokens(ids, rng, **self.masking))
+        if self.references:
+            sample["references"] = captions
+        name = sample_id(source, i)
+        key = hashlib.blake2b(name.encode(), digest_size=8).digest()
+        return sample | {
+            "image_key": torch.tensor(int.from_bytes(key, signed=True)),
+            "sample_ids": name,
             "truncated": truncated,
         }
 
 
+def speaks_of_sides(text: str) -> bool:
+    """Whether mirroring the picture could make the text false."""
+    return bool(_SIDES.search(text))
+
+
 def collate(samples: list[dict]) -> dict:
-    """The coarse task's batch: `pixels` uint8 (B, 3, H, W); `ids`, `mlm_ids`, `mlm_labels` int64 and `mask`
-    bool (B, L); `image_key` int64 (B,), equal for equal images; `sample_ids`; `bad`, the replaced samples as
-    (id, reason); `truncated`, how many captions were cut."""
+    """A batch: tensors stacked, other values in lists, but `bad` as one list of the replaced samples as (id, reason)
+    and `truncated` as how many texts were cut."""
     columns = {name: [sample[name] for sample in samples] for name in samples[0]}
-    batch = {name: torch.stack(column) for name, column in columns.items() if torch.is_tensor(column[0])}
+    batch = {name: torch.stack(column) if torch.is_tensor(column[0]) else column for name, column in columns.items()}
     return batch | {
-        "sample_ids": columns["sample_ids"],
         "bad": [pair for pairs in columns["bad"] for pair in pairs],
         "truncated": sum(columns["truncated"]),
     }
@@ -225,17 +242,16 @@ def _start_worker(worker: int) -> None:
 
 
 def train_loader(
-    mixture: Mixture, *, tokenizer, text_length: int, image_size: int, augment: str, mlm_probability: float,
-    global_batch: int, micro_batch: int, rank: int, world: int, start_step: int, total_steps: int,
-    workers: int,
+    mixture: Mixture, reader: Callable, *, global_batch: int, micro_batch: int, rank: int, world: int,
+    start_step: int, total_steps: int, workers: int, collate_fn: Callable = collate,
 ) -> TrainLoader:  # fmt: skip
     """This rank's micro-batches (see `collate`) of steps `start_step` to `total_steps`, in order."""
     return make_loader(
-        TrainSet(mixture, tokenizer, text_length, image_size, augment, mlm_probability),
+        TrainSet(mixture, reader),
         workers,
         TrainLoader,
         batch_sampler=StepSampler(mixture, global_batch, micro_batch, rank, world, start_step, total_steps),
-        collate_fn=collate,
+        collate_fn=collate_fn,
     )
 
 

@@ -321,7 +321,7 @@ def _word(rng: random.Random, value: str) -> str:
 
 
 def _name(rng: random.Random, attributes: dict[str, str], article: str = "") -> str:
-    """"a small red circle": words for the attributes given, in the order of English."""
+    """ "a small red circle": words for the attributes given, in the order of English."""
     words = [_word(rng, attributes[kind]) for kind in VALUES if kind in attributes]
     if "shape" not in attributes:
         words.append(rng.choice(_THINGS))
@@ -355,7 +355,7 @@ def _the(rng: random.Random, scene: "Scene", i: int) -> str:
 
 
 def _located(rng: random.Random, scene: "Scene", i: int) -> list[str]:
-    """"the red shape left of the square", "the leftmost star": attributes that others share, and what sets
+    """ "the red shape left of the square", "the leftmost star": attributes that others share, and what sets
     object i apart from those others by a margin."""
     indices = range(len(scene.objects))
     shared = [each for each in _alike(scene, i) if len(each[1]) > 1]
@@ -415,7 +415,7 @@ def _relation(rng: random.Random, scene: "Scene") -> list[tuple[str, str, str, b
 
 
 def _exactly(rng: random.Random, scenes: list["Scene"], number: int, ending: str) -> list[tuple[str, bool]]:
-    """"there are exactly two circles": one statement, or none."""
+    """ "there are exactly two circles": one statement, or none."""
     counts = _counts(scenes, kind := rng.choice(tuple(VALUES)))
     other = [value for value in counts if counts[value] not in (0, number)]
     if not (fork := _fork(rng, [value for value in counts if counts[value] == number], other)):

@@ -14,6 +14,8 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fiber_cli.data import scene_text
+from fiber_cli.data.statements import Statement
+from fiber_cli.data.vqa import ANNOTATORS, VqaQuestion
 from fiber_cli.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -155,14 +157,11 @@ def scene(seed: int, split: str, index: int, image_size: int = 96) -> Scene:
         spin = cmath.rect(diameter / 2 * image_size, rng.uniform(-_MAX_TURN, _MAX_TURN))
         centre = complex(x, y) * image_size
         outline, hole = (
-            tuple(((point := centre + spin * unit).real, point.imag) for unit in polygon)
-            for polygon in SHAPES[look[0]]
+            tuple(((point := centre + spin * unit).real, point.imag) for unit in polygon) for polygon in SHAPES[look[0]]
         )
         xs, ys = zip(*outline)
         shade = rng.uniform(-14, 14)
-        rgb = tuple(
-            min(255, max(0, round(level + shade + rng.uniform(-8, 8)))) for level in COLOURS[look[1]]
-        )
+        rgb = tuple(min(255, max(0, round(level + shade + rng.uniform(-8, 8)))) for level in COLOURS[look[1]])
         objects.append(SceneObject(*look, (min(xs), min(ys), max(xs), max(ys)), outline, hole, rgb))
     return Scene(key, image_size, rng.choice(tuple(TONES)), tuple(objects))
 
@@ -276,14 +275,15 @@ def _check(split: str, seed: int, image_size: int) -> None:
 
 
 class ScenesSource:
-    """`Source` of the first `count` scenes of a split, with all captions of each."""
+    """`Source` of the first `count` scenes of a split, with all that is said of each; statements are about a scene and
+    its neighbour, or with `pairs=False` about one scene."""
 
-    def __init__(self, split: str, count: int, seed: int = 0, image_size: int = 96):
+    def __init__(self, split: str, count: int, seed: int = 0, image_size: int = 96, pairs: bool = True):
         _check(split, seed, image_size)
         if not isinstance(count, int) or count < 1:
             raise UserError(f"scenes: count is {count!r}; give the number of scenes of the split, at least 1")
         self.name = f"scenes-{split}-{seed}"
-        self.split, self.count, self.seed, self.image_size = split, count, seed, image_size
+        self.split, self.count, self.seed, self.image_size, self.pairs = split, count, seed, image_size, pairs
 
     def __len__(self) -> int:
         return self.count
@@ -306,3 +306,38 @@ class ScenesSource:
 
     def image(self, i: int) -> Image.Image:
         return draw(self[i])
+
+    def questions(self, i: int) -> tuple[VqaQuestion, ...]:
+        """The scene's questions, answered alike by all annotators."""
+        found = enumerate(scene_text.questions(self[i]))
+        types = {"yes": "yes/no", "no": "yes/no"} | dict.fromkeys("01234", "number")
+        return tuple(
+            VqaQuestion(q.text, (q.answer,) * ANNOTATORS, f"{self.key(i)}-{n}", types.get(q.answer, "other"), q.kind)
+            for n, q in found
+        )
+
+    @property
+    def images_each(self) -> int:
+        """How many images a statement is about."""
+        return 2 if self.pairs else 1
+
+    def _shown(self, i: int) -> tuple[Scene, ...]:
+        return (self[i], self[(i + 1) % self.count]) if self.pairs else (self[i],)
+
+    def statements(self, i: int) -> tuple[Statement, ...]:
+        """What is true or false of scene i and its neighbour, or of scene i; what is said of the same counts together."""
+        shown = self._shown(i)
+        said = (scene_text.pair_statements if self.pairs else scene_text.statements)(*shown)
+        group = "|".join(scene.key for scene in shown)
+        return tuple(Statement(each.text, each.label, f"{group}-{n}", group) for n, each in enumerate(said))
+
+    def images(self, i: int, at_least: int = 0) -> tuple[Image.Image, ...]:
+        """The pictures that `statements` speak of."""
+        return tuple(map(draw, self._shown(i)))
+
+
+def answers() -> list[str]:
+    """Every answer to a scene's questions."""
+    values = [value for kind in scene_text.VALUES.values() for value in kind]
+    places = [f"{down} {across}" for down in ("top", "bottom") for across in ("left", "right")]
+    return ["yes", "no", *"01234", *values, *places]

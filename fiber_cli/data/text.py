@@ -44,14 +44,17 @@ def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
             "https://huggingface.co/roberta-base; or a hub name that this machine can download or has in its "
             "cache (HF_HOME); or `builtin`."
         ) from error
-    missing = [
-        kind for kind in ("pad", "cls", "sep", "mask") if getattr(tokenizer, f"{kind}_token_id") is None
-    ]
+    missing = [kind for kind in ("pad", "cls", "sep", "mask") if getattr(tokenizer, f"{kind}_token_id") is None]
     if missing:
         raise UserError(
             f"model.tokenizer: {name!s} has no {', '.join(missing)} token; use a tokeniser of RoBERTa's form."
         )
     return tokenizer
+
+
+def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:
+    """`cls_id`, `sep_id`, `pad_id` and `mask_id`, as generation needs them."""
+    return {f"{kind}_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("cls", "sep", "pad", "mask")}
 
 
 def encode(

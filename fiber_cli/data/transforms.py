@@ -30,9 +30,7 @@ class EvalTransform:
     def __init__(self, size: int | tuple[int, int]):
         self.height, self.width = (size, size) if isinstance(size, int) else size
 
-    def __call__(
-        self, image: Image.Image, rng: np.random.Generator | None = None, flip: bool = False
-    ) -> torch.Tensor:
+    def __call__(self, image: Image.Image, rng: np.random.Generator | None = None, flip: bool = False) -> torch.Tensor:
         return resize(image, self.height, self.width)
 
 
@@ -70,9 +68,7 @@ def random_crop(
     return left, top, left + w, top + h
 
 
-def rand_augment(
-    pixels: torch.Tensor, rng: np.random.Generator, count: int = 2, magnitude: float = 7
-) -> torch.Tensor:
+def rand_augment(pixels: torch.Tensor, rng: np.random.Generator, count: int = 2, magnitude: float = 7) -> torch.Tensor:
     """RandAugment of uint8 (3, H, W): `count` of ten operations, drawn with replacement, each then applied
     with probability 1/2.
 
@@ -94,9 +90,7 @@ def rand_augment(
 def _affine(image: Image.Image, xy: float = 0, yx: float = 0, dx: float = 0, dy: float = 0) -> Image.Image:
     """Pixel (x, y) of the result is (x + xy·y' + dx, y + yx·x' + dy) of `image`; y', x' from the centre."""
     matrix = (1, xy, dx - xy * image.height / 2, yx, 1, dy - yx * image.width / 2)
-    return image.transform(
-        image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=_GREY
-    )
+    return image.transform(image.size, Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR, fillcolor=_GREY)
 
 
 # Each takes the picture, m and m with a random sign.

@@ -76,8 +76,7 @@ class FiberConfig:
                 f"depths {self.image.depths} and image_heads {self.image.heads} name different numbers of stages"
             )
         for what, width, heads in [("text_hidden", self.text.hidden, self.text.heads)] + [
-            (f"stage {s} channels", dim, heads)
-            for s, (dim, heads) in enumerate(zip(self.image.dims, self.image.heads))
+            (f"stage {s} channels", dim, heads) for s, (dim, heads) in enumerate(zip(self.image.dims, self.image.heads))
         ]:
             if width % heads:
                 raise UserError(f"{what}={width} is not divisible by its {heads} attention heads")
@@ -101,9 +100,7 @@ class FiberConfig:
         if any(side % self.multiple for side in size):
             raise UserError(f"image size {size[0]}x{size[1]}: sides must be multiples of {self.multiple}")
         window = self.image.window * max(size) // max(self.image_size)
-        return dataclasses.replace(
-            self, image=dataclasses.replace(self.image, window=max(1, window)), image_size=size
-        )
+        return dataclasses.replace(self, image=dataclasses.replace(self.image, window=max(1, window)), image_size=size)
 
     def to_dict(self) -> dict:
         return dataclasses.asdict(self)
@@ -121,13 +118,28 @@ class FiberConfig:
         )
 
 
+@dataclass(frozen=True)
+class DetectorConfig:
+    """What stands on the encoder in the fine stage: width of the feature pyramid and of the head's `blocks`, and the
+    rate of DropBlock in the pyramid."""
+
+    channels: int = 256
+    blocks: int = 6
+    drop_block: float = 0.3
+
+    def __post_init__(self) -> None:
+        if self.channels % 32:
+            # A group of one channel has no spread on a level of one place.
+            raise UserError(f"detector channels={self.channels}: must be a multiple of 32, for GroupNorm in 16 groups")
+
+
 BASE = FiberConfig()
 #: Trains from nothing in minutes on two CPU cores. Patches of 8 leave three stages, at the strides 8, 16 and 32.
 TINY = FiberConfig(
     image=ImageConfig(embed_dim=64, depths=(2, 2, 1), heads=(2, 4, 8), window=4, patch=8, drop_path=0.0),
     text=TextConfig(layers=3, hidden=96, heads=4, intermediate=384, vocab=2000, positions=258, dropout=0.0),
     fusion_layers=2,
-    hidden=96,
+    hidden=256,
     image_size=(64, 64),
     init_std=None,
 )

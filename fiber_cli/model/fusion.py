@@ -115,13 +115,23 @@ class FusedEncoder(nn.Module):
         return x
 
     def fuse(
-        self, image: ImageStem, text: TextStem, *, last_norm: bool = False, image_output: bool = True
+        self,
+        image: ImageStem,
+        text: TextStem,
+        *,
+        last_norm: bool = False,
+        image_output: bool = True,
+        pooled: bool = False,
     ) -> Fused:
         """Remaining blocks with fusion on; each pair reads the other modality's state from before the pair.
 
+        The texts may be K for each image, those of one image side by side: M images give M*K rows, and what the first
+        pair computes from the image alone is computed once an image.
         `last_norm`: apply the last text layer's output LayerNorm (fine stage) or not (coarse stage).
         `image_output=False` skips the last image block, which no text layer reads, and leaves its stage out of the
         pyramid (MLM needs text alone).
+        `pooled=True` computes what pooling heads read and no more: the pyramid's last map is its mean (B, 1, 1, C), the
+        text its first token (B, 1, C).
         """
         x, tokens, pyramid = image.map, text.tokens, list(image.earlier)
         pairs = self.config.fused_pairs
@@ -135,10 +145,12 @@ class FusedEncoder(nn.Module):
                 text.mask[:, None, None, :],
                 before_x.flatten(1, 2),
                 last_norm=last_norm or not last,
+                first=1 if last and pooled else None,
             )
             if last and not image_output:
                 break
-            x = self._run(stage_module.blocks[block], before_x, before_tokens, text.mask)
+            module = stage_module.blocks[block]
+            x = self._run(module.mean if last and pooled else module, before_x, before_tokens, text.mask)
             if block + 1 == len(stage_module.blocks):
                 pyramid.append(x)
                 x = stage_module.merge(x) if stage_module.merge is not None else x

@@ -1,4 +1,4 @@
-"""Small networks on top of the fused encoder: poolers, MLM and ITM heads.
+"""Small networks on top of the fused encoder: poolers, MLM and ITM heads, classifiers.
 
 Shapes: B batch, H and W sides of the last token map, L text length, C tower width, D joint width, V vocabulary.
 """
@@ -70,3 +70,18 @@ class ItmHead(nn.Module):
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, 2*D) -> (B, 2)."""
         return self.fc(pooled)
+
+
+class Classifier(nn.Module):
+    """Two-layer classifier of pooled vectors: VQA's answers, NLVR2's two labels."""
+
+    def __init__(self, config: FiberConfig, inputs: int, outputs: int):
+        super().__init__()
+        self.fc1 = nn.Linear(inputs, 2 * config.hidden)
+        self.norm = nn.LayerNorm(2 * config.hidden)
+        self.fc2 = nn.Linear(2 * config.hidden, outputs)
+        initialise(self, config.init_std)
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """(B, inputs) -> (B, outputs)."""
+        return self.fc2(F.gelu(self.norm(self.fc1(pooled))))

@@ -114,14 +114,19 @@ class ImageCrossAttention(nn.Module):
     def forward(self, z_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor) -> Tensor:
         """Adds the gated term to the self-attention output `z` (after its projection, before the residual).
 
-        `text_BTC` is the current text state, `mask_BT` bool, True for real tokens.
+        `text_BTC` is the current text state, `mask_BT` bool, True for real tokens. `z` may have fewer rows (see
+        `SwinBlock.forward`).
         """
-        B, H, W, C = z_BHWC.shape
-        h = self.heads
-        q = self.query(self.norm(z_BHWC)).view(B, H * W, h, C // h).transpose(1, 2)
-        k, v = self.key_value(text_BTC).view(B, -1, 2, h, C // h).permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=mask_BT[:, None, None, :])
-        return z_BHWC + self.alpha * self.proj(out.transpose(1, 2).reshape(B, H, W, C))
+        rows, (_, H, W, C), h = len(text_BTC), z_BHWC.shape, self.heads
+        q = self.query(self.norm(z_BHWC)).view(-1, H * W, h, C // h).transpose(1, 2)
+        k, v = self.key_value(text_BTC).view(rows, -1, 2, h, C // h).permute(2, 0, 3, 1, 4).unbind(0)
+        out = F.scaled_dot_product_attention(repeat_rows(q, rows), k, v, attn_mask=mask_BT[:, None, None, :])
+        return repeat_rows(z_BHWC, rows) + self.alpha * self.proj(out.transpose(1, 2).reshape(rows, H, W, C))
+
+
+def repeat_rows(x: Tensor, rows: int) -> Tensor:
+    """(M, …) -> (rows, …), the copies of a row side by side; the tensor itself where M is `rows`."""
+    return x if len(x) == rows else x.repeat_interleave(rows // len(x), 0)
 
 
 class SwinBlock(nn.Module):
@@ -134,20 +139,32 @@ class SwinBlock(nn.Module):
         shift = image.window // 2 if block % 2 else 0
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, image.window, shift, image.fixed_window)
-        self.cross = (
-            ImageCrossAttention(dim, config.text.hidden, heads, config.norm_image_query) if fused else None
-        )
+        self.cross = ImageCrossAttention(dim, config.text.hidden, heads, config.norm_image_query) if fused else None
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * image.mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
     def forward(self, x_BHWC: Tensor, text_BTC: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
-        """(B, H, W, C) -> (B, H, W, C); without text the block is a plain Swin block."""
+        """(B, H, W, C) -> (B, H, W, C); without text the block is a plain Swin block.
+
+        The texts may be K for each map, those of one map side by side: maps (M, H, W, C) then give (M*K, H, W, C), and
+        what does not depend on the text is computed once a map.
+        """
+        x = self._attend(x_BHWC, text_BTC, mask_BT)
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+    def mean(self, x_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+        """The mean of `forward` over the map, (B, 1, 1, C). It commutes with the MLP's second linear map, which then
+        costs 1/(H*W)."""
+        x = self._attend(x_BHWC, text_BTC, mask_BT)
+        hidden = self.mlp.act(self.mlp.fc1(self.norm2(x))).mean((1, 2), keepdim=True)
+        return x.mean((1, 2), keepdim=True) + self.drop_path(self.mlp.fc2(hidden))
+
+    def _attend(self, x_BHWC: Tensor, text_BTC: Tensor | None, mask_BT: Tensor | None) -> Tensor:
         z = self.attn(self.norm1(x_BHWC))
         if text_BTC is not None:
             z = self.cross(z, text_BTC, mask_BT)
-        x = x_BHWC + self.drop_path(z)
-        return x + self.drop_path(self.mlp(self.norm2(x)))
+        return repeat_rows(x_BHWC, len(z)) + self.drop_path(z)
 
 
 class SwinStage(nn.Module):

@@ -103,21 +103,24 @@ class TextLayer(nn.Module):
         last_norm: bool = True,
         memory: tuple[Tensor, Tensor] | None = None,
         past: LayerCache | None = None,
+        first: int | None = None,
     ) -> Tensor:
         """(B, L, C) -> (B, L, C). `mask` is bool, broadcastable to (B, h, L, keys), True where a key may be seen.
 
         `last_norm=False` leaves out the output LayerNorm (the coarse stage's last fused layer, as published).
-        `past` extends the keys with those of earlier steps and keeps the new ones.
+        `past` extends the keys with those of earlier steps and keeps the new ones. `first`: compute the first so many
+        tokens only, (B, first, C).
         """
-        q, k, v = (split_heads(proj(x_BLC), self.heads) for proj in (self.query, self.key, self.value))
+        x, h = x_BLC[:, :first], self.heads
+        q, k, v = (split_heads(t, h) for t in (self.query(x), self.key(x_BLC), self.value(x_BLC)))
         if past is not None:
             k, v = past.extend(k, v)
         dropout = self.dropout if self.training else 0.0
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        a = F.dropout(self.attn_out(a.transpose(1, 2).reshape(x_BLC.shape)), self.dropout, self.training)
+        a = F.dropout(self.attn_out(a.transpose(1, 2).reshape(x.shape)), self.dropout, self.training)
         if image_BNC is not None or memory is not None:
             a = self.cross(a, image_BNC, memory)
-        x = self.attn_norm(a + x_BLC)
+        x = self.attn_norm(a + x)
         out = F.dropout(self.fc2(F.gelu(self.fc1(x))), self.dropout, self.training) + x
         return self.out_norm(out) if last_norm else out
 

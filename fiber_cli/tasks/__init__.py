@@ -1,5 +1,14 @@
 """One file per task; each task is a module that turns a batch into losses."""
 
-from fiber_cli.tasks.coarse import CoarseTask
+from fiber_cli.tasks.caption import CaptionTask
+from fiber_cli.tasks.coarse import CoarseTask, RetrievalTask
+from fiber_cli.tasks.nlvr2 import Nlvr2Task
+from fiber_cli.tasks.vqa import VqaTask
 
-TASKS = {"coarse": CoarseTask}
+TASKS = {
+    "coarse": CoarseTask,
+    "retrieval": RetrievalTask,
+    "vqa": VqaTask,
+    "nlvr2": Nlvr2Task,
+    "caption": CaptionTask,
+}

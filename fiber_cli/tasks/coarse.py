@@ -18,19 +18,21 @@ from fiber_cli.errors import UserError
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.heads import ItmHead, MlmHead, PairPooler
+from fiber_cli.tasks.base import Task
 
 TEMPERATURE_RANGE = (0.001, 1.0)
 
 
-class CoarseTask(nn.Module):
-    """The pre-training model and its losses.
+class CoarseTask(Task):
+    """The pre-training model and its losses; `RetrievalTask` is the same without MLM.
 
-    mlm, itm, itc: loss weights, 0 switches an objective off. itm_negatives: "hard" draws one negative text and one
-    negative image per pair from the ITC similarities over all ranks, "random" draws uniformly; a pair is never its
-    own negative, nor is another caption of the same image. itm_pairs: ITM looks at the first so many pairs of each
-    micro-batch, None = all, as in the paper; it is the dearest objective (three fused pairs for each). queue_size: features kept as further ITC negatives
-    (0 = none; never pixels). itc_detach_keys and itc_queue_noise are the published code's behaviour: no gradient
-    through the features compared against, and never-written queue columns in the denominator.
+    mlm, itm, itc: loss weights, 0 switches an objective off and leaves out its head. itm_negatives: "hard" draws one
+    negative text and one negative image per pair from the ITC similarities over all ranks, "random" draws uniformly; a
+    pair is never its own negative, nor is another caption of the same image. fused_pairs: ITM and MLM, the dearer
+    objectives, look at the first so many pairs of each micro-batch, None = all, as in the paper. queue_size: features
+    kept as further ITC negatives (0 = none; never pixels). itc_detach_keys and itc_queue_noise are the published
+    code's behaviour: no gradient through the features compared against, and never-written queue columns in the
+    denominator.
     """
 
     def __init__(
@@ -41,7 +43,7 @@ class CoarseTask(nn.Module):
         itm: float = 1.0,
         itc: float = 1.0,
         itm_negatives: str = "hard",
-        itm_pairs: int | None = None,
+        fused_pairs: int | None = None,
         queue_size: int = 0,
         itc_detach_keys: bool = False,
         itc_queue_noise: bool = False,
@@ -49,14 +51,14 @@ class CoarseTask(nn.Module):
     ):
         super().__init__()
         self.weights = {"mlm": mlm, "itc": itc, "itm": itm}
-        self.itm_negatives, self.itm_pairs = itm_negatives, itm_pairs
+        self.itm_negatives, self.fused_pairs = itm_negatives, fused_pairs
         self.itc_detach_keys, self.itc_queue_noise = itc_detach_keys, itc_queue_noise
         self.encoder = FusedEncoder(config)
         self.pool = PairPooler(config)
         self.itc_pool = PairPooler(config, pooler=config.itc_pooler)
-        self.mlm = MlmHead(config)
-        self.itm = ItmHead(config)
-        self.temperature = nn.Parameter(torch.tensor([temperature]))
+        self.mlm = MlmHead(config) if mlm else None
+        self.itm = ItmHead(config) if itm else None
+        self.temperature = nn.Parameter(torch.tensor([temperature])) if itc else None
         self.queue_size, self.queue_start, self.queue_filled = queue_size, 0, 0
         noise = torch.Generator().manual_seed(0)
         for name in ("image_queue", "text_queue"):
@@ -81,15 +83,17 @@ class CoarseTask(nn.Module):
             losses["itc"], similarities = self.itc_loss(*features)
             negative_weights = tuple(sampling_weights(s, dist.rank()) for s in similarities)
             log["temperature"] = self.temperature.detach().clone()
+        first = slice(self.fused_pairs)
+        fused_image = ImageStem(image.map[first])
         if self.weights["mlm"]:
-            losses["mlm"] = self.mlm_loss(image, batch["mlm_ids"], batch["mask"], batch["mlm_labels"])
+            masked = (batch[name][first] for name in ("mlm_ids", "mask", "mlm_labels"))
+            losses["mlm"] = self.mlm_loss(fused_image, *masked)
         if self.weights["itm"]:
             if self.itm_negatives == "random":
                 negative_weights = None
             image_rows, text_rows = self.draw_negatives(batch["image_key"], batch["seed"], negative_weights)
-            first = slice(self.itm_pairs)
             losses["itm"], log["itm_accuracy"] = self.itm_loss(
-                ImageStem(image.map[first]),
+                fused_image,
                 TextStem(text.tokens[first], text.mask[first]),
                 self.negative_image(image, image_rows[first]),
                 self.negative_text(text, text_rows[first]),
@@ -99,14 +103,11 @@ class CoarseTask(nn.Module):
         log |= {f"{name}_loss": loss.detach() for name, loss in losses.items()}
         return {"loss": sum(self.weights[name] * loss for name, loss in losses.items()), **log}
 
-    def predict(self, batch: dict) -> dict[str, Tensor]:
-        """Dual-encoder features of a batch of images ("pixels") or texts ("ids", "mask"), float32 (B, D), L2
-        norm 1, beside the batch's "index"."""
+    def predict(self, batch: dict) -> Tensor:
+        """Dual-encoder features of a batch of images ("pixels") or texts ("ids", "mask"): float32 (B, D), L2 norm 1."""
         if "pixels" in batch:
-            features = self.image_features(self.encoder.image_stem(normalize(batch["pixels"])))
-        else:
-            features = self.text_features(self.encoder.text_stem(batch["ids"], batch["mask"]))
-        return {"index": batch["index"], "features": features}
+            return self.image_features(self.encoder.image_stem(normalize(batch["pixels"])))
+        return self.text_features(self.encoder.text_stem(batch["ids"], batch["mask"]))
 
     def image_features(self, stem: ImageStem) -> Tensor:
         """Float32 (B, D), L2 norm 1. The final Swin LayerNorm is applied here and in no fused pass."""
@@ -216,27 +217,27 @@ class CoarseTask(nn.Module):
         self.queue_start = (self.queue_start + len(image)) % self.queue_size
         self.queue_filled = min(self.queue_size, self.queue_filled + len(image))
 
-    def resume_state(self) -> dict[str, Tensor]:
-        """What exact resuming needs besides the parameters: the queue. Empty without one."""
+    def step_state(self) -> dict[str, Tensor]:
         if not self.queue_size:
             return {}
         position = torch.tensor([self.queue_start, self.queue_filled])
         return {"image_queue": self.image_queue, "text_queue": self.text_queue, "queue_position": position}
 
     def load_resume_state(self, state: dict[str, Tensor]) -> None:
-        """Inverse of `resume_state`."""
         if self.queue_size:
             self.image_queue.copy_(state["image_queue"])
             self.text_queue.copy_(state["text_queue"])
             self.queue_start, self.queue_filled = state["queue_position"].tolist()
 
-    def set_activation_checkpointing(self, on: bool) -> None:
-        """Recompute every block's inside in the backward pass instead of keeping it."""
-        self.encoder.checkpoint_activations = on
 
-    def compile_blocks(self) -> None:
-        """torch.compile the encoder's blocks in place."""
-        self.encoder.compile_blocks()
+class RetrievalTask(CoarseTask):
+    """Fine-tuning for retrieval with ITC, ITM or both (paper section 3.3). ITM alone draws random negatives."""
+
+    NEW = ("itm.", "temperature")
+    DROPPED = ("mlm.", "itm.", "temperature")
+
+    def __init__(self, config: FiberConfig, **settings):
+        super().__init__(config, mlm=0.0, **settings)
 
 
 def sampling_weights(similarities: Tensor, rank: int) -> Tensor:

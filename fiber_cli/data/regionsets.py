@@ -1,0 +1,225 @@
+"""Evaluation of detection, phrase grounding and referring expressions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from fiber_cli.data.evalset import EvalSet, Score
+from fiber_cli.data.grounding import phrases_of
+from fiber_cli.data.karpathy import read_json
+from fiber_cli.data.prompts import Encoded, Prompt, build_prompt, chunk_labels, encode_prompt, shown_names
+from fiber_cli.data.region_transforms import LONGEST, RegionTransform, pad_batch
+from fiber_cli.data.regions import Phrase, region_image
+from fiber_cli.data.source import BadSample, Source, sample_id
+from fiber_cli.errors import UserError
+from fiber_cli.metrics.detection import FIXED_PER_CLASS, Detections, best_per_group, coco_ap, lvis_ap
+from fiber_cli.metrics.grounding import phrase_recall, ranked, referring_accuracy
+
+NO_BOXES = np.empty((0, 6), np.float32)
+
+
+class Asked(NamedTuple):
+    """The prompts of a batch, the (picture, prompt) pairs to look at, and the number to report for each label."""
+
+    prompts: list[Encoded]
+    pairs: list[tuple[int, int]]
+    labels: torch.Tensor
+
+
+class RegionSet(EvalSet):
+    """Pictures, by their number in the source, and prompts that they are asked.
+
+    A prediction is one array (n, 6) per item: x1, y1, x2, y2 in pixels of the original picture, named by their first
+    and last pixel, score, label.
+    """
+
+    def __init__(self, source: Source, chosen: Sequence[int], short: int, longest: int):
+        self.source, self.chosen, self.left_out = source, list(chosen), []
+        self.transform = RegionTransform((short,), longest, flip=0)
+        self.ids = [sample_id(source, i) for i in self.chosen]
+
+    def read(self, index: int) -> dict[str, Any]:
+        i = self.chosen[index]
+        image = region_image(self.source, i, self.source.regions(i).size)
+        pixels, _, _ = self.transform(image, np.empty((0, 4)))
+        return {"pixels": pixels, "original_size": torch.tensor([image.height, image.width])}
+
+    def ask(self, indices: list[int]) -> Asked:
+        raise NotImplementedError
+
+    def _batch(self, indices: list[int]) -> dict[str, Any]:
+        """`pixels` uint8 (B, 3, H, W), padded; `sizes` and `original_sizes` int64 (B, 2), (height, width); P prompts
+        as `ids` int64 and `mask` bool (P, L); `pairs` int64 (Q, 2), the (picture, prompt) to look at; labels of all
+        prompts one after another as `positive_map` bool (N, L), with `label_prompt` and `labels` int64 (N,): the
+        prompt that names the label, and the number to report for it."""
+        kept, items, bad = [], [], []
+        for index in indices:
+            try:
+                items.append(self.read(index))
+                kept.append(index)
+            except BadSample as error:
+                bad.append((self.ids[index], str(error)))
+        batch = {"index": torch.tensor(kept, dtype=torch.int64), "bad": bad, "truncated": 0}
+        if not kept:
+            return batch
+        prompts, pairs, labels = self.ask(kept)
+        pixels, sizes = pad_batch([item["pixels"] for item in items])
+        counts = torch.tensor([len(prompt.positive_map) for prompt in prompts])
+        return batch | {
+            "truncated": sum(prompt.truncated for prompt in prompts),
+            "pixels": pixels,
+            "sizes": sizes,
+            "original_sizes": torch.stack([item["original_size"] for item in items]),
+            "ids": torch.stack([prompt.ids for prompt in prompts]),
+            "mask": torch.stack([prompt.mask for prompt in prompts]),
+            "pairs": torch.tensor(pairs),
+            "positive_map": torch.cat([prompt.positive_map for prompt in prompts]),
+            "label_prompt": torch.repeat_interleave(torch.arange(len(prompts)), counts),
+            "labels": labels,
+        }
+
+
+class DetectionSet(RegionSet):
+    """COCO AP over the first `limit` pictures of a detection source; a label is a number in the source's `names`.
+
+    chunk: see `chunk_labels`; overrides and published_names: see `shown_names`.
+    """
+
+    def __init__(
+        self, source: Source, tokenizer, text_length: int, *, short: int = 800, longest: int = LONGEST,
+        chunk: int | str = "auto", overrides: Mapping[str, Mapping[str, str]] | None = None,
+        published_names: bool = False, limit: int | None = None,
+    ):  # fmt: skip
+        super().__init__(source, range(len(source))[:limit], short, longest)
+        shown = shown_names(source.names, overrides, published_names)
+        chunks = chunk_labels(shown, tokenizer, text_length, chunk)
+        prompts = [build_prompt([shown[label] for label in labels]) for labels in chunks]
+        self.prompts = [encode_prompt(tokenizer, prompt, text_length) for prompt in prompts]
+        ids = getattr(source, "image_ids", range(len(source)))
+        self.image_ids = [ids[i] for i in self.chosen]
+
+    def ask(self, indices: list[int]) -> Asked:
+        """Every picture is asked every prompt."""
+        pairs = [(b, p) for b in range(len(indices)) for p in range(len(self.prompts))]
+        return Asked(self.prompts, pairs, torch.arange(len(self.source.names)))  # chunks are consecutive
+
+    def truth(self) -> dict[str, Any]:
+        """The source's file, or for scenes the same from what they know."""
+        if hasattr(self.source, "json"):
+            return read_json(self.source.json, "the detection JSON that is evaluated")
+        annotations = []
+        for i in self.chosen:
+            boxes, labels, _ = self.source.regions(i)
+            for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist()):
+                annotations.append({"image_id": i, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]})
+        categories = [{"id": label, "name": name} for label, name in enumerate(self.source.names)]
+        return {"images": [{"id": i} for i in self.chosen], "annotations": annotations, "categories": categories}
+
+    def found(self, predictions: dict[int, np.ndarray], extent: int) -> Detections:
+        """Predictions with the original ids, boxes xywh with a width of x2 - x1 + `extent`."""
+        order = sorted(predictions)
+        rows = np.concatenate([NO_BOXES, *(predictions[index] for index in order)]).astype(float)
+        images = np.repeat([self.image_ids[i] for i in order], [len(predictions[i]) for i in order]).astype(int)
+        ids = np.array(getattr(self.source, "category_ids", range(len(self.source.names))))
+        boxes = np.concatenate([rows[:, :2], rows[:, 2:4] - rows[:, :2] + extent], 1)
+        return Detections(images, ids[rows[:, 5].astype(int)], boxes, rows[:, 4])
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        """COCO AP; a picture that could not be read counts as one without detections."""
+        found = self.found(predictions, extent=1)
+        metrics, table = coco_ap(self.truth(), found, self.image_ids)
+        return Score(metrics, {"detections.json": found.to_json(), "per_class.json": table})
+
+
+class LvisSet(DetectionSet):
+    """LVIS by both protocols: `lvis/ap` with 300 detections an image, and `lvis/fixed_ap`."""
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        truth, ids = self.truth(), set(self.image_ids)
+        for image in truth["images"]:
+            if not {"neg_category_ids", "not_exhaustive_category_ids"} <= image.keys():
+                raise UserError(f"{self.source.json}: image {image['id']} has no lists of LVIS; evaluate it as COCO")
+        truth["images"] = [image for image in truth["images"] if image["id"] in ids]
+        truth["annotations"] = [each for each in truth["annotations"] if each["image_id"] in ids]
+        found = self.found(predictions, extent=0)
+        best = found[best_per_group(found.categories, found.scores, FIXED_PER_CLASS)]
+        metrics = {f"lvis/fixed_{name}": value for name, value in lvis_ap(truth, best).items()}
+        metrics |= {f"lvis/{name}": value for name, value in lvis_ap(truth, found, per_image=300).items()}
+        return Score(metrics, {"detections.json": best.to_json()})
+
+
+class TextRegionSet(RegionSet):
+    """Pictures with a text each, whose phrases are to be found: a label is the number of a phrase in its text."""
+
+    def __init__(
+        self, source: Source, tokenizer, text_length: int, *, short: int = 800, longest: int = LONGEST,
+        limit: int | None = None,
+    ):  # fmt: skip
+        self.tokenizer, self.text_length = tokenizer, text_length
+        self.texts: list[tuple[str, list[Phrase]]] = []
+        chosen, left_out = [], []
+        for i in range(len(source))[:limit]:
+            try:
+                self.texts.append(self.text(source, i))
+                chosen.append(i)
+            except BadSample as error:
+                left_out.append((sample_id(source, i), str(error)))
+        super().__init__(source, chosen, short, longest)
+        self.left_out = left_out
+
+    def text(self, source: Source, i: int) -> tuple[str, list[Phrase]]:
+        """A text and its phrases, at least one; raises `BadSample`."""
+        raise NotImplementedError
+
+    def ask(self, indices: list[int]) -> Asked:
+        """Every picture is asked its own prompt."""
+        texts = [self.texts[index] for index in indices]
+        prompts = [Prompt(text, [[phrase.span] for phrase in phrases]) for text, phrases in texts]
+        labels = torch.cat([torch.arange(len(phrases)) for _, phrases in texts])
+        encoded = [encode_prompt(self.tokenizer, prompt, self.text_length) for prompt in prompts]
+        return Asked(encoded, [(b, b) for b in range(len(texts))], labels)
+
+
+class PhraseSet(TextRegionSet):
+    """Flickr30k Entities' recall of every phrase that has a box; of a picture that could not be read none is found."""
+
+    def text(self, source: Source, i: int) -> tuple[str, list[Phrase]]:
+        text, phrases = phrases_of(source, i)
+        if not phrases:
+            raise BadSample("no phrase of the text has a box")
+        return text, phrases
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        phrases, sentences = [], []
+        for index, (_, wanted) in enumerate(self.texts):
+            rows = ranked(predictions.get(index, NO_BOXES))
+            own = [rows[rows[:, 5] == label] for label in range(len(wanted))]
+            phrases += [(found[:, :4], phrase.boxes, phrase.types) for found, phrase in zip(own, wanted)]
+            boxes, scores = ([found[:, columns].tolist() for found in own] for columns in (slice(4), 4))
+            sentences.append({"id": self.source.key(self.chosen[index]), "boxes": boxes, "scores": scores})
+        notes = [f"{len(phrases)} phrases in {len(self)} texts"]
+        return Score(phrase_recall(phrases), {"phrases.json": sentences}, notes)
+
+
+class ReferringSet(TextRegionSet):
+    """Referring expressions: the whole text is one phrase, with one box."""
+
+    def text(self, source: Source, i: int) -> tuple[str, list[Phrase]]:
+        regions = source.regions(i)
+        if len(regions.boxes) != 1:
+            raise BadSample(f"an expression has one box, this has {len(regions.boxes)}")
+        return regions.caption, [Phrase((0, len(regions.caption)), regions.boxes)]
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        found = [ranked(predictions.get(index, NO_BOXES)) for index in range(len(self))]
+        names = [self.source.key(i) for i in self.chosen]
+        answers = [
+            {"id": name, "boxes": rows[:, :4].tolist(), "scores": rows[:, 4].tolist()}
+            for name, rows in zip(names, found)
+        ]
+        truth = [phrases[0].boxes[0] for _, phrases in self.texts]
+        return Score(referring_accuracy(zip(found, truth)), {"expressions.json": answers})

@@ -1,0 +1,108 @@
+"""NLVR2 and NLVR: statements that are true or false of two images or of one."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from fiber_cli.data.images import MAX_PIXELS, FolderSource, open_image
+from fiber_cli.errors import UserError
+
+_LABELS = {"true": True, "false": False, "none": None}
+#: Where NLVR2's images are looked for below the folder that is given.
+_LAYOUTS = ("{split}/{directory}", "{directory}", "")
+
+
+class Statement(NamedTuple):
+    """label: None where it is not known. group: equal for what counts together in the consistency."""
+
+    text: str
+    label: bool | None
+    identifier: str
+    group: str
+
+
+class StatementSource(FolderSource):
+    """One sample per line of a JSONL file: `sentence`, `identifier`, `label` (may be missing), and the images.
+
+    These are `image`, or `left` and `right`, below `images`; or NLVR2's own, `split-set-pair-img0.png` and `-img1.png`
+    for the identifier `split-set-pair-sentence`, in `images`/split/directory, `images`/directory or `images` itself,
+    where `directory` is given by the line or empty. Raises `UserError` for lines that are not of this form.
+    """
+
+    def __init__(self, jsonl: str | Path, images: str | Path, max_pixels: int = MAX_PIXELS):
+        self._statements, rows = _read(jsonl)
+        layouts = [[_files(row, layout) for row in rows] for layout in _LAYOUTS]
+        probes = range(0, len(rows), max(1, len(rows) // 32))
+        there = (files for files in layouts if any(Path(images, files[i][0]).is_file() for i in probes))
+        self._images = next(there, layouts[0])
+        if len({len(files) for files in self._images}) > 1:
+            raise UserError(f"{jsonl}: some lines have one image and some have two; make a file of each")
+        super().__init__(Path(jsonl).stem, images, [files[0] for files in self._images], [[]] * len(rows), max_pixels)
+
+    @property
+    def images_each(self) -> int:
+        """How many images a statement is about."""
+        return len(self._images[0])
+
+    def key(self, i: int) -> str:
+        return self._statements[i].identifier
+
+    def statements(self, i: int) -> tuple[Statement, ...]:
+        return (self._statements[i],)
+
+    def images(self, i: int, at_least: int = 0) -> tuple[Image.Image, ...]:
+        """The one picture, or the left and the right one, decoded smaller where no side falls below `at_least` > 0."""
+        return tuple(open_image(self.folder / file, self.max_pixels, at_least=at_least) for file in self._images[i])
+
+
+def _read(path: str | Path) -> tuple[list[Statement], list[dict[str, Any]]]:
+    try:
+        # Not splitlines, which breaks at characters that JSON texts may hold.
+        lines = Path(path).read_text(encoding="utf-8").split("\n")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); give the path of a JSONL file of statements") from None
+    statements, rows = [], []
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            label, identifier = _LABELS[str(row.get("label")).lower()], str(row["identifier"])
+            statements.append(Statement(row["sentence"], label, identifier, _group(identifier)))
+            if not all(isinstance(text, str) for text in (row["sentence"], *_files(row, ""))):
+                raise TypeError("the sentence and the image files must be texts")
+        except (ValueError, LookupError, TypeError, AttributeError) as error:
+            raise UserError(
+                f"{path}, line {number}: not a statement ({type(error).__name__}: {error}); wanted is "
+                '{"sentence": …, "identifier": "split-set-pair-sentence", "label": "True"}, '
+                'or any identifier with "image", or with "left" and "right"'
+            ) from None
+        rows.append(row)
+    if not rows:
+        raise UserError(f"{path}: holds no statement; give a JSONL file such as NLVR2's dev.json")
+    return statements, rows
+
+
+def _files(row: dict[str, Any], layout: str) -> tuple[str, ...]:
+    if "image" in row:
+        return (row["image"],)
+    if "left" in row:
+        return row["left"], row["right"]
+    split, number, pair, _ = row["identifier"].split("-")
+    folder = layout.format(split=split, directory=row.get("directory", ""))
+    return tuple(str(Path(folder, f"{split}-{number}-{pair}-img{side}.png")) for side in (0, 1))
+
+
+def _group(identifier: str) -> str:
+    """The statement apart from which images it is about, by NLVR2's `split-set-pair-sentence` and NLVR's
+    `statement-image-order` as their official evaluations have it; any other identifier stands alone."""
+    match identifier.split("-"):
+        case [split, number, _, which]:
+            return f"{split}-{number}-{which}"
+        case [number, _, _]:
+            return number
+    return identifier

@@ -1,0 +1,26 @@
+"""Accuracy and consistency of NLVR2."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+
+
+def accuracies(predicted: Sequence[bool], labels: Sequence[bool], groups: Sequence[Hashable]) -> dict[str, float]:
+    """Percentages, one element of each argument per statement; none without statements.
+
+    `nlvr2/accuracy`; `nlvr2/consistency`: the share of groups in which all are right; `nlvr2/majority`: the accuracy
+    of always giving the more common label.
+    """
+    if not labels:
+        return {}
+    right = [a == b for a, b in zip(predicted, labels, strict=True)]
+    consistent: dict[Hashable, bool] = {}
+    for group, good in zip(groups, right, strict=True):
+        consistent[group] = consistent.get(group, True) and good
+    true = sum(labels) / len(labels)
+    shares = {
+        "accuracy": sum(right) / len(right),
+        "consistency": sum(consistent.values()) / len(consistent),
+        "majority": max(true, 1 - true),
+    }
+    return {f"nlvr2/{name}": 100.0 * share for name, share in shares.items()}

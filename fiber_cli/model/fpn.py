@@ -1,0 +1,41 @@
+"""Feature pyramid over the last three image stages: five levels, strides 8 to 128, one width."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def drop_block(x_BCHW: Tensor, rate: float, block: int = 3) -> Tensor:
+    """Zero `block` x `block` squares, shared by all channels, and scale what is left up to the same sum of weights.
+    A place starts a square with chance `rate / block**2`."""
+    start = (torch.rand_like(x_BCHW[:, :1], dtype=torch.float32) < rate / block**2).float()
+    kept = 1 - F.max_pool2d(start, block, 1, block // 2)
+    return x_BCHW * (kept * (kept.numel() / kept.sum().clamp(min=1))).to(x_BCHW.dtype)
+
+
+class Fpn(nn.Module):
+    """`dims` are the channels of the three stages, finest first; `drop` is DropBlock's rate, in training."""
+
+    def __init__(self, dims: tuple[int, ...], channels: int, drop: float):
+        super().__init__()
+        self.drop = drop
+        self.inner = nn.ModuleList(nn.Conv2d(dim, channels, 1) for dim in dims)
+        self.layer = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in dims)
+        self.p6 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        for conv in (*self.inner, *self.layer, self.p6, self.p7):
+            nn.init.kaiming_uniform_(conv.weight, a=1)
+            nn.init.zeros_(conv.bias)
+
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        """Three maps (B, C_s, H_s, W_s) -> P3 to P7, each (B, channels, H_l, W_l)."""
+        inner = self.inner[-1](maps[-1])
+        levels = [self.layer[-1](inner)]
+        for lateral, conv, x in list(zip(self.inner, self.layer, maps))[-2::-1]:
+            inner = lateral(x) + F.interpolate(inner, x.shape[-2:], mode="nearest")
+            dropped = drop_block(inner, self.drop) if self.training and self.drop else inner
+            levels.insert(0, conv(dropped))
+        p6 = self.p6(levels[-1])
+        return [*levels, p6, self.p7(F.relu(p6))]

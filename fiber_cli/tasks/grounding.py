@@ -1,0 +1,147 @@
+"""Phrase grounding and detection: boxes for the words of a text (fine-grained pre-training, paper section 3.3).
+
+Losses are normalised by the mean over ranks of their counts, so that the mean over ranks of what `forward` returns is
+the loss of one process that holds the whole batch.
+Shapes: B images on this rank, L text length, G true boxes of one image.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fiber_cli import dist
+from fiber_cli.data.images import normalize
+from fiber_cli.model.atss import loss_sums
+from fiber_cli.model.config import DetectorConfig, FiberConfig
+from fiber_cli.model.detector import Detector, HeadOutput, postprocess
+from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
+from fiber_cli.tasks.base import Task
+
+BOX_WEIGHT = 2.0
+
+
+class GroundingTask(Task):
+    """The detector and its losses.
+
+    channels, blocks, drop_block: see `DetectorConfig`. frozen_stages: the patch embedding and so many image stages
+    keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what an anchor without a box
+    should name, "none" or, as published, the "last_token" slot. The rest is `postprocess`'s.
+    """
+
+    NEW: ClassVar[tuple[str, ...]] = ("detector.",)
+    DROPPED: ClassVar[tuple[str, ...]] = ("pool.", "itc_pool.", "mlm.", "itm.", "temperature", "encoder.image.norm.")
+
+    def __init__(
+        self,
+        config: FiberConfig,
+        *,
+        channels: int = 256,
+        blocks: int = 6,
+        drop_block: float = 0.3,
+        frozen_stages: int = 0,
+        unmatched_target: str = "none",
+        score_threshold: float = 0.05,
+        pre_nms_topk: int = 1000,
+        nms_iou: float = 0.6,
+        max_detections: int = 100,
+        aggregation: str = "mean",
+    ):
+        super().__init__()
+        self.encoder = FusedEncoder(config)
+        # The final norm of the image-only pass is for ITC; the detector norms every stage by itself.
+        self.encoder.image.norm = nn.Identity()
+        self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block))
+        self.last_token_unmatched = unmatched_target == "last_token"
+        self.postprocessing = {
+            "score_threshold": score_threshold,
+            "pre_nms_topk": pre_nms_topk,
+            "nms_iou": nms_iou,
+            "max_detections": max_detections,
+            "aggregation": aggregation,
+        }
+        image = self.encoder.image
+        self._frozen = [image.patch_embed, *image.stages[:frozen_stages]] if frozen_stages else []
+        for module in self._frozen:
+            module.requires_grad_(False)
+
+    def train(self, mode: bool = True) -> GroundingTask:
+        super().train(mode)
+        for module in self._frozen:
+            module.eval()
+        return self
+
+    def image_stem(self, pixels: Tensor, sizes: Tensor) -> ImageStem:
+        """pixels: uint8 or float in 0 to 255, (B, 3, H, W), images in the top left corner; sizes: int64 (B, 2), their
+        true (height, width). What lies beyond is zero after the normalisation, as published; the network has no mask
+        for it."""
+        pixels = normalize(pixels)
+        height, width = (
+            torch.arange(side, device=pixels.device) < true[:, None]
+            for side, true in zip(pixels.shape[-2:], sizes.to(pixels.device).unbind(1))
+        )
+        return self.encoder.image_stem(pixels * (height[:, None, :, None] & width[:, None, None, :]))
+
+    def detect(self, image: ImageStem, text: TextStem) -> HeadOutput:
+        """What the head says about the images for one text each."""
+        return self.detector(self.encoder.fuse(image, text, last_norm=True))
+
+    def forward(self, batch: dict) -> dict[str, Tensor]:
+        """One step's losses: "loss" carries the graph; "token_loss", "reg_loss" and "centerness_loss", whose sum it
+        is, are for the log.
+
+        batch: pixels and sizes as in `image_stem`; ids int64 and mask bool (B, L); boxes: B tensors (G, 4), xyxy with
+        inclusive ends, G may be 0; positive_map: B tensors (G, L), non-zero where a token names the box.
+        """
+        stem = self.image_stem(batch["pixels"], batch["sizes"])
+        return self.losses(self.detect(stem, self.encoder.text_stem(batch["ids"], batch["mask"])), batch)
+
+    def losses(self, out: HeadOutput, batch: dict) -> dict[str, Tensor]:
+        """The losses of `forward` from the head's output."""
+        sums = loss_sums(
+            *out,
+            batch["mask"],
+            batch["boxes"],
+            batch["positive_map"],
+            last_token_unmatched=self.last_token_unmatched,
+        )
+        counts = torch.stack([sums.positives.to(sums.centerness_target), sums.centerness_target])
+        positives, centerness_target = dist.all_reduce_sum(counts) / dist.world_size()
+        positives = positives.clamp(min=1)
+        losses = {
+            "token_loss": sums.token / positives,
+            # Without any positive the sum is 0, and so is its quotient.
+            "reg_loss": BOX_WEIGHT * sums.box / centerness_target.clamp(min=1e-6),
+            "centerness_loss": sums.centerness / positives,
+        }
+        return {"loss": sum(losses.values())} | {name: loss.detach() for name, loss in losses.items()}
+
+    @torch.no_grad()
+    def predict(self, batch: dict) -> list[np.ndarray]:
+        """Detections of every image: float32 (K, 6) rows of x1, y1, x2, y2 in pixels of the original image, score,
+        label; best first within each prompt, K differs.
+
+        batch: pixels and sizes as in `image_stem`; original_sizes int64 (B, 2), (height, width) of the images as
+        they were; prompts: one or more chunks of labels, each a dict of ids and mask (R, L) and tokens, R lists of
+        every label's token positions; R is B, or 1 for a prompt that all images share. Labels count on from one
+        prompt to the next. The image stem runs once for all prompts.
+        """
+        stem = self.image_stem(batch["pixels"], batch["sizes"])
+        B, device = len(stem.map), stem.map.device
+        sizes = batch["sizes"].tolist()
+        factor = (batch["original_sizes"] / batch["sizes"]).flip(1).repeat(1, 2).to(device)
+        rows, first = [[] for _ in range(B)], [0] * B
+        for prompt in batch["prompts"]:
+            text = self.encoder.text_stem(prompt["ids"].to(device), prompt["mask"].to(device))
+            text = TextStem(text.tokens.expand(B, -1, -1), text.mask.expand(B, -1))
+            out = self.detect(stem, text)
+            for i in range(B):
+                tokens = prompt["tokens"][i if len(prompt["tokens"]) > 1 else 0]
+                found = postprocess(out, i, sizes[i], tokens, **self.postprocessing)
+                columns = found.boxes * factor[i], found.scores[:, None], found.labels[:, None] + first[i]
+                rows[i].append(torch.cat(columns, 1).float())
+                first[i] += len(tokens)
+        return [torch.cat(row).cpu().numpy() for row in rows]

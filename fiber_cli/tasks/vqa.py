@@ -1,0 +1,50 @@
+"""Visual question answering as classification over a closed list of answers (paper section 3.3)."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from fiber_cli.data.images import normalize
+from fiber_cli.model.config import FiberConfig
+from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
+from fiber_cli.model.heads import Classifier, PairPooler
+from fiber_cli.tasks.base import Task
+
+
+class VqaTask(Task):
+    """One fused pass and a classifier on the pooled pair. labels: number of answers."""
+
+    NEW = ("vqa.",)
+    DROPPED = ("mlm.", "itm.", "itc_pool.", "temperature")
+
+    def __init__(self, config: FiberConfig, labels: int):
+        super().__init__()
+        self.encoder = FusedEncoder(config)
+        self.pool = PairPooler(config)
+        self.vqa = Classifier(config, 2 * config.hidden, labels)
+
+    def forward(self, batch: dict) -> dict[str, Tensor]:
+        """ "loss" carries the graph: binary cross-entropy, summed over the labels, a mean over the batch. "vqa_loss" and
+        "vqa_score", the mean target of the best label, are for the log.
+
+        batch: as for `predict`, and targets float (B, labels) in [0, 1].
+        """
+        logits, targets = self.batch_logits(batch), batch["targets"]
+        loss = F.binary_cross_entropy_with_logits(logits, targets) * targets.shape[1]
+        best = logits.detach().argmax(1, keepdim=True)
+        return {"loss": loss, "vqa_loss": loss.detach(), "vqa_score": targets.gather(1, best).mean()}
+
+    def predict(self, batch: dict) -> Tensor:
+        """Best label, int64 (B,). batch: pixels uint8 (B, 3, H, W); ids int64 (B, L); mask bool (B, L)."""
+        return self.batch_logits(batch).argmax(1)
+
+    def batch_logits(self, batch: dict) -> Tensor:
+        """Float32 (B, labels) of a batch as for `predict`."""
+        image = self.encoder.image_stem(normalize(batch["pixels"]))
+        return self.logits(image, self.encoder.text_stem(batch["ids"], batch["mask"])).float()
+
+    def logits(self, image: ImageStem, text: TextStem) -> Tensor:
+        """(B, labels) of the pairs (image b, question b); their sigmoids are the scores."""
+        fused = self.encoder.fuse(image, text)
+        return self.vqa(self.pool(fused.pyramid[-1], fused.text))
