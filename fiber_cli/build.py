@@ -196,7 +196,11 @@ def task_arguments(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[s
 def training_view(recipe: Recipe, sources: list[Source], labels: list[str] | None) -> list[Source]:
     """The sources as what an epoch goes through: images, (image, caption) pairs, or answerable questions."""
     if recipe.task.name == "vqa":
-        return [answerable(source, labels) for source in sources]
+        kept = [answerable(source, labels) for source in sources]
+        dropped = sum(getattr(source, "dropped", 0) for source in kept)
+        if dropped and dist.is_main():
+            print(f"{dropped} questions without an answer in the vocabulary are not trained on", file=sys.stderr)
+        return kept
     if recipe.task.name == "nlvr2":
         if len({source.images_each for source in sources}) > 1:
             raise UserError(

@@ -112,6 +112,8 @@ def _train(
     if dry_run:
         engine.dry_run(settings, init_from)
     else:
+        if task != "coarse" and not (init_from or resume or settings.model.swin or settings.model.roberta):
+            print("no --init-from: fine-tuning starts from random weights", file=sys.stderr)
         raise typer.Exit(engine.fit(settings, output, resume=resume, init_from=init_from))
 
 
@@ -164,10 +166,10 @@ def _evaluate(
     limit: int | None,
     **options: Any,
 ) -> None:
-    from fiber_cli.data.registry import check_task, eval_data
+    from fiber_cli.data.registry import check_task, eval_data, tasks_of
 
     data = eval_data(dataset, split, root)
-    checkpoint = checkpoint or _newest_checkpoint()
+    checkpoint = checkpoint or _newest_checkpoint(*tasks_of(data))
     if nproc > 1:
         raise typer.Exit(_launch(context, nproc, "--checkpoint", str(checkpoint)))
     from fiber_cli import dist
@@ -176,19 +178,23 @@ def _evaluate(
     from fiber_cli.loading import load
 
     dist.init_from_env()
-    loaded = load(checkpoint)
+    loaded, itm = load(checkpoint), itm_checkpoint and load(itm_checkpoint)
     check_task(data, loaded.name, loaded.path)
+    if itm:
+        if not {loaded.name, itm.name} <= {"coarse", "retrieval"} or mode == "itc":
+            raise UserError("--itm-checkpoint scores pairs: it is for retrieval with fusion, by a retrieval checkpoint")
+        mode = mode or "itc+itm"
     if output is None:
-        path = loaded.path
-        run = path.parent.parent if path.parent.name == "checkpoints" else path.parent
+        run, path = _run_of(loaded.path), loaded.path
         first = f"-first{limit}" if limit else ""
-        output = run / "eval" / f"{data.name}-{data.split}-{mode or own_mode(loaded)}-{path.name}{first}"
+        second = f"-{_run_of(itm.path).name}" if itm else ""
+        output = run / "eval" / f"{data.name}-{data.split}-{mode or own_mode(loaded)}-{path.name}{second}{first}"
     run_eval(
         [SOURCES[spec.pop("kind")](**spec) for spec in data.sources],
         dataset=data.name,
         split=data.split,
         loaded=loaded,
-        itm=itm_checkpoint and load(itm_checkpoint),
+        itm=itm,
         mode=mode,
         output=output,
         limit=limit,
@@ -221,13 +227,18 @@ def rerank(
     nproc: Nproc = 1,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
+    given = {"--split": split, "--root": root, "--output": output, "--limit": limit, "--itm-checkpoint": itm_checkpoint}
+    given["--nproc"] = nproc > 1
+    other = {"--index": index, "--sheet": sheet}
+    if unused := [name for name, value in (other if dataset else given).items() if value]:
+        raise typer.BadParameter(f"{', '.join(unused)}: not {'for a dataset' if dataset else 'with --images'}")
     ks = [int(k) for k in top_k.split(",") if k.strip().isdecimal() and int(k)]
     if len(ks) != len(top_k.split(",")):
         raise typer.BadParameter(f"--top-k {top_k}: give whole numbers from 1, such as 10,20,50,100")
     if dataset and not (images or query or queries):
         paths = (dataset, split, root, checkpoint, itm_checkpoint, output)
         options = {"mode": "rerank", "rerank": ks, "batch": batch, "workers": workers, "limit": limit}
-        return _evaluate(context, *paths, nproc, **options)
+        return _evaluate(context, *paths, nproc, **options, as_json=json)
     if dataset or images is None or (query is None) == (queries is None) or len(ks) > 1:
         raise typer.BadParameter(
             'give a DATASET; or --images DIR with --query "…" or --queries FILE, and one number as --top-k'
@@ -236,7 +247,7 @@ def rerank(
     from fiber_cli.search import run_search
 
     run_search(
-        load(checkpoint or _newest_checkpoint()),
+        load(checkpoint or _newest_checkpoint("coarse", "retrieval")),
         images,
         query if queries is None else queries,
         top_k=ks[0],
@@ -359,17 +370,22 @@ def _first_rank() -> bool:
     return os.environ.get("RANK", os.environ.get("SLURM_PROCID", "0")) == "0"
 
 
-def _newest_checkpoint(task: str | None = None) -> Path:
-    """The newest `runs/*/checkpoints/latest` below the current folder, of a task where one is named."""
+def _run_of(checkpoint: Path) -> Path:
+    """The run that a checkpoint directory is of, or the directory where it stands alone."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else checkpoint
+
+
+def _newest_checkpoint(*tasks: str) -> Path:
+    """The newest `runs/*/checkpoints/latest` below the current folder, of one of the tasks where any are named."""
     from fiber_cli.checkpoint import load_config, resolve
 
     found = sorted(Path("runs").glob("*/checkpoints/latest"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
-        if task is None or load_config(resolve(path))["task"]["name"] == task:
+        if not tasks or load_config(resolve(path))["task"]["name"] in tasks:
             if _first_rank():
                 print(f"checkpoint: {path.parents[1]}, the newest run", file=sys.stderr)
             return path
-    what = f" of task {task}" if task else ""
+    what = f" of task {' or '.join(tasks)}" if tasks else ""
     raise UserError(f"no runs/*/checkpoints/latest{what} below the current folder: name one with --checkpoint")
 
 
@@ -391,6 +407,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     try:
         app(args=argv, prog_name="fiber", obj=argv)
+    except OSError as error:
+        print(f"fiber: {error}", file=sys.stderr)
+        sys.exit(EXIT_FAILED)
     except UserError as error:
         from fiber_cli.recipe import RecipeError
 

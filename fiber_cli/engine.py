@@ -57,6 +57,13 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         torch.set_num_threads(recipe.runtime.threads)
     check_world(recipe, dist.world_size())
     output = Path(output)
+    note = output / "init_from"
+    if init_from is not None and dist.is_main():
+        output.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{Path(init_from).resolve()}\n", encoding="utf-8")
+    elif resume and note.is_file():
+        # Where the run was killed before its first checkpoint it starts again from the same weights.
+        init_from = note.read_text(encoding="utf-8").strip()
     work = build.work(recipe, init_from, fresh=not _begun(output))
     return train(recipe, work, output, resume=resume)
 
@@ -287,7 +294,16 @@ class Run:
             self.whole.cpu()
         log.write({"step": at.step, **at.metrics}, show=False)
         log.say(f"step {at.step} validation  " + "  ".join(f"{k} {v:.2f}" for k, v in at.metrics.items()))
-        if name is None or (at.best and at.metrics[name] <= at.best["value"]):
+        if name is None:
+            return False
+        if name not in at.metrics:
+            name = f"{name} (plain tokens)"  # what is measured without Java
+        if name not in at.metrics:
+            log.say(
+                f"log.keep_best: there is no {self.recipe.log.keep_best} among {', '.join(at.metrics) or 'nothing'}"
+            )
+            return False
+        if at.best and at.metrics[name] <= at.best["value"]:
             return False
         at.best = {"metric": name, "value": at.metrics[name], "step": at.step}
         return True

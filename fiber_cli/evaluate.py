@@ -45,6 +45,8 @@ class First:
         return min(self._count, len(self._source))
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):  # what pickling asks an object that is not filled yet
+            raise AttributeError(name)
         return getattr(self.__dict__["_source"], name)
 
 
@@ -105,6 +107,7 @@ def run_eval(
     rerank: Sequence[int] = (),
     limit: int | None = None,
     blind: bool = False,
+    as_json: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint, in float32, and write `output`/results.json and what else there is; returns the results.
 
@@ -170,7 +173,7 @@ def run_eval(
         for name, content in {"results.json": results, **result.files}.items():
             text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (Path(output) / name).write_text(text, encoding="utf-8")
-        print(table(results))
+        print(json.dumps(results, indent=2, ensure_ascii=False) if as_json else table(results))
     return results
 
 

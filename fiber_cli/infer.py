@@ -28,7 +28,7 @@ Picture = str | Path | Image.Image | np.ndarray
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
 #: What a method needs of a task → how to get a checkpoint with it.
 NEEDS = {
-    "itc_pool": "dual-encoder features; use a checkpoint of `fiber pretrain coarse` or `fiber finetune retrieval`",
+    "temperature": "dual-encoder features; use a checkpoint of `fiber pretrain coarse` or `fiber finetune retrieval`",
     "itm": "an ITM head; use a checkpoint of `fiber pretrain coarse`, or of `fiber finetune retrieval` with task.itm > 0",
     "vqa": "an answer classifier; use a checkpoint of `fiber finetune vqa`",
     "captioner": "a captioner; use a checkpoint of `fiber finetune caption`",
@@ -57,14 +57,14 @@ class Fiber:
 
     def embed_images(self, images: Picture | Sequence[Picture]) -> np.ndarray:
         """Dual-encoder features, float32 (D,) or (N, D), L2 norm 1."""
-        self._need("itc_pool")
+        self._need("temperature")
         pictures, single = _listed(images)
         rows = [self.task.image_features(self._stems(part)) for part in self._parts(pictures)]
         return _rows(rows, single)
 
     def embed_texts(self, texts: str | Sequence[str]) -> np.ndarray:
         """Dual-encoder features, float32 (D,) or (N, D), L2 norm 1."""
-        self._need("itc_pool")
+        self._need("temperature")
         sentences, single = _listed(texts)
         rows = [self.task.text_features(self._text_stems(part)) for part in self._parts(sentences)]
         return _rows(rows, single)

@@ -128,7 +128,7 @@ def draw_curves(records: list[dict[str, Any]], file: Path) -> None:
 
     panels = {
         "losses": [k for k in _keys(records) if k.endswith("loss")],
-        "validation (%)": [k for k in _keys(records) if "@" in k],
+        "validation (%)": [k for k in _keys(records) if "/" in k],
         "learning rate": ["lr"],
     }
     panels = {title: keys for title, keys in panels.items() if any(key in r for r in records for key in keys)}

@@ -334,9 +334,12 @@ def _wrong_kind(task: str, *sources: tuple[Source, ...]) -> None:
         )
 
 
-def _no_metric(metric: str | None, task: str) -> None:
-    if metric is not None and metric not in METRICS[task]:
-        raise RecipeError(f"log.keep_best: {metric!r} is no metric of {task}; it has {', '.join(METRICS[task])}")
+def _no_metric(metric: str | None, task: Any) -> None:
+    own = METRICS[task.name]
+    if own is RECALLS:
+        own = [name for name in own if name.startswith("itc/" if task.itc else "itm/")]
+    if metric is not None and metric not in own:
+        raise RecipeError(f"log.keep_best: {metric!r} is no metric of this {task.name} task; it has {', '.join(own)}")
 
 
 #: Settings that are right alone and wrong together: keys (the first is blamed), a test of their values, the
@@ -366,7 +369,11 @@ RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
      "there is nothing to validate on: name sources in data.val"),
     ("log.keep_best log.validate_every", lambda metric, every: metric and not every,
      "needs validation: set log.validate_every"),
-    ("log.keep_best task.name", _no_metric, ""),
+    ("log.keep_best task", _no_metric, ""),
+    ("log.validate_every task.itm task.itc", lambda every, *weights: every and not any(weights),
+     "validation measures retrieval, which needs task.itc or task.itm above 0: set it to null"),
+    ("task.objective data.captions", lambda objective, captions: objective == "cider" and captions == "each",
+     "the reward compares with all captions of an image: set data.captions to random"),
     ("task.cider_df task.objective", lambda df, objective: objective == "cider" and df is None,
      "the reward needs document frequencies: make them with `fiber cider-df` and name the file here"),
     ("task.objective runtime.zero_stage", lambda objective, stage: objective != "mle" and stage == 3,

@@ -149,6 +149,8 @@ def test_usage_errors_exit_with_2(run, calls):
         ("rerank", "scenes", "--top-k", "10,0"): "give whole numbers from 1",
         ("rerank", "--images", "x"): "with --query",
         ("rerank", "scenes", "--query", "a cat"): "give a DATASET; or --images",
+        ("rerank", "scenes", "--sheet", "x.png"): "--sheet: not for a dataset",
+        ("rerank", "--images", "x", "--query", "a", "--itm-checkpoint", "m"): "--itm-checkpoint: not with --images",
         ("finetune", "vqa", "--recipe", "tiny"): "is a recipe for coarse, not for vqa",
         ("train",): "No such command",
     }.items():
@@ -234,7 +236,7 @@ def test_eval_options_and_output(run, calls):
     assert calls.eval[1][1]["output"] == Path("o")
     assert run(*argv, "--mode", "itc+itm", "--itm-checkpoint", "m")[0] == 0
     assert (calls.eval[2][1]["mode"], calls.eval[2][1]["itm"].path) == ("itc+itm", Path("m"))
-    assert calls.eval[2][1]["output"] == Path("r/eval/scenes-test-itc+itm-step-000005")
+    assert calls.eval[2][1]["output"] == Path("r/eval/scenes-test-itc+itm-step-000005-m")
     assert run(*argv, "--nproc", "2")[0] == 0
     assert calls.launch == [(2, [*argv, "--checkpoint", "r/checkpoints/step-000005"])]
 
@@ -243,7 +245,7 @@ def test_rerank_of_a_dataset(run, calls):
     assert run("rerank", "scenes", "--top-k", "10,20", "--checkpoint", "r/c")[0] == 0
     options = calls.eval[0][1]
     assert (options["mode"], options["rerank"]) == ("rerank", [10, 20])
-    assert options["output"] == Path("r/eval/scenes-val-rerank-c")
+    assert options["output"] == Path("r/c/eval/scenes-val-rerank-c")
 
 
 def test_data_of_another_task_is_refused(run, calls, tmp_path):

@@ -5,14 +5,17 @@ import math
 import multiprocessing
 import signal
 import time
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 import toy_training
 from safetensors.torch import load_file
 
+from fiber_cli import engine
 from fiber_cli.dist import free_port
-from fiber_cli.errors import EXIT_OK, EXIT_STOPPED
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.optim import Ema
 from fiber_cli.seeds import mix
 
@@ -351,3 +354,41 @@ def test_seeds_differ_for_every_place():
     }
     assert len(seeds) == 40 and all(0 <= seed < 2**63 for seed in seeds)
     assert mix(1, 2) == mix(1, 2)
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again_from_the_same_weights(tmp_path, monkeypatch):
+    given = []
+
+    def work(recipe, init_from, *, fresh):
+        given.append(Path(init_from))
+        raise UserError("far enough")
+
+    monkeypatch.setattr(engine.build, "work", work)
+    monkeypatch.setattr(engine.dist, "init_from_env", lambda always: None)
+    for options in ({"init_from": tmp_path / "weights"}, {"resume": True}):
+        with pytest.raises(UserError, match="far enough"):
+            engine.fit(toy_training.recipe(), tmp_path / "run", **options)
+    assert given == [tmp_path / "weights"] * 2
+
+
+@pytest.mark.parametrize(
+    ("metrics", "best"),
+    [
+        ({"caption/cider": 3.0}, "caption/cider"),
+        ({"caption/cider (plain tokens)": 3.0}, "caption/cider (plain tokens)"),
+        ({"caption/bleu4": 3.0}, None),
+    ],
+)
+def test_keeping_the_best_by_a_metric_that_is_not_there(metrics, best):
+    said = []
+    log = SimpleNamespace(write=lambda record, show: None, say=said.append)
+    run = SimpleNamespace(
+        progress=engine.Progress(step=5),
+        recipe=SimpleNamespace(log=SimpleNamespace(keep_best="caption/cider")),
+        published=torch.nn.Identity,
+        work=SimpleNamespace(validate=lambda task: metrics),
+        whole=None,
+    )
+    assert engine.Run.validate(run, log) is (best is not None)
+    assert (run.progress.best and run.progress.best["metric"]) == best
+    assert any("there is no caption/cider among caption/bleu4" in line for line in said) is (best is None)

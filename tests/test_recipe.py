@@ -169,7 +169,7 @@ def test_errors_of_overrides_name_the_command_line(override, message):
         (["log.keep_best=itc/ir@1"], "log.keep_best: needs validation"),
         (
             ["log.keep_best=itc/ir@2", "log.validate_every=5"],
-            "log.keep_best: 'itc/ir@2' is no metric of coarse; it has itc/ir@1, itc/ir@5",
+            "log.keep_best: 'itc/ir@2' is no metric of this coarse task; it has itc/ir@1, itc/ir@5",
         ),
     ],
 )

@@ -74,8 +74,10 @@ def eval_data(dataset: str, split: str | None = None, root: Path | None = None) 
             raise UserError(f"{folder}: no images of {known} there; wanted is {looked}")
         return EvalData(dataset, split, [_karpathy(json, images[0], split)])
     if path.suffix == ".jsonl":
+        if split:
+            raise UserError(f"{dataset}: a JSONL of statements has no --split; name the file to evaluate")
         spec = {"jsonl": _file(path), "images": str(root or path.parent / "images")}
-        return EvalData(path.stem, split or "all", [{"kind": "statements", **spec}])
+        return EvalData(path.stem, "all", [{"kind": "statements", **spec}])
     if path.suffix == ".json":
         images, split = root or path.parent / "images", split or "test"
         return EvalData(path.stem.removeprefix("dataset_"), split, [_karpathy(path, images, split)])
@@ -90,12 +92,17 @@ def eval_data(dataset: str, split: str | None = None, root: Path | None = None) 
     )
 
 
+def tasks_of(data: EvalData) -> tuple[str, ...]:
+    """The tasks that can be evaluated on the data; none named where all can."""
+    able = tuple(name for name, kinds in KINDS.items() if data.sources[0]["kind"] in kinds)
+    return () if len(able) == len(KINDS) else able
+
+
 def check_task(data: EvalData, task: str, checkpoint: Path) -> None:
     """Raises UserError unless a task of that name can be evaluated on the data."""
     kind = data.sources[0]["kind"]
     if kind not in KINDS[task]:
-        able = ", ".join(name for name, kinds in KINDS.items() if kind in kinds)
-        raise UserError(f"{data.name} is for checkpoints of {able}; {checkpoint} is one of {task}")
+        raise UserError(f"{data.name} is for checkpoints of {', '.join(tasks_of(data))}; {checkpoint} is one of {task}")
 
 
 def _file(path: Path) -> str:

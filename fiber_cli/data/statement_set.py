@@ -14,6 +14,7 @@ from fiber_cli.data.source import BadSample, Source, sample_id
 from fiber_cli.data.statements import Statement
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
+from fiber_cli.errors import UserError
 from fiber_cli.metrics.nlvr2 import accuracies
 
 
@@ -53,6 +54,8 @@ class StatementSet(EvalSet):
         self.items: list[tuple[Source, int, Statement]] = [
             (source, i, each) for source in sources for i in range(len(source)) for each in source.statements(i)
         ]
+        if len({source.images_each for source in sources}) > 1:
+            raise UserError("statements about one image and about two cannot be evaluated together; take one kind")
         self.ids = [statement.identifier for _, _, statement in self.items]
 
     def read(self, index: int) -> dict[str, Any]:

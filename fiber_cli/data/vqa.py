@@ -112,6 +112,7 @@ def build_vocabulary(annotations: Sequence[str | Path], minimum: int = 9) -> lis
 
 def write_vocabulary(path: str | Path, vocabulary: Sequence[str]) -> None:
     """As a JSON list, the inverse of `read_vocabulary`."""
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(vocabulary, ensure_ascii=False, indent=0) + "\n", encoding="utf-8")
 
 

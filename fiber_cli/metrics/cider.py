@@ -42,6 +42,7 @@ def document_frequency(references: Iterable[Iterable[str]]) -> dict[str, Any]:
 
 
 def write_document_frequency(path: str | Path, table: dict[str, Any]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
     Path(path).write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
 
 

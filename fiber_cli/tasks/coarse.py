@@ -26,7 +26,8 @@ TEMPERATURE_RANGE = (0.001, 1.0)
 class CoarseTask(Task):
     """The pre-training model and its losses; `RetrievalTask` is the same without MLM.
 
-    mlm, itm, itc: loss weights, 0 switches an objective off and leaves out its head. itm_negatives: "hard" draws one
+    mlm, itm, itc: loss weights, 0 switches an objective off and leaves out its head (of
+    ITC the temperature). itm_negatives: "hard" draws one
     negative text and one negative image per pair from the ITC similarities over all ranks, "random" draws uniformly; a
     pair is never its own negative, nor is another caption of the same image. fused_pairs: ITM and MLM, the dearer
     objectives, look at the first so many pairs of each micro-batch, None = all, as in the paper. queue_size: features
