@@ -113,7 +113,8 @@ def run_eval(
 
     mode: for tasks of retrieval one of `retrieval.MODES`, by default `own_mode`. itm: the checkpoint
     that scores pairs, where it is another one. rerank: the k of mode "rerank". limit: use the first so many samples
-    of each source. blind: measure also, as "blind/…", with every image exchanged for another. Raises UserError for a mode that does not fit and for data of which nothing is left.
+    of each source. blind: measure also, as "blind/…", with every image exchanged for another. Raises UserError for a
+    mode that does not fit and for data of which nothing is left.
     """
     start, mode = time.monotonic(), mode or own_mode(loaded)
     chosen = sources if limit is None else [First(source, limit) for source in sources]

@@ -55,7 +55,8 @@ class EvalSet:
         share = range(len(self) * rank // world, len(self) * (rank + 1) // world)
         return make_loader(share, workers, batch_size=batch_size, collate_fn=self._batch)
 
-    def _batch(self, indices: list[int]) -> dict[str, Any]:
+    def _read_all(self, indices: list[int]) -> tuple[list[int], list[dict[str, Any]], list[tuple[str, str]]]:
+        """The items that can be read, their numbers before them; and (id, reason) of the others."""
         kept, items, bad = [], [], []
         for index in indices:
             try:
@@ -63,6 +64,10 @@ class EvalSet:
                 kept.append(index)
             except BadSample as error:
                 bad.append((self.ids[index], str(error)))
+        return kept, items, bad
+
+    def _batch(self, indices: list[int]) -> dict[str, Any]:
+        kept, items, bad = self._read_all(indices)
         columns = {name: [item[name] for item in items] for name in (items[0] if items else ())}
         truncated = sum(columns.pop("truncated", ()))
         stacked = {name: torch.stack(column) for name, column in columns.items()}

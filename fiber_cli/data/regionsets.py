@@ -56,13 +56,7 @@ class RegionSet(EvalSet):
         as `ids` int64 and `mask` bool (P, L); `pairs` int64 (Q, 2), the (picture, prompt) to look at; labels of all
         prompts one after another as `positive_map` bool (N, L), with `label_prompt` and `labels` int64 (N,): the
         prompt that names the label, and the number to report for it."""
-        kept, items, bad = [], [], []
-        for index in indices:
-            try:
-                items.append(self.read(index))
-                kept.append(index)
-            except BadSample as error:
-                bad.append((self.ids[index], str(error)))
+        kept, items, bad = self._read_all(indices)
         batch = {"index": torch.tensor(kept, dtype=torch.int64), "bad": bad, "truncated": 0}
         if not kept:
             return batch
