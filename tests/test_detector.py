@@ -51,24 +51,45 @@ def small_batch() -> dict:
         "original_sizes": torch.tensor([[120, 192], [64, 70]]),
         "ids": torch.randint(3, 100, (2, LENGTH)).masked_fill(~mask, 1),
         "mask": mask,
-        "boxes": [torch.tensor([[4.0, 6, 60, 50], [30, 10, 90, 40]]), torch.tensor([[8.0, 8, 40, 60]])],
-        "positive_map": [F.one_hot(torch.tensor([2, 4]), LENGTH), F.one_hot(torch.tensor([3]), LENGTH)],
+        "boxes": torch.tensor([[4.0, 6, 60, 50], [30, 10, 90, 40], [8, 8, 40, 60]]),
+        "positive_map": F.one_hot(torch.tensor([2, 4, 3]), LENGTH),
+        "box_counts": torch.tensor([2, 1]),
     }
 
 
-def prompts(batch: dict, rows: slice = slice(None)) -> list[dict]:
-    tokens = [[[1, 2], [3]], [[1], [2, 3, 4]]][rows]
-    return [{"ids": batch["ids"][rows], "mask": batch["mask"][rows], "tokens": tokens}]
+def asked(tokens: list[list[list[int]]], pairs: list[tuple[int, int]]) -> dict:
+    """What `predict` wants to know of prompts, from the token positions of the labels of each."""
+    labels = [label for prompt in tokens for label in prompt]
+    counts = torch.tensor([len(prompt) for prompt in tokens])
+    return {
+        "pairs": torch.tensor(pairs),
+        "positive_map": torch.stack([F.one_hot(torch.tensor(label), LENGTH).sum(0).bool() for label in labels]),
+        "label_prompt": torch.repeat_interleave(torch.arange(len(tokens)), counts),
+        "labels": torch.cat([torch.arange(count) for count in counts]),
+    }
+
+
+TOKENS = [[[1, 2], [3]], [[1], [2, 3, 4]]]
+
+
+def each_its_own() -> dict:
+    return small_batch() | asked(TOKENS, [(0, 0), (1, 1)])
 
 
 def only(batch: dict, i: int) -> dict:
+    """Image i alone, padded no further than itself needs."""
     rows = slice(i, i + 1)
-    return {name: value[rows] for name, value in batch.items()} | {"prompts": prompts(batch, rows)}
+    height, width = (-(-side // 32) * 32 for side in batch["sizes"][i].tolist())
+    alone = {name: batch[name][rows] for name in ("sizes", "original_sizes", "ids", "mask")}
+    return alone | {"pixels": batch["pixels"][rows, :, :height, :width]} | asked(TOKENS[rows], [(0, 0)])
 
 
-def test_batch_equals_its_images():
-    task, batch = small_task().eval(), small_batch()
-    together = task.predict(batch | {"prompts": prompts(batch)})
+@pytest.mark.parametrize("narrow", [70, 50])
+def test_batch_equals_its_images(narrow):
+    """Also where one image needs less padding than the other gives it."""
+    task, batch = small_task().eval(), each_its_own()
+    batch["sizes"][1, 1] = batch["original_sizes"][1, 1] = narrow
+    together = task.predict(batch)
     for i, rows in enumerate(together):
         (alone,) = task.predict(only(batch, i))
         assert rows.shape == alone.shape and len(rows) > 10
@@ -87,24 +108,25 @@ def test_padding_is_zero_after_normalisation():
 
 
 def test_prompts_in_chunks_equal_full_passes():
-    """A shared image stem and a prompt given once for all images change nothing; labels count on."""
+    """A shared image stem and a prompt given once for all images change nothing; labels get the numbers they have."""
     task, batch = small_task().eval(), small_batch()
     ids = torch.randint(3, 100, (2, LENGTH))
     mask = torch.ones_like(ids, dtype=torch.bool)
-    chunks = [{"ids": ids[c : c + 1], "mask": mask[c : c + 1], "tokens": [[[1 + c], [5, 6]]]} for c in (0, 1)]
-    chunked = task.predict(batch | {"prompts": chunks})
+    images = {name: batch[name] for name in ("pixels", "sizes", "original_sizes")}
+    both = asked([[[1], [5, 6]], [[2], [5, 6]]], [(0, 0), (0, 1), (1, 0), (1, 1)])
+    chunked = task.predict(images | both | {"ids": ids, "mask": mask, "labels": torch.tensor([4, 5, 6, 7])})
     full = []
-    for chunk in chunks:
-        prompt = {"ids": chunk["ids"].repeat(2, 1), "mask": chunk["mask"].repeat(2, 1), "tokens": chunk["tokens"] * 2}
-        full.append(task.predict(batch | {"prompts": [prompt]}))
+    for c in (0, 1):
+        prompt = {"ids": ids[c : c + 1], "mask": mask[c : c + 1]} | asked([[[1 + c], [5, 6]]], [(0, 0), (1, 0)])
+        full.append(task.predict(images | prompt))
     for i, rows in enumerate(chunked):
-        second = full[1][i] + np.array([0, 0, 0, 0, 0, 2])
-        np.testing.assert_allclose(rows, np.concatenate([full[0][i], second]), atol=2e-3, rtol=1e-4)
-    assert set(chunked[0][:, 5]) == {0, 1, 2, 3}
+        first, second = full[0][i] + np.array([0, 0, 0, 0, 0, 4]), full[1][i] + np.array([0, 0, 0, 0, 0, 6])
+        np.testing.assert_allclose(rows, np.concatenate([first, second]), atol=2e-3, rtol=1e-4)
+    assert set(chunked[0][:, 5]) == {4, 5, 6, 7}
 
 
 def test_boxes_come_in_original_pixels():
-    task, batch = small_task().eval(), small_batch() | {"prompts": prompts(small_batch())}
+    task, batch = small_task().eval(), each_its_own()
     scaled = task.predict(batch)
     plain = task.predict(batch | {"original_sizes": batch["sizes"]})
     np.testing.assert_allclose(scaled[0][:, :4], plain[0][:, :4] * 2, rtol=1e-6)
@@ -133,7 +155,7 @@ def test_training_step(norm_image_query, fusion_layers):
 
 def test_batch_without_boxes():
     batch = small_batch()
-    batch |= {"boxes": [torch.zeros(0, 4)] * 2, "positive_map": [torch.zeros(0, LENGTH)] * 2}
+    batch |= {"boxes": torch.zeros(0, 4), "positive_map": torch.zeros(0, LENGTH), "box_counts": torch.tensor([0, 0])}
     task = small_task().train()
     losses = task(batch)
     assert losses["reg_loss"] == 0 and losses["centerness_loss"] == 0 and losses["token_loss"] > 0
@@ -147,7 +169,10 @@ def test_losses_of_two_ranks_average_to_one(monkeypatch):
     task, batch = small_task().eval(), small_batch()
     whole, counts = task(batch), []
     monkeypatch.setattr(dist, "all_reduce_sum", lambda x: counts.append(x) or x)
-    halves = [only(batch, i) for i in (0, 1)]
+    images = ("pixels", "sizes", "ids", "mask", "box_counts")
+    halves = [{name: batch[name][i : i + 1] for name in images} for i in (0, 1)]
+    for half, boxes in zip(halves, (slice(2), slice(2, 3))):
+        half |= {name: batch[name][boxes] for name in ("boxes", "positive_map")}
     for half in halves:
         task(half)
     assert counts[0][0] != counts[1][0]

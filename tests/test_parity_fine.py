@@ -115,8 +115,9 @@ class Golden:
         return task.detect(task.encoder.image_stem(self.pixels.to(dtype)), text)
 
     def losses(self, task: GroundingTask) -> dict[str, torch.Tensor]:
-        truth = {"mask": self.mask, "boxes": self.boxes, "positive_map": self.positive_map}
-        return task.losses(self.run(task), truth)
+        counts = torch.tensor([len(boxes) for boxes in self.boxes])
+        truth = {"boxes": torch.cat(self.boxes), "positive_map": self["in.positive_map"], "box_counts": counts}
+        return task.losses(self.run(task), truth | {"mask": self.mask})
 
     def stored_head(self) -> HeadOutput:
         def rows(name: str) -> torch.Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from fiber_cli import dist
 from fiber_cli.data.images import normalize
+from fiber_cli.data.region_transforms import DIVISOR
 from fiber_cli.model.atss import loss_sums
 from fiber_cli.model.config import DetectorConfig, FiberConfig
 from fiber_cli.model.detector import Detector, HeadOutput, postprocess
@@ -93,19 +94,21 @@ class GroundingTask(Task):
         """One step's losses: "loss" carries the graph; "token_loss", "reg_loss" and "centerness_loss", whose sum it
         is, are for the log.
 
-        batch: pixels and sizes as in `image_stem`; ids int64 and mask bool (B, L); boxes: B tensors (G, 4), xyxy with
-        inclusive ends, G may be 0; positive_map: B tensors (G, L), non-zero where a token names the box.
+        batch: pixels and sizes as in `image_stem`; ids int64 and mask bool (B, L); of all images one after another
+        boxes (N, 4), xyxy with inclusive ends, and positive_map (N, L), non-zero where a token names the box;
+        box_counts int64 (B,).
         """
         stem = self.image_stem(batch["pixels"], batch["sizes"])
         return self.losses(self.detect(stem, self.encoder.text_stem(batch["ids"], batch["mask"])), batch)
 
     def losses(self, out: HeadOutput, batch: dict) -> dict[str, Tensor]:
         """The losses of `forward` from the head's output."""
+        counts = batch["box_counts"].tolist()
         sums = loss_sums(
             *out,
             batch["mask"],
-            batch["boxes"],
-            batch["positive_map"],
+            batch["boxes"].split(counts),
+            batch["positive_map"].split(counts),
             last_token_unmatched=self.last_token_unmatched,
         )
         counts = torch.stack([sums.positives.to(sums.centerness_target), sums.centerness_target])
@@ -125,23 +128,36 @@ class GroundingTask(Task):
         label; best first within each prompt, K differs.
 
         batch: pixels and sizes as in `image_stem`; original_sizes int64 (B, 2), (height, width) of the images as
-        they were; prompts: one or more chunks of labels, each a dict of ids and mask (R, L) and tokens, R lists of
-        every label's token positions; R is B, or 1 for a prompt that all images share. Labels count on from one
-        prompt to the next. The image stem runs once for all prompts.
+        they were; P prompts as ids and mask (P, L); pairs int64 (Q, 2), the (image, prompt) to look at; positive_map
+        (N, L), the tokens of each label, with label_prompt and labels int64 (N,), the prompt that names it and the
+        number to report for it. The stem of an image runs once for all prompts, and images that pad to one size go
+        together, so that none is padded further for its company.
         """
-        stem = self.image_stem(batch["pixels"], batch["sizes"])
-        B, device = len(stem.map), stem.map.device
-        sizes = batch["sizes"].tolist()
-        factor = (batch["original_sizes"] / batch["sizes"]).flip(1).repeat(1, 2).to(device)
-        rows, first = [[] for _ in range(B)], [0] * B
-        for prompt in batch["prompts"]:
-            text = self.encoder.text_stem(prompt["ids"].to(device), prompt["mask"].to(device))
-            text = TextStem(text.tokens.expand(B, -1, -1), text.mask.expand(B, -1))
-            out = self.detect(stem, text)
-            for i in range(B):
-                tokens = prompt["tokens"][i if len(prompt["tokens"]) > 1 else 0]
-                found = postprocess(out, i, sizes[i], tokens, **self.postprocessing)
-                columns = found.boxes * factor[i], found.scores[:, None], found.labels[:, None] + first[i]
-                rows[i].append(torch.cat(columns, 1).float())
-                first[i] += len(tokens)
-        return [torch.cat(row).cpu().numpy() for row in rows]
+        padded = (-(-batch["sizes"] // DIVISOR) * DIVISOR).tolist()
+        text = self.encoder.text_stem(batch["ids"], batch["mask"])
+        named = [(batch["label_prompt"] == prompt).nonzero().flatten() for prompt in range(len(batch["ids"]))]
+        rows: list[list[Tensor]] = [[] for _ in padded]
+        for height, width in {tuple(size): None for size in padded}:
+            images = torch.tensor([i for i, size in enumerate(padded) if size == [height, width]])
+            stem = self.image_stem(batch["pixels"][images, :, :height, :width], batch["sizes"][images])
+            place = {image: row for row, image in enumerate(images.tolist())}
+            pairs = [pair for pair in batch["pairs"].tolist() if pair[0] in place]
+            for first in range(0, len(pairs), len(images)):
+                part = pairs[first : first + len(images)]
+                which, prompts = [place[image] for image, _ in part], [prompt for _, prompt in part]
+                out = self.detect(
+                    ImageStem(stem.map[which], tuple(level[which] for level in stem.earlier)),
+                    TextStem(text.tokens[prompts], text.mask[prompts]),
+                )
+                for row, (image, prompt) in enumerate(part):
+                    rows[image].append(self._found(out, row, image, named[prompt], batch))
+        return [torch.cat(row).cpu().numpy() if row else np.empty((0, 6), np.float32) for row in rows]
+
+    def _found(self, out: HeadOutput, row: int, image: int, labels: Tensor, batch: dict) -> Tensor:
+        tokens = [where.nonzero().flatten().tolist() for where in batch["positive_map"][labels]]
+        size, original = batch["sizes"][image], batch["original_sizes"][image]
+        found = postprocess(out, row, tuple(size.tolist()), tokens, **self.postprocessing)
+        factor = (original / size).flip(0).repeat(2).to(found.boxes)
+        numbers = batch["labels"].to(labels.device)[labels][found.labels.to(labels.device)]
+        columns = found.boxes * factor, found.scores[:, None], numbers[:, None].to(found.boxes)
+        return torch.cat(columns, 1).float()
