@@ -15,7 +15,9 @@ from torch import nn
 
 from fiber_cli import checkpoint, dist, pretrained
 from fiber_cli.data import SOURCES, scenes
-from fiber_cli.data.loader import CaptionReader, Mixture, caption_view, steps_per_epoch, train_loader
+from fiber_cli.data.loader import CaptionReader, Mixture, caption_view, collate, steps_per_epoch, train_loader
+from fiber_cli.data.region_transforms import RegionTransform
+from fiber_cli.data.regions import RegionReader, collate_regions
 from fiber_cli.data.source import BadSample, Source
 from fiber_cli.data.statement_set import StatementReader
 from fiber_cli.data.text import load_tokenizer, special_ids
@@ -23,6 +25,7 @@ from fiber_cli.data.vqa import answerable, read_vocabulary
 from fiber_cli.data.vqa_set import VqaReader
 from fiber_cli.errors import UserError
 from fiber_cli.evaluate import evaluation_set, measure
+from fiber_cli.kinds import REGION_TASKS
 from fiber_cli.metrics.cider import (
     CiderD,
     CiderReward,
@@ -32,7 +35,7 @@ from fiber_cli.metrics.cider import (
     write_document_frequency,
 )
 from fiber_cli.model.config import PRESETS, FiberConfig
-from fiber_cli.settings import CaptionSettings, ModelSettings, Nlvr2Settings, Recipe, VqaSettings
+from fiber_cli.settings import CaptionSettings, FineSettings, ModelSettings, Nlvr2Settings, Recipe, VqaSettings
 from fiber_cli.settings import Source as SourceSettings
 from fiber_cli.tasks import TASKS
 from fiber_cli.tasks.base import Task
@@ -57,11 +60,15 @@ TEXT_FIELDS = {
 }
 TOP_FIELDS = {"fusion_layers": "fusion_layers", "hidden": "hidden"}
 #: Task settings that the data and the reward use, not the task's constructor.
-DATA_FIELDS = ("name", "mlm_probability", "answers", "cider_df")
+DATA_FIELDS = (
+    *("name", "mlm_probability", "answers", "cider_df"),
+    *("prompt", "negatives", "published_names", "draw_background", "swap_sides", "short_sides", "longest_side", "flip"),
+)
 
 
-def model_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) -> FiberConfig:
-    """The model's sizes: the preset, changed where the recipe says so, with the tokeniser's vocabulary."""
+def model_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, *, region: bool = False) -> FiberConfig:
+    """The model's sizes: the preset, changed where the recipe says so, with the tokeniser's vocabulary. region: images
+    are of any size, so that windows keep theirs."""
 
     def given(fields: dict[str, str]) -> dict[str, Any]:
         return {ours: value for name, ours in fields.items() if (value := getattr(settings, name)) is not None}
@@ -70,7 +77,7 @@ def model_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) ->
     text = {"vocab": len(tokenizer), "pad_id": tokenizer.pad_token_id, **given(TEXT_FIELDS)}
     config = dataclasses.replace(
         preset,
-        image=dataclasses.replace(preset.image, **given(IMAGE_FIELDS)),
+        image=dataclasses.replace(preset.image, fixed_window=region, **given(IMAGE_FIELDS)),
         text=dataclasses.replace(preset.text, **text),
         **given(TOP_FIELDS),
     )
@@ -87,10 +94,14 @@ def model_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase) ->
 
 def describe(recipe: Recipe, config: FiberConfig, arguments: dict[str, Any], labels: list[str] | None) -> dict:
     """What config.json of the run's checkpoints says: enough to rebuild the task and its input."""
+    preprocessing = {"image_size": list(config.image_size), "text_length": recipe.model.text_length}
+    if isinstance(task := recipe.task, FineSettings):
+        preprocessing |= {"short_side": task.short_sides[-1], "longest_side": task.longest_side}
+        preprocessing["published_names"] = task.published_names
     return {
         "model": config.to_dict(),
         "task": {"name": recipe.task.name, **arguments},
-        "preprocessing": {"image_size": list(config.image_size), "text_length": recipe.model.text_length},
+        "preprocessing": preprocessing,
         "labels": labels,
         "tokenizer": recipe.model.tokenizer,
     }
@@ -135,14 +146,16 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     torch.manual_seed(recipe.runtime.seed)
     run, data, length = recipe.runtime, recipe.data, recipe.model.text_length
     tokenizer = load_tokenizer(recipe.model.tokenizer)
-    config = model_config(recipe.model, tokenizer)
-    labels = task_labels(recipe)
-    views = training_view(recipe, sources(data.train, max_pixels=data.max_pixels), labels)
+    region = recipe.task.name in REGION_TASKS
+    config = model_config(recipe.model, tokenizer, region=region)
+    found = sources(data.train, max_pixels=data.max_pixels)
+    labels = task_labels(recipe, found)
+    views = training_view(recipe, found, labels)
     mixture = Mixture(views, [spec.weight for spec in data.train], run.seed)
     per_epoch = steps_per_epoch(mixture, run.global_batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
     arguments = task_arguments(recipe, tokenizer)
-    task = TASKS[recipe.task.name](config, **arguments, **({"labels": len(labels)} if labels else {}))
+    task = TASKS[recipe.task.name](config, **arguments, **({} if region or not labels else {"labels": len(labels)}))
     if fresh and init_from is not None:
         initialise(task, tokenizer, init_from)
     elif fresh:
@@ -165,6 +178,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
             start_step=start,
             total_steps=steps,
             workers=data.workers,
+            collate_fn=collate_regions if region else collate,
         )
 
     validate = None
@@ -176,6 +190,8 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
             text_length=length,
             image_size=config.image_size,
             labels=labels,
+            sides=(recipe.task.short_sides[-1], recipe.task.longest_side) if region else None,
+            published_names=region and recipe.task.published_names,
         )
 
         def validate(task: nn.Module) -> dict[str, float]:
@@ -207,6 +223,11 @@ def training_view(recipe: Recipe, sources: list[Source], labels: list[str] | Non
                 "data.train: statements about one image and about two cannot be in one batch; take one kind"
             )
         return sources
+    if recipe.task.name in REGION_TASKS:
+        dropped = sum(getattr(source, "dropped", 0) for source in sources)
+        if dropped and dist.is_main():
+            print(f"{dropped} boxes without an area inside their image are not trained on", file=sys.stderr)
+        return sources
     return caption_view(sources, recipe.data.captions)
 
 
@@ -222,6 +243,10 @@ def training_reader(
             return StatementReader(*common)
         case CaptionSettings():
             return CaptionReader(*common, references=recipe.task.objective == "cider")
+        case FineSettings() as task:
+            names = ("prompt", "negatives", "published_names", "draw_background", "swap_sides")
+            transform = RegionTransform(task.short_sides, task.longest_side, task.flip)
+            return RegionReader(*common[:2], transform, **{name: getattr(task, name) for name in names})
     return CaptionReader(*common, getattr(recipe.task, "mlm_probability", None))
 
 
@@ -238,8 +263,10 @@ def count_document_frequencies(recipe: Recipe, output: str | Path) -> str:
     return f"{output}: n-grams of the captions of {len(counted)} images" + (f", {bad} left out" if bad else "")
 
 
-def task_labels(recipe: Recipe) -> list[str] | None:
-    """The answers that a VQA recipe tells apart; None for other tasks."""
+def task_labels(recipe: Recipe, sources: Sequence[Source]) -> list[str] | None:
+    """The answers that a VQA recipe tells apart; the category names of detection data; None without either."""
+    if recipe.task.name in REGION_TASKS:
+        return list(dict.fromkeys(name for source in sources for name in getattr(source, "names", ()))) or None
     if recipe.task.name != "vqa":
         return None
     return read_vocabulary(recipe.task.answers) if recipe.task.answers else scenes.answers()

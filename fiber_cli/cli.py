@@ -17,8 +17,10 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from fiber_cli.errors import EXIT_FAILED, EXIT_USAGE, UserError
+from fiber_cli.kinds import REGION_TASKS
 
 app = typer.Typer(
     add_completion=False,
@@ -33,8 +35,8 @@ recipes = typer.Typer(rich_markup_mode=None, help="List the shipped recipes and 
 app.add_typer(recipes, name="recipes", invoke_without_command=True)
 
 DATASET_HELP = (
-    "scenes, coco, flickr30k, flickr8k, coco_caption, nocaps, vqav2, nlvr2, a Karpathy JSON, a JSONL of statements, or "
-    "a folder or pattern of .tar shards."
+    "scenes, coco, flickr30k, flickr8k, coco_caption, nocaps, vqav2, nlvr2, lvis, odinw13, flickr30k_entities, refcoco, "
+    "refcoco+, refcocog, a JSON of captions or boxes, a JSONL, a YAML list of detection sets, or .tar shards."
 )
 Nproc = Annotated[int, typer.Option(min=1, help="Processes to start on this machine.")]
 
@@ -52,7 +54,7 @@ DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and run o
 @app.command()
 def pretrain(
     context: typer.Context,
-    stage: Annotated[Literal["coarse"], typer.Argument(help="Pre-training stage.")],
+    stage: Annotated[Literal["coarse", "fine"], typer.Argument(help="Pre-training stage.")],
     overrides: Overrides = None,
     recipe: RecipeName = ...,
     output: Output = None,
@@ -61,14 +63,17 @@ def pretrain(
     dry_run: DryRun = False,
     nproc: Nproc = 1,
 ) -> None:
-    """Pre-train from images and captions."""
+    """Pre-train: coarse from images and captions, fine from images, words and boxes."""
     _train(context, stage, recipe, overrides, output, resume, init_from, dry_run, nproc)
 
 
 @app.command()
 def finetune(
     context: typer.Context,
-    task: Annotated[Literal["vqa", "nlvr2", "retrieval", "caption"], typer.Argument(help="What to train for.")],
+    task: Annotated[
+        Literal["vqa", "nlvr2", "retrieval", "caption", "detection", "grounding", "refexp"],
+        typer.Argument(help="What to train for."),
+    ],
     overrides: Overrides = None,
     recipe: RecipeName = ...,
     output: Output = None,
@@ -113,7 +118,7 @@ def _train(
         engine.dry_run(settings, init_from)
     else:
         if task != "coarse" and not (init_from or resume or settings.model.swin or settings.model.roberta):
-            print("no --init-from: fine-tuning starts from random weights", file=sys.stderr)
+            print("no --init-from: training starts from random weights", file=sys.stderr)
         raise typer.Exit(engine.fit(settings, output, resume=resume, init_from=init_from))
 
 
@@ -145,11 +150,19 @@ def evaluate(
     workers: Workers = 4,
     limit: Limit = None,
     blind: Annotated[bool, typer.Option("--blind", help="Measure also with every image exchanged.")] = False,
+    chunk: Annotated[str, typer.Option(help="Names in one prompt of detection, or auto: as many as fit.")] = "auto",
     nproc: Nproc = 1,
 ) -> None:
     """Evaluate a checkpoint on a dataset of its task."""
     paths = (dataset, split, root, checkpoint, itm_checkpoint, output)
-    _evaluate(context, *paths, nproc, mode=mode, batch=batch, workers=workers, limit=limit, blind=blind)
+    options = {"batch": batch, "workers": workers, "limit": limit, "blind": blind, "chunk": _chunk(chunk)}
+    _evaluate(context, *paths, nproc, mode=mode, **options)
+
+
+def _chunk(text: str) -> int | str:
+    if text != "auto" and not (text.isdecimal() and int(text)):
+        raise typer.BadParameter(f"--chunk {text}: give a whole number from 1, or auto")
+    return text if text == "auto" else int(text)
 
 
 def _evaluate(
@@ -166,10 +179,11 @@ def _evaluate(
     limit: int | None,
     **options: Any,
 ) -> None:
-    from fiber_cli.data.registry import check_task, eval_data, tasks_of
+    from fiber_cli.checkpoint import load_config, resolve
+    from fiber_cli.data.registry import eval_data, tasks_for
 
-    data = eval_data(dataset, split, root)
-    checkpoint = checkpoint or _newest_checkpoint(*tasks_of(data))
+    checkpoint = checkpoint or _newest_checkpoint(*tasks_for(dataset))
+    data = eval_data(dataset, load_config(resolve(checkpoint))["task"]["name"], split, root)
     if nproc > 1:
         raise typer.Exit(_launch(context, nproc, "--checkpoint", str(checkpoint)))
     from fiber_cli import dist
@@ -179,7 +193,6 @@ def _evaluate(
 
     dist.init_from_env()
     loaded, itm = load(checkpoint), itm_checkpoint and load(itm_checkpoint)
-    check_task(data, loaded.name, loaded.path)
     if itm:
         if not {loaded.name, itm.name} <= {"coarse", "retrieval"} or mode == "itc":
             raise UserError("--itm-checkpoint scores pairs: it is for retrieval with fusion, by a retrieval checkpoint")
@@ -293,6 +306,72 @@ def answer(
 
     model = Fiber.from_pretrained(checkpoint or _newest_checkpoint("vqa"), batch_size=batch)
     describe_images(images, lambda part: model.answer(part, question), "answer", batch=batch, as_json=json)
+
+
+class _Detect(TyperCommand):
+    """`--phrases` may stand without a value: before another option, or at the end."""
+
+    def parse_args(self, context: typer.Context, args: list[str]) -> list[str]:
+        pairs = zip(args, [*args[1:], "-"])
+        given = [f"{word}=" if word == "--phrases" and after.startswith("-") else word for word, after in pairs]
+        return super().parse_args(context, given)
+
+
+@app.command(cls=_Detect)
+def detect(
+    words: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES... PROMPT",
+            help='Image files, folders with them, and videos; then what to find: "cat . dog", or a sentence.',
+            show_default=False,
+        ),
+    ],
+    labels: Annotated[Path | None, typer.Option(help="Find what this file names, one a line, without PROMPT.")] = None,
+    phrases: Annotated[
+        str | None,
+        typer.Option(metavar="[TEXT]", help='Find the phrases of a sentence, all or these: "a man; two dogs".'),
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score.")] = 0.3,
+    nms: Annotated[
+        float | None, typer.Option(min=0, max=1, help="IoU with a better box of the label that drops a box.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(min=1, help="Most boxes of an image.")] = None,
+    chunk: Annotated[str, typer.Option(help="Labels in one prompt, or auto: as many as fit.")] = "auto",
+    json: Json = False,
+    coco: Annotated[Path | None, typer.Option(help="Write COCO results, and <name>-images.json beside them.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write pictures and videos with the boxes into this folder.")] = None,
+    checkpoint: Checkpoint = None,
+    batch: Annotated[int, typer.Option(min=1, help="Images per pass.")] = 4,
+) -> None:
+    """Find things in images and videos, by names or by the phrases of a sentence."""
+    # The parser gives a bare --phrases the word behind it: the first file, or the sentence.
+    if phrases and os.path.exists(phrases):
+        words, phrases = [phrases, *words], ""
+    elif phrases and all(map(os.path.exists, words)):
+        words, phrases = [*words, phrases], ""
+    asked = None if labels else words.pop()
+    if labels and phrases is not None:
+        raise typer.BadParameter("--labels names what to find, --phrases is for a sentence: give one of them")
+    if not words or (asked and os.path.exists(asked)):
+        raise typer.BadParameter('give files, and behind them what to find, such as "cat . dog"')
+    from fiber_cli.detect import run_detect
+    from fiber_cli.search import read_queries
+
+    run_detect(
+        checkpoint or _newest_checkpoint(*REGION_TASKS),
+        [Path(word) for word in words],
+        read_queries(labels, "label")[0] if labels else asked,
+        phrases,
+        threshold=threshold,
+        nms_iou=nms,
+        top_k=top_k,
+        chunk=_chunk(chunk),
+        as_json=json,
+        coco=coco,
+        out=out,
+        batch=batch,
+    )
 
 
 @app.command("vqa-answers")

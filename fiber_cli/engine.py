@@ -166,7 +166,8 @@ class Run:
             weight_decay=section.weight_decay,
             cross_modal_mult=section.cross_modal_mult,
             head_mult=section.head_mult,
-            published_decay=section.published_decay,
+            text_mult=section.text_mult,
+            published=section.published,
         )
         adamw = optim.adamw(groups, lr=section.lr, betas=section.betas, eps=section.eps)
         self.warmup = warmup_steps(section.warmup, work.steps)

@@ -15,11 +15,14 @@ import fiber_cli
 from fiber_cli import dist
 from fiber_cli.data.captioning import CaptionSet
 from fiber_cli.data.evalset import Blind, EvalSet, RetrievalSet
+from fiber_cli.data.regionsets import DetectionSet, RegionSet, region_sets
 from fiber_cli.data.source import Source
 from fiber_cli.data.statement_set import StatementSet
 from fiber_cli.data.vqa_set import VqaSet
 from fiber_cli.errors import UserError
+from fiber_cli.kinds import REGION_TASKS
 from fiber_cli.loading import Loaded
+from fiber_cli.metrics.detection import odinw_ap
 from fiber_cli.predict import predict_all
 from fiber_cli.retrieval import retrieval, retrieve
 
@@ -58,8 +61,15 @@ def evaluation_set(
     text_length: int,
     image_size: tuple[int, int],
     labels: list[str] | None,
-) -> EvalSet | RetrievalSet:
-    """What a task of that name is evaluated on."""
+    sides: tuple[int, int] | None = None,
+    chunk: int | str = "auto",
+    published_names: bool = False,
+) -> EvalSet | RetrievalSet | list[RegionSet]:
+    """What a task of that name is evaluated on. sides: shorter and longest side of images for region-level tasks, of
+    whose sources each is evaluated by itself; chunk, published_names: see `DetectionSet`."""
+    if task in REGION_TASKS:
+        options = {"chunk": chunk, "published_names": published_names}
+        return region_sets(sources, tokenizer, text_length, sides, referring=task == "refexp", **options)
     match task:
         case "vqa":
             return VqaSet(sources, tokenizer, text_length, image_size, labels)
@@ -71,10 +81,17 @@ def evaluation_set(
 
 
 def measure(
-    task: nn.Module, evalset: EvalSet | RetrievalSet, *, batch_size: int, workers: int, precision: str = "fp32"
+    task: nn.Module,
+    evalset: EvalSet | RetrievalSet | list[RegionSet],
+    *,
+    batch_size: int,
+    workers: int,
+    precision: str = "fp32",
 ) -> Result:
     """A task's own metrics, the same on all ranks; retrieval by ITC where the task has it, else by ITM."""
     options = {"batch_size": batch_size, "workers": workers, "precision": precision}
+    if isinstance(evalset, list):
+        return _together(evalset, [measure(task, each, **options) for each in evalset])
     if isinstance(evalset, RetrievalSet):
         return Result(*retrieval(task, evalset, **options))
     predictions = predict_all(task, evalset, **options, what="evaluation")
@@ -84,6 +101,30 @@ def measure(
     score = dist.gather_objects(evalset.score(predictions.rows) if dist.is_main() else None)[0]
     counts = {"samples": len(predictions.rows), "bad": predictions.bad, "truncated": predictions.truncated}
     return Result(score.metrics, counts, score.files, score.notes)
+
+
+def _together(evalsets: list[RegionSet], results: list[Result]) -> Result:
+    """The results of several sets as one: of detection sets, as in ODinW, the plain mean of their AP."""
+    if len(results) == 1:
+        return results[0]
+    metrics: dict[str, float] = {}
+    detected = {}
+    for evalset, result in zip(evalsets, results):
+        if isinstance(evalset, DetectionSet):
+            detected[evalset.source.name] = result.metrics["detection/ap"]
+        metrics |= result.metrics
+    if len(detected) > 1:
+        metrics = {k: v for k, v in metrics.items() if not k.startswith("detection/")} | odinw_ap(detected)
+    return Result(
+        metrics,
+        {
+            "samples": sum(result.counts["samples"] for result in results),
+            "bad": [pair for result in results for pair in result.counts["bad"]],
+            "truncated": sum(result.counts["truncated"] for result in results),
+        },
+        {f"{e.source.name}/{file}": content for e, r in zip(evalsets, results) for file, content in r.files.items()},
+        [note for result in results for note in result.notes],
+    )
 
 
 def own_mode(loaded: Loaded) -> str:
@@ -107,19 +148,22 @@ def run_eval(
     rerank: Sequence[int] = (),
     limit: int | None = None,
     blind: bool = False,
+    chunk: int | str = "auto",
     as_json: bool = False,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint, in float32, and write `output`/results.json and what else there is; returns the results.
 
     mode: for tasks of retrieval one of `retrieval.MODES`, by default `own_mode`. itm: the checkpoint
     that scores pairs, where it is another one. rerank: the k of mode "rerank". limit: use the first so many samples
-    of each source. blind: measure also, as "blind/…", with every image exchanged for another. Raises UserError for a
+    of each source. blind: measure also, as "blind/…", with every image exchanged for another. chunk: names in one
+    prompt of detection. Raises UserError for a
     mode that does not fit and for data of which nothing is left.
     """
     start, mode = time.monotonic(), mode or own_mode(loaded)
     chosen = sources if limit is None else [First(source, limit) for source in sources]
 
-    def data(model: Loaded) -> EvalSet | RetrievalSet:
+    def data(model: Loaded) -> EvalSet | RetrievalSet | list[RegionSet]:
+        region = model.name in REGION_TASKS
         return evaluation_set(
             model.name,
             chosen,
@@ -127,6 +171,9 @@ def run_eval(
             text_length=model.text_length,
             image_size=model.image_size,
             labels=model.labels,
+            sides=model.sides if region else None,
+            chunk=chunk,
+            published_names=region and model.config["preprocessing"]["published_names"],
         )
 
     evalset, options = data(loaded), {"batch_size": batch, "workers": workers}
@@ -137,6 +184,8 @@ def run_eval(
         if mode != loaded.name:
             raise UserError(f"--mode {mode} is for retrieval; {loaded.path} is a checkpoint of {loaded.name}")
         result = measure(loaded.task, evalset, **options)
+        if blind and isinstance(evalset, list):
+            raise UserError("--blind: boxes of another image cannot fit; it is for image-level tasks")
         if blind:
             exchanged = measure(loaded.task, Blind(evalset), **options).metrics
             result.metrics.update({f"blind/{name}": value for name, value in exchanged.items()})
@@ -173,6 +222,7 @@ def run_eval(
         Path(output).mkdir(parents=True, exist_ok=True)
         for name, content in {"results.json": results, **result.files}.items():
             text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+            (Path(output) / name).parent.mkdir(parents=True, exist_ok=True)
             (Path(output) / name).write_text(text, encoding="utf-8")
         print(json.dumps(results, indent=2, ensure_ascii=False) if as_json else table(results))
     return results

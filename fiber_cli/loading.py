@@ -40,7 +40,13 @@ class Loaded(NamedTuple):
         return tuple(self.config["preprocessing"]["image_size"])
 
     @property
+    def sides(self) -> tuple[int, int]:
+        """The shorter side, and the most that the longer one may have, of images for region-level tasks."""
+        return self.config["preprocessing"]["short_side"], self.config["preprocessing"]["longest_side"]
+
+    @property
     def labels(self) -> list[str] | None:
+        """The answers of VQA; the category names that detection was trained on."""
         return self.config["labels"]
 
     @property
@@ -57,7 +63,7 @@ def load(path: str | Path) -> Loaded:
     name = settings.pop("name")
     if name not in TASKS:
         raise UserError(f"{path}: task {name!r} is unknown to this version; it knows {', '.join(TASKS)}")
-    if config["labels"] is not None:
+    if name == "vqa":
         settings["labels"] = len(config["labels"])
     try:
         task = TASKS[name](FiberConfig.from_dict(config["model"]), **settings)

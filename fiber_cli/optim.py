@@ -17,7 +17,7 @@ from torch import nn
 #: Kind → prefixes of parameter names; first match wins, the rest is backbone. A path component `cross` marks
 #: the fusion inside both towers.
 PREFIXES = {
-    "head": ("mlm.", "itm.", "vqa.", "nlvr2."),
+    "head": ("mlm.", "itm.", "vqa.", "nlvr2.", "detector."),
     "cross_modal": ("encoder.memory_proj", "pool.", "itc_pool."),
 }
 KINDS = ("backbone", "cross_modal", "head")
@@ -31,20 +31,21 @@ def kind_of(name: str) -> str:
     return "cross_modal" if "cross" in name.split(".") else "backbone"
 
 
-def decays(name: str, *, published: bool = False) -> bool:
-    """Whether weight decay applies: not to biases, position-bias tables, norms, gates and the temperature.
+def decays(name: str, *, published: str = "none") -> bool:
+    """Whether weight decay applies: not to biases, position-bias tables, norms, gates, the temperature and other scales.
 
-    `published` is the published code's rule, by fragments of its own names: it spares biases, position-bias
-    tables and ordinary norms, but decays gates, the temperature, the norm of the image query in the
-    cross-attention and the norms of the VQA and NLVR2 classifiers.
+    `published` "coarse" and "fine" are the published codes' rules, by fragments of their own names. The coarse one
+    spares biases, position-bias tables and ordinary norms, but decays gates, the temperature, the norm of the image
+    query in the cross-attention and the norms of the VQA and NLVR2 classifiers; the fine one spares only what is
+    named a bias.
     """
     *path, leaf = name.split(".")
     if "bias" in leaf:
         return False
     norm = any("norm" in part for part in path)
-    if published:
+    if published == "coarse":
         return not norm or "cross" in path or name.startswith(("vqa.", "nlvr2."))
-    return not (norm or leaf in ("alpha", "temperature"))
+    return published == "fine" or not (norm or leaf in ("alpha", "temperature", "log_scale") or "scales" in path)
 
 
 def param_groups(
@@ -53,28 +54,36 @@ def param_groups(
     weight_decay: float,
     cross_modal_mult: float = 1.0,
     head_mult: float = 1.0,
-    published_decay: bool = False,
+    text_mult: float = 1.0,
+    published: str = "none",
 ) -> list[dict[str, Any]]:
     """Groups for torch.optim: "params", "weight_decay", and beside them "name" ("head/decay"), "names" and
-    "mult", the factor on the base learning rate. Frozen parameters are left out, empty groups too."""
+    "mult", the factor on the base learning rate. Frozen parameters are left out.
+
+    text_mult: a further factor on all of the text encoder ("…/text"). published: "fine" also learns biases at twice
+    the rate; for the rest see `decays`.
+    """
     mult = {"backbone": 1.0, "cross_modal": cross_modal_mult, "head": head_mult}
-    groups = {
-        (kind, decay): {
-            "params": [],
-            "names": [],
-            "name": f"{kind}/{'decay' if decay else 'no_decay'}",
-            "mult": mult[kind],
-            "weight_decay": weight_decay if decay else 0.0,
-        }
-        for kind in KINDS
-        for decay in (True, False)
-    }
+    groups: dict[tuple, dict[str, Any]] = {}
     for name, parameter in named:
-        if parameter.requires_grad:
-            group = groups[kind_of(name), decays(name, published=published_decay)]
-            group["params"].append(parameter)
-            group["names"].append(name)
-    return [group for group in groups.values() if group["params"]]
+        if not parameter.requires_grad:
+            continue
+        kind, decay = kind_of(name), decays(name, published=published)
+        text, double = name.startswith("encoder.text."), published == "fine" and not decay
+        key = (KINDS.index(kind), text and text_mult != 1, not decay)
+        group = groups.setdefault(
+            key,
+            {
+                "params": [],
+                "names": [],
+                "name": f"{kind}{'/text' if key[1] else ''}/{'decay' if decay else 'no_decay'}",
+                "mult": mult[kind] * (text_mult if text else 1.0) * (2.0 if double else 1.0),
+                "weight_decay": weight_decay if decay else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return [groups[key] for key in sorted(groups)]
 
 
 def adamw(groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
@@ -86,13 +95,14 @@ def adamw(groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float]
 def lr_factor(step: int, *, steps: int, warmup: int, schedule: str) -> float:
     """Factor on the learning rate of the update number `step`, counted from 0.
 
-    Rises linearly to 1 over `warmup` updates, then falls towards 0 after `steps` updates ("linear", "cosine")
-    or stays ("constant"). No update has the factor 0.
+    Rises linearly to 1 over `warmup` updates, then falls towards 0 after `steps` updates ("linear", "cosine"), stays
+    ("constant"), or falls to a tenth at 67% and again at 89% of `steps` ("steps"). No update has the factor 0.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = min(1.0, (step - warmup) / max(1, steps - warmup))
-    return {"linear": 1.0 - done, "cosine": (1.0 + math.cos(math.pi * done)) / 2, "constant": 1.0}[schedule]
+    factors = {"linear": 1.0 - done, "cosine": (1.0 + math.cos(math.pi * done)) / 2, "constant": 1.0}
+    return (factors | {"steps": 0.1 ** sum(step >= share * steps for share in (0.67, 0.89))})[schedule]
 
 
 def set_lr(groups: list[dict[str, Any]], lr: float) -> None:

@@ -72,6 +72,8 @@ def _absolute(recipe: Recipe) -> Recipe:
     def absolute(value: Any) -> Any:
         if isinstance(value, tuple):
             return tuple(map(absolute, value))
+        if isinstance(value, dict):
+            return {name: absolute(folder) for name, folder in value.items()}
         return value and os.path.normpath(os.path.join(root, os.path.expanduser(value)))
 
     def section(spec: Any) -> Any:

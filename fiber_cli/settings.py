@@ -13,6 +13,7 @@ import yaml
 
 from fiber_cli import strict
 from fiber_cli.errors import UserError
+from fiber_cli.kinds import KINDS, REGION_TASKS
 
 
 class RecipeError(UserError):
@@ -83,6 +84,85 @@ class ScenesSource(Source):
 
 
 @dataclass(frozen=True)
+class SceneDetectionSource(ScenesSource):
+    """Built-in scenes, the boxes of their objects and 64 category names."""
+
+    kind: Literal["scene_detection"]
+
+
+@dataclass(frozen=True)
+class SceneGroundingSource(ScenesSource):
+    """Built-in scenes, each with a caption whose phrases have boxes."""
+
+    kind: Literal["scene_grounding"]
+
+
+@dataclass(frozen=True)
+class SceneReferringSource(ScenesSource):
+    """Built-in scenes, each with an expression that fits one object."""
+
+    kind: Literal["scene_referring"]
+
+
+@dataclass(frozen=True)
+class CocoSource(Source):
+    """Boxes with categories in COCO's JSON form: COCO, LVIS, Objects365, any labelling tool's export."""
+
+    kind: Literal["coco"]
+    json: str = option("The JSON file; its category names become the prompt.", path=True)
+    images: str = option("Folder that the file names in the JSON are relative to.", path=True)
+    prompts: dict = field(
+        default_factory=dict, metadata={"doc": "Category name: {name, prefix, suffix} that prompts show instead."}
+    )
+    shots: int | None = option("Only images that give each category so many; null = all.", None, ge=1)
+    seed: int = option("Draws the images of the shots.", 0, ge=0)
+    copies: int | None = option("Times each image of the shots comes; null = 8, 4, 2, 1 for 1, 3, 5, 10.", None, ge=1)
+    weight: float = weight()
+
+
+@dataclass(frozen=True)
+class MdetrSource(Source):
+    """Captions with boxes for phrases in MDETR's JSON form, the RefCOCO family too."""
+
+    kind: Literal["mdetr"]
+    json: str = option("The JSON file.", path=True)
+    images: str | dict = option("Image folder, or a folder for each `data_source`.", path=True)
+    weight: float = weight()
+
+
+@dataclass(frozen=True)
+class OdvgSource(Source):
+    """ODVG's JSONL, detection and grounding records."""
+
+    kind: Literal["odvg"]
+    jsonl: str = option("The JSONL file.", path=True)
+    images: str = option("Folder with the images.", path=True)
+    label_map: str | None = option("JSON {label: name} of the detection records.", None, path=True)
+    weight: float = weight()
+
+
+@dataclass(frozen=True)
+class RegionShardsSource(Source):
+    """WebDataset shards whose .json members are ODVG records."""
+
+    kind: Literal["region_shards"]
+    shards: str | tuple[str, ...] = option("Folder, glob or {0000..0331} pattern, or a list.", path=True)
+    label_map: str | None = option("JSON {label: name} of the detection records.", None, path=True)
+    weight: float = weight()
+
+
+@dataclass(frozen=True)
+class FlickrEntitiesSource(Source):
+    """Flickr30k Entities."""
+
+    kind: Literal["flickr_entities"]
+    folder: str = option("Holds Sentences/, Annotations/ and the lists of the splits.", path=True)
+    images: str = option("Folder with the images.", path=True)
+    split: Literal["train", "val", "test"] = option("Its list of pictures.", "train")
+    weight: float = weight()
+
+
+@dataclass(frozen=True)
 class VqaSource(Source):
     """VQAv2 questions with an image folder."""
 
@@ -104,7 +184,11 @@ class StatementsSource(Source):
     weight: float = weight()
 
 
-AnySource = KarpathySource | WebDatasetSource | VisualGenomeSource | ScenesSource | VqaSource | StatementsSource
+AnySource = (
+    KarpathySource | WebDatasetSource | VisualGenomeSource | ScenesSource | VqaSource | StatementsSource
+    | CocoSource | MdetrSource | OdvgSource | RegionShardsSource | FlickrEntitiesSource
+    | SceneDetectionSource | SceneGroundingSource | SceneReferringSource
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -186,9 +270,63 @@ class CaptionSettings:
     beam: int = option("Beam width.", 5, ge=1)
 
 
+@dataclass(frozen=True)
+class FineSettings:
+    """Fine-grained pre-training: boxes for words (paper section 3.3)."""
+
+    name: Literal["fine"]
+    channels: int = option("Width of the feature pyramid and the head, a multiple of 32.", 256, ge=32)
+    blocks: int = option("DynamicHead blocks.", 6, ge=1)
+    drop_block: float = option("Rate of DropBlock in the pyramid.", 0.3, ge=0, lt=1)
+    frozen_stages: int = option("First image stages that do not learn, the patch embedding with them.", 0, ge=0)
+    unmatched_target: Literal["none", "last_token"] = option(
+        "Of anchors without a box; last_token = published.", "none"
+    )
+    prompt: Literal["sampled", "all"] = option("Category names: those in the picture and others, or all.", "sampled")
+    negatives: int = option("Most names of a sampled prompt that are not in the picture.", 85, ge=0)
+    published_names: bool = option("Clean names greedily, as the published code.", False)
+    draw_background: bool = option("Draw __background__ as a name too, as the published code.", False)
+    swap_sides: bool = option("Exchange left and right in captions of mirrored pictures.", True)
+    short_sides: tuple[int, ...] = option(
+        "Shorter sides to train with; the last one evaluates.", (480, 560, 640, 720, 800), ge=32
+    )
+    longest_side: int = option("The longer side has at most so many pixels.", 1333, ge=32)
+    flip: float = option("Chance of mirroring.", 0.5, ge=0, le=1)
+    score_threshold: float = option("Least score of a detection before centerness.", 0.05, ge=0, lt=1)
+    pre_nms_topk: int = option("Candidates per level before NMS.", 1000, ge=1)
+    nms_iou: float = option("Overlap past which NMS drops a box.", 0.6, gt=0, le=1)
+    max_detections: int = option("Detections per image and prompt.", 100, ge=1)
+    aggregation: Literal["mean", "max"] = option("A label's score from those of its tokens.", "mean")
+
+
+@dataclass(frozen=True)
+class DetectionSettings(FineSettings):
+    """Fine-tuning for detection (paper section 3.3)."""
+
+    name: Literal["detection"]
+
+
+@dataclass(frozen=True)
+class GroundingSettings(FineSettings):
+    """Fine-tuning for phrase grounding (paper section 3.3)."""
+
+    name: Literal["grounding"]
+
+
+@dataclass(frozen=True)
+class RefexpSettings(FineSettings):
+    """Fine-tuning for referring expressions (paper section 3.3)."""
+
+    name: Literal["refexp"]
+    flip: float = option("Chance of mirroring.", 0.0, ge=0, le=1)
+
+
 #: Retrieval is measured by the objective that is trained: ITC where it is on, else ITM.
 RECALLS = tuple(f"{mode}/{d}@{k}" for mode in ("itc", "itm") for d in ("ir", "tr") for k in (1, 5, 10))
-AnyTask = CoarseSettings | VqaSettings | Nlvr2Settings | RetrievalSettings | CaptionSettings
+AnyTask = (
+    CoarseSettings | VqaSettings | Nlvr2Settings | RetrievalSettings | CaptionSettings
+    | FineSettings | DetectionSettings | GroundingSettings | RefexpSettings
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -212,12 +350,17 @@ class OptimSettings:
     lr: float = option("Peak learning rate of both backbones.", gt=0)
     cross_modal_mult: float = option("Cross-modal parameters learn this many times faster.", 5.0, gt=0)
     head_mult: float = option("Heads learn this many times faster.", 5.0, gt=0)
+    text_mult: float = option("On top of it, the text encoder with its fusion.", 1.0, gt=0)
     betas: tuple[float, float] = option("AdamW's betas.", (0.9, 0.98), ge=0, lt=1)
     eps: float = option("AdamW's epsilon.", 1e-8, gt=0)
     weight_decay: float = option("None on biases and norms.", 0.01, ge=0)
-    published_decay: bool = option("Decay gates and temperature too, as published.", False)
+    published: Literal["none", "coarse", "fine"] = option(
+        "Decay (fine: and double rates of biases) as published.", "none"
+    )
     warmup: float = option("Linear warm-up: a share of the run if below 1, else steps.", 0.1, ge=0)
-    schedule: Literal["linear", "cosine", "constant"] = option("After the warm-up.", "linear")
+    schedule: Literal["linear", "cosine", "constant", "steps"] = option(
+        "After the warm-up; steps = a tenth from 67%, a hundredth from 89%.", "linear"
+    )
     steps: int | None = option("Optimiser steps.", None, ge=1)
     epochs: int | None = option("Passes over the data, instead of steps.", None, ge=1)
 
@@ -246,6 +389,16 @@ METRICS = {
     "retrieval": RECALLS,
     "vqa": ("vqa/accuracy",),
     "nlvr2": ("nlvr2/accuracy", "nlvr2/consistency"),
+    **dict.fromkeys(
+        REGION_TASKS,
+        (
+            "detection/ap",
+            "detection/ap50",
+            "lvis/fixed_ap",
+            "grounding/any_box/r@1",
+            "refexp/acc@iou50",
+        ),
+    ),
     "caption": ("caption/cider", "caption/bleu4", "caption/meteor", "caption/rouge_l", "caption/spice"),
 }
 
@@ -316,14 +469,6 @@ def micro_steps(global_batch: int, micro_batch: int, world: int) -> int:
         mend += f", or micro_batch to {fitting}"
     product = f"{micro_batch} x {world} = {unit}"
     raise RecipeError(f"runtime.global_batch: {global_batch} is no multiple of micro_batch x ranks = {product}: {mend}")
-
-
-#: Task → the kinds of source that it trains on and validates with.
-KINDS = {
-    **dict.fromkeys(("coarse", "retrieval", "caption"), ("karpathy", "webdataset", "visual_genome", "scenes")),
-    "vqa": ("vqa", "scenes"),
-    "nlvr2": ("statements", "scenes"),
-}
 
 
 def _wrong_kind(task: str, *sources: tuple[Source, ...]) -> None:

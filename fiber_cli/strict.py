@@ -192,8 +192,8 @@ class Builder:
             return None
         if typing.get_origin(kind) in UNIONS:
             choices = [a for a in args if a is not types.NoneType]
-            is_list = isinstance(node, yaml.SequenceNode)
-            fitting = [a for a in choices if (typing.get_origin(a) is tuple) == is_list]
+            wanted = {yaml.SequenceNode: tuple, yaml.MappingNode: dict}.get(type(node))
+            fitting = [a for a in choices if wanted == {tuple: tuple, dict: dict}.get(typing.get_origin(a) or a)]
             return self.build((fitting or choices)[0], node, path, limits)
         if typing.get_origin(kind) is tuple:
             return self.items(args, node, path, limits)

@@ -133,7 +133,7 @@ def test_output_that_is_not_empty_needs_resume(run, calls, tmp_path, monkeypatch
 
 def test_usage_errors_exit_with_2(run, calls):
     for argv, message in {
-        ("pretrain", "fine", "--recipe", "tiny"): "'fine' is not",
+        ("pretrain", "medium", "--recipe", "tiny"): "'medium' is not",
         ("pretrain", "coarse"): "--recipe",
         (
             "pretrain",
@@ -231,6 +231,7 @@ def test_eval_options_and_output(run, calls):
         "workers": 0,
         "limit": 10,
         "blind": False,
+        "chunk": "auto",
     }
     assert run(*argv, "--output", "o")[0] == 0
     assert calls.eval[1][1]["output"] == Path("o")
@@ -252,7 +253,9 @@ def test_data_of_another_task_is_refused(run, calls, tmp_path):
     lines = tmp_path / "some.jsonl"
     lines.write_text("{}")
     code, _, err = run("eval", str(lines), "--checkpoint", "c")
-    assert code == 1 and "some is for checkpoints of nlvr2; c is one of coarse" in err
+    assert (
+        code == 1 and "some.jsonl is for checkpoints of nlvr2, fine, detection, grounding, refexp, not of coarse" in err
+    )
 
 
 def test_convert(run, calls):
@@ -273,31 +276,59 @@ def test_recipes(run):
 def test_known_datasets(tmp_path):
     (tmp_path / "dataset_coco.json").touch()
     with pytest.raises(UserError, match="no images of coco there; wanted is val2014/ or images/val2014/"):
-        eval_data("coco", root=tmp_path)
+        eval_data("coco", "coarse", root=tmp_path)
     (tmp_path / "images/val2014").mkdir(parents=True)
-    data = eval_data("coco", root=tmp_path)
+    data = eval_data("coco", "coarse", root=tmp_path)
     json_file = str(tmp_path / "dataset_coco.json")
     wanted = {"kind": "karpathy", "json": json_file, "images": str(tmp_path / "images"), "split": "test"}
     assert data == ("coco", "test", [wanted])
     (tmp_path / "val2014").mkdir()
-    assert eval_data("coco", "val", tmp_path).sources[0] == wanted | {"images": str(tmp_path), "split": "val"}
+    assert eval_data("coco", "coarse", "val", tmp_path).sources[0] == wanted | {"images": str(tmp_path), "split": "val"}
     with pytest.raises(UserError, match="dataset_flickr30k.json: no such file; --root names the folder"):
-        eval_data("flickr30k", root=tmp_path)
+        eval_data("flickr30k", "coarse", root=tmp_path)
+
+
+def test_known_region_datasets(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    for name in (
+        "annotations/instances_val2017.json",
+        "lvis_v1_minival_inserted_image_name.json",
+        "final_refcoco+_testA.json",
+    ):
+        (tmp_path / name).touch()
+    coco = str(tmp_path / "annotations/instances_val2017.json")
+    wanted = {"kind": "coco", "json": coco, "images": str(tmp_path / "val2017")}
+    assert eval_data("coco", "detection", root=tmp_path) == ("coco", "val", [wanted])
+    assert eval_data("lvis", "fine", "minival", tmp_path).sources[0]["kind"] == "coco"
+    assert eval_data("refcoco+", "refexp", "testA", tmp_path).sources[0]["kind"] == "mdetr"
+    with pytest.raises(UserError, match="refcocog has val, test"):
+        eval_data("refcocog", "refexp", "testA", tmp_path)
+    entities = {"kind": "flickr_entities", "folder": str(tmp_path), "images": str(tmp_path / "flickr30k-images")}
+    assert eval_data("flickr30k_entities", "grounding", None, tmp_path).sources == [entities | {"split": "test"}]
+    (tmp_path / "odinw13.yaml").write_text("[{name: a, json: a.json, images: a}, {name: b, json: b.json, images: b}]")
+    assert [each["name"] for each in eval_data("odinw13", "detection", None, tmp_path).sources] == ["a", "b"]
+    assert [each["kind"] for each in eval_data("scenes", "fine").sources] == ["scene_detection", "scene_referring"]
+    boxes, phrases = tmp_path / "boxes.json", tmp_path / "phrases.json"
+    boxes.write_text('{"annotations": [{"bbox": [1, 2, 3, 4]}]}')
+    phrases.write_text('{"annotations": [{"bbox": [1, 2, 3, 4], "tokens_positive": []}]}')
+    assert [eval_data(str(f), "detection").sources[0]["kind"] for f in (boxes, phrases)] == ["coco", "mdetr"]
+    with pytest.raises(UserError, match="vqav2 is for checkpoints of vqa, not of detection"):
+        eval_data("vqav2", "detection")
 
 
 def test_karpathy_json_and_shards(tmp_path):
     file = tmp_path / "dataset_mine.json"
-    name, split, (source,) = eval_data(str(file))
+    name, split, (source,) = eval_data(str(file), "coarse")
     assert (name, split, source["images"]) == ("mine", "test", str(tmp_path / "images"))
-    assert eval_data(str(file), "val", Path("elsewhere")).sources[0]["images"] == "elsewhere"
+    assert eval_data(str(file), "coarse", "val", Path("elsewhere")).sources[0]["images"] == "elsewhere"
     (tmp_path / "shards").mkdir()
     for given in (tmp_path / "shards", tmp_path / "shards/*.tar", tmp_path / "shards/{00..03}.tar"):
         wanted = {"kind": "webdataset", "shards": str(given)}
-        assert eval_data(str(given)) == ("shards", "all", [wanted])
+        assert eval_data(str(given), "coarse") == ("shards", "all", [wanted])
     with pytest.raises(UserError, match="no --split"):
-        eval_data(str(tmp_path / "shards"), "val")
+        eval_data(str(tmp_path / "shards"), "coarse", "val")
     with pytest.raises(UserError, match="unknown dataset 'flickr': give one of scenes, coco, flickr30k"):
-        eval_data("flickr")
+        eval_data("flickr", "coarse")
 
 
 def test_known_dataset_is_read(shared):
@@ -306,7 +337,7 @@ def test_known_dataset_is_read(shared):
     folder = shared / "data/flickr8k-1k"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
-    (spec,) = eval_data("flickr8k", "val", folder).sources
+    (spec,) = eval_data("flickr8k", "coarse", "val", folder).sources
     source = SOURCES[spec.pop("kind")](**spec)
     images = json.loads((folder / "dataset_flickr8k.json").read_text())["images"]
     assert len(source) == sum(image["split"] == "val" for image in images)

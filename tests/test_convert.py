@@ -100,7 +100,7 @@ def test_only_plain_tensors_are_read(tmp_path):
 
 @pytest.mark.parametrize("task", ["pretrain", "vqa", "nlvr2", "caption_mle"])
 def test_published_parameter_groups(shared, task):
-    """With `published_decay` every parameter has the learning rate and decay of the published optimiser."""
+    """With `published` rules every parameter has the learning rate and decay of the published optimiser."""
     groups = json.loads((shared / "golden" / "coarse_param_groups.json").read_text())[task]
     name = {"pretrain": "coarse", "caption_mle": "caption"}.get(task, task)
     with torch.device("meta"):
@@ -115,10 +115,10 @@ def test_published_parameter_groups(shared, task):
     published, right = (
         {
             name: (group["mult"], group["weight_decay"])
-            for group in param_groups(ours.items(), weight_decay=0.01, published_decay=flag, **mults)
+            for group in param_groups(ours.items(), weight_decay=0.01, published=rules, **mults)
             for name in group["names"]
         }
-        for flag in (True, False)
+        for rules in ("coarse", "none")
     )
     assert published == expected and published.keys() == ours.keys()
     changed = {name for name, (_, decay) in right.items() if decay != expected[name][1]}

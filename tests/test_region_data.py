@@ -39,6 +39,7 @@ from fiber_cli.data.regionsets import DetectionSet, LvisSet, PhraseSet, Referrin
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
+from fiber_cli.evaluate import First
 
 
 @pytest.fixture(scope="module")
@@ -406,12 +407,13 @@ def test_all_names_must_fit(tokenizer):
 
 
 def test_overrides_keep_the_order(tokenizer, tmp_path):
-    source = CocoDetection(coco(tmp_path, [box(7, 9, [1, 1, 9, 9])]), tmp_path)
-    overrides = {"cat": {"prefix": "small ", "name": "ring"}}
-    samples = [read_with(tokenizer, source, 0, seed, prompt="all", overrides=overrides) for seed in range(6)]
+    path, prompts = coco(tmp_path, [box(7, 9, [1, 1, 9, 9])]), {"cat": {"prefix": "small ", "name": "ring"}}
+    named = CocoDetection(path, tmp_path, prompts=prompts)
+    samples = [read_with(tokenizer, named, 0, seed, prompt="all") for seed in range(6)]
     assert {tokenizer.decode(s["ids"][s["mask"]], skip_special_tokens=True) for s in samples} == {
         "small ring. traffic light"
     }
+    source = CocoDetection(path, tmp_path)
     shuffled = [read_with(tokenizer, source, 0, seed, prompt="all") for seed in range(6)]
     assert len({tuple(s["ids"].tolist()) for s in shuffled}) == 2
 
@@ -473,7 +475,7 @@ def perfect(source, chosen, label):
 def test_detection_set_on_real_data(data, shared, tokenizer):
     folder = shared / "data" / data
     source = CocoDetection(folder / "instances_val.json", folder / "val")
-    evalset = DetectionSet(source, tokenizer, 64, short=60, limit=5)
+    evalset = DetectionSet(First(source, 5), tokenizer, 64, short=60)
     batch = next(iter(evalset.loader(rank=0, world=1, batch_size=3, workers=0)))
     assert batch["pixels"].shape[:2] == (3, 3) and batch["pixels"].dtype == torch.uint8
     width, height = source.image(0).size
@@ -535,8 +537,6 @@ def test_lvis_set(tokenizer, tmp_path):
     lists = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     path = coco(tmp_path, [box(7, 3, [1, 2, 20, 15], area=300), box(5, 9, [0, 0, 30, 30], area=900)], categories)
     source = CocoDetection(path, tmp_path)
-    with pytest.raises(UserError, match="no lists of LVIS"):
-        LvisSet(source, tokenizer, 64).score({})
     content = json.loads(path.read_text())
     content["images"] = [image | lists for image in content["images"]]
     path.write_text(json.dumps(content))
@@ -545,7 +545,7 @@ def test_lvis_set(tokenizer, tmp_path):
     assert score.metrics["lvis/fixed_apr"] == score.metrics["lvis/apr"] == pytest.approx(100)
     assert score.metrics["lvis/fixed_apf"] == 0 and score.metrics["lvis/fixed_ap"] == pytest.approx(50)
     assert score.files["detections.json"][0]["bbox"] == [1, 2, 20, 15]
-    limited = LvisSet(source, tokenizer, 64, limit=1).score({0: np.array([[1, 2, 21, 17, 0.9, 0]])})
+    limited = LvisSet(First(source, 1), tokenizer, 64).score({0: np.array([[1, 2, 21, 17, 0.9, 0]])})
     assert limited.metrics["lvis/fixed_ap"] == pytest.approx(100) and "lvis/fixed_apf" not in limited.metrics
 
 

@@ -1,5 +1,15 @@
-"""Images and texts from disk to batches. Importing this package pulls in neither torch nor transformers."""
+"""Images and texts from disk to batches."""
 
+from fiber_cli.data.detection import CocoDetection
+from fiber_cli.data.grounding import (
+    FlickrEntities,
+    MdetrGrounding,
+    OdvgSource,
+    SceneDetection,
+    SceneGrounding,
+    SceneReferring,
+    ShardRegions,
+)
 from fiber_cli.data.karpathy import KarpathySource
 from fiber_cli.data.nocaps import NocapsSource
 from fiber_cli.data.scenes import ScenesSource
@@ -17,4 +27,12 @@ SOURCES = {
     "vqa": VqaSource,
     "statements": StatementSource,
     "nocaps": NocapsSource,
+    "coco": CocoDetection,
+    "mdetr": MdetrGrounding,
+    "odvg": OdvgSource,
+    "region_shards": ShardRegions,
+    "flickr_entities": FlickrEntities,
+    "scene_detection": SceneDetection,
+    "scene_grounding": SceneGrounding,
+    "scene_referring": SceneReferring,
 }

@@ -1,7 +1,7 @@
 """Detection data in COCO's JSON form: COCO, LVIS, Objects365 and what labelling tools export."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -77,16 +77,20 @@ class CocoDetection(FolderSource):
 
     names: category names in the order of the original ids, `category_ids`; a label is a number in both. The category
     0 that Roboflow adds for all others, and a `__background__`, are left out where no box has them. shots: only the
-    first images of an order by `seed` in which some category has not yet so many images; `copies` of each.
+    first images of an order by `seed` in which some category has not yet so many images; `copies` of each. prompts:
+    name → {name, prefix, suffix} for names that prompts show otherwise. federated: whether the images have LVIS's
+    lists of what was looked for.
     """
 
     def __init__(
-        self, json: str | Path, images: str | Path, *, shots: int | None = None, seed: int = 0,
-        copies: int | None = None, max_pixels: int = MAX_PIXELS,
+        self, json: str | Path, images: str | Path, *, prompts: Mapping[str, Mapping[str, str]] | None = None,
+        shots: int | None = None, seed: int = 0, copies: int | None = None, name: str | None = None,
+        max_pixels: int = MAX_PIXELS,
     ):  # fmt: skip
-        self.json = Path(json)
+        self.json, self.prompts = Path(json), prompts
         file = read_coco(json, "a detection JSON in COCO's form", labelled=True)
         self.dropped = file.dropped
+        self.federated = all("neg_category_ids" in image for image in file.images)
         used = {annotation["category_id"] for row in file.annotations for annotation in row}
         categories = sorted(file.content["categories"], key=lambda category: category["id"])
         parents = {category.get("supercategory") for category in categories}
@@ -105,7 +109,7 @@ class CocoDetection(FolderSource):
         self._labels = Ragged([labels[i] for i in chosen], (), np.int64)
         self._boxes = Ragged([[a["box"] for a in file.annotations[i]] for i in chosen], (4,), np.float32)
         files = [file_name(image) for image in self.images]
-        super().__init__(self.json.stem, images, files, [[]] * len(files), max_pixels)
+        super().__init__(name or self.json.stem, images, files, [[]] * len(files), max_pixels)
 
     def regions(self, i: int) -> Detected:
         return Detected(self._boxes[i], self._labels[i], image_size(self.images[i]))

@@ -258,6 +258,8 @@ class SceneGrounding(ScenesSource):
 class SceneReferring(ScenesSource):
     """Built-in scenes, each with one expression that fits one of its objects."""
 
+    refers = True
+
     def regions(self, i: int) -> Grounded:
         expressions = scene_text.referring(self[i])
         text, _, box = expressions[i % len(expressions)]

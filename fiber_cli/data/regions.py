@@ -75,6 +75,11 @@ def region_image(source: Source, i: int, size: Size | None) -> Image.Image:
     return image
 
 
+def overrides_of(source: Source) -> Mapping[str, Mapping[str, str]] | None:
+    """Name → how prompts show it, of sources that bring such a table."""
+    return getattr(source, "prompts", None)
+
+
 class RegionReader:
     """One picture with its boxes and one prompt.
 
@@ -82,21 +87,19 @@ class RegionReader:
     and `mask` bool (L,); `positive_map` bool (n, L), each box's tokens.
 
     Grounding data brings its caption. The prompt of detection data is made of names: prompt "sampled" takes those in
-    the picture and up to `negatives` others (see `sample_labels`); "all" takes all, shuffled unless there are
-    `overrides`, and is a `UserError` where they do not fit. published_names, draw_background: the published way, see
+    the picture and up to `negatives` others (see `sample_labels`); "all" takes all, shuffled unless the source has
+    `prompts`, and is a `UserError` where they do not fit. published_names, draw_background: the published way, see
     `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors pictures under captions as they are.
     """
 
     def __init__(
         self, tokenizer, text_length: int, transform: RegionTransform, *, prompt: str = "sampled",
-        negatives: int = 85, control: tuple[float, float, float] = CONTROL,
-        overrides: Mapping[str, Mapping[str, str]] | None = None, published_names: bool = False,
+        negatives: int = 85, control: tuple[float, float, float] = CONTROL, published_names: bool = False,
         draw_background: bool = False, swap_sides: bool = True,
     ):  # fmt: skip
         assert prompt in ("sampled", "all")
         self.tokenizer, self.text_length, self.transform = tokenizer, text_length, transform
-        self.prompt, self.overrides = prompt, overrides
-        self.published_names, self.swap_sides = published_names, swap_sides
+        self.prompt, self.published_names, self.swap_sides = prompt, published_names, swap_sides
         self.sampling = {"negatives": negatives, "control": control, "draw_background": draw_background}
         self._vocabularies: dict[tuple, tuple] = {}
 
@@ -133,7 +136,7 @@ class RegionReader:
         """How the source's names are shown, the tokens of each with its separator, and whether any names a side."""
         key = tuple(source.names)
         if key not in self._vocabularies:
-            shown = shown_names(source.names, self.overrides, self.published_names)
+            shown = shown_names(source.names, overrides_of(source), self.published_names)
             texts = [part.prefix + part.name + part.suffix + SEPARATION for part in shown]
             lengths = [len(row) for row in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
             whole = len(self.tokenizer(build_prompt(shown).text, verbose=False)["input_ids"])
@@ -147,7 +150,7 @@ class RegionReader:
 
     def _order(self, source: Source, labels: np.ndarray, lengths: list[int], rng: np.random.Generator) -> list[int]:
         if self.prompt == "all":
-            return list(range(len(lengths))) if self.overrides else rng.permutation(len(lengths)).tolist()
+            return list(range(len(lengths))) if overrides_of(source) else rng.permutation(len(lengths)).tolist()
         return sample_labels(labels, source.names, lengths, rng, budget=self.text_length - 2, **self.sampling)
 
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -11,11 +11,10 @@ import torch
 from fiber_cli.data.evalset import EvalSet, Score
 from fiber_cli.data.grounding import phrases_of
 from fiber_cli.data.karpathy import read_json
-from fiber_cli.data.prompts import Encoded, Prompt, build_prompt, chunk_labels, encode_prompt, shown_names
+from fiber_cli.data.prompts import Encoded, Prompt, Shown, build_prompt, chunk_labels, encode_prompt, shown_names
 from fiber_cli.data.region_transforms import LONGEST, RegionTransform, pad_batch
-from fiber_cli.data.regions import Phrase, region_image
+from fiber_cli.data.regions import Phrase, overrides_of, region_image
 from fiber_cli.data.source import BadSample, Source, sample_id
-from fiber_cli.errors import UserError
 from fiber_cli.metrics.detection import FIXED_PER_CLASS, Detections, best_per_group, coco_ap, lvis_ap
 from fiber_cli.metrics.grounding import phrase_recall, ranked, referring_accuracy
 
@@ -29,13 +28,49 @@ class Asked(NamedTuple):
     pairs: list[tuple[int, int]]
     labels: torch.Tensor
 
+    @classmethod
+    def all(cls, prompts: list[Encoded], pictures: int) -> Asked:
+        """Every picture is asked every prompt; labels are numbered through."""
+        pairs = [(b, p) for b in range(pictures) for p in range(len(prompts))]
+        return cls(prompts, pairs, torch.arange(sum(len(prompt.positive_map) for prompt in prompts)))
+
+    def batch(self, pixels: Sequence[torch.Tensor], original_sizes: Sequence[torch.Tensor]) -> dict[str, torch.Tensor]:
+        """`pixels` uint8 (B, 3, H, W), padded; `sizes` and `original_sizes` int64 (B, 2), (height, width); P prompts
+        as `ids` int64 and `mask` bool (P, L); `pairs` int64 (Q, 2), the (picture, prompt) to look at; labels of all
+        prompts one after another as `positive_map` bool (N, L), with `label_prompt` and `labels` int64 (N,): the
+        prompt that names the label, and the number to report for it."""
+        padded, sizes = pad_batch(pixels)
+        counts = torch.tensor([len(prompt.positive_map) for prompt in self.prompts])
+        return {
+            "pixels": padded,
+            "sizes": sizes,
+            "original_sizes": torch.stack(list(original_sizes)),
+            "ids": torch.stack([prompt.ids for prompt in self.prompts]),
+            "mask": torch.stack([prompt.mask for prompt in self.prompts]),
+            "pairs": torch.tensor(self.pairs),
+            "positive_map": torch.cat([prompt.positive_map for prompt in self.prompts]),
+            "label_prompt": torch.repeat_interleave(torch.arange(len(self.prompts)), counts),
+            "labels": self.labels,
+        }
+
+
+def label_prompts(shown: Sequence[Shown], tokenizer, text_length: int, chunk: int | str) -> list[Encoded]:
+    """Prompts that together name all labels in their order; chunk: see `chunk_labels`."""
+    chunks = chunk_labels(shown, tokenizer, text_length, chunk)
+    prompts = [build_prompt([shown[label] for label in labels]) for labels in chunks]
+    return [encode_prompt(tokenizer, prompt, text_length) for prompt in prompts]
+
 
 class RegionSet(EvalSet):
     """Pictures, by their number in the source, and prompts that they are asked.
 
+    `POSTPROCESSING` is put over the task's own settings, where a benchmark asks for others.
+
     A prediction is one array (n, 6) per item: x1, y1, x2, y2 in pixels of the original picture, named by their first
     and last pixel, score, label.
     """
+
+    POSTPROCESSING: ClassVar[dict[str, float]] = {}
 
     def __init__(self, source: Source, chosen: Sequence[int], short: int, longest: int):
         self.source, self.chosen, self.left_out = source, list(chosen), []
@@ -52,54 +87,37 @@ class RegionSet(EvalSet):
         raise NotImplementedError
 
     def _batch(self, indices: list[int]) -> dict[str, Any]:
-        """`pixels` uint8 (B, 3, H, W), padded; `sizes` and `original_sizes` int64 (B, 2), (height, width); P prompts
-        as `ids` int64 and `mask` bool (P, L); `pairs` int64 (Q, 2), the (picture, prompt) to look at; labels of all
-        prompts one after another as `positive_map` bool (N, L), with `label_prompt` and `labels` int64 (N,): the
-        prompt that names the label, and the number to report for it."""
+        """As `Asked.batch`, and `postprocessing`."""
         kept, items, bad = self._read_all(indices)
         batch = {"index": torch.tensor(kept, dtype=torch.int64), "bad": bad, "truncated": 0}
         if not kept:
             return batch
-        prompts, pairs, labels = self.ask(kept)
-        pixels, sizes = pad_batch([item["pixels"] for item in items])
-        counts = torch.tensor([len(prompt.positive_map) for prompt in prompts])
-        return batch | {
-            "truncated": sum(prompt.truncated for prompt in prompts),
-            "pixels": pixels,
-            "sizes": sizes,
-            "original_sizes": torch.stack([item["original_size"] for item in items]),
-            "ids": torch.stack([prompt.ids for prompt in prompts]),
-            "mask": torch.stack([prompt.mask for prompt in prompts]),
-            "pairs": torch.tensor(pairs),
-            "positive_map": torch.cat([prompt.positive_map for prompt in prompts]),
-            "label_prompt": torch.repeat_interleave(torch.arange(len(prompts)), counts),
-            "labels": labels,
+        asked = self.ask(kept)
+        batch |= {
+            "truncated": sum(prompt.truncated for prompt in asked.prompts),
+            "postprocessing": self.POSTPROCESSING,
         }
+        return batch | asked.batch([item["pixels"] for item in items], [item["original_size"] for item in items])
 
 
 class DetectionSet(RegionSet):
-    """COCO AP over the first `limit` pictures of a detection source; a label is a number in the source's `names`.
+    """COCO AP over the pictures of a detection source; a label is a number in the source's `names`.
 
-    chunk: see `chunk_labels`; overrides and published_names: see `shown_names`.
+    chunk: see `chunk_labels`; published_names: see `shown_names`.
     """
 
     def __init__(
         self, source: Source, tokenizer, text_length: int, *, short: int = 800, longest: int = LONGEST,
-        chunk: int | str = "auto", overrides: Mapping[str, Mapping[str, str]] | None = None,
-        published_names: bool = False, limit: int | None = None,
+        chunk: int | str = "auto", published_names: bool = False,
     ):  # fmt: skip
-        super().__init__(source, range(len(source))[:limit], short, longest)
-        shown = shown_names(source.names, overrides, published_names)
-        chunks = chunk_labels(shown, tokenizer, text_length, chunk)
-        prompts = [build_prompt([shown[label] for label in labels]) for labels in chunks]
-        self.prompts = [encode_prompt(tokenizer, prompt, text_length) for prompt in prompts]
+        super().__init__(source, range(len(source)), short, longest)
+        shown = shown_names(source.names, overrides_of(source), published_names)
+        self.prompts = label_prompts(shown, tokenizer, text_length, chunk)
         ids = getattr(source, "image_ids", range(len(source)))
         self.image_ids = [ids[i] for i in self.chosen]
 
     def ask(self, indices: list[int]) -> Asked:
-        """Every picture is asked every prompt."""
-        pairs = [(b, p) for b in range(len(indices)) for p in range(len(self.prompts))]
-        return Asked(self.prompts, pairs, torch.arange(len(self.source.names)))  # chunks are consecutive
+        return Asked.all(self.prompts, len(indices))
 
     def truth(self) -> dict[str, Any]:
         """The source's file, or for scenes the same from what they know."""
@@ -132,11 +150,10 @@ class DetectionSet(RegionSet):
 class LvisSet(DetectionSet):
     """LVIS by both protocols: `lvis/ap` with 300 detections an image, and `lvis/fixed_ap`."""
 
+    POSTPROCESSING: ClassVar[dict[str, float]] = {"max_detections": 300}
+
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
         truth, ids = self.truth(), set(self.image_ids)
-        for image in truth["images"]:
-            if not {"neg_category_ids", "not_exhaustive_category_ids"} <= image.keys():
-                raise UserError(f"{self.source.json}: image {image['id']} has no lists of LVIS; evaluate it as COCO")
         truth["images"] = [image for image in truth["images"] if image["id"] in ids]
         truth["annotations"] = [each for each in truth["annotations"] if each["image_id"] in ids]
         found = self.found(predictions, extent=0)
@@ -151,12 +168,11 @@ class TextRegionSet(RegionSet):
 
     def __init__(
         self, source: Source, tokenizer, text_length: int, *, short: int = 800, longest: int = LONGEST,
-        limit: int | None = None,
     ):  # fmt: skip
         self.tokenizer, self.text_length = tokenizer, text_length
         self.texts: list[tuple[str, list[Phrase]]] = []
         chosen, left_out = [], []
-        for i in range(len(source))[:limit]:
+        for i in range(len(source)):
             try:
                 self.texts.append(self.text(source, i))
                 chosen.append(i)
@@ -202,6 +218,8 @@ class PhraseSet(TextRegionSet):
 class ReferringSet(TextRegionSet):
     """Referring expressions: the whole text is one phrase, with one box."""
 
+    POSTPROCESSING: ClassVar[dict[str, float]] = {"score_threshold": 0.0, "pre_nms_topk": 3000}
+
     def text(self, source: Source, i: int) -> tuple[str, list[Phrase]]:
         regions = source.regions(i)
         if len(regions.boxes) != 1:
@@ -217,3 +235,22 @@ class ReferringSet(TextRegionSet):
         ]
         truth = [phrases[0].boxes[0] for _, phrases in self.texts]
         return Score(referring_accuracy(zip(found, truth)), {"expressions.json": answers})
+
+
+def region_sets(
+    sources: Sequence[Source], tokenizer, text_length: int, sides: tuple[int, int], *, referring: bool,
+    chunk: int | str = "auto", published_names: bool = False,
+) -> list[RegionSet]:  # fmt: skip
+    """How each source is evaluated: detection where it has names (LVIS's way where it has LVIS's lists), else its
+    phrases, or with `referring`, as scenes that refer always, its texts as one expression each."""
+    sets: list[RegionSet] = []
+    for source in sources:
+        common = {"short": sides[0], "longest": sides[1]}
+        if getattr(source, "names", None):
+            kind = LvisSet if getattr(source, "federated", False) else DetectionSet
+            names = {"chunk": chunk, "published_names": published_names}
+            sets.append(kind(source, tokenizer, text_length, **common, **names))
+        else:
+            kind = ReferringSet if referring or getattr(source, "refers", False) else PhraseSet
+            sets.append(kind(source, tokenizer, text_length, **common))
+    return sets

@@ -3,7 +3,10 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fiber_cli.data.detection import read_odinw
+from fiber_cli.data.karpathy import read_json
 from fiber_cli.errors import UserError
+from fiber_cli.kinds import KINDS, REGION_TASKS
 
 #: Where each dataset's images are looked for below its folder: what must be there, and the folder that the
 #: file names in its JSON are relative to (COCO's begin with val2014/).
@@ -21,14 +24,23 @@ VQA = {
 #: Split → JSON lines and image folder of NLVR2 (test-P is test1).
 NLVR2 = {"dev": ("dev.json", "dev"), "test": ("test1.json", "test1")}
 NOCAPS = {"val": "nocaps_val_4500_captions.json", "test": "nocaps_test_image_info.json"}
-NAMES = ("scenes", *KARPATHY, "coco_caption", "nocaps", "vqav2", "nlvr2")
-#: Task → the kinds of source that it can be evaluated on.
-KINDS = {
-    "vqa": ("vqa", "scenes"),
-    "nlvr2": ("statements", "scenes"),
-    "caption": ("karpathy", "webdataset", "nocaps", "scenes"),
-    "coarse": ("karpathy", "webdataset", "scenes"),
-    "retrieval": ("karpathy", "webdataset", "scenes"),
+#: Split → file and image folder of COCO's detection.
+COCO = {"val": ("annotations/instances_val2017.json", "val2017")}
+LVIS = {"val": ("lvis_v1_val.json", "."), "minival": ("lvis_v1_minival_inserted_image_name.json", ".")}
+REFERRING = {
+    "refcoco": ("val", "testA", "testB"),
+    "refcoco+": ("val", "testA", "testB"),
+    "refcocog": ("val", "test"),
+}
+#: What `fiber eval` knows by name → the tasks that it is for, where not all are.
+NAMES = {
+    "scenes": tuple(KINDS),
+    "coco": ("coarse", "retrieval", *REGION_TASKS),
+    **dict.fromkeys(("flickr30k", "flickr8k"), ("coarse", "retrieval")),
+    **dict.fromkeys(("coco_caption", "nocaps"), ("caption",)),
+    "vqav2": ("vqa",),
+    "nlvr2": ("nlvr2",),
+    **dict.fromkeys(("lvis", "odinw13", "flickr30k_entities", *REFERRING), REGION_TASKS),
 }
 SCENES = 200
 
@@ -41,14 +53,70 @@ class EvalData(NamedTuple):
     sources: list[dict[str, Any]]
 
 
-def eval_data(dataset: str, split: str | None = None, root: Path | None = None) -> EvalData:
-    """Sources of an evaluation.
+def tasks_for(dataset: str) -> tuple[str, ...]:
+    """The tasks that can be evaluated on a dataset of that name, or on a file of its form as far as the name tells."""
+    by_ending = {".jsonl": ("nlvr2", *REGION_TASKS), ".yaml": REGION_TASKS, ".yml": REGION_TASKS}
+    return NAMES.get(dataset, by_ending.get(Path(dataset).suffix, tuple(KINDS)))
+
+
+def eval_data(dataset: str, task: str, split: str | None = None, root: Path | None = None) -> EvalData:
+    """Sources of an evaluation of a task.
 
     dataset: a name in `NAMES`, whose files lie in `root` (the current folder if None) as README's table says; the path
-    of a Karpathy JSON or of a statements JSONL, whose images lie in `root` or in images/ beside it; or a folder, glob
-    or pattern of shards, which have no splits. The split is val of scenes and of VQAv2, dev of NLVR2, else test (of
-    nocaps val). Raises UserError.
+    of a Karpathy JSON, of a JSON with boxes, or of a statements JSONL, whose images lie in `root` or in images/ beside
+    it; a YAML list of detection sets in ODinW's manner; or a folder, glob or pattern of shards, which have no splits.
+    The split is val of scenes and of VQAv2, dev of NLVR2, else test where there is one. Raises UserError.
     """
+    if task not in tasks_for(dataset):
+        raise UserError(f"{dataset} is for checkpoints of {', '.join(tasks_for(dataset))}, not of {task}")
+    region = _region_data if task in REGION_TASKS else _image_data
+    data = region(dataset, task, split, root)
+    wrong = {source["kind"] for source in data.sources} - set(KINDS[task])
+    if wrong:
+        raise UserError(f"{dataset}: a checkpoint of {task} cannot be evaluated on data of kind {', '.join(wrong)}")
+    return data
+
+
+def _region_data(dataset: str, task: str, split: str | None, root: Path | None) -> EvalData:
+    path, folder = Path(dataset), Path(root or ".")
+    if dataset == "scenes":
+        what = {"detection": ("detection",), "grounding": ("grounding",), "refexp": ("referring",)}
+        split, kinds = split or "val", what.get(task, ("detection", "referring"))
+        return EvalData(dataset, split, [{"kind": f"scene_{kind}", "split": split, "count": SCENES} for kind in kinds])
+    if dataset in ("coco", "lvis"):
+        file, images = _choose({"coco": COCO, "lvis": LVIS}[dataset], split := split or "val", dataset)
+        return EvalData(
+            dataset, split, [{"kind": "coco", "json": _file(folder / file), "images": str(folder / images)}]
+        )
+    if dataset == "flickr30k_entities":
+        images = str(folder / "flickr30k-images")
+        spec = {"folder": str(folder), "images": images, "split": split or "test"}
+        return EvalData(dataset, split or "test", [{"kind": "flickr_entities", **spec}])
+    if dataset in REFERRING:
+        _choose(dict.fromkeys(REFERRING[dataset]), split := split or "val", dataset)
+        file = _file(folder / f"final_{dataset}_{split}.json")
+        return EvalData(dataset, split, [{"kind": "mdetr", "json": file, "images": str(folder / "train2014")}])
+    if split:
+        raise UserError(f"{dataset} has no --split; name the file to evaluate")
+    if dataset == "odinw13" or path.suffix in (".yaml", ".yml"):
+        listed = folder / "odinw13.yaml" if dataset == "odinw13" else path
+        return EvalData(path.stem, "test", [{"kind": "coco", **entry._asdict()} for entry in read_odinw(_file(listed))])
+    if path.suffix == ".json":
+        images = str(root or path.parent / "images")
+        annotations = read_json(path, "a JSON with boxes").get("annotations") or [{}]
+        kind = "mdetr" if "tokens_positive" in annotations[0] else "coco"
+        return EvalData(path.stem, "all", [{"kind": kind, "json": _file(path), "images": images}])
+    if path.suffix == ".jsonl":
+        return EvalData(path.stem, "all", [{"kind": "odvg", "jsonl": _file(path), "images": str(root or path.parent)}])
+    if path.is_dir() or path.suffix == ".tar":
+        return EvalData(path.stem, "all", [{"kind": "region_shards", "shards": dataset}])
+    raise UserError(
+        f"unknown dataset {dataset!r}: give one of {', '.join(n for n, able in NAMES.items() if task in able)}, a JSON in "
+        "COCO's or MDETR's form, an ODVG JSONL, a YAML list of sets, or a folder or pattern of .tar shards"
+    )
+
+
+def _image_data(dataset: str, task: str, split: str | None, root: Path | None) -> EvalData:
     path, folder = Path(dataset), Path(root or ".")
     if dataset == "scenes":
         split = split or "val"
@@ -87,22 +155,9 @@ def eval_data(dataset: str, split: str | None = None, root: Path | None = None) 
         name = path.name if path.is_dir() else path.resolve().parent.name
         return EvalData(name, "all", [{"kind": "webdataset", "shards": dataset}])
     raise UserError(
-        f"unknown dataset {dataset!r}: give one of {', '.join(NAMES)}, a Karpathy JSON, a JSONL of statements, or a "
-        "folder or pattern of .tar shards"
+        f"unknown dataset {dataset!r}: give one of {', '.join(NAMES)}, a JSON, a JSONL of statements, or a folder or "
+        "pattern of .tar shards"
     )
-
-
-def tasks_of(data: EvalData) -> tuple[str, ...]:
-    """The tasks that can be evaluated on the data; none named where all can."""
-    able = tuple(name for name, kinds in KINDS.items() if data.sources[0]["kind"] in kinds)
-    return () if len(able) == len(KINDS) else able
-
-
-def check_task(data: EvalData, task: str, checkpoint: Path) -> None:
-    """Raises UserError unless a task of that name can be evaluated on the data."""
-    kind = data.sources[0]["kind"]
-    if kind not in KINDS[task]:
-        raise UserError(f"{data.name} is for checkpoints of {', '.join(tasks_of(data))}; {checkpoint} is one of {task}")
 
 
 def _file(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from fiber_cli.tasks.caption import CaptionTask
 from fiber_cli.tasks.coarse import CoarseTask, RetrievalTask
+from fiber_cli.tasks.grounding import GroundingTask
 from fiber_cli.tasks.nlvr2 import Nlvr2Task
 from fiber_cli.tasks.vqa import VqaTask
 
@@ -11,4 +12,5 @@ TASKS = {
     "vqa": VqaTask,
     "nlvr2": Nlvr2Task,
     "caption": CaptionTask,
+    **dict.fromkeys(("fine", "detection", "grounding", "refexp"), GroundingTask),
 }

@@ -130,7 +130,8 @@ class GroundingTask(Task):
         batch: pixels and sizes as in `image_stem`; original_sizes int64 (B, 2), (height, width) of the images as
         they were; P prompts as ids and mask (P, L); pairs int64 (Q, 2), the (image, prompt) to look at; positive_map
         (N, L), the tokens of each label, with label_prompt and labels int64 (N,), the prompt that names it and the
-        number to report for it. The stem of an image runs once for all prompts, and images that pad to one size go
+        number to report for it; optionally postprocessing, settings of `postprocess` to be put over the task's own. The
+        stem of an image runs once for all prompts, and images that pad to one size go
         together, so that none is padded further for its company.
         """
         padded = (-(-batch["sizes"] // DIVISOR) * DIVISOR).tolist()
@@ -156,7 +157,8 @@ class GroundingTask(Task):
     def _found(self, out: HeadOutput, row: int, image: int, labels: Tensor, batch: dict) -> Tensor:
         tokens = [where.nonzero().flatten().tolist() for where in batch["positive_map"][labels]]
         size, original = batch["sizes"][image], batch["original_sizes"][image]
-        found = postprocess(out, row, tuple(size.tolist()), tokens, **self.postprocessing)
+        settings = self.postprocessing | batch.get("postprocessing", {})
+        found = postprocess(out, row, tuple(size.tolist()), tokens, **settings)
         factor = (original / size).flip(0).repeat(2).to(found.boxes)
         numbers = batch["labels"].to(labels.device)[labels][found.labels.to(labels.device)]
         columns = found.boxes * factor, found.scores[:, None], numbers[:, None].to(found.boxes)
