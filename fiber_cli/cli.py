@@ -406,7 +406,10 @@ def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint file of the published code.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint folder to write.")],
     task: Annotated[
-        Literal["coarse", "retrieval-itc", "retrieval-itm", "vqa", "nlvr2", "caption"],
+        Literal[
+            "coarse", "retrieval-itc", "retrieval-itm", "vqa", "nlvr2", "caption",
+            "fine", "detection", "grounding", "refexp",
+        ],  # fmt: skip
         typer.Option(help="What the checkpoint was trained for."),
     ] = "coarse",
     tokenizer: Annotated[str, typer.Option(help="Hub name or folder of its tokeniser.")] = "roberta-base",

@@ -7,6 +7,7 @@ out.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import re
@@ -20,6 +21,7 @@ from fiber_cli import checkpoint
 from fiber_cli.data.text import load_tokenizer, special_ids
 from fiber_cli.data.vqa import read_vocabulary
 from fiber_cli.errors import UserError
+from fiber_cli.kinds import REGION_TASKS
 from fiber_cli.model.atss import STRIDES, make_anchors
 from fiber_cli.model.config import BASE, FiberConfig
 from fiber_cli.model.swin import relative_position_index, shift_mask
@@ -247,6 +249,7 @@ CONVERTED = {
     "vqa": ("vqa", {}, 50),
     "nlvr2": ("nlvr2", {}, 50),
     "caption": ("caption", {}, 50),
+    **{name: (name, {}, 256) for name in REGION_TASKS},
 }
 
 
@@ -259,12 +262,19 @@ def convert_file(
     VQA's vocabulary, in the order of the classifier. Raises UserError for a file that is not such a checkpoint,
     listing what does not fit.
     """
-    state = read_official(source)
-    table = state.get("vit_model.layers.0.blocks.0.attn.relative_position_bias_table")
+    state, region = read_official(source), task in REGION_TASKS
+    table = state.get(f"{_BODY if region else 'vit_model.'}layers.0.blocks.0.attn.relative_position_bias_table")
     if table is None:
-        raise UserError(f"{source}: no key vit_model.layers.0…: not a published coarse-stage FIBER checkpoint")
+        stage = "fine" if region else "coarse"
+        raise UserError(f"{source}: not a published {stage}-stage FIBER checkpoint: it has no {stage} image tower")
     side = 32 * ((math.isqrt(len(table)) + 1) // 2)
     config = BASE.at_image_size((side, side))
+    preprocessing = {"image_size": [side, side]}
+    if region:
+        image = dataclasses.replace(config.image, fixed_window=True)
+        norm = any("norm_i2t_i" in key for key in state)
+        config = dataclasses.replace(config, image=image, norm_image_query=norm)
+        preprocessing |= {"short_side": 800, "longest_side": 1333, "published_names": True}
     name, settings, text_length = CONVERTED[task]
     words = load_tokenizer(tokenizer)
     if name == "caption":
@@ -282,7 +292,7 @@ def convert_file(
     with torch.device("meta"):
         model = TASKS[name](config, **settings, **({"labels": len(labels)} if labels else {}))
         names = dict(model.named_parameters())
-    weights = from_official(state, config, names)
+    weights = (from_official_fine if region else from_official)(state, config, names)
     wrong = [
         f"{n} {tuple(t.shape)} for {tuple(names[n].shape)}" for n, t in weights.items() if t.shape != names[n].shape
     ]
@@ -291,7 +301,7 @@ def convert_file(
     description = {
         "model": config.to_dict(),
         "task": {"name": name, **settings},
-        "preprocessing": {"image_size": [side, side], "text_length": text_length},
+        "preprocessing": {**preprocessing, "text_length": text_length},
         "labels": labels,
         "tokenizer": tokenizer,
     }

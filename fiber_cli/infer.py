@@ -6,7 +6,7 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -16,12 +16,28 @@ from tqdm import tqdm
 
 from fiber_cli import dist
 from fiber_cli.data.images import normalize, open_image, to_rgb
+from fiber_cli.data.prompts import (
+    Encoded,
+    Prompt,
+    encode_prompt,
+    locate_phrases,
+    noun_phrases,
+    parse_prompt,
+    shown_names,
+)
+from fiber_cli.data.region_transforms import RegionTransform
+from fiber_cli.data.regionsets import NO_BOXES, Asked, label_prompts
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
 from fiber_cli.loading import Loaded, load
+from fiber_cli.metrics.grounding import ranked
 from fiber_cli.model.fusion import ImageStem, TextStem
+from fiber_cli.predict import to_device
+
+if TYPE_CHECKING:
+    import supervision
 
 #: A path, a picture, or uint8 RGB (H, W, 3).
 Picture = str | Path | Image.Image | np.ndarray
@@ -32,25 +48,47 @@ NEEDS = {
     "itm": "an ITM head; use a checkpoint of `fiber pretrain coarse`, or of `fiber finetune retrieval` with task.itm > 0",
     "vqa": "an answer classifier; use a checkpoint of `fiber finetune vqa`",
     "captioner": "a captioner; use a checkpoint of `fiber finetune caption`",
+    "detector": "a detector; use a checkpoint of `fiber pretrain fine`, or of `fiber finetune detection`, `grounding` "
+    "or `refexp`",
 }
+
+
+class Detection(NamedTuple):
+    """label: the user's own text, and index: its number among those asked for. box: x1, y1, x2, y2, the edges in
+    pixels of the upright picture: x2 - x1 is the width, and the whole picture is 0, 0, width, height."""
+
+    label: str
+    index: int
+    score: float
+    box: tuple[float, float, float, float]
+
+
+class Query(NamedTuple):
+    """What pictures are searched for: labels or phrases in the user's words, and the prompts that name them all, one
+    after another."""
+
+    names: list[str]
+    prompts: list[Encoded]
 
 
 class Fiber:
     """A checkpoint in use. Every method takes one input or a list of them and answers in kind.
 
-    Pictures are paths, PIL images or uint8 RGB arrays (H, W, 3). Raises UserError for pictures that cannot be read and
-    for what the checkpoint was not trained for.
+    Pictures are paths, PIL images or uint8 RGB arrays (H, W, 3). Files are turned upright by their EXIF orientation,
+    PIL images are taken as they are. Raises UserError for pictures that cannot be read and for what the checkpoint was
+    not trained for. batch_size: inputs in one pass; 32 where it is not given, 4 for detection.
     """
 
-    def __init__(self, loaded: Loaded, device: torch.device | None = None, batch_size: int = 32):
-        self.loaded, self.batch_size = loaded, batch_size
+    def __init__(self, loaded: Loaded, device: torch.device | None = None, batch_size: int | None = None):
+        self.loaded = loaded
+        self.batch_size = batch_size or (4 if hasattr(loaded.task, "detector") else 32)
         self.device = device or dist.device()
         self.task = loaded.task.to(self.device)
         self.transform = EvalTransform(loaded.image_size)
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str | torch.device | None = None, *, batch_size: int = 32
+        cls, path: str | Path, device: str | torch.device | None = None, *, batch_size: int | None = None
     ) -> Fiber:
         """Of a checkpoint directory, a checkpoints folder or a run folder."""
         return cls(load(path), None if device is None else torch.device(device), batch_size)
@@ -90,6 +128,80 @@ class Fiber:
             captions += self.loaded.tokenizer.batch_decode(rows, skip_special_tokens=True)
         captions = [text.strip() for text in captions]
         return captions[0] if single else captions
+
+    def detect(
+        self, images: Picture | Sequence[Picture], labels: str | Sequence[str], *, threshold: float = 0.3,
+        nms_iou: float | None = None, top_k: int | None = None, chunk: int | str = "auto",
+    ) -> list[Detection] | list[list[Detection]]:  # fmt: skip
+        """What is where in each image, best first. labels: names, or one text such as "cat . traffic light". More than
+        the text window holds are asked in several prompts of at most `chunk` names. The rest: see `find`."""
+        return self.find(images, self.label_query(labels, chunk), threshold=threshold, nms_iou=nms_iou, top_k=top_k)
+
+    def ground(
+        self, images: Picture | Sequence[Picture], sentence: str, phrases: str | Sequence[str] | None = None, *,
+        threshold: float = 0.3, nms_iou: float | None = None, top_k: int | None = None,
+    ) -> list[Detection] | list[list[Detection]]:  # fmt: skip
+        """Where each phrase of the sentence is in each image, best first: its noun phrases, or those given, a list or a
+        text such as "a man; two small dogs", which must be its own words. The rest: see `find`."""
+        query = self.phrase_query(sentence, phrases)
+        return self.find(images, query, threshold=threshold, nms_iou=nms_iou, top_k=top_k)
+
+    def label_query(self, labels: str | Sequence[str], chunk: int | str = "auto") -> Query:
+        """See `detect`. UserError for labels that are empty, given twice, or too long for the model."""
+        self._need("detector")
+        if chunk != "auto" and not (isinstance(chunk, int) and chunk > 0):
+            raise UserError(f'chunk {chunk!r}: give the number of labels in a prompt, from 1, or "auto"')
+        names = parse_prompt(labels) if isinstance(labels, str) else _distinct(labels)
+        shown = shown_names([name.strip() for name in names])
+        return Query(names, label_prompts(shown, self.loaded.tokenizer, self.loaded.text_length, chunk))
+
+    def phrase_query(self, sentence: str, phrases: str | Sequence[str] | None = None) -> Query:
+        """See `ground`. UserError for a sentence without phrases or too long for the model."""
+        self._need("detector")
+        if isinstance(phrases, str):
+            phrases = [phrase.strip() for phrase in phrases.split(";") if phrase.strip()]
+        if phrases is None:
+            found = noun_phrases(sentence)
+        else:
+            found = list(zip(phrases, locate_phrases(sentence, phrases)))
+        if not found:
+            raise UserError(f"{sentence!r} has no phrase to look for; write one that names things, or give phrases")
+        prompt = Prompt(sentence, [[span] for _, span in found])
+        encoded = encode_prompt(self.loaded.tokenizer, prompt, self.loaded.text_length)
+        if encoded.truncated:
+            raise UserError(
+                f"{sentence[:80]!r} is longer than the model's {self.loaded.text_length} tokens; shorten it"
+            )
+        return Query([phrase for phrase, _ in found], [encoded])
+
+    def find(
+        self, images: Picture | Sequence[Picture], query: Query, *, threshold: float = 0.3,
+        nms_iou: float | None = None, top_k: int | None = None,
+    ) -> list[Detection] | list[list[Detection]]:  # fmt: skip
+        """Detections with a score of at least `threshold`, the `top_k` best of each image; of those of one label that
+        overlap by more than `nms_iou` the best. By default the checkpoint's own settings for the last two."""
+        for name, value in {"threshold": threshold, "nms_iou": nms_iou}.items():
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name} {value}: must be between 0 and 1")
+        if top_k is not None and top_k < 1:
+            raise UserError(f"top_k {top_k}: must be at least 1")
+        pictures, single = _listed(images)
+        # A score is the root of a probability times another one, so it needs a probability of its square.
+        given = {"score_threshold": threshold**2, "nms_iou": nms_iou, "max_detections": top_k}
+        settings = self.task.postprocessing | {name: value for name, value in given.items() if value is not None}
+        short, longest = self.loaded.sides
+        transform = RegionTransform((short,), longest, flip=0)
+        found = []
+        for part in self._parts(pictures):
+            opened = [read_picture(picture) for picture in part]
+            pixels = [transform(picture, NO_BOXES[:, :4])[0] for picture in opened]
+            sizes = [torch.tensor([picture.height, picture.width]) for picture in opened]
+            batch = to_device(Asked.all(query.prompts, len(part)).batch(pixels, sizes), self.device)
+            for picture, rows in zip(opened, self.task.predict(batch | {"postprocessing": settings})):
+                rows = ranked(rows.astype(float))
+                best = rows[rows[:, 4] >= threshold][: settings["max_detections"]]
+                found.append(_detections(best, query.names, picture.size))
+        return found[0] if single else found
 
     def _need(self, part: str) -> None:
         if getattr(self.task, part, None) is None:
@@ -132,6 +244,42 @@ class Fiber:
         with torch.inference_mode():
             for first in range(0, len(items), self.batch_size):
                 yield items[first : first + self.batch_size]
+
+
+def _detections(rows: np.ndarray, names: list[str], size: tuple[int, int]) -> list[Detection]:
+    """Rows (n, 6) of a box that names its first and last pixel, score and label; size: (width, height)."""
+    rows[:, 2:4] = np.minimum(rows[:, 2:4] + 1, size)
+    return [Detection(names[int(label)], int(label), score, tuple(box)) for *box, score, label in rows.tolist()]
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """The labels as they are. UserError where one is empty or given twice, in either case."""
+    seen: dict[str, int] = {}
+    for number, label in enumerate(labels, 1):
+        key = label.strip().casefold() if isinstance(label, str) else ""
+        if not key:
+            raise UserError(f"label {number} is {label!r}: give a name")
+        if key in seen:
+            raise UserError(f"label {number}, {label!r}, is label {seen[key]} again; name it once")
+        seen[key] = number
+    if not seen:
+        raise UserError("no labels: give at least one name")
+    return list(labels)
+
+
+def to_supervision(detections: Sequence[Detection]) -> supervision.Detections:
+    """The detections of one image for the package `supervision`: `data["class_name"]` has the labels."""
+    try:
+        import supervision
+    except ImportError:
+        raise UserError("supervision is not installed; get it by `pip install supervision`") from None
+    labels, indices, scores, boxes = zip(*detections) if detections else ((), (), (), ())
+    return supervision.Detections(
+        xyxy=np.array(boxes, np.float32).reshape(-1, 4),
+        confidence=np.array(scores, np.float32),
+        class_id=np.array(indices, int),
+        data={"class_name": np.array(labels, str)},
+    )
 
 
 def read_picture(picture: Picture) -> Image.Image:

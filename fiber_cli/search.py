@@ -171,7 +171,7 @@ def search(
     return results, bad
 
 
-def read_queries(file: Path) -> tuple[list[str], int]:
+def read_queries(file: Path, what: str = "query") -> tuple[list[str], int]:
     """One query a line, and how many empty lines were skipped. UserError where there is none."""
     try:
         lines = [line.strip() for line in file.read_text(encoding="utf-8").splitlines()]
@@ -179,7 +179,7 @@ def read_queries(file: Path) -> tuple[list[str], int]:
         raise UserError(f"{file} cannot be read as UTF-8 text: {error}") from None
     queries = [line for line in lines if line]
     if not queries:
-        raise UserError(f"{file} has no query: write one a line")
+        raise UserError(f"{file} has no {what}: write one a line")
     return queries, len(lines) - len(queries)
 
 

@@ -222,7 +222,7 @@ class RetrievalSettings:
     itm: float = option("Weight of image-text matching; 0 = off.", 1.0, ge=0)
     itc: float = option("Weight of image-text contrast; 0 = off.", 1.0, ge=0)
     itm_negatives: Literal["hard", "random"] = option("Drawn by ITC similarity, or uniformly.", "hard")
-    fused_pairs: int | None = option("Pairs of a micro-batch that ITM and MLM look at; null = all.", None, ge=1)
+    itm_pairs: int | None = option("Pairs of a micro-batch that ITM looks at; null = all.", None, ge=1)
     queue_size: int = option("Earlier features kept as further ITC negatives.", 0, ge=0)
     itc_detach_keys: bool = option("No gradient through the keys, as the published code.", False)
     itc_queue_noise: bool = option("Unwritten queue columns count, as in the published code.", False)
@@ -235,6 +235,7 @@ class CoarseSettings(RetrievalSettings):
 
     name: Literal["coarse"]
     mlm: float = option("Weight of masked language modelling; 0 = off.", 1.0, ge=0)
+    mlm_pairs: int | None = option("Pairs of a micro-batch that MLM looks at; null = all.", None, ge=1)
     mlm_probability: float = option("Share of tokens to predict.", 0.15, gt=0, lt=1)
 
 

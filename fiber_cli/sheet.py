@@ -25,7 +25,7 @@ def draw_sheet(results: Sequence[dict[str, Any]], file: Path, columns: int = 8) 
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     for row, (query, found) in enumerate(rows):
         top = GAP + row * height
-        draw.text((GAP, top), _drawable(query, font, width - 2 * GAP), "black", font)
+        draw.text((GAP, top), drawable(query, font, width - 2 * GAP), "black", font)
         for column, result in enumerate(found):
             left = GAP + column * (TILE + GAP)
             sheet.paste(_thumbnail(result["path"]), (left, top + LINE))
@@ -41,7 +41,7 @@ def _thumbnail(path: str) -> Image.Image:
         return Image.new("RGB", (TILE, TILE), _GREY)
 
 
-def _drawable(text: str, font: ImageFont.ImageFont, width: int) -> str:
+def drawable(text: str, font: ImageFont.ImageFont, width: int) -> str:
     """The text with `?` for what Pillow's built-in font lacks, cut to `width` pixels."""
     text = "".join(c if c.isprintable() else " " for c in text.encode("latin-1", "replace").decode("latin-1"))
     if font.getlength(text) <= width:

@@ -108,7 +108,7 @@ def test_each_objective_can_be_switched_off_and_weighted():
     torch.testing.assert_close(only_itc["loss"].detach(), full["itc_loss"])
     weighted = make(mlm=2.0, itm=0.0, itc=0.5)(batch)
     torch.testing.assert_close(weighted["loss"].detach(), 2 * full["mlm_loss"] + 0.5 * full["itc_loss"])
-    some = make(fused_pairs=2)
+    some = make(mlm_pairs=2, itm_pairs=2)
     some_itm, _ = some.itm_loss(*itm_inputs(some, batch, 2))
     torch.testing.assert_close(some(batch)["itm_loss"], some_itm.detach())
     torch.testing.assert_close(some(batch)["itc_loss"], full["itc_loss"])

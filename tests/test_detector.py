@@ -510,6 +510,24 @@ def test_sizes_of_the_base_model(published, base):
     assert cross == published["cross_modal_parameters(i2t+t2i)"]
 
 
+@pytest.mark.slow
+def test_a_published_file_becomes_a_checkpoint(published, tmp_path):
+    """Of the base model's size, in the published form: the weights come back, and the folder says how to use them."""
+    from fiber_cli.loading import load
+
+    dtypes = published["dtypes"]
+    state = {
+        key: torch.zeros(shape, dtype=torch.int64 if "int64" in dtypes.get(key, "") else torch.float16)
+        for key, shape in published["keys"].items()
+    }
+    torch.save({"model": {f"module.{key}": tensor for key, tensor in state.items()}}, tmp_path / "fine.pth")
+    with pytest.raises(UserError, match="not a published coarse-stage"):
+        convert.convert_file(tmp_path / "fine.pth", tmp_path / "out", task="coarse", tokenizer="builtin")
+    loaded = load(convert.convert_file(tmp_path / "fine.pth", tmp_path / "out", task="refexp", tokenizer="builtin"))
+    assert (loaded.name, loaded.sides, loaded.text_length) == ("refexp", (800, 1333), 256)
+    assert not loaded.task.encoder.config.norm_image_query and loaded.task.encoder.config.image.fixed_window
+
+
 def test_every_published_key_has_its_place(published, base):
     config, ours = base
     dtypes = published["dtypes"]

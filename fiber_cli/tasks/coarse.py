@@ -29,8 +29,8 @@ class CoarseTask(Task):
     mlm, itm, itc: loss weights, 0 switches an objective off and leaves out its head (of
     ITC the temperature). itm_negatives: "hard" draws one
     negative text and one negative image per pair from the ITC similarities over all ranks, "random" draws uniformly; a
-    pair is never its own negative, nor is another caption of the same image. fused_pairs: ITM and MLM, the dearer
-    objectives, look at the first so many pairs of each micro-batch, None = all, as in the paper. queue_size: features
+    pair is never its own negative, nor is another caption of the same image. mlm_pairs, itm_pairs: these dearer
+    objectives look at the first so many pairs of each micro-batch, None = all, as in the paper. queue_size: features
     kept as further ITC negatives (0 = none; never pixels). itc_detach_keys and itc_queue_noise are the published
     code's behaviour: no gradient through the features compared against, and never-written queue columns in the
     denominator.
@@ -44,7 +44,8 @@ class CoarseTask(Task):
         itm: float = 1.0,
         itc: float = 1.0,
         itm_negatives: str = "hard",
-        fused_pairs: int | None = None,
+        mlm_pairs: int | None = None,
+        itm_pairs: int | None = None,
         queue_size: int = 0,
         itc_detach_keys: bool = False,
         itc_queue_noise: bool = False,
@@ -52,7 +53,7 @@ class CoarseTask(Task):
     ):
         super().__init__()
         self.weights = {"mlm": mlm, "itc": itc, "itm": itm}
-        self.itm_negatives, self.fused_pairs = itm_negatives, fused_pairs
+        self.itm_negatives, self.mlm_pairs, self.itm_pairs = itm_negatives, mlm_pairs, itm_pairs
         self.itc_detach_keys, self.itc_queue_noise = itc_detach_keys, itc_queue_noise
         self.encoder = FusedEncoder(config)
         self.pool = PairPooler(config)
@@ -84,17 +85,17 @@ class CoarseTask(Task):
             losses["itc"], similarities = self.itc_loss(*features)
             negative_weights = tuple(sampling_weights(s, dist.rank()) for s in similarities)
             log["temperature"] = self.temperature.detach().clone()
-        first = slice(self.fused_pairs)
-        fused_image = ImageStem(image.map[first])
         if self.weights["mlm"]:
+            first = slice(self.mlm_pairs)
             masked = (batch[name][first] for name in ("mlm_ids", "mask", "mlm_labels"))
-            losses["mlm"] = self.mlm_loss(fused_image, *masked)
+            losses["mlm"] = self.mlm_loss(ImageStem(image.map[first]), *masked)
         if self.weights["itm"]:
             if self.itm_negatives == "random":
                 negative_weights = None
+            first = slice(self.itm_pairs)
             image_rows, text_rows = self.draw_negatives(batch["image_key"], batch["seed"], negative_weights)
             losses["itm"], log["itm_accuracy"] = self.itm_loss(
-                fused_image,
+                ImageStem(image.map[first]),
                 TextStem(text.tokens[first], text.mask[first]),
                 self.negative_image(image, image_rows[first]),
                 self.negative_text(text, text_rows[first]),
