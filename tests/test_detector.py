@@ -279,6 +279,16 @@ def test_block_has_the_published_rereading(shared):
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
+@pytest.mark.parametrize("gradient", [True, False])
+def test_deformable_convolution_of_many_places(gradient):
+    """More places than go through at once, the last of them a part of that many."""
+    x, weight, bias = torch.randn(2, 4, 41, 43), torch.randn(5, 4, 3, 3), torch.randn(5)
+    offset, mask = 3 * torch.randn(2, 18, 41, 43), torch.rand(2, 9, 41, 43)
+    with torch.set_grad_enabled(gradient):
+        ours = deform_conv_by_rows(x, offset, weight, bias, stride=1, padding=1, mask=mask)
+    torch.testing.assert_close(ours, deform_conv2d(x, offset, weight, bias, 1, 1, mask=mask), atol=1e-4, rtol=1e-4)
+
+
 def test_block_under_autocast():
     block = DyBlock(16)
     levels = [torch.randn(1, 16, side, side) for side in (8, 4, 2)]
