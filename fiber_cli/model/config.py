@@ -63,6 +63,9 @@ class FiberConfig:
     #: Standard deviation of fresh linear weights, as published; None: 1 / sqrt(inputs), which narrow models trained
     #: from nothing need (at 0.02 their blocks start so near the identity that ITC stays on mean colours).
     init_std: float | None = 0.02
+    #: Where fresh gates start, as published. At 0 the fusion behind them gets next to no gradient at first, of which
+    #: Adam makes full steps: with large learning rates it has gone astray before a gate opens.
+    gate_init: float = 0.0
 
     def __post_init__(self) -> None:
         blocks = sum(self.image.depths)
@@ -141,7 +144,10 @@ TINY = FiberConfig(
     fusion_layers=2,
     hidden=256,
     image_size=(64, 64),
+    # A tanh on the raw stream of so small a model is soon saturated.
+    itc_pooler=False,
     init_std=None,
+    gate_init=0.5,
 )
 
 PRESETS = {"tiny": TINY, "base": BASE}

@@ -73,6 +73,9 @@ class FusedEncoder(nn.Module):
         self.config = config
         self.image = Swin(config)
         self.text = Roberta(config)
+        for name, parameter in self.named_parameters():
+            if name.endswith(".alpha"):
+                nn.init.constant_(parameter, config.gate_init)
         blocks = [(s, b) for s, depth in enumerate(config.image.depths) for b in range(depth)]
         self._stem_blocks = blocks[: len(blocks) - config.fusion_layers]
         self._top_blocks = blocks[len(blocks) - config.fusion_layers :]

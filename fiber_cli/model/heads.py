@@ -25,7 +25,8 @@ class PairPooler(nn.Module):
         self.image_transform = nn.Linear(config.image.dims[-1], config.hidden)
         self.text_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
         self.image_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
-        initialise(self, config.init_std)
+        # The streams that come in are not normalised; larger weights would saturate the tanh.
+        initialise(self, config.init_std or 0.05)
 
     def text(self, tokens_BLC: Tensor) -> Tensor:
         """(B, L, C) -> pooled (B, D). Only the first token is read."""
