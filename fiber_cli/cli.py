@@ -240,8 +240,7 @@ def rerank(
     nproc: Nproc = 1,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
-    given = {"--split": split, "--root": root, "--output": output, "--limit": limit, "--itm-checkpoint": itm_checkpoint}
-    given["--nproc"] = nproc > 1
+    given = {"--split": split, "--root": root, "--output": output, "--limit": limit, "--nproc": nproc > 1}
     other = {"--index": index, "--sheet": sheet}
     if unused := [name for name, value in (other if dataset else given).items() if value]:
         raise typer.BadParameter(f"{', '.join(unused)}: not {'for a dataset' if dataset else 'with --images'}")
@@ -263,6 +262,7 @@ def rerank(
         load(checkpoint or _newest_checkpoint("coarse", "retrieval")),
         images,
         query if queries is None else queries,
+        itm=itm_checkpoint and load(itm_checkpoint),
         top_k=ks[0],
         index=index,
         shown=shown,
@@ -283,6 +283,7 @@ def caption(
     images: Images,
     checkpoint: Checkpoint = None,
     beam: Annotated[int, typer.Option(min=1, help="Beam width.")] = 5,
+    published: Annotated[bool, typer.Option("--published", help="Search as the published code does.")] = False,
     json: Json = False,
     batch: Annotated[int, typer.Option(min=1, help="Images per pass.")] = 16,
 ) -> None:
@@ -290,7 +291,7 @@ def caption(
     from fiber_cli.infer import Fiber, describe_images
 
     model = Fiber.from_pretrained(checkpoint or _newest_checkpoint("caption"), batch_size=batch)
-    describe_images(images, lambda part: model.caption(part, beam), "caption", batch=batch, as_json=json)
+    describe_images(images, lambda part: model.caption(part, beam, published), "caption", batch=batch, as_json=json)
 
 
 @app.command()
@@ -407,8 +408,16 @@ def convert(
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint folder to write.")],
     task: Annotated[
         Literal[
-            "coarse", "retrieval-itc", "retrieval-itm", "vqa", "nlvr2", "caption",
-            "fine", "detection", "grounding", "refexp",
+            "coarse",
+            "retrieval-itc",
+            "retrieval-itm",
+            "vqa",
+            "nlvr2",
+            "caption",
+            "fine",
+            "detection",
+            "grounding",
+            "refexp",
         ],  # fmt: skip
         typer.Option(help="What the checkpoint was trained for."),
     ] = "coarse",

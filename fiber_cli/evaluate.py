@@ -153,7 +153,7 @@ def run_eval(
 ) -> dict[str, Any]:
     """Evaluate a checkpoint, in float32, and write `output`/results.json and what else there is; returns the results.
 
-    mode: for tasks of retrieval one of `retrieval.MODES`, by default `own_mode`. itm: the checkpoint
+    mode: for tasks of retrieval "itc", "itm", "itc+itm" or "rerank", by default `own_mode`. itm: the checkpoint
     that scores pairs, where it is another one. rerank: the k of mode "rerank". limit: use the first so many samples
     of each source. blind: measure also, as "blind/…", with every image exchanged for another. chunk: names in one
     prompt of detection. Raises UserError for a

@@ -117,11 +117,11 @@ class Fiber:
         best, single = self._pairs("vqa", lambda *stems: self.task.logits(*stems).argmax(1), images, questions)
         return self.loaded.labels[best] if single else [self.loaded.labels[label] for label in best]
 
-    def caption(self, images: Picture | Sequence[Picture], beam: int = 5) -> str | list[str]:
-        """A caption for each image by beam search."""
+    def caption(self, images: Picture | Sequence[Picture], beam: int = 5, published: bool = False) -> str | list[str]:
+        """A caption for each image by beam search, `published`: as the published code does it."""
         self._need("captioner")
         pictures, single = _listed(images)
-        self.task.beam = beam
+        self.task.beam, self.task.published_search = beam, published
         captions = []
         for part in self._parts(pictures):
             rows = self.task.predict({"pixels": self._pixels(part)})

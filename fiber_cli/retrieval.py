@@ -17,7 +17,6 @@ from fiber_cli.metrics.retrieval import recalls
 from fiber_cli.pairs import score_pairs
 from fiber_cli.predict import predict_all
 
-MODES = ("itc", "itm", "itc+itm", "rerank")
 #: How many of the best candidates of a query are listed in rankings.json.
 LISTED = 10
 

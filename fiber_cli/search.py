@@ -35,6 +35,7 @@ def run_search(
     folder: Path,
     query: str | Path,
     *,
+    itm: Loaded | None = None,
     top_k: int,
     index: Path | None,
     shown: int,
@@ -44,7 +45,7 @@ def run_search(
     workers: int,
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
-    a JSON list. What was left out goes to standard error. sheet: also draw the best into this file."""
+    a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also draw the best into this file."""
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     queries, skipped = read_queries(query) if isinstance(query, Path) else ([query.strip()], 0)
@@ -52,10 +53,11 @@ def run_search(
         raise UserError("--query is empty: say what to search for")
     if skipped:
         print(f"{query}: {skipped} empty lines were skipped", file=sys.stderr)
-    loaded.task.to(dist.device())
+    for model in (loaded, itm or loaded):
+        model.task.to(dist.device())
     options = {"batch_size": batch, "workers": workers}
     built, bad = build_index(loaded, folder, index, **options)
-    results, more = search(loaded, folder, built, queries, top_k=top_k, **options)
+    results, more = search(loaded, folder, built, queries, itm=itm, top_k=top_k, **options)
     for name, reason in [*bad, *more]:
         print(f"left out: {name}: {reason}", file=sys.stderr)
     if not results:
@@ -125,7 +127,7 @@ def read_index(file: Path, fingerprint: str) -> Index:
         with safe_open(file, "np") as stored:
             header = json.loads((stored.metadata() or {})["fiber"])
             index = Index(stored.get_tensor("features"), {path: Stamp(*stamp) for path, *stamp in header["images"]})
-    except (SafetensorError, KeyError, ValueError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise UserError(
             f"{file}: not an index of `fiber rerank` ({error}); delete it or give another --index"
         ) from None
@@ -142,13 +144,14 @@ def search(
     index: Index,
     queries: Sequence[str],
     *,
+    itm: Loaded | None = None,
     top_k: int = 50,
     batch_size: int,
     workers: int,
     precision: str = "fp32",
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """For each query the dual encoder's `top_k` pictures, best first by the sum of ITC and ITM score: dicts of query,
-    rank (from 1), path, score, itc, itm. Also (path, reason) of pictures that can no longer be read."""
+    rank (from 1), path, score, itc, itm. `itm` scores the pairs, where it is another checkpoint. Also (path, reason) of pictures that can no longer be read."""
     texts = TextSet(queries, loaded.tokenizer, loaded.text_length)
     options = {"batch_size": batch_size, "workers": workers, "precision": precision}
     features = predict_all(loaded.task, texts, **options, what="queries")
@@ -158,12 +161,14 @@ def search(
     candidates = best(itc, top_k)
     chosen = np.unique(candidates)
     paths = list(index.stamps)
-    images = _image_set(loaded, folder, [paths[n] for n in chosen])
+    fusion = itm or loaded
+    images = _image_set(fusion, folder, [paths[n] for n in chosen])
     wanted = [np.flatnonzero((candidates == n).any(1)) for n in chosen]
-    itm, bad, _ = score_pairs(loaded.task, images, texts, wanted, **options)
+    texts = TextSet(queries, fusion.tokenizer, fusion.text_length)
+    matched, bad, _ = score_pairs(fusion.task, images, texts, wanted, **options)
     results = []
     for q, query in enumerate(queries):
-        scores = {n: (float(itc[q, n]), float(itm[np.searchsorted(chosen, n), q])) for n in candidates[q]}
+        scores = {n: (float(itc[q, n]), float(matched[np.searchsorted(chosen, n), q])) for n in candidates[q]}
         ordered = sorted((n for n in scores if not np.isnan(scores[n][1])), key=lambda n: -sum(scores[n]))
         for rank, n in enumerate(ordered, start=1):
             found = {"query": query, "rank": rank, "path": str(folder / paths[n]), "score": sum(scores[n])}

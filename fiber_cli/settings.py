@@ -269,6 +269,7 @@ class CaptionSettings:
     cider_samples: int = option("Captions drawn per image for the reward.", 5, ge=1)
     cider_weight: float = option("Share of the reward in the loss; the rest is likelihood.", 0.7, ge=0, le=1)
     beam: int = option("Beam width.", 5, ge=1)
+    published_search: bool = option("Beam search as the published code does it.", False)
 
 
 @dataclass(frozen=True)
@@ -341,7 +342,7 @@ class DataSettings:
     captions: Literal["random", "each"] = option("An epoch shows one caption per image, or each.", "random")
     workers: int = option("Worker processes that read data, per rank.", 4, ge=0)
     max_bad_rate: float = option("Share of unreadable images past which the run stops.", 0.01, ge=0, le=1)
-    max_pixels: int = option("Images with more pixels are not decoded.", 100_000_000, ge=1)
+    max_pixels: int = option("Images with more pixels are not decoded.", 89_478_485, ge=1)
 
 
 @dataclass(frozen=True)

@@ -150,7 +150,7 @@ def test_usage_errors_exit_with_2(run, calls):
         ("rerank", "--images", "x"): "with --query",
         ("rerank", "scenes", "--query", "a cat"): "give a DATASET; or --images",
         ("rerank", "scenes", "--sheet", "x.png"): "--sheet: not for a dataset",
-        ("rerank", "--images", "x", "--query", "a", "--itm-checkpoint", "m"): "--itm-checkpoint: not with --images",
+        ("rerank", "--images", "x", "--query", "a", "--limit", "3"): "--limit: not with --images",
         ("finetune", "vqa", "--recipe", "tiny"): "is a recipe for coarse, not for vqa",
         ("train",): "No such command",
     }.items():

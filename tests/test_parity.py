@@ -336,7 +336,8 @@ def test_published_beam_search(golden):
         special = golden.meta["config"]["special_ids"]
         bias[special["sep"]], bias[special["pad"]] = variant["sep"], variant["pad"]
         task = caption_task(golden, bias=bias, beam=variant["beam"], max_length=variant["max_len"])
-        tokens = task.caption(task.captioner.memory(golden["in.image"]), published=True)
+        task.published_search = True
+        tokens = task.caption(task.captioner.memory(golden["in.image"]))
         assert torch.equal(tokens, golden[f"out.beam.{number}.tokens"]), f"search {number}"
 
 

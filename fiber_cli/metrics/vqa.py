@@ -76,5 +76,5 @@ def accuracies(results: Iterable[tuple[float, str, str]]) -> dict[str, float]:
 
 
 def soft_targets(annotators: Sequence[str]) -> dict[str, float]:
-    """Normalised answer → 0.3, 0.6, 0.9 or 1, for 1, 2, 3 or more annotators who gave it."""
+    """Normalised answer → 0.3, 0.6, 0.9 or 1, for 1, 2, 3 or at least 4 annotators who gave it."""
     return {answer: (0.3, 0.6, 0.9, 1.0)[min(n, 4) - 1] for answer, n in Counter(map(normalise, annotators)).items()}

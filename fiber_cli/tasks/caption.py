@@ -29,7 +29,8 @@ class CaptionTask(Task):
     `gold_refresh` steps, thinks of it and of what follows, at least `gold_floor`; or "cider", likelihood and
     `cider_weight` of the reward of `cider_samples` drawn captions an image. gold_published: divide a caption's GOLD
     loss by the number of its padding labels, and average its loss in evaluation mode over ignored positions too, as
-    the published code does. beam, max_length (tokens, `cls_id` included): of generated captions.
+    the published code does. beam, max_length (tokens, `cls_id` included), published_search (see `beam_search`): of
+    generated captions.
 
     `reward`, set from outside: token ids int64 (B*K, L) and each image's references -> float64 (B*K,).
     """
@@ -41,10 +42,10 @@ class CaptionTask(Task):
     def __init__(
         self, config: FiberConfig, *, objective: str = "mle", gold_refresh: int = 1000, gold_floor: float = 0.1,
         gold_published: bool = False, cider_samples: int = 5, cider_weight: float = 0.7, beam: int = 5,
-        max_length: int = 50, cls_id: int = 0, sep_id: int = 2, pad_id: int = 1, mask_id: int = 50264,
+        published_search: bool = False, max_length: int = 50, cls_id: int = 0, sep_id: int = 2, pad_id: int = 1, mask_id: int = 50264,
     ):  # fmt: skip
         super().__init__()
-        self.objective, self.beam = objective, beam
+        self.objective, self.beam, self.published_search = objective, beam, published_search
         self.gold_refresh, self.gold_floor, self.gold_published = gold_refresh, gold_floor, gold_published
         self.cider_samples, self.cider_weight = cider_samples, cider_weight
         self.special = SpecialIds(cls_id, sep_id, pad_id, mask_id)
@@ -89,9 +90,10 @@ class CaptionTask(Task):
         """Captions of "pixels" uint8 (B, 3, H, W): token ids int64 (B, max_length - 1), without cls and sep, padded."""
         return self.caption(self.captioner.memory(normalize(batch["pixels"])))
 
-    def caption(self, memory: Tensor, *, published: bool = False) -> Tensor:
-        """`predict` from an image memory (B, N, C); `published` as in `beam_search`."""
-        tokens, _ = beam_search(self.captioner, memory, beam=self.beam, published=published, **self.limits)
+    def caption(self, memory: Tensor) -> Tensor:
+        """`predict` from an image memory (B, N, C)."""
+        options = {"beam": self.beam, "published": self.published_search, **self.limits}
+        tokens, _ = beam_search(self.captioner, memory, **options)
         hidden = (tokens == self.special.cls) | (tokens == self.special.sep)
         return tokens.masked_fill(hidden, self.special.pad)
 
