@@ -85,9 +85,8 @@ def _region_data(dataset: str, task: str, split: str | None, root: Path | None) 
         return EvalData(dataset, split, [{"kind": f"scene_{kind}", "split": split, "count": SCENES} for kind in kinds])
     if dataset in ("coco", "lvis"):
         file, images = _choose({"coco": COCO, "lvis": LVIS}[dataset], split := split or "val", dataset)
-        return EvalData(
-            dataset, split, [{"kind": "coco", "json": _file(folder / file), "images": str(folder / images)}]
-        )
+        images = str((folder / "images" if (folder / "images").is_dir() else folder) / images)
+        return EvalData(dataset, split, [{"kind": "coco", "json": _file(folder / file), "images": images}])
     if dataset == "flickr30k_entities":
         images = str(folder / "flickr30k-images")
         spec = {"folder": str(folder), "images": images, "split": split or "test"}
