@@ -128,6 +128,7 @@ Results = Annotated[Path | None, typer.Option(help="Results folder.  [default: e
 Batch = Annotated[int, typer.Option(min=1, help="Images, texts or pairs per rank and pass.")]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read data, per rank.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate the first N samples only.")]
+StemMemory = Annotated[float, typer.Option(min=0, help="GiB of text stems in memory; more lie on disk.")]
 ItmCheckpoint = Annotated[Path | None, typer.Option(help="Checkpoint that scores pairs, if not the same.")]
 
 
@@ -150,12 +151,14 @@ def evaluate(
     workers: Workers = 4,
     limit: Limit = None,
     blind: Annotated[bool, typer.Option("--blind", help="Measure also with every image exchanged.")] = False,
+    stem_memory: StemMemory = 4.0,
     chunk: Annotated[str, typer.Option(help="Names in one prompt of detection, or auto: as many as fit.")] = "auto",
     nproc: Nproc = 1,
 ) -> None:
     """Evaluate a checkpoint on a dataset of its task."""
     paths = (dataset, split, root, checkpoint, itm_checkpoint, output)
     options = {"batch": batch, "workers": workers, "limit": limit, "blind": blind, "chunk": _chunk(chunk)}
+    options["stem_memory"] = stem_memory
     _evaluate(context, *paths, nproc, mode=mode, **options)
 
 
@@ -237,6 +240,7 @@ def rerank(
     batch: Batch = 64,
     workers: Workers = 4,
     limit: Limit = None,
+    stem_memory: StemMemory = 4.0,
     nproc: Nproc = 1,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
@@ -250,6 +254,7 @@ def rerank(
     if dataset and not (images or query or queries):
         paths = (dataset, split, root, checkpoint, itm_checkpoint, output)
         options = {"mode": "rerank", "rerank": ks, "batch": batch, "workers": workers, "limit": limit}
+        options["stem_memory"] = stem_memory
         return _evaluate(context, *paths, nproc, **options, as_json=json)
     if dataset or images is None or (query is None) == (queries is None) or len(ks) > 1:
         raise typer.BadParameter(

@@ -146,6 +146,7 @@ def run_eval(
     mode: str | None = None,
     itm: Loaded | None = None,
     rerank: Sequence[int] = (),
+    stem_memory: float = 4.0,
     limit: int | None = None,
     blind: bool = False,
     chunk: int | str = "auto",
@@ -154,7 +155,8 @@ def run_eval(
     """Evaluate a checkpoint, in float32, and write `output`/results.json and what else there is; returns the results.
 
     mode: for tasks of retrieval "itc", "itm", "itc+itm" or "rerank", by default `own_mode`. itm: the checkpoint
-    that scores pairs, where it is another one. rerank: the k of mode "rerank". limit: use the first so many samples
+    that scores pairs, where it is another one. rerank: the k of mode "rerank". stem_memory: GiB of text stems that a
+    rank holds in memory, the rest lies on disk. limit: use the first so many samples
     of each source. blind: measure also, as "blind/…", with every image exchanged for another. chunk: names in one
     prompt of detection. Raises UserError for a
     mode that does not fit and for data of which nothing is left.
@@ -203,6 +205,7 @@ def run_eval(
             rerank=rerank,
             folder=Path(output),
             fingerprint=pairs.fingerprint,
+            memory=int(stem_memory * 2**30),
         )
         counts = {"samples": found.counts["images"], **found.counts}
         result = Result(found.metrics, counts, found.files)

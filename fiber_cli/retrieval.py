@@ -14,7 +14,7 @@ from fiber_cli import dist
 from fiber_cli.data.evalset import RetrievalSet
 from fiber_cli.errors import UserError
 from fiber_cli.metrics.retrieval import recalls
-from fiber_cli.pairs import score_pairs
+from fiber_cli.pairs import MEMORY, score_pairs
 from fiber_cli.predict import predict_all
 
 #: How many of the best candidates of a query are listed in rankings.json.
@@ -52,6 +52,7 @@ def retrieve(
     rerank: Sequence[int] = (),
     folder: Path | None = None,
     fingerprint: str = "",
+    memory: int = MEMORY,
 ) -> Retrieved:
     """Retrieval both ways, the same on all ranks.
 
@@ -59,7 +60,8 @@ def retrieve(
     each k of `rerank`, the sum over a query's k best by the dual encoder, all others counting as not retrieved. All k
     come from one pass, in which a pair that both directions want is scored once. "itc" and "itm" read their own task
     and set alone; the two sets hold the same images and texts in the same order, maybe at other sizes. Images that
-    cannot be read are left out with their texts. folder, fingerprint (of `task_itm`): see `score_pairs`.
+    cannot be read are left out with their texts. folder, fingerprint (of `task_itm`), memory: see
+    `score_pairs`.
     """
     evalset = set_itm if mode == "itm" else set_itc
     options = {"batch_size": batch_size, "workers": workers, "precision": precision}
@@ -83,7 +85,11 @@ def retrieve(
             candidates = dist.gather_objects(_candidates(itc, max(rerank)) if dist.is_main() else None)[0]
             wanted = _wanted(*candidates, itc)
         itm, more, truncated = score_pairs(
-            task_itm, set_itm.images, set_itm.texts, wanted, **options, folder=folder, fingerprint=fingerprint
+            *(task_itm, set_itm.images, set_itm.texts, wanted),
+            **options,
+            folder=folder,
+            fingerprint=fingerprint,
+            memory=memory,
         )
         bad = list(dict.fromkeys(bad + more))
     result = _result(evalset, itc, itm, candidates, rerank, bad, truncated) if dist.is_main() else None

@@ -232,6 +232,7 @@ def test_eval_options_and_output(run, calls):
         "limit": 10,
         "blind": False,
         "chunk": "auto",
+        "stem_memory": 4.0,
     }
     assert run(*argv, "--output", "o")[0] == 0
     assert calls.eval[1][1]["output"] == Path("o")
