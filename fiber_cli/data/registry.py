@@ -35,8 +35,8 @@ REFERRING = {
 #: What `fiber eval` knows by name → the tasks that it is for, where not all are.
 NAMES = {
     "scenes": tuple(KINDS),
-    "coco": ("coarse", "retrieval", *REGION_TASKS),
-    **dict.fromkeys(("flickr30k", "flickr8k"), ("coarse", "retrieval")),
+    "coco": ("coarse", "retrieval", "caption", *REGION_TASKS),
+    **dict.fromkeys(("flickr30k", "flickr8k"), ("coarse", "retrieval", "caption")),
     **dict.fromkeys(("coco_caption", "nocaps"), ("caption",)),
     "vqav2": ("vqa",),
     "nlvr2": ("nlvr2",),
