@@ -58,11 +58,21 @@ TEXT_FIELDS = {
     "text_intermediate": "intermediate",
     "dropout": "dropout",
 }
-TOP_FIELDS = {"fusion_layers": "fusion_layers", "hidden": "hidden"}
+TOP_FIELDS = {name: name for name in ("fusion_layers", "hidden", "norm_image_query")}
 #: Task settings that the data and the reward use, not the task's constructor.
 DATA_FIELDS = (
     *("name", "mlm_probability", "answers", "cider_df"),
-    *("prompt", "negatives", "published_names", "draw_background", "swap_sides", "short_sides", "longest_side", "flip"),
+    *(
+        "prompt",
+        "negatives",
+        "control",
+        "published_names",
+        "draw_background",
+        "swap_sides",
+        "short_sides",
+        "longest_side",
+        "flip",
+    ),
 )
 
 
@@ -244,7 +254,7 @@ def training_reader(
         case CaptionSettings():
             return CaptionReader(*common, references=recipe.task.objective == "cider")
         case FineSettings() as task:
-            names = ("prompt", "negatives", "published_names", "draw_background", "swap_sides")
+            names = ("prompt", "negatives", "control", "published_names", "draw_background", "swap_sides")
             transform = RegionTransform(task.short_sides, task.longest_side, task.flip)
             return RegionReader(*common[:2], transform, **{name: getattr(task, name) for name in names})
     return CaptionReader(*common, getattr(recipe.task, "mlm_probability", None))

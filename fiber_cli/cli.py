@@ -125,7 +125,9 @@ def _train(
 Split = Annotated[str | None, typer.Option(help="[default: val of scenes, vqav2 and nocaps, dev of nlvr2, else test]")]
 Root = Annotated[Path | None, typer.Option(help="Folder of a known dataset, or a JSON's images.")]
 Results = Annotated[Path | None, typer.Option(help="Results folder.  [default: eval/ in the run]")]
-Batch = Annotated[int, typer.Option(min=1, help="Images, texts or pairs per rank and pass.")]
+Batch = Annotated[
+    int | None, typer.Option(min=1, help="Images, texts or pairs per rank and pass.  [default: 64, for detectors 4]")
+]
 Workers = Annotated[int, typer.Option(min=0, help="Processes that read data, per rank.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate the first N samples only.")]
 StemMemory = Annotated[float, typer.Option(min=0, help="GiB of text stems in memory; more lie on disk.")]
@@ -147,7 +149,7 @@ def evaluate(
     split: Split = None,
     root: Root = None,
     output: Results = None,
-    batch: Batch = 64,
+    batch: Batch = None,
     workers: Workers = 4,
     limit: Limit = None,
     blind: Annotated[bool, typer.Option("--blind", help="Measure also with every image exchanged.")] = False,
@@ -237,7 +239,7 @@ def rerank(
     split: Split = None,
     root: Root = None,
     output: Results = None,
-    batch: Batch = 64,
+    batch: Batch = None,
     workers: Workers = 4,
     limit: Limit = None,
     stem_memory: StemMemory = 4.0,
@@ -273,7 +275,7 @@ def rerank(
         shown=shown,
         sheet=sheet,
         as_json=json,
-        batch=batch,
+        batch=batch or 64,
         workers=workers,
     )
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,7 +16,7 @@ import fiber_cli
 from fiber_cli import dist
 from fiber_cli.data.captioning import CaptionSet
 from fiber_cli.data.evalset import Blind, EvalSet, RetrievalSet
-from fiber_cli.data.regionsets import DetectionSet, RegionSet, region_sets
+from fiber_cli.data.regionsets import RegionSet, region_sets
 from fiber_cli.data.source import Source
 from fiber_cli.data.statement_set import StatementSet
 from fiber_cli.data.vqa_set import VqaSet
@@ -104,17 +105,21 @@ def measure(
 
 
 def _together(evalsets: list[RegionSet], results: list[Result]) -> Result:
-    """The results of several sets as one: of detection sets, as in ODinW, the plain mean of their AP."""
+    """The results of several sets as one. A metric that several have stands as `<metric>/<set>`; of AP there is also,
+    as in ODinW, the plain mean."""
     if len(results) == 1:
         return results[0]
-    metrics: dict[str, float] = {}
-    detected = {}
-    for evalset, result in zip(evalsets, results):
-        if isinstance(evalset, DetectionSet):
-            detected[evalset.source.name] = result.metrics["detection/ap"]
-        metrics |= result.metrics
+    given = [evalset.source.name for evalset in evalsets]
+    names = [name if given.count(name) == 1 else f"{name}-{n}" for n, name in enumerate(given, 1)]
+    counts = Counter(name for result in results for name in result.metrics)
+    metrics = {
+        name if counts[name] == 1 else f"{name}/{own}": value
+        for own, result in zip(names, results)
+        for name, value in result.metrics.items()
+    }
+    detected = {own: r.metrics["detection/ap"] for own, r in zip(names, results) if "detection/ap" in r.metrics}
     if len(detected) > 1:
-        metrics = {k: v for k, v in metrics.items() if not k.startswith("detection/")} | odinw_ap(detected)
+        metrics |= odinw_ap(detected)
     return Result(
         metrics,
         {
@@ -122,8 +127,8 @@ def _together(evalsets: list[RegionSet], results: list[Result]) -> Result:
             "bad": [pair for result in results for pair in result.counts["bad"]],
             "truncated": sum(result.counts["truncated"] for result in results),
         },
-        {f"{e.source.name}/{file}": content for e, r in zip(evalsets, results) for file, content in r.files.items()},
-        [note for result in results for note in result.notes],
+        {f"{own}/{file}": content for own, r in zip(names, results) for file, content in r.files.items()},
+        [f"{own}: {note}" for own, result in zip(names, results) for note in result.notes],
     )
 
 
@@ -141,7 +146,7 @@ def run_eval(
     split: str,
     loaded: Loaded,
     output: str | Path,
-    batch: int,
+    batch: int | None,
     workers: int,
     mode: str | None = None,
     itm: Loaded | None = None,
@@ -178,16 +183,17 @@ def run_eval(
             published_names=region and model.config["preprocessing"]["published_names"],
         )
 
+    batch = batch or (4 if loaded.name in REGION_TASKS else 64)
     evalset, options = data(loaded), {"batch_size": batch, "workers": workers}
     models = [model for model in (loaded, itm) if model]
     for model in models:
         model.task.to(dist.device())
     if not isinstance(evalset, RetrievalSet):
+        if blind and isinstance(evalset, list):
+            raise UserError("--blind: boxes of another image cannot fit; it is for image-level tasks")
         if mode != loaded.name:
             raise UserError(f"--mode {mode} is for retrieval; {loaded.path} is a checkpoint of {loaded.name}")
         result = measure(loaded.task, evalset, **options)
-        if blind and isinstance(evalset, list):
-            raise UserError("--blind: boxes of another image cannot fit; it is for image-level tasks")
         if blind:
             exchanged = measure(loaded.task, Blind(evalset), **options).metrics
             result.metrics.update({f"blind/{name}": value for name, value in exchanged.items()})

@@ -152,7 +152,8 @@ class Fiber:
         if chunk != "auto" and not (isinstance(chunk, int) and chunk > 0):
             raise UserError(f'chunk {chunk!r}: give the number of labels in a prompt, from 1, or "auto"')
         names = parse_prompt(labels) if isinstance(labels, str) else _distinct(labels)
-        shown = shown_names([name.strip() for name in names])
+        published = self.loaded.config["preprocessing"]["published_names"]
+        shown = shown_names([name.strip() for name in names], published=published)
         return Query(names, label_prompts(shown, self.loaded.tokenizer, self.loaded.text_length, chunk))
 
     def phrase_query(self, sentence: str, phrases: str | Sequence[str] | None = None) -> Query:

@@ -210,6 +210,7 @@ class ModelSettings:
     text_heads: int | None = option("Attention heads of the text encoder.", None, ge=1)
     text_intermediate: int | None = option("Width of the text encoder's feed-forward layers.", None, ge=1)
     swin: str | None = option("Initial image weights: timm name, file or folder; null = random.", None)
+    norm_image_query: bool | None = option("LayerNorm on the image's queries of the text; null = yes.", None)
     roberta: str | None = option("Initial text weights: hub name or local folder; null = random.", None)
     tokenizer: str = option("builtin, a hub name, or a local folder.", "builtin")
 
@@ -286,6 +287,9 @@ class FineSettings:
     )
     prompt: Literal["sampled", "all"] = option("Category names: those in the picture and others, or all.", "sampled")
     negatives: int = option("Most names of a sampled prompt that are not in the picture.", 85, ge=0)
+    control: tuple[float, float, float] = option(
+        "Chances of one of them, none, the most; else any.", (0.05, 0.05, 0.5), ge=0, le=1
+    )
     published_names: bool = option("Clean names greedily, as the published code.", False)
     draw_background: bool = option("Draw __background__ as a name too, as the published code.", False)
     swap_sides: bool = option("Exchange left and right in captions of mirrored pictures.", True)
@@ -502,6 +506,12 @@ RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("task.queue_size task.itc", lambda size, itc: size and not itc,
      "only ITC uses the queue: set task.itc above 0, or queue_size to 0"),
     ("data.train", lambda sources: not sources, "names no source"),
+    ("data.augment task.short_sides", lambda augment, _: augment != "none",
+     "region-level tasks have their own transform: leave it at none, see task.short_sides and task.flip"),
+    ("data.captions task.short_sides", lambda captions, _: captions != "random",
+     "captions with boxes come one by one: leave it at random"),
+    ("task.short_sides", lambda sides: not sides, "names no size"),
+    ("task.control", lambda chances: sum(chances) > 1, "{} is more than 1 in all"),
     ("task.name data.train data.val", _wrong_kind, ""),
     ("optim optim.steps optim.epochs", lambda optim, steps, epochs: (steps is None) == (epochs is None),
      "steps={1} and epochs={2}: give exactly one of them"),

@@ -25,6 +25,7 @@ from fiber_cli.data.grounding import (
     phrases_of,
 )
 from fiber_cli.data.images import normalize
+from fiber_cli.data.prompts import shown_names
 from fiber_cli.data.region_transforms import (
     RegionTransform,
     flip_boxes,
@@ -35,7 +36,7 @@ from fiber_cli.data.region_transforms import (
     swap_sides,
 )
 from fiber_cli.data.regions import Detected, RegionReader, collate_regions
-from fiber_cli.data.regionsets import DetectionSet, LvisSet, PhraseSet, ReferringSet
+from fiber_cli.data.regionsets import DetectionSet, LvisSet, PhraseSet, ReferringSet, region_sets
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
@@ -427,7 +428,7 @@ def test_sources_of_one_name_keep_their_own_names(tokenizer, tmp_path):
 
 def test_boxes_for_another_picture_are_bad_samples(tokenizer, tmp_path):
     source = CocoDetection(coco(tmp_path, [], width=400), tmp_path)
-    with pytest.raises(BadSample, match="400 x 30 pixels, the picture has 40 x 30"):
+    with pytest.raises(BadSample, match="400 x 30 pixels, the upright picture has 40 x 30"):
         read_with(tokenizer, source, 0)
 
 
@@ -577,3 +578,79 @@ def test_referring_set(tokenizer):
     assert score.metrics["refexp/acc@iou50"] == score.metrics["refexp/acc@giou50"] == 80
     assert len(score.files["expressions.json"]) == 5
     assert ReferringSet(SceneGrounding("val", 3), tokenizer, 64).left_out[0][1].startswith("an expression has one box")
+
+
+def test_sets_follow_what_a_source_holds(tokenizer, tmp_path):
+    """Expressions are told from captions by the source where it says so, by the task where it does not."""
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": 40, "height": 30, "caption": "cat"}],
+        "annotations": [{"image_id": 1, "bbox": [1, 1, 9, 9], "tokens_positive": [[0, 3]]}],
+    }
+    write_image(tmp_path / "a.png")
+    (tmp_path / "x.json").write_text(json.dumps(content))
+    captions, says = (MdetrGrounding(tmp_path / "x.json", tmp_path, refers=refers) for refers in (None, True))
+    for referring, kind in ((False, PhraseSet), (True, ReferringSet)):
+        sources = [captions, says, SceneGrounding("val", 2), SceneReferring("val", 2)]
+        sets = region_sets(sources, tokenizer, 64, (32, 64), referring=referring)
+        assert [type(each) for each in sets] == [kind, ReferringSet, PhraseSet, ReferringSet]
+    with pytest.raises(UserError, match="--chunk is for detection"):
+        region_sets([captions], tokenizer, 64, (32, 64), referring=False, chunk=3)
+
+
+def test_copies_of_few_shots_are_evaluated_once(tokenizer, tmp_path):
+    path = coco(tmp_path, [box(7, 9, [1, 1, 9, 9]), box(5, 3, [1, 1, 9, 9])])
+    evalset = DetectionSet(CocoDetection(path, tmp_path, shots=1), tokenizer, 64, short=32)
+    assert len(evalset.source) == 16 and sorted(evalset.image_ids) == [5, 7] and len(evalset) == 2
+
+
+def test_prompts_belong_to_their_source(tokenizer, tmp_path):
+    path = coco(tmp_path, [box(7, 9, [1, 1, 9, 9])])
+    sources = CocoDetection(path, tmp_path), CocoDetection(path, tmp_path, prompts={"cat": {"name": "big dog"}})
+    reader = RegionReader(tokenizer, 64, RegionTransform((32,), 1000, 0), prompt="all")
+    read = [tokenizer.decode(reader(source, 0, np.random.default_rng(0))["ids"]) for source in sources]
+    assert ["big dog" in text for text in read] == [False, True]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": []}, "lists no image"),
+        ({"images": [{"id": 7, "file_name": "a.png"}, {"id": 7, "file_name": "b.png"}]}, "the id 7 comes twice"),
+        ({"images": [{"id": "7", "file_name": "a.png"}]}, "the id '7' is no whole number"),
+        ({"images": [{"id": 7}]}, r"images\[0\]"),
+        ({"categories": [{"id": 1}]}, r"categories\[0\]"),
+        ({"categories": [{"id": 1, "name": 7}]}, r"categories\[0\]"),
+    ],
+)
+def test_malformed_files_are_told(tmp_path, change, message):
+    path = coco(tmp_path, [])
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        CocoDetection(path, tmp_path)
+
+
+@pytest.mark.parametrize("prompts", [{"cat": None}, {"cat": "dog"}, {"cat": {"name": 7}}])
+def test_malformed_prompts_are_told(prompts):
+    with pytest.raises(UserError, match="prompt of 'cat': give texts"):
+        shown_names(["cat"], prompts)
+
+
+def test_a_line_of_pixels_does_not_grow_without_bound():
+    pixels, _, _ = RegionTransform((800,), 1333, 0)(Image.new("RGB", (5000, 1)), np.empty((0, 4)))
+    assert pixels.shape == (3, 1, 1333)
+
+
+def test_mixed_records_are_evaluated_apart(tokenizer, tmp_path):
+    write_image(tmp_path / "a.png")
+    caption = {"caption": "cat", "regions": [{"bbox": [1, 1, 9, 9], "phrase": "cat"}]}
+    instances = [
+        {"bbox": [1, 1, 9, 9], "label": 0, "category": "cat"},
+        {"bbox": [1, 1, 1.5, 9], "label": 0, "category": "cat"},
+    ]
+    records = [{"grounding": caption}, {"detection": {"instances": instances}}]
+    size = {"filename": "a.png", "height": 30, "width": 40}
+    (tmp_path / "x.jsonl").write_text("\n".join(json.dumps(size | record) for record in records))
+    source = OdvgSource(tmp_path / "x.jsonl", tmp_path)
+    assert source.dropped == 1
+    with pytest.raises(UserError, match="captions beside category names"):
+        DetectionSet(source, tokenizer, 64, short=32).score({})

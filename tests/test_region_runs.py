@@ -94,7 +94,7 @@ def test_evaluation_on_scenes(runs, tmp_path, capsys):
     results = evaluate(capsys, "scenes", runs / "fine", tmp_path, "--limit", "4", "--chunk", "20")
     assert results["mode"] == "fine" and results["samples"] == 8
     assert {"detection/ap", "refexp/acc@giou50"} <= results["metrics"].keys()
-    found = json.loads((tmp_path / "scenes-val-0/detections.json").read_text())
+    found = json.loads((tmp_path / "scene-detection-val-0/detections.json").read_text())
     assert found and found[0].keys() == {"image_id", "category_id", "bbox", "score"}
 
 

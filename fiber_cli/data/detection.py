@@ -20,7 +20,7 @@ COPIES = {1: 8, 3: 4, 5: 2, 10: 1}
 
 class CocoFile(NamedTuple):
     """images: as in the file; annotations: those of each image that count, with "box", their xyxy edges; `dropped`:
-    how many were left out because they have no area inside their image; `content`: the whole file."""
+    how many were left out because they are no boxes of several pixels inside their image; `content`: the whole file."""
 
     images: list[dict[str, Any]]
     annotations: list[list[dict[str, Any]]]
@@ -39,8 +39,18 @@ def read_coco(path: str | Path, wanted: str, *, labelled: bool = False) -> CocoF
         images, number = content["images"], {}
         for n, image in enumerate(images):
             place = f"images[{n}]"
+            if image["id"] in number:
+                raise ValueError(f"the id {image['id']} comes twice")
+            if labelled and not isinstance(image["id"], int):
+                raise TypeError(f"the id {image['id']!r} is no whole number")
+            file_name(image)
             number[image["id"]] = n
-        known = {category["id"] for category in content["categories"]} if labelled else set()
+        known = set()
+        for n, category in enumerate(content["categories"] if labelled else ()):
+            place = f"categories[{n}]"
+            if not isinstance(category["id"], int) or not isinstance(category["name"], str):
+                raise TypeError("the id must be a whole number, the name text")
+            known.add(category["id"])
         grouped: list[list[dict]] = [[] for _ in images]
         for n, annotation in enumerate(content["annotations"]):
             place = f"annotations[{n}]"
@@ -53,7 +63,7 @@ def read_coco(path: str | Path, wanted: str, *, labelled: bool = False) -> CocoF
             if annotation.get("iscrowd"):
                 continue
             height, width = image_size(images[which]) or (math.inf, math.inf)
-            if min(w, h) > 0 and x < width and y < height and x + w > 0 and y + h > 0:
+            if min(w, h) > 1 and x < width and y < height and x + w > 0 and y + h > 0:
                 grouped[which].append({**annotation, "box": (x, y, x + w, y + h)})
             else:
                 dropped += 1
@@ -90,7 +100,10 @@ class CocoDetection(FolderSource):
         self.json, self.prompts = Path(json), prompts
         file = read_coco(json, "a detection JSON in COCO's form", labelled=True)
         self.dropped = file.dropped
-        self.federated = all("neg_category_ids" in image for image in file.images)
+        lists = {"neg_category_ids", "not_exhaustive_category_ids"}
+        self.federated = all(lists <= image.keys() for image in file.images) and all(
+            "frequency" in category for category in file.content["categories"]
+        )
         used = {annotation["category_id"] for row in file.annotations for annotation in row}
         categories = sorted(file.content["categories"], key=lambda category: category["id"])
         parents = {category.get("supercategory") for category in categories}

@@ -15,6 +15,7 @@ from fiber_cli.data.detection import file_name, image_size, read_coco
 from fiber_cli.data.images import MAX_PIXELS, FolderSource
 from fiber_cli.data.karpathy import read_json
 from fiber_cli.data.prompts import Span, locate_phrases
+from fiber_cli.data.region_transforms import inclusive
 from fiber_cli.data.regions import Detected, Grounded, Phrase, Ragged, Size
 from fiber_cli.data.scenes import CATEGORIES, ScenesSource
 from fiber_cli.data.shards import WebDatasetSource
@@ -44,11 +45,15 @@ class MdetrGrounding(FolderSource):
     """MDETR's form of COCO's JSON: images with `caption`, annotations with `tokens_positive`, a list of spans.
 
     The same picture may come in several entries, one for each caption or, as in the RefCOCO family, expression.
-    images: the folder, or folders by the entries' `data_source`.
+    images: the folder, or folders by the entries' `data_source`. refers: whether the captions are expressions for one
+    box each; None: as the task has it.
     """
 
-    def __init__(self, json: str | Path, images: str | Path | Mapping[str, str], max_pixels: int = MAX_PIXELS):
-        wanted = "a grounding JSON in MDETR's form"
+    def __init__(
+        self, json: str | Path, images: str | Path | Mapping[str, str], refers: bool | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ):  # fmt: skip
+        wanted, self.refers = "a grounding JSON in MDETR's form", refers
         file = read_coco(json, wanted)
         self.dropped = file.dropped
         base, files, captions, spans = images, [], [], []
@@ -123,6 +128,7 @@ class OdvgSource(FolderSource):
         self, jsonl: str | Path, images: str | Path, label_map: str | Path | None = None, max_pixels: int = MAX_PIXELS
     ):
         names, files, captions, self._lines = _read_labels(label_map), [], [], []
+        self.dropped = 0
         try:
             lines = Path(jsonl).read_bytes().splitlines()
         except OSError as error:
@@ -134,7 +140,8 @@ class OdvgSource(FolderSource):
                 record = jsonlib.loads(line)
                 if not label_map and "detection" in record:
                     names |= {str(int(one["label"])): one["category"] for one in record["detection"]["instances"]}
-                odvg_regions(record, dict.fromkeys(names, 0))
+                regions = odvg_regions(record, dict.fromkeys(names, 0))
+                self.dropped += int((~inclusive(regions.boxes, regions.size or (2**31, 2**31))[1]).sum())
                 files.append(record["filename"])
                 captions.append([record["grounding"]["caption"]] if "grounding" in record else [])
             except (KeyError, TypeError, ValueError, AttributeError, BadSample) as error:
@@ -199,6 +206,8 @@ class FlickrEntities(FolderSource):
     folder: holds Sentences/, Annotations/ and the lists train.txt, val.txt and test.txt; images: holds <id>.jpg.
     """
 
+    refers = False
+
     def __init__(self, folder: str | Path, images: str | Path, split: str = "train", max_pixels: int = MAX_PIXELS):
         place, self._entries = Path(folder, f"{split}.txt"), []
         try:
@@ -236,7 +245,7 @@ class FlickrEntities(FolderSource):
 class SceneDetection(ScenesSource):
     """Built-in scenes with each object's category."""
 
-    names = CATEGORIES
+    what, names = "scene-detection", CATEGORIES
 
     def regions(self, i: int) -> Detected:
         found = scene_text.category_boxes(self[i])
@@ -246,6 +255,8 @@ class SceneDetection(ScenesSource):
 
 class SceneGrounding(ScenesSource):
     """Built-in scenes, each with one of its captions; the boxes of objects that it speaks of."""
+
+    what, refers = "scene-grounding", False
 
     def regions(self, i: int) -> Grounded:
         scene = self[i]
@@ -258,7 +269,7 @@ class SceneGrounding(ScenesSource):
 class SceneReferring(ScenesSource):
     """Built-in scenes, each with one expression that fits one of its objects."""
 
-    refers = True
+    what, refers = "scene-referring", True
 
     def regions(self, i: int) -> Grounded:
         expressions = scene_text.referring(self[i])

@@ -86,6 +86,8 @@ class FolderSource:
         self._files, self._captions = files, ["\0".join(texts) for texts in captions]
         if not self.folder.is_dir():
             raise UserError(f"{folder}: no such folder of images; check the path and data.root")
+        if not files:
+            raise UserError(f"{name}: lists no image")
         probes = files[:: max(1, len(files) // 32)]
         if not any((self.folder / file).is_file() for file in probes):
             raise UserError(

@@ -60,6 +60,8 @@ def shown_names(
     """
     overrides = overrides or {}
     for name, given in overrides.items():
+        if not isinstance(given, Mapping) or not all(isinstance(text, str) for text in given.values()):
+            raise UserError(f"prompt of {name!r}: give texts as {{name, prefix, suffix}}, not {given!r}")
         wrong = [name] if name not in names else [key for key in given if key not in Shown._fields]
         if wrong:
             known = names if name not in names else Shown._fields

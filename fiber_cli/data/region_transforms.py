@@ -86,6 +86,8 @@ class RegionTransform:
         size = image.height, image.width
         short = self.short_sides[0 if len(self.short_sides) == 1 else int(rng.integers(len(self.short_sides)))]
         new = resized(*size, short, self.longest)
+        if 1 in new:  # the rule leaves a line of pixels as long as it is
+            new = min(new[0], self.longest), min(new[1], self.longest)
         if new != size:
             image = image.resize(new[::-1], Image.Resampling.BILINEAR)
         pixels, boxes = torch.from_numpy(np.array(image)).permute(2, 0, 1), scale_boxes(boxes, size, new)

@@ -1,7 +1,7 @@
 """Pictures with boxes, and the words for them, to training samples: detection and grounding data alike.
 
 A region source is a `Source` with `regions(i)`, which gives a `Grounded` or a `Detected`; where it gives the latter
-the source has `names`, the category names by label. Boxes are xyxy edges in pixels of the picture in the file.
+the source has `names`, the category names by label. Boxes are xyxy edges in pixels of the upright picture.
 """
 
 from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ def region_image(source: Source, i: int, size: Size | None) -> Image.Image:
     image = source.image(i)
     if size and size != (image.height, image.width):
         raise BadSample(
-            f"the boxes are of {size[1]} x {size[0]} pixels, the picture has {image.width} x {image.height}"
+            f"the boxes are of {size[1]} x {size[0]} pixels, the upright picture has {image.width} x {image.height}"
         )
     return image
 
@@ -134,7 +134,7 @@ class RegionReader:
 
     def _vocabulary(self, source: Source) -> tuple:
         """How the source's names are shown, the tokens of each with its separator, and whether any names a side."""
-        key = tuple(source.names)
+        key = (*source.names, id(overrides_of(source)))
         if key not in self._vocabularies:
             shown = shown_names(source.names, overrides_of(source), self.published_names)
             texts = [part.prefix + part.name + part.suffix + SEPARATION for part in shown]

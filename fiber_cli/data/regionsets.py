@@ -13,8 +13,9 @@ from fiber_cli.data.grounding import phrases_of
 from fiber_cli.data.karpathy import read_json
 from fiber_cli.data.prompts import Encoded, Prompt, Shown, build_prompt, chunk_labels, encode_prompt, shown_names
 from fiber_cli.data.region_transforms import LONGEST, RegionTransform, pad_batch
-from fiber_cli.data.regions import Phrase, overrides_of, region_image
+from fiber_cli.data.regions import Detected, Phrase, overrides_of, region_image
 from fiber_cli.data.source import BadSample, Source, sample_id
+from fiber_cli.errors import UserError
 from fiber_cli.metrics.detection import FIXED_PER_CLASS, Detections, best_per_group, coco_ap, lvis_ap
 from fiber_cli.metrics.grounding import phrase_recall, ranked, referring_accuracy
 
@@ -110,10 +111,11 @@ class DetectionSet(RegionSet):
         self, source: Source, tokenizer, text_length: int, *, short: int = 800, longest: int = LONGEST,
         chunk: int | str = "auto", published_names: bool = False,
     ):  # fmt: skip
-        super().__init__(source, range(len(source)), short, longest)
+        ids = getattr(source, "image_ids", range(len(source)))
+        # The copies of few-shot training are looked at once.
+        super().__init__(source, list({ids[i]: i for i in reversed(range(len(source)))}.values())[::-1], short, longest)
         shown = shown_names(source.names, overrides_of(source), published_names)
         self.prompts = label_prompts(shown, tokenizer, text_length, chunk)
-        ids = getattr(source, "image_ids", range(len(source)))
         self.image_ids = [ids[i] for i in self.chosen]
 
     def ask(self, indices: list[int]) -> Asked:
@@ -125,7 +127,10 @@ class DetectionSet(RegionSet):
             return read_json(self.source.json, "the detection JSON that is evaluated")
         annotations = []
         for i in self.chosen:
-            boxes, labels, _ = self.source.regions(i)
+            regions = self.source.regions(i)
+            if not isinstance(regions, Detected):
+                raise UserError(f"{self.source.name}: holds captions beside category names; evaluate them apart")
+            boxes, labels, _ = regions
             for (x1, y1, x2, y2), label in zip(boxes.tolist(), labels.tolist()):
                 annotations.append({"image_id": i, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]})
         categories = [{"id": label, "name": name} for label, name in enumerate(self.source.names)]
@@ -144,7 +149,8 @@ class DetectionSet(RegionSet):
         """COCO AP; a picture that could not be read counts as one without detections."""
         found = self.found(predictions, extent=1)
         metrics, table = coco_ap(self.truth(), found, self.image_ids)
-        return Score(metrics, {"detections.json": found.to_json(), "per_class.json": table})
+        notes = [f"{row['name']:<32} AP {row['ap']:6.2f}   AP50 {row['ap50']:6.2f}" for row in table]
+        return Score(metrics, {"detections.json": found.to_json(), "per_class.json": table}, notes)
 
 
 class LvisSet(DetectionSet):
@@ -242,7 +248,7 @@ def region_sets(
     chunk: int | str = "auto", published_names: bool = False,
 ) -> list[RegionSet]:  # fmt: skip
     """How each source is evaluated: detection where it has names (LVIS's way where it has LVIS's lists), else its
-    phrases, or with `referring`, as scenes that refer always, its texts as one expression each."""
+    phrases, or its texts as one expression each where it `refers`, or does not say and `referring` is set."""
     sets: list[RegionSet] = []
     for source in sources:
         common = {"short": sides[0], "longest": sides[1]}
@@ -251,6 +257,9 @@ def region_sets(
             names = {"chunk": chunk, "published_names": published_names}
             sets.append(kind(source, tokenizer, text_length, **common, **names))
         else:
-            kind = ReferringSet if referring or getattr(source, "refers", False) else PhraseSet
+            refers = getattr(source, "refers", None)
+            kind = ReferringSet if refers or (refers is None and referring) else PhraseSet
             sets.append(kind(source, tokenizer, text_length, **common))
+    if chunk != "auto" and not any(isinstance(each, DetectionSet) for each in sets):
+        raise UserError("--chunk is for detection; phrases and expressions have a text each")
     return sets

@@ -42,7 +42,8 @@ NAMES = {
     "nlvr2": ("nlvr2",),
     **dict.fromkeys(("lvis", "odinw13", "flickr30k_entities", *REFERRING), REGION_TASKS),
 }
-SCENES = 200
+#: Scenes, and the side at which those for detectors are drawn.
+SCENES, SCENE_SIZE = 200, 128
 
 
 class EvalData(NamedTuple):
@@ -82,7 +83,8 @@ def _region_data(dataset: str, task: str, split: str | None, root: Path | None) 
     if dataset == "scenes":
         what = {"detection": ("detection",), "grounding": ("grounding",), "refexp": ("referring",)}
         split, kinds = split or "val", what.get(task, ("detection", "referring"))
-        return EvalData(dataset, split, [{"kind": f"scene_{kind}", "split": split, "count": SCENES} for kind in kinds])
+        spec = {"split": split, "count": SCENES, "image_size": SCENE_SIZE}
+        return EvalData(dataset, split, [spec | {"kind": f"scene_{kind}"} for kind in kinds])
     if dataset in ("coco", "lvis"):
         file, images = _choose({"coco": COCO, "lvis": LVIS}[dataset], split := split or "val", dataset)
         images = str((folder / "images" if (folder / "images").is_dir() else folder) / images)
@@ -93,8 +95,8 @@ def _region_data(dataset: str, task: str, split: str | None, root: Path | None) 
         return EvalData(dataset, split or "test", [{"kind": "flickr_entities", **spec}])
     if dataset in REFERRING:
         _choose(dict.fromkeys(REFERRING[dataset]), split := split or "val", dataset)
-        file = _file(folder / f"final_{dataset}_{split}.json")
-        return EvalData(dataset, split, [{"kind": "mdetr", "json": file, "images": str(folder / "train2014")}])
+        spec = {"kind": "mdetr", "json": _file(folder / f"final_{dataset}_{split}.json"), "refers": True}
+        return EvalData(dataset, split, [{**spec, "images": str(folder / "train2014")}])
     if split:
         raise UserError(f"{dataset} has no --split; name the file to evaluate")
     if dataset == "odinw13" or path.suffix in (".yaml", ".yml"):
@@ -102,8 +104,10 @@ def _region_data(dataset: str, task: str, split: str | None, root: Path | None) 
         return EvalData(path.stem, "test", [{"kind": "coco", **entry._asdict()} for entry in read_odinw(_file(listed))])
     if path.suffix == ".json":
         images = str(root or path.parent / "images")
-        annotations = read_json(path, "a JSON with boxes").get("annotations") or [{}]
-        kind = "mdetr" if "tokens_positive" in annotations[0] else "coco"
+        content = read_json(path, "a JSON with boxes")
+        if not isinstance(content, dict):
+            raise UserError(f"{path}: a list; wanted is an object with images, annotations and categories")
+        kind = "mdetr" if "tokens_positive" in next(iter(content.get("annotations") or ()), ()) else "coco"
         return EvalData(path.stem, "all", [{"kind": kind, "json": _file(path), "images": images}])
     if path.suffix == ".jsonl":
         return EvalData(path.stem, "all", [{"kind": "odvg", "jsonl": _file(path), "images": str(root or path.parent)}])

@@ -278,11 +278,13 @@ class ScenesSource:
     """`Source` of the first `count` scenes of a split, with all that is said of each; statements are about a scene and
     its neighbour, or with `pairs=False` about one scene."""
 
+    what = "scenes"
+
     def __init__(self, split: str, count: int, seed: int = 0, image_size: int = 96, pairs: bool = True):
         _check(split, seed, image_size)
         if not isinstance(count, int) or count < 1:
             raise UserError(f"scenes: count is {count!r}; give the number of scenes of the split, at least 1")
-        self.name = f"scenes-{split}-{seed}"
+        self.name = f"{self.what}-{split}-{seed}"
         self.split, self.count, self.seed, self.image_size, self.pairs = split, count, seed, image_size, pairs
 
     def __len__(self) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from fiber_cli import dist
 from fiber_cli.data.images import normalize
 from fiber_cli.data.region_transforms import DIVISOR
+from fiber_cli.errors import UserError
 from fiber_cli.model.atss import loss_sums
 from fiber_cli.model.config import DetectorConfig, FiberConfig
 from fiber_cli.model.detector import Detector, HeadOutput, postprocess
@@ -65,6 +66,8 @@ class GroundingTask(Task):
             "aggregation": aggregation,
         }
         image = self.encoder.image
+        if frozen_stages > len(image.stages):
+            raise UserError(f"task.frozen_stages={frozen_stages}: the image encoder has {len(image.stages)} stages")
         self._frozen = [image.patch_embed, *image.stages[:frozen_stages]] if frozen_stages else []
         for module in self._frozen:
             module.requires_grad_(False)
