@@ -527,6 +527,9 @@ RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("log.keep_best log.validate_every", lambda metric, every: metric and not every,
      "needs validation: set log.validate_every"),
     ("log.keep_best task", _no_metric, ""),
+    ("log.keep_best data.val task.short_sides", lambda metric, sources, _: (metric or "").startswith("detection/")
+     and sum(spec.kind in ("coco", "scene_detection") for spec in sources) > 1,
+     "several sets are detected in data.val: go by odinw/ap, their mean"),
     ("log.validate_every task.itm task.itc", lambda every, *weights: every and not any(weights),
      "validation measures retrieval, which needs task.itc or task.itm above 0: set it to null"),
     ("task.objective data.captions", lambda objective, captions: objective == "cider" and captions == "each",

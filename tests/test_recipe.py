@@ -386,3 +386,27 @@ def test_presets_and_tasks_are_those_of_the_program():
 
     assert set(typing.get_args(settings.ModelSettings.__annotations__["preset"])) == PRESETS.keys()
     assert settings.SECTIONS["task"].keys() == TASKS.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("data.augment=randaugment", "have their own transform"),
+        ("data.captions=each", "captions with boxes come one by one"),
+        ("task.short_sides=[]", "task.short_sides: names no size"),
+        ("task.control=[0.5, 0.5, 0.5]", "is more than 1 in all"),
+        ("data.val=[{kind: coco, json: a, images: a}, {kind: coco, json: b, images: b}]", "go by odinw/ap"),
+        ("data.train=[{kind: vqa, questions: a, images: a}]", "fine cannot use sources of kind vqa"),
+    ],
+)
+def test_rules_of_region_level_recipes(change, message):
+    with pytest.raises(RecipeError, match=message):
+        resolve_recipe("tiny_fine", [change])
+
+
+def test_folders_by_data_source(tmp_path):
+    recipe = resolve_recipe("fine", [f"data.root={tmp_path}"])
+    assert recipe.data.train[0].images == {
+        "coco": str(tmp_path / "coco/images/train2014"),
+        "vg": str(tmp_path / "vg/images"),
+    }

@@ -65,7 +65,8 @@ def eval_data(dataset: str, task: str, split: str | None = None, root: Path | No
 
     dataset: a name in `NAMES`, whose files lie in `root` (the current folder if None) as README's table says; the path
     of a Karpathy JSON, of a JSON with boxes, or of a statements JSONL, whose images lie in `root` or in images/ beside
-    it; a YAML list of detection sets in ODinW's manner; or a folder, glob or pattern of shards, which have no splits.
+    it; an ODVG JSONL or shards of such records, with the names of detection in label_map.json beside them; a YAML list
+    of detection sets in ODinW's manner; or a folder, glob or pattern of shards, which have no splits.
     The split is val of scenes and of VQAv2, dev of NLVR2, else test where there is one. Raises UserError.
     """
     if task not in tasks_for(dataset):
@@ -109,10 +110,15 @@ def _region_data(dataset: str, task: str, split: str | None, root: Path | None) 
             raise UserError(f"{path}: a list; wanted is an object with images, annotations and categories")
         kind = "mdetr" if "tokens_positive" in next(iter(content.get("annotations") or ()), ()) else "coco"
         return EvalData(path.stem, "all", [{"kind": kind, "json": _file(path), "images": images}])
+    names = (path if path.is_dir() else path.parent) / "label_map.json"
+    spec = {"label_map": str(names)} if names.is_file() else {}
     if path.suffix == ".jsonl":
-        return EvalData(path.stem, "all", [{"kind": "odvg", "jsonl": _file(path), "images": str(root or path.parent)}])
+        spec |= {"kind": "odvg", "jsonl": _file(path), "images": str(root or path.parent)}
+        return EvalData(path.stem, "all", [spec])
     if path.is_dir() or path.suffix == ".tar":
-        return EvalData(path.stem, "all", [{"kind": "region_shards", "shards": dataset}])
+        if root:
+            raise UserError(f"{dataset}: shards hold their images; leave out --root")
+        return EvalData(path.stem, "all", [spec | {"kind": "region_shards", "shards": dataset}])
     raise UserError(
         f"unknown dataset {dataset!r}: give one of {', '.join(n for n, able in NAMES.items() if task in able)}, a JSON in "
         "COCO's or MDETR's form, an ODVG JSONL, a YAML list of sets, or a folder or pattern of .tar shards"
