@@ -281,6 +281,7 @@ class FineSettings:
     channels: int = option("Width of the feature pyramid and the head, a multiple of 32.", 256, ge=32)
     blocks: int = option("DynamicHead blocks.", 6, ge=1)
     drop_block: float = option("Rate of DropBlock in the pyramid.", 0.3, ge=0, lt=1)
+    log_scale: float = option("Of the first alignment of places and words; 0 = published.", 0.0)
     frozen_stages: int = option("First image stages that do not learn, the patch embedding with them.", 0, ge=0)
     unmatched_target: Literal["none", "last_token"] = option(
         "Of anchors without a box; last_token = published.", "none"

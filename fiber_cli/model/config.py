@@ -124,11 +124,13 @@ class FiberConfig:
 @dataclass(frozen=True)
 class DetectorConfig:
     """What stands on the encoder in the fine stage: width of the feature pyramid and of the head's `blocks`, and the
-    rate of DropBlock in the pyramid."""
+    rate of DropBlock in the pyramid. log_scale: at first the alignment of places with tokens is exp(-log_scale) times
+    their product; 0 as published, below it narrow heads begin to name things sooner."""
 
     channels: int = 256
     blocks: int = 6
     drop_block: float = 0.3
+    log_scale: float = 0.0
 
     def __post_init__(self) -> None:
         if self.channels % 32:

@@ -44,14 +44,14 @@ class Detections(NamedTuple):
 class TokenHead(nn.Module):
     """DynamicHead tower, then box, centerness and the alignment of every anchor with every token."""
 
-    def __init__(self, channels: int, blocks: int, text_dim: int):
+    def __init__(self, channels: int, blocks: int, text_dim: int, log_scale: float):
         super().__init__()
         self.tower = nn.ModuleList(DyBlock(channels) for _ in range(blocks))
         self.box = nn.Conv2d(channels, 4, 1)
         self.centerness = nn.Conv2d(channels, 1, 1)
         self.scales = nn.ParameterList(torch.ones(1) for _ in STRIDES)
         self.text_proj = nn.Linear(text_dim, channels)
-        self.log_scale = nn.Parameter(torch.zeros(1))
+        self.log_scale = nn.Parameter(torch.full((1,), log_scale))
         self.bias_lang = nn.Parameter(torch.zeros(text_dim))
         #: Every token starts with a probability of 0.01.
         self.bias0 = nn.Parameter(torch.full((1,), -math.log(99)))
@@ -99,7 +99,7 @@ class Detector(nn.Module):
         dims = image.dims[-3:]
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims)
         self.fpn = Fpn(dims, detector.channels, detector.drop_block)
-        self.head = TokenHead(detector.channels, detector.blocks, config.text.hidden)
+        self.head = TokenHead(detector.channels, detector.blocks, config.text.hidden, detector.log_scale)
 
     def forward(self, fused: Fused) -> HeadOutput:
         """The output of a fused pass with the last text LayerNorm on -> HeadOutput."""

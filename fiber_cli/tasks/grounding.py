@@ -29,7 +29,7 @@ BOX_WEIGHT = 2.0
 class GroundingTask(Task):
     """The detector and its losses.
 
-    channels, blocks, drop_block: see `DetectorConfig`. frozen_stages: the patch embedding and so many image stages
+    channels, blocks, drop_block, log_scale: see `DetectorConfig`. frozen_stages: the patch embedding and so many image stages
     keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what an anchor without a box
     should name, "none" or, as published, the "last_token" slot. The rest is `postprocess`'s.
     """
@@ -44,6 +44,7 @@ class GroundingTask(Task):
         channels: int = 256,
         blocks: int = 6,
         drop_block: float = 0.3,
+        log_scale: float = 0.0,
         frozen_stages: int = 0,
         unmatched_target: str = "none",
         score_threshold: float = 0.05,
@@ -56,7 +57,7 @@ class GroundingTask(Task):
         self.encoder = FusedEncoder(config)
         # The final norm of the image-only pass is for ITC; the detector norms every stage by itself.
         self.encoder.image.norm = nn.Identity()
-        self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block))
+        self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block, log_scale))
         self.last_token_unmatched = unmatched_target == "last_token"
         self.postprocessing = {
             "score_threshold": score_threshold,
