@@ -10,11 +10,6 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 
-def xywh_to_xyxy(boxes: Tensor, *, inclusive: bool = False) -> Tensor:
-    corner, size = boxes.split(2, -1)
-    return torch.cat([corner, corner + size - int(inclusive)], -1)
-
-
 def xyxy_to_xywh(boxes: Tensor, *, inclusive: bool = False) -> Tensor:
     low, high = boxes.split(2, -1)
     return torch.cat([low, high - low + inclusive], -1)

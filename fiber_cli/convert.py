@@ -176,25 +176,27 @@ def from_official(state: dict[str, Tensor], config: FiberConfig, names: Iterable
     parameter of ours that the checkpoint lacks.
     """
     names = set(names)
-    ignored = set(derived_buffers(config)) | set(unused_shapes(config, names)) | set(QUEUE)
-    ours, unknown = {}, []
-    for key, tensor in state.items():
-        if key in ignored:
-            continue
-        target = rename(key, COARSE)
-        if target in names:
-            # The published temperature has no dimension, ours has one (DeepSpeed cannot partition a scalar).
-            ours[target] = tensor.float().reshape(1) if target == "temperature" else tensor.float()
-        else:
-            unknown.append(key)
-    missing = sorted(names - set(ours))
+    ignored = {*derived_buffers(config), *unused_shapes(config, names), *QUEUE}
+    ours = _ours(state, names, COARSE, ignored, "the task and the sizes")
+    if "temperature" in ours:
+        # The published one has no dimension, ours has one (DeepSpeed cannot partition a scalar).
+        ours["temperature"] = ours["temperature"].reshape(1)
+    return ours
+
+
+def _ours(
+    state: dict[str, Tensor], names: set[str], table: dict[str, str], ignored: set[str], what: str
+) -> dict[str, Tensor]:
+    """The state under our names, float32; UserError where keys and `names` do not match one to one."""
+    targets = {key: rename(key, table) for key in state if key not in ignored}
+    unknown = sorted(key for key, target in targets.items() if target not in names)
+    missing = sorted(names.difference(targets.values()))
     if unknown or missing:
         raise UserError(
             "this is not a published checkpoint of the model that was asked for: "
-            f"keys without a place in it: {_some(unknown)}; parameters that it lacks: {_some(missing)}; "
-            "check the task and the sizes"
+            f"keys without a place in it: {_some(unknown)}; parameters that it lacks: {_some(missing)}; check {what}"
         )
-    return ours
+    return {target: state[key].float() for key, target in targets.items()}
 
 
 def to_official(weights: dict[str, Tensor], config: FiberConfig) -> dict[str, Tensor]:
@@ -347,7 +349,7 @@ for _stage in (1, 2, 3):
     FINE[f"fusion_backbone.backbone.fpn.fpn_inner{_stage + 1}.{{p}}"] = f"detector.fpn.inner.{_stage - 1}.{{p}}"
     FINE[f"fusion_backbone.backbone.fpn.fpn_layer{_stage + 1}.{{p}}"] = f"detector.fpn.layer.{_stage - 1}.{{p}}"
 #: The published network sees blue, green, red; the normalisation is otherwise the same.
-_BGR_WEIGHT = f"{_BODY}patch_embed.proj.weight"
+_BGR_WEIGHT, _PATCHES = f"{_BODY}patch_embed.proj.weight", "encoder.image.patch_embed.proj.weight"
 #: Class logits that are computed and never read, frozen at their first values.
 _FINE_UNUSED = {"rpn.head.cls_logits.weight", "rpn.head.cls_logits.bias"}
 
@@ -369,20 +371,10 @@ def from_official_fine(state: dict[str, Tensor], config: FiberConfig, names: Ite
 
     Arguments and errors as for `from_official`.
     """
-    names, ours, unknown = set(names), {}, []
-    for key in state.keys() - _FINE_UNUSED - fine_buffers(config).keys():
-        target = rename(key, FINE)
-        if target in names:
-            ours[target] = (state[key].flip(1) if key == _BGR_WEIGHT else state[key]).float()
-        else:
-            unknown.append(key)
-    missing = sorted(names - set(ours))
-    if unknown or missing:
-        raise UserError(
-            "this is not a published fine-stage checkpoint of the model that was asked for: "
-            f"keys without a place in it: {_some(sorted(unknown))}; parameters that it lacks: {_some(missing)}; "
-            "check the sizes and norm_image_query"
-        )
+    ignored = {*_FINE_UNUSED, *fine_buffers(config)}
+    ours = _ours(state, set(names), FINE, ignored, "the sizes and norm_image_query")
+    if _PATCHES in ours:
+        ours[_PATCHES] = ours[_PATCHES].flip(1)
     return ours
 
 
