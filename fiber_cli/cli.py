@@ -38,6 +38,8 @@ DATASET_HELP = (
     "scenes, coco, flickr30k, flickr8k, coco_caption, nocaps, vqav2, nlvr2, lvis, odinw13, flickr30k_entities, refcoco, "
     "refcoco+, refcocog, a JSON of captions or boxes, a JSONL, a YAML list of detection sets, or .tar shards."
 )
+#: Processes that read data, where none are asked for.
+WORKERS = min(4, os.cpu_count() or 1)
 Nproc = Annotated[int, typer.Option(min=1, help="Processes to start on this machine.")]
 
 
@@ -150,7 +152,7 @@ def evaluate(
     root: Root = None,
     output: Results = None,
     batch: Batch = None,
-    workers: Workers = 4,
+    workers: Workers = WORKERS,
     limit: Limit = None,
     blind: Annotated[bool, typer.Option("--blind", help="Measure also with every image exchanged.")] = False,
     stem_memory: StemMemory = 4.0,
@@ -240,7 +242,7 @@ def rerank(
     root: Root = None,
     output: Results = None,
     batch: Batch = None,
-    workers: Workers = 4,
+    workers: Workers = WORKERS,
     limit: Limit = None,
     stem_memory: StemMemory = 4.0,
     nproc: Nproc = 1,
