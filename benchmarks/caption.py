@@ -1,7 +1,7 @@
 """Beam search over the decoder's cache against the published way, which recomputes the whole text at every step.
 
-    python benchmarks/caption.py                              # base at 384, CPU or GPU
-    python benchmarks/caption.py --preset tiny --batch 8
+    python -m benchmarks.caption                              # base at 384, CPU or GPU
+    python -m benchmarks.caption --preset tiny --batch 8
 
 Both search the same image memory, computed once and timed apart; captions are of the full length, because weights are
 random. "prefix" recomputes the tokens so far, "full width" a text of the full length, as published; both repeat the

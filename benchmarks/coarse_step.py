@@ -1,7 +1,7 @@
 """One coarse pre-training step with shared stems against the same step with every pass computed from the pixels.
 
-    python benchmarks/coarse_step.py                              # base at 384, CPU or GPU
-    python benchmarks/coarse_step.py --preset tiny --batch 16
+    python -m benchmarks.coarse_step                              # base at 384, CPU or GPU
+    python -m benchmarks.coarse_step --preset tiny --batch 16
 
 Prints, from one run: floating-point operations (2 per multiply-add, forward and backward), seconds, peak memory, and
 the share of this device's measured matmul rate that each reaches. The losses of both must agree.

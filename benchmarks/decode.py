@@ -1,7 +1,7 @@
 """How many photographs a second one core decodes and turns into pixels for training.
 
-    python benchmarks/decode.py
-    python benchmarks/decode.py --size 224 --seconds 5 --json decode.json
+    python -m benchmarks.decode
+    python -m benchmarks.decode --size 224 --seconds 5 --json decode.json
 
 Draws picture-like JPEG files in memory (sharp shapes on gradients, without noise, about as many bytes as a
 photograph of that size) and times, on one thread: decoding; decoding and the plain resize of pre-training;

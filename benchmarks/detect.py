@@ -1,7 +1,7 @@
 """Detection of 1,203 names in one image: a shared image stem and full prompts against a full pass per chunk.
 
-    python benchmarks/detect.py                                   # base at 800 x 1333, CPU or GPU
-    python benchmarks/detect.py --preset tiny --short 160 --longest 256
+    python -m benchmarks.detect                                   # base at 800 x 1333, CPU or GPU
+    python -m benchmarks.detect --preset tiny --short 160 --longest 256
 
 "full passes" is the published protocol: 40 names a prompt, every prompt from the pixels. "shared stem" runs the image
 stem once for the same prompts and must find the same boxes. "packed" puts as many names as fit into each prompt

@@ -1,7 +1,7 @@
 """A training step with fusion in the backbone against no fusion, and against deep fusion in the head as in GLIP.
 
-    python benchmarks/fusion_cost.py                              # base at 800 x 1333, CPU or GPU
-    python benchmarks/fusion_cost.py --preset tiny --short 160 --longest 256
+    python -m benchmarks.fusion_cost                              # base at 800 x 1333, CPU or GPU
+    python -m benchmarks.fusion_cost --preset tiny --short 160 --longest 256
 
 Counted from shapes, deep fusion needs about 25 GiB at 800 x 1333, and 17 GiB at 640 x 1066.
 

@@ -1,7 +1,7 @@
 """Fusion scores of N images with M texts: cached stems against every pair from its pixels.
 
-    python benchmarks/rerank.py                                   # base at 384, CPU or GPU
-    python benchmarks/rerank.py --preset tiny --images 16 --texts 64
+    python -m benchmarks.rerank                                   # base at 384, CPU or GPU
+    python -m benchmarks.rerank --preset tiny --images 16 --texts 64
 
 Prints, from one run: floating-point operations (2 per multiply-add) and seconds, stems included, of both ways. Every
 pair from its pixels, with texts padded to the text length as published, is timed on a sample of the pairs, whose scores

@@ -1,6 +1,6 @@
 """Make the packaged tokenizer: byte-level BPE in RoBERTa's format, from scene texts and common English words.
 
-    python benchmarks/train_tokenizer.py [FOLDER]
+    python -m benchmarks.train_tokenizer [FOLDER]
 
 Writes vocab.json, merges.txt and tokenizer_config.json, the same bytes on every run with the same version of
 `tokenizers`. Models trained with one vocabulary cannot use another: make it anew only with a new release.
