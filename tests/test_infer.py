@@ -13,6 +13,7 @@ from fiber_cli.data.scenes import draw, scene
 from fiber_cli.data.text import encode
 from fiber_cli.errors import UserError
 from fiber_cli.infer import Fiber, find_images
+from fiber_cli.tasks import caption
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +82,8 @@ def test_match_pairs_and_broadcasts(runs, good):
         model.match(good, texts[:2])
 
 
-def test_answers_and_captions(runs, good):
+def test_answers_and_captions(runs, good, monkeypatch):
+    search = caption.beam_search
     vqa = Fiber.from_pretrained(runs["vqa"])
     one = vqa.answer(good[0], "is there a star?")
     assert one in vqa.loaded.labels
@@ -90,6 +92,11 @@ def test_answers_and_captions(runs, good):
     captions = captioner.caption(good, beam=2)
     assert len(captions) == 3 and all(isinstance(text, str) and "<" not in text for text in captions)
     assert captioner.caption(good[2], beam=2) == captions[2]
+    called = []
+    monkeypatch.setattr(caption, "beam_search", lambda *a, **o: called.append(o["published"]) or search(*a, **o))
+    captioner.caption(good[:1], beam=2, published=True)
+    captioner.caption(good[:1], beam=2)
+    assert called == [True, False]
 
 
 def test_what_a_checkpoint_cannot_do_and_bad_input(runs, pictures, good):

@@ -167,6 +167,19 @@ def test_results_are_those_of_plain_passes_over_the_dual_encoders_best(loaded, f
     assert shown[2].split()[0] == "1" and shown[2].endswith(results[0]["path"])
 
 
+def test_another_checkpoint_may_score_the_pairs(loaded, folder):
+    """It has no dual encoder; the candidates and their cosines stay, the fusion scores are its own."""
+    index, _ = search.build_index(loaded, folder, **OPTIONS)
+    other = Checkpoint(seed=1, fingerprint="second", itc=0.0, itm_negatives="random")
+    both, _ = search.search(loaded, folder, index, QUERIES[:1], itm=other, top_k=4, **OPTIONS)
+    alone, _ = search.search(loaded, folder, index, QUERIES[:1], top_k=4, **OPTIONS)
+    assert {(found["path"], found["itc"]) for found in both} == {(found["path"], found["itc"]) for found in alone}
+    rows = expected(other, folder, [found["path"][len(str(folder)) + 1 :] for found in both], QUERIES[0], 4)
+    scores = {path: itm for path, _, itm in rows}
+    assert {found["path"]: found["itm"] for found in both} == pytest.approx(scores, abs=1e-5)
+    assert scores != pytest.approx({found["path"]: found["itm"] for found in alone}, abs=1e-3)
+
+
 def test_a_picture_that_vanishes_in_between_is_left_out(loaded, folder):
     index, _ = search.build_index(loaded, folder, **OPTIONS)
     (folder / "5.png").write_bytes(b"no picture")
