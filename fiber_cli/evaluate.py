@@ -183,6 +183,8 @@ def run_eval(
             published_names=region and model.config["preprocessing"]["published_names"],
         )
 
+    if chunk != "auto" and loaded.name not in REGION_TASKS:
+        raise UserError(f"--chunk is for detection; {loaded.path} is a checkpoint of {loaded.name}")
     batch = batch or (4 if loaded.name in REGION_TASKS else 64)
     evalset, options = data(loaded), {"batch_size": batch, "workers": workers}
     models = [model for model in (loaded, itm) if model]
