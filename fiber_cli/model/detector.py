@@ -44,7 +44,7 @@ class Detections(NamedTuple):
 class TokenHead(nn.Module):
     """DynamicHead tower, then box, centerness and the alignment of every anchor with every token."""
 
-    def __init__(self, channels: int, blocks: int, text_dim: int, log_scale: float):
+    def __init__(self, channels: int, blocks: int, text_dim: int, log_scale: float = 0.0):
         super().__init__()
         self.tower = nn.ModuleList(DyBlock(channels) for _ in range(blocks))
         self.box = nn.Conv2d(channels, 4, 1)
