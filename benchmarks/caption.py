@@ -8,16 +8,12 @@ random. "prefix" recomputes the tokens so far, "full width" a text of the full l
 image memory for every beam. All must find the same tokens.
 """
 
-import argparse
-import json
-import platform
-import time
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.common import hardware, open_gates, options, pick_device, timed, write
 from fiber_cli.model import captioner
 from fiber_cli.model.captioner import Stepper
 from fiber_cli.model.config import PRESETS
@@ -48,45 +44,32 @@ class FullWidth(Prefix):
 WAYS = {"cache": Stepper, "prefix": Prefix, "full width": FullWidth}
 
 
-def timed(call, device: torch.device) -> tuple[float, Any]:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    result = call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start, result
-
-
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="base")
+    parser = options(__doc__)
     parser.add_argument("--batch", type=int, help="images, default 4 on a CPU, 32 on a GPU")
     parser.add_argument("--beam", type=int, default=5)
     parser.add_argument("--length", type=int, default=20, help="generated tokens")
     parser.add_argument("--repeats", type=int, default=3, help="timed searches of each, after one that does not count")
-    parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device()
     batch = args.batch or (32 if device.type == "cuda" else 4)
     config = PRESETS[args.preset]
     torch.manual_seed(0)
     task = CaptionTask(config, mask_id=config.text.vocab - 1).to(device).eval()
-    for module in task.modules():
-        if hasattr(module, "alpha"):
-            module.alpha.fill_(0.5)  # gates start closed: without this, all images have the same caption
+    open_gates(task)
     pixels = torch.randn(batch, 3, *config.image_size, device=device)
     task.captioner.memory(pixels)
     image_seconds, memory = timed(lambda: task.captioner.memory(pixels), device)
     FullWidth.width = args.length + 1
-    options = {"beam": args.beam, "max_length": args.length + 1, "special": task.special}
+    settings = {"beam": args.beam, "max_length": args.length + 1, "special": task.special}
     seconds, found = {}, {}
     for name, stepper in WAYS.items():
         captioner.Stepper = stepper
-        runs = [timed(lambda: captioner.beam_search(task.captioner, memory, **options), device)]
+        runs = [timed(lambda: captioner.beam_search(task.captioner, memory, **settings), device)]
         runs += [
-            timed(lambda: captioner.beam_search(task.captioner, memory, **options), device) for _ in range(args.repeats)
+            timed(lambda: captioner.beam_search(task.captioner, memory, **settings), device)
+            for _ in range(args.repeats)
         ]
         seconds[name] = sorted(run[0] for run in runs[1:])[args.repeats // 2]
         found[name] = runs[-1][1][0]
@@ -96,9 +79,7 @@ def main() -> None:
         "batch": batch,
         "beam": args.beam,
         "tokens": args.length,
-        "hardware": torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        "hardware": hardware(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "image_seconds": image_seconds,
@@ -114,9 +95,7 @@ def main() -> None:
         ratio = report["ratio"][name]
         print(f"{name:12} {value:9.3f} s   {batch / value:9.3f} images/s   time of cache / this: {ratio:.3f}")
     print("same tokens")
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(report, file, indent=2)
+    write(report, args.json)
 
 
 if __name__ == "__main__":

@@ -7,19 +7,16 @@ Prints, from one run: floating-point operations (2 per multiply-add, forward and
 the share of this device's measured matmul rate that each reaches. The losses of both must agree.
 """
 
-import argparse
 import contextlib
 import dataclasses
-import json
-import platform
 import resource
-import time
 
 import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks.common import hardware, options, pick_device, timed, write
 from fiber_cli.data.images import normalize
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.tasks.coarse import CoarseTask, sampling_weights
@@ -68,17 +65,7 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations a second of a large square matmul, the best of five."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / min(timed(lambda: a @ b, device) for _ in range(5))
-
-
-def timed(call, device: torch.device) -> float:
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
+    return 2 * side**3 / min(timed(lambda: a @ b, device)[0] for _ in range(5))
 
 
 def count_operations(call) -> int:
@@ -89,15 +76,13 @@ def count_operations(call) -> int:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="base")
+    parser = options(__doc__)
     parser.add_argument("--batch", type=int, help="default 2 on a CPU, 32 on a GPU")
     parser.add_argument("--repeats", type=int, help="timed steps of each, default 2 on a CPU, 10 on a GPU")
     parser.add_argument("--bf16", action="store_true", help="autocast to bfloat16")
     parser.add_argument("--compile", action="store_true", help="torch.compile the blocks")
-    parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device()
     batch_size = args.batch or (32 if device.type == "cuda" else 2)
     repeats = args.repeats or (10 if device.type == "cuda" else 2)
     preset = PRESETS[args.preset]
@@ -129,7 +114,7 @@ def main() -> None:
         losses = step(losses_of)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        seconds = sorted(timed(lambda: step(losses_of), device) for _ in range(repeats))[repeats // 2]
+        seconds = sorted(timed(lambda: step(losses_of), device)[0] for _ in range(repeats))[repeats // 2]
         memory = (
             torch.cuda.max_memory_allocated()
             if device.type == "cuda"
@@ -143,12 +128,11 @@ def main() -> None:
             **losses,
         }
     shared, pixels = rows["shared stems"], rows["from pixels"]
-    hardware = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
     report = {
         "preset": args.preset,
         "batch": batch_size,
         "precision": "bf16" if args.bf16 else "fp32",
-        "hardware": hardware,
+        "hardware": hardware(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "matmul_tflop_per_second": rate / 1e12,
@@ -156,7 +140,9 @@ def main() -> None:
         "operations_ratio": shared["tflop"] / pixels["tflop"],
         "time_ratio": shared["seconds"] / pixels["seconds"],
     }
-    print(f"{args.preset}, batch {batch_size}, {report['precision']}, {hardware}, matmul {rate / 1e12:.2f} TFLOP/s")
+    print(
+        f"{args.preset}, batch {batch_size}, {report['precision']}, {report['hardware']}, matmul {rate / 1e12:.2f} TFLOP/s"
+    )
     columns = (
         "tflop",
         "seconds",
@@ -171,9 +157,7 @@ def main() -> None:
     for name, row in rows.items():
         print(f"{name:14}" + "".join(f"{row[column]:18.5f}" for column in columns))
     print(f"operations: {report['operations_ratio']:.3f} of the other, time: {report['time_ratio']:.3f}")
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(report, file, indent=2)
+    write(report, args.json)
 
 
 if __name__ == "__main__":

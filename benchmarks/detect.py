@@ -11,13 +11,10 @@ tokens; made-up names of as many tokens as names of LVIS have (about 2.6 and a s
 to do that it can: threshold 0, so 1,000 candidates on every level, and 300 boxes a prompt.
 """
 
-import argparse
 import dataclasses
 import itertools
-import json
-import platform
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,14 +24,17 @@ from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.ops import deform_conv2d
 
-from benchmarks.caption import timed
 from benchmarks.coarse_step import count_operations, matmul_rate
-from fiber_cli.data.prompts import Encoded, Shown, build_prompt, chunk_labels, encode_prompt
-from fiber_cli.data.region_transforms import DIVISOR
+from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
+from fiber_cli.data.prompts import Shown, chunk_labels
+from fiber_cli.data.region_transforms import padded
+from fiber_cli.data.regionsets import Asked, label_prompts
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.model.detector import TokenHead
 from fiber_cli.model.dyhead import deform_conv_by_rows
+from fiber_cli.predict import to_device
+from fiber_cli.tasks import grounding
 from fiber_cli.tasks.grounding import GroundingTask
 
 NAMES, CHUNK, LENGTH = 1203, 40, 256
@@ -66,16 +66,9 @@ def fine_config(preset: str, vocab: int, drop_path: float = 0.0, **changes) -> F
     return dataclasses.replace(config, image=image, text=text, norm_image_query=True, **changes)
 
 
-def open_gates(task: nn.Module) -> None:
-    """Gates start at 0, where fusion would change nothing."""
-    for name, parameter in task.named_parameters():
-        if name.endswith(".alpha"):
-            parameter.data.fill_(0.5)
-
-
 def random_pixels(size: tuple[int, int], **like) -> torch.Tensor:
     """uint8 (1, 3, H, W) for an image of `size` (height, width), with the padding that the network needs."""
-    return torch.randint(0, 256, (1, 3, *(-(-side // DIVISOR) * DIVISOR for side in size)), dtype=torch.uint8, **like)
+    return torch.randint(0, 256, (1, 3, *map(padded, size)), dtype=torch.uint8, **like)
 
 
 class Meter:
@@ -89,7 +82,7 @@ class Meter:
             "fused top": (task.encoder, "fuse"),
             "pyramid": (task.detector.fpn, "forward"),
             "head": (task.detector.head, "forward"),
-            "boxes": (task, "_found"),
+            "boxes": (grounding, "postprocess"),
         }.items():
             setattr(owner, method, self._measured(part, getattr(owner, method), measure))
 
@@ -121,19 +114,6 @@ def operations(config: FiberConfig, size: tuple[int, int]) -> dict[str, float]:
         text = task.encoder.text_stem(ids, ids == 0)
         task.detect(task.image_stem(random_pixels(size), torch.tensor([size])), text)
     return meter.taken()
-
-
-def asked(prompts: Sequence[Encoded], labels: Sequence[Sequence[int]], device: torch.device) -> dict:
-    """What `GroundingTask.predict` wants to know of prompts for one image."""
-    counts = torch.tensor([len(each) for each in labels])
-    return {
-        "ids": torch.stack([prompt.ids for prompt in prompts]).to(device),
-        "mask": torch.stack([prompt.mask for prompt in prompts]).to(device),
-        "pairs": torch.tensor([(0, p) for p in range(len(prompts))]),
-        "positive_map": torch.cat([prompt.positive_map for prompt in prompts]),
-        "label_prompt": torch.repeat_interleave(torch.arange(len(prompts)), counts),
-        "labels": torch.tensor([label for each in labels for label in each]),
-    }
 
 
 def differences(a: np.ndarray, b: np.ndarray) -> tuple[int, float, float]:
@@ -169,17 +149,12 @@ def convolutions(head: TokenHead, size: tuple[int, int], device: torch.device) -
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="base")
-    parser.add_argument("--short", type=int, default=800, help="height of the image")
-    parser.add_argument("--longest", type=int, default=1333, help="width of the image")
+    parser = image_options(__doc__)
     parser.add_argument("--chunks", type=int, help="prompts timed of each way, default 3 on a CPU, all on a GPU")
-    parser.add_argument("--threads", type=int, help="CPU threads, default as PyTorch decides")
-    parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device()
     size = args.short, args.longest
     tokenizer = load_tokenizer("builtin")
     names = made_up_names(NAMES)
@@ -190,14 +165,9 @@ def main() -> None:
     # As drawn, boxes of neighbouring anchors differ so little that rounding decides between them.
     for conv in (task.detector.head.box, task.detector.head.centerness):
         conv.weight.mul_(30)
-    image = {"pixels": random_pixels(size, device=device)} | dict.fromkeys(
-        ("sizes", "original_sizes"), torch.tensor([size])
-    )
+    pixels = random_pixels(size)[0, :, : size[0], : size[1]]
     groups = {chunk: chunk_labels(names, tokenizer, LENGTH, chunk) for chunk in (CHUNK, "auto")}
-    prompts = {
-        chunk: [encode_prompt(tokenizer, build_prompt([names[i] for i in group]), LENGTH) for group in labels]
-        for chunk, labels in groups.items()
-    }
+    prompts = {chunk: label_prompts(names, tokenizer, LENGTH, chunk) for chunk in groups}
     timed_prompts = min(args.chunks or (3 if device.type == "cpu" else NAMES), *(map(len, groups.values())))
     layout = {}
 
@@ -207,15 +177,20 @@ def main() -> None:
     task.detector.head.register_forward_pre_hook(look)
     meter = Meter(task, lambda call: timed(call, device))
 
+    def asked(chunk: int | str, first: int, end: int) -> dict:
+        labels = torch.tensor([label for group in groups[chunk][first:end] for label in group])
+        asked = Asked.all(prompts[chunk][first:end], 1)._replace(labels=labels)
+        return to_device(asked.batch([pixels], [torch.tensor(size)]), device)
+
     def predict(chunk: int | str, first: int, end: int) -> tuple[float, np.ndarray]:
-        batch = image | asked(prompts[chunk][first:end], groups[chunk][first:end], device)
+        batch = asked(chunk, first, end)
         seconds, (rows,) = timed(lambda: task.predict(batch), device)
         return seconds, rows
 
     def full_passes(first: int, end: int) -> list[tuple[float, np.ndarray]]:
         return [predict(CHUNK, i, i + 1) for i in range(first, end)]
 
-    task.predict(image | asked(prompts[CHUNK][:1], groups[CHUNK][:1], device))  # warms up
+    task.predict(asked(CHUNK, 0, 1))  # warms up
     meter.taken()
     # Half before and half after, so that a machine that grows slower in between favours neither.
     passes = full_passes(0, (timed_prompts + 1) // 2)
@@ -258,9 +233,7 @@ def main() -> None:
         "image": size,
         "names": NAMES,
         "tokens_a_name": tokens,
-        "hardware": torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        "hardware": hardware(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "matmul_tflop_per_second": rate / 1e12,
@@ -296,9 +269,7 @@ def main() -> None:
         "one 3x3 convolution at the finest level: "
         + ", ".join(f"{name} {seconds:.4f} s" for name, seconds in report["convolution_seconds"].items())
     )
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(report, file, indent=2)
+    write(report, args.json)
     assert single <= 0.005 * len(shared_rows), "the shared stem found other boxes"
 
 

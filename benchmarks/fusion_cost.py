@@ -13,20 +13,16 @@ medians of the ratios in each turn.
 The paper (Table 2, seconds a step on V100s): no fusion 1.31, FIBER 1.38, GLIP 2.14.
 """
 
-import argparse
-import json
-import platform
-
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from benchmarks.caption import timed
 from benchmarks.coarse_step import count_operations
-from benchmarks.detect import LENGTH, NAMES, fine_config, made_up_names, open_gates, random_pixels
+from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
+from benchmarks.detect import LENGTH, NAMES, fine_config, made_up_names, random_pixels
 from fiber_cli.data.prompts import build_prompt, chunk_labels, encode_prompt
 from fiber_cli.data.text import load_tokenizer
-from fiber_cli.model.config import PRESETS, FiberConfig
+from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.detector import HeadOutput, TokenHead
 from fiber_cli.model.text import TextLayer, split_heads
 from fiber_cli.tasks.grounding import GroundingTask
@@ -135,18 +131,13 @@ def operations(preset: str, vocab: int, size: tuple[int, int], images: int) -> d
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="base")
-    parser.add_argument("--short", type=int, default=800, help="height of the images")
-    parser.add_argument("--longest", type=int, default=1333, help="width of the images")
+    parser = image_options(__doc__)
     parser.add_argument("--batch", type=int, default=1, help="images a step")
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each, after one that does not count")
-    parser.add_argument("--threads", type=int, help="CPU threads, default as PyTorch decides")
-    parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device()
     size = args.short, args.longest
     tokenizer = load_tokenizer("builtin")
     counts = operations(args.preset, len(tokenizer), size, args.batch)
@@ -193,9 +184,7 @@ def main() -> None:
         "preset": args.preset,
         "image": size,
         "batch": args.batch,
-        "hardware": torch.cuda.get_device_name()
-        if device.type == "cuda"
-        else platform.processor() or platform.machine(),
+        "hardware": hardware(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "ways": ways,
@@ -208,9 +197,7 @@ def main() -> None:
             f"{name:20} {way['tflop']:8.3f} TFLOP ({way['operations_ratio']:.3f} of no fusion) "
             f"{way['seconds']:9.3f} s ({way['time_ratio']:.3f}){peak}"
         )
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(report, file, indent=2)
+    write(report, args.json)
 
 
 if __name__ == "__main__":

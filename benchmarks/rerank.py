@@ -8,15 +8,12 @@ pair from its pixels, with texts padded to the text length as published, is time
 must agree. Then, computed from these figures, what re-ranking costs at the size of COCO's 5k test split.
 """
 
-import argparse
-import json
-import platform
-
 import numpy as np
 import torch
 from torch import nn
 
-from benchmarks.coarse_step import count_operations, random_batch, timed
+from benchmarks.coarse_step import count_operations, random_batch
+from benchmarks.common import hardware, open_gates, options, pick_device, timed, write
 from fiber_cli.data.evalset import EvalSet
 from fiber_cli.data.images import normalize
 from fiber_cli.model.config import PRESETS, FiberConfig
@@ -85,15 +82,13 @@ def operations(config: FiberConfig, images: int, lengths: np.ndarray, batch: int
 
 @torch.no_grad()
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--preset", choices=PRESETS, default="base")
+    parser = options(__doc__)
     parser.add_argument("--images", type=int, help="default 4 on a CPU, 32 on a GPU")
     parser.add_argument("--texts", type=int, help="default 64 on a CPU, 512 on a GPU")
     parser.add_argument("--batch", type=int, help="pairs a pass, default 8 on a CPU, 64 on a GPU")
     parser.add_argument("--sample", type=int, help="pairs computed from pixels, default 2 batches")
-    parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = pick_device()
     gpu = device.type == "cuda"
     images, texts = args.images or (32 if gpu else 4), args.texts or (512 if gpu else 64)
     batch = args.batch or (64 if gpu else 8)
@@ -101,9 +96,7 @@ def main() -> None:
     config = PRESETS[args.preset]
     torch.manual_seed(0)
     task = CoarseTask(config).to(device).eval()
-    for name, parameter in task.named_parameters():
-        if name.endswith(".alpha"):
-            parameter.fill_(0.5)  # gates start at 0, where fusion would change no score
+    open_gates(task)
     pixels = random_batch(config, images, LENGTH)["pixels"]
     text = random_batch(config, texts, LENGTH, seed=1)
     ids, mask = text["ids"], text["mask"]
@@ -136,11 +129,11 @@ def main() -> None:
     published(drawn[:batch])  # warms up
     plain_scores.clear()
     # Half before and half after, so that a machine that grows slower in between favours neither.
-    plain = timed(lambda: published(drawn[: sample // 2]), device)
-    seconds = timed(cached, device)
-    per_image, per_text = timed(image_stems, device) / images, timed(text_stems, device) / texts
+    plain = timed(lambda: published(drawn[: sample // 2]), device)[0]
+    seconds = timed(cached, device)[0]
+    per_image, per_text = timed(image_stems, device)[0] / images, timed(text_stems, device)[0] / texts
     per_pair = (seconds - images * per_image - texts * per_text) / pairs
-    plain = (plain + timed(lambda: published(drawn[sample // 2 :]), device)) * pairs / sample
+    plain = (plain + timed(lambda: published(drawn[sample // 2 :]), device)[0]) * pairs / sample
     difference = float(np.abs(np.concatenate(plain_scores) - scores[drawn // texts, drawn % texts]).max())
     counted = operations(config, images, mask.sum(1).numpy(), batch)
     stems = COCO_IMAGES * per_image + COCO_TEXTS * per_text
@@ -148,7 +141,7 @@ def main() -> None:
     hours |= {f"rerank-{k}": (stems + (COCO_IMAGES + COCO_TEXTS) * k * per_pair) / 3600 for k in KS}
     report = {
         "preset": args.preset,
-        "device": torch.cuda.get_device_name() if gpu else platform.processor() or platform.machine(),
+        "device": hardware(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "images": images,
@@ -178,9 +171,7 @@ def main() -> None:
     print(f"one image stem {per_image:.4f} s, text stem {per_text:.4f} s, pair {per_pair:.4f} s")
     print("COCO 5k test, both directions, computed from these times (rerank: no pair shared by the directions):")
     print("  " + ", ".join(f"{name} {value:.2f} h" for name, value in hours.items()))
-    if args.json:
-        with open(args.json, "w") as file:
-            json.dump(report, file, indent=2)
+    write(report, args.json)
     assert difference <= 1e-4
 
 

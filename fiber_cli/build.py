@@ -59,20 +59,12 @@ TEXT_FIELDS = {
     "dropout": "dropout",
 }
 TOP_FIELDS = {name: name for name in ("fusion_layers", "hidden", "norm_image_query")}
-#: Task settings that the data and the reward use, not the task's constructor.
+#: Task settings that are the arguments of `RegionReader`, and all that the data and the reward use, not the task's
+#: constructor.
+READER_FIELDS = ("prompt", "negatives", "control", "published_names", "draw_background", "swap_sides")
 DATA_FIELDS = (
     *("name", "mlm_probability", "answers", "cider_df"),
-    *(
-        "prompt",
-        "negatives",
-        "control",
-        "published_names",
-        "draw_background",
-        "swap_sides",
-        "short_sides",
-        "longest_side",
-        "flip",
-    ),
+    *(*READER_FIELDS, "short_sides", "longest_side", "flip"),
 )
 
 
@@ -154,7 +146,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     fresh=False: the weights will be replaced by those of a run that goes on, so none are read.
     """
     torch.manual_seed(recipe.runtime.seed)
-    run, data, length = recipe.runtime, recipe.data, recipe.model.text_length
+    run, data = recipe.runtime, recipe.data
     tokenizer = load_tokenizer(recipe.model.tokenizer)
     region = recipe.task.name in REGION_TASKS
     config = model_config(recipe.model, tokenizer, region=region)
@@ -165,7 +157,9 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     per_epoch = steps_per_epoch(mixture, run.global_batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
     arguments = task_arguments(recipe, tokenizer)
-    task = TASKS[recipe.task.name](config, **arguments, **({} if region or not labels else {"labels": len(labels)}))
+    task = TASKS[recipe.task.name](
+        config, **arguments, **({"labels": len(labels)} if recipe.task.name == "vqa" else {})
+    )
     if fresh and init_from is not None:
         initialise(task, tokenizer, init_from)
     elif fresh:
@@ -176,6 +170,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     if isinstance(task, CaptionTask) and recipe.task.cider_df:
         task.reward = CiderReward(CiderD(**read_document_frequency(recipe.task.cider_df)), tokenizer)
     reader = training_reader(recipe, tokenizer, config, labels)
+    about = describe(recipe, config, arguments, labels)
 
     def batches(start: int) -> Iterable[dict]:
         return train_loader(
@@ -197,18 +192,15 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
             recipe.task.name,
             sources(data.val, max_pixels=data.max_pixels),
             tokenizer=tokenizer,
-            text_length=length,
-            image_size=config.image_size,
+            preprocessing=about["preprocessing"],
             labels=labels,
-            sides=(recipe.task.short_sides[-1], recipe.task.longest_side) if region else None,
-            published_names=region and recipe.task.published_names,
         )
 
         def validate(task: nn.Module) -> dict[str, float]:
             options = {"batch_size": run.micro_batch, "workers": data.workers, "precision": run.precision}
             return measure(task, evalset, **options).metrics
 
-    return Work(task, batches, steps, per_epoch, validate, describe(recipe, config, arguments, labels), tokenizer)
+    return Work(task, batches, steps, per_epoch, validate, about, tokenizer)
 
 
 def task_arguments(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
@@ -222,23 +214,26 @@ def task_arguments(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[s
 def training_view(recipe: Recipe, sources: list[Source], labels: list[str] | None) -> list[Source]:
     """The sources as what an epoch goes through: images, (image, caption) pairs, or answerable questions."""
     if recipe.task.name == "vqa":
-        kept = [answerable(source, labels) for source in sources]
-        dropped = sum(getattr(source, "dropped", 0) for source in kept)
-        if dropped and dist.is_main():
-            print(f"{dropped} questions without an answer in the vocabulary are not trained on", file=sys.stderr)
-        return kept
+        return _dropping(
+            [answerable(source, labels) for source in sources], "questions without an answer in the vocabulary"
+        )
+    if recipe.task.name in REGION_TASKS:
+        return _dropping(sources, "boxes without an area inside their image")
     if recipe.task.name == "nlvr2":
         if len({source.images_each for source in sources}) > 1:
             raise UserError(
                 "data.train: statements about one image and about two cannot be in one batch; take one kind"
             )
         return sources
-    if recipe.task.name in REGION_TASKS:
-        dropped = sum(getattr(source, "dropped", 0) for source in sources)
-        if dropped and dist.is_main():
-            print(f"{dropped} boxes without an area inside their image are not trained on", file=sys.stderr)
-        return sources
     return caption_view(sources, recipe.data.captions)
+
+
+def _dropping(sources: list[Source], what: str) -> list[Source]:
+    """The sources, with a word on what they left out of their data."""
+    dropped = sum(getattr(source, "dropped", 0) for source in sources)
+    if dropped and dist.is_main():
+        print(f"{dropped} {what} are not trained on", file=sys.stderr)
+    return sources
 
 
 def training_reader(
@@ -254,9 +249,8 @@ def training_reader(
         case CaptionSettings():
             return CaptionReader(*common, references=recipe.task.objective == "cider")
         case FineSettings() as task:
-            names = ("prompt", "negatives", "control", "published_names", "draw_background", "swap_sides")
             transform = RegionTransform(task.short_sides, task.longest_side, task.flip)
-            return RegionReader(*common[:2], transform, **{name: getattr(task, name) for name in names})
+            return RegionReader(*common[:2], transform, **{name: getattr(task, name) for name in READER_FIELDS})
     return CaptionReader(*common, getattr(recipe.task, "mlm_probability", None))
 
 

@@ -59,18 +59,18 @@ def evaluation_set(
     sources: Sequence[Source],
     *,
     tokenizer: Any,
-    text_length: int,
-    image_size: tuple[int, int],
+    preprocessing: dict[str, Any],
     labels: list[str] | None,
-    sides: tuple[int, int] | None = None,
     chunk: int | str = "auto",
-    published_names: bool = False,
 ) -> EvalSet | RetrievalSet | list[RegionSet]:
-    """What a task of that name is evaluated on. sides: shorter and longest side of images for region-level tasks, of
-    whose sources each is evaluated by itself; chunk, published_names: see `DetectionSet`."""
+    """What a task of that name is evaluated on; of region-level tasks each source by itself. preprocessing: as in
+    config.json; chunk: see `DetectionSet`."""
+    text_length = preprocessing["text_length"]
     if task in REGION_TASKS:
-        options = {"chunk": chunk, "published_names": published_names}
+        sides = preprocessing["short_side"], preprocessing["longest_side"]
+        options = {"chunk": chunk, "published_names": preprocessing["published_names"]}
         return region_sets(sources, tokenizer, text_length, sides, referring=task == "refexp", **options)
+    image_size = tuple(preprocessing["image_size"])
     match task:
         case "vqa":
             return VqaSet(sources, tokenizer, text_length, image_size, labels)
@@ -170,17 +170,13 @@ def run_eval(
     chosen = sources if limit is None else [First(source, limit) for source in sources]
 
     def data(model: Loaded) -> EvalSet | RetrievalSet | list[RegionSet]:
-        region = model.name in REGION_TASKS
         return evaluation_set(
             model.name,
             chosen,
             tokenizer=model.tokenizer,
-            text_length=model.text_length,
-            image_size=model.image_size,
+            preprocessing=model.config["preprocessing"],
             labels=model.labels,
-            sides=model.sides if region else None,
             chunk=chunk,
-            published_names=region and model.config["preprocessing"]["published_names"],
         )
 
     if chunk != "auto" and loaded.name not in REGION_TASKS:

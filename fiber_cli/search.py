@@ -45,7 +45,8 @@ def run_search(
     workers: int,
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
-    a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also draw the best into this file."""
+    a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also
+    draw the best into this file."""
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     queries, skipped = read_queries(query) if isinstance(query, Path) else ([query.strip()], 0)
@@ -151,7 +152,8 @@ def search(
     precision: str = "fp32",
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """For each query the dual encoder's `top_k` pictures, best first by the sum of ITC and ITM score: dicts of query,
-    rank (from 1), path, score, itc, itm. `itm` scores the pairs, where it is another checkpoint. Also (path, reason) of pictures that can no longer be read."""
+    rank (from 1), path, score, itc, itm. `itm` scores the pairs, where it is another checkpoint. Also (path, reason) of
+    pictures that can no longer be read."""
     texts = TextSet(queries, loaded.tokenizer, loaded.text_length)
     options = {"batch_size": batch_size, "workers": workers, "precision": precision}
     features = predict_all(loaded.task, texts, **options, what="queries")

@@ -193,7 +193,8 @@ class Builder:
         if typing.get_origin(kind) in UNIONS:
             choices = [a for a in args if a is not types.NoneType]
             wanted = {yaml.SequenceNode: tuple, yaml.MappingNode: dict}.get(type(node))
-            fitting = [a for a in choices if wanted == {tuple: tuple, dict: dict}.get(typing.get_origin(a) or a)]
+            containers = [next((c for c in (tuple, dict) if c in (a, typing.get_origin(a))), None) for a in choices]
+            fitting = [a for a, container in zip(choices, containers) if container is wanted]
             return self.build((fitting or choices)[0], node, path, limits)
         if typing.get_origin(kind) is tuple:
             return self.items(args, node, path, limits)

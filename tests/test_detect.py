@@ -42,7 +42,13 @@ def run(tmp_path_factory):
                 value.add_(0.1 * torch.randn_like(value))
         task.detector.head.bias0.fill_(-1.0)
     folder = tmp_path_factory.mktemp("run")
-    sizes = {"image_size": [64, 64], "text_length": LENGTH, "short_side": SHORT, "longest_side": LONGEST, "published_names": False}
+    sizes = {
+        "image_size": [64, 64],
+        "text_length": LENGTH,
+        "short_side": SHORT,
+        "longest_side": LONGEST,
+        "published_names": False,
+    }
     about = {"model": config.to_dict(), "task": {"name": "detection", **settings}, "preprocessing": sizes}
     about |= {"labels": LABELS, "tokenizer": "builtin"}
     weights = checkpoint.named_weights(task)

@@ -201,7 +201,11 @@ def test_blind_exchanges_images_and_nothing_else(runs, saved, tmp_path):
     source = ScenesSource("val", 6, image_size=64)
     loaded = load(runs["vqa"])
     evalset = evaluate.evaluation_set(
-        "vqa", [source], tokenizer=loaded.tokenizer, text_length=30, image_size=(64, 64), labels=loaded.labels
+        "vqa",
+        [source],
+        tokenizer=loaded.tokenizer,
+        preprocessing={"text_length": 30, "image_size": [64, 64]},
+        labels=loaded.labels,
     )
     exchanged = Blind(evalset)
     for index in (0, len(evalset) - 1):

@@ -14,8 +14,8 @@ import pytest
 import torch
 from PIL import Image
 
-from fiber_cli.data import KarpathySource, WebDatasetSource
 from fiber_cli.data.evalset import RetrievalSet
+from fiber_cli.data.karpathy import KarpathySource
 from fiber_cli.data.loader import (
     BadCounter,
     CaptionReader,
@@ -26,6 +26,7 @@ from fiber_cli.data.loader import (
     collate,
     train_loader,
 )
+from fiber_cli.data.shards import WebDatasetSource
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.data.transforms import EvalTransform

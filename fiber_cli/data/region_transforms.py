@@ -97,6 +97,11 @@ class RegionTransform:
         return pixels, boxes, mirrored
 
 
+def padded(side):
+    """A side of the image, or a tensor of them, as the network gets it."""
+    return -(-side // DIVISOR) * DIVISOR
+
+
 def pad_batch(images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """uint8 (3, h, w) of any sizes to (uint8 (B, 3, H, W), true sizes int64 (B, 2) as (h, w)).
 
@@ -104,7 +109,7 @@ def pad_batch(images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tenso
     and must be set to 0 again once the pixels are normalised.
     """
     sizes = torch.tensor([image.shape[1:] for image in images])
-    height, width = (-(-side // DIVISOR) * DIVISOR for side in sizes.amax(0).tolist())
+    height, width = map(padded, sizes.amax(0).tolist())
     batch = torch.zeros((len(images), 3, height, width), dtype=torch.uint8)
     for row, image in zip(batch, images):
         row[:, : image.shape[1], : image.shape[2]] = image

@@ -112,11 +112,13 @@ class DetectionSet(RegionSet):
         chunk: int | str = "auto", published_names: bool = False,
     ):  # fmt: skip
         ids = getattr(source, "image_ids", range(len(source)))
-        # The copies of few-shot training are looked at once.
-        super().__init__(source, list({ids[i]: i for i in reversed(range(len(source)))}.values())[::-1], short, longest)
+        first: dict[int, int] = {}  # the copies of few-shot training are looked at once
+        for i in range(len(source)):
+            first.setdefault(ids[i], i)
+        super().__init__(source, list(first.values()), short, longest)
         shown = shown_names(source.names, overrides_of(source), published_names)
         self.prompts = label_prompts(shown, tokenizer, text_length, chunk)
-        self.image_ids = [ids[i] for i in self.chosen]
+        self.image_ids = list(first)
 
     def ask(self, indices: list[int]) -> Asked:
         return Asked.all(self.prompts, len(indices))

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fiber_cli.data.detection import read_odinw
 from fiber_cli.data.karpathy import read_json
 from fiber_cli.errors import UserError
 from fiber_cli.kinds import KINDS, REGION_TASKS
@@ -101,6 +100,8 @@ def _region_data(dataset: str, task: str, split: str | None, root: Path | None) 
     if split:
         raise UserError(f"{dataset} has no --split; name the file to evaluate")
     if dataset == "odinw13" or path.suffix in (".yaml", ".yml"):
+        from fiber_cli.data.detection import read_odinw  # brings torch with it
+
         listed = folder / "odinw13.yaml" if dataset == "odinw13" else path
         return EvalData(path.stem, "test", [{"kind": "coco", **entry._asdict()} for entry in read_odinw(_file(listed))])
     if path.suffix == ".json":

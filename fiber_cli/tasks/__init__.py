@@ -1,5 +1,6 @@
 """One file per task; each task is a module that turns a batch into losses."""
 
+from fiber_cli.kinds import REGION_TASKS
 from fiber_cli.tasks.caption import CaptionTask
 from fiber_cli.tasks.coarse import CoarseTask, RetrievalTask
 from fiber_cli.tasks.grounding import GroundingTask
@@ -12,5 +13,5 @@ TASKS = {
     "vqa": VqaTask,
     "nlvr2": Nlvr2Task,
     "caption": CaptionTask,
-    **dict.fromkeys(("fine", "detection", "grounding", "refexp"), GroundingTask),
+    **dict.fromkeys(REGION_TASKS, GroundingTask),
 }

@@ -42,7 +42,8 @@ class CaptionTask(Task):
     def __init__(
         self, config: FiberConfig, *, objective: str = "mle", gold_refresh: int = 1000, gold_floor: float = 0.1,
         gold_published: bool = False, cider_samples: int = 5, cider_weight: float = 0.7, beam: int = 5,
-        published_search: bool = False, max_length: int = 50, cls_id: int = 0, sep_id: int = 2, pad_id: int = 1, mask_id: int = 50264,
+        published_search: bool = False, max_length: int = 50, cls_id: int = 0, sep_id: int = 2, pad_id: int = 1,
+        mask_id: int = 50264,
     ):  # fmt: skip
         super().__init__()
         self.objective, self.beam, self.published_search = objective, beam, published_search

@@ -26,13 +26,12 @@ TEMPERATURE_RANGE = (0.001, 1.0)
 class CoarseTask(Task):
     """The pre-training model and its losses; `RetrievalTask` is the same without MLM.
 
-    mlm, itm, itc: loss weights, 0 switches an objective off and leaves out its head (of
-    ITC the temperature). itm_negatives: "hard" draws one
-    negative text and one negative image per pair from the ITC similarities over all ranks, "random" draws uniformly; a
-    pair is never its own negative, nor is another caption of the same image. mlm_pairs, itm_pairs: these dearer
-    objectives look at the first so many pairs of each micro-batch, None = all, as in the paper. queue_size: features
-    kept as further ITC negatives (0 = none; never pixels). itc_detach_keys and itc_queue_noise are the published
-    code's behaviour: no gradient through the features compared against, and never-written queue columns in the
+    mlm, itm, itc: loss weights, 0 switches an objective off and leaves out its head (of ITC the temperature).
+    itm_negatives: "hard" draws one negative text and one negative image per pair from the ITC similarities over all
+    ranks, "random" draws uniformly; a pair is never its own negative, nor is another caption of the same image.
+    mlm_pairs, itm_pairs: these dearer objectives look at the first so many pairs of each micro-batch, None = all, as in
+    the paper. queue_size: features kept as further ITC negatives (0 = none; never pixels). itc_detach_keys and
+    itc_queue_noise are the published code's behaviour: no gradient through the features compared against, and never-written queue columns in the
     denominator.
     """
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from fiber_cli import dist
 from fiber_cli.data.images import normalize
-from fiber_cli.data.region_transforms import DIVISOR
+from fiber_cli.data.region_transforms import padded
 from fiber_cli.errors import UserError
 from fiber_cli.model.atss import loss_sums
 from fiber_cli.model.config import DetectorConfig, FiberConfig
@@ -29,9 +29,9 @@ BOX_WEIGHT = 2.0
 class GroundingTask(Task):
     """The detector and its losses.
 
-    channels, blocks, drop_block, log_scale: see `DetectorConfig`. frozen_stages: the patch embedding and so many image stages
-    keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what an anchor without a box
-    should name, "none" or, as published, the "last_token" slot. The rest is `postprocess`'s.
+    channels, blocks, drop_block, log_scale: see `DetectorConfig`. frozen_stages: the patch embedding and so many image
+    stages keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what an anchor without a
+    box should name, "none" or, as published, the "last_token" slot. The rest is `postprocess`'s.
     """
 
     NEW: ClassVar[tuple[str, ...]] = ("detector.",)
@@ -107,12 +107,12 @@ class GroundingTask(Task):
 
     def losses(self, out: HeadOutput, batch: dict) -> dict[str, Tensor]:
         """The losses of `forward` from the head's output."""
-        counts = batch["box_counts"].tolist()
+        boxes = batch["box_counts"].tolist()
         sums = loss_sums(
             *out,
             batch["mask"],
-            batch["boxes"].split(counts),
-            batch["positive_map"].split(counts),
+            batch["boxes"].split(boxes),
+            batch["positive_map"].split(boxes),
             last_token_unmatched=self.last_token_unmatched,
         )
         counts = torch.stack([sums.positives.to(sums.centerness_target), sums.centerness_target])
@@ -135,15 +135,19 @@ class GroundingTask(Task):
         they were; P prompts as ids and mask (P, L); pairs int64 (Q, 2), the (image, prompt) to look at; positive_map
         (N, L), the tokens of each label, with label_prompt and labels int64 (N,), the prompt that names it and the
         number to report for it; optionally postprocessing, settings of `postprocess` to be put over the task's own. The
-        stem of an image runs once for all prompts, and images that pad to one size go
-        together, so that none is padded further for its company.
+        stem of an image runs once for all prompts, and images that pad to one size go together, so that none is padded
+        further for its company.
         """
-        padded = (-(-batch["sizes"] // DIVISOR) * DIVISOR).tolist()
+        sizes, settings = padded(batch["sizes"]).tolist(), self.postprocessing | batch.get("postprocessing", {})
         text = self.encoder.text_stem(batch["ids"], batch["mask"])
-        named = [(batch["label_prompt"] == prompt).nonzero().flatten() for prompt in range(len(batch["ids"]))]
-        rows: list[list[Tensor]] = [[] for _ in padded]
-        for height, width in {tuple(size): None for size in padded}:
-            images = torch.tensor([i for i, size in enumerate(padded) if size == [height, width]])
+        labels: list[list[int]] = [[] for _ in batch["ids"]]  # of each prompt
+        for label, prompt in enumerate(batch["label_prompt"].tolist()):
+            labels[prompt].append(label)
+        numbers = [batch["labels"][own].to(text.tokens.device) for own in labels]
+        tokens = [[row.nonzero().flatten().tolist() for row in batch["positive_map"][own]] for own in labels]
+        rows: list[list[Tensor]] = [[] for _ in sizes]
+        for height, width in {tuple(size): None for size in sizes}:
+            images = torch.tensor([i for i, size in enumerate(sizes) if size == [height, width]])
             stem = self.image_stem(batch["pixels"][images, :, :height, :width], batch["sizes"][images])
             place = {image: row for row, image in enumerate(images.tolist())}
             pairs = [pair for pair in batch["pairs"].tolist() if pair[0] in place]
@@ -155,15 +159,9 @@ class GroundingTask(Task):
                     TextStem(text.tokens[prompts], text.mask[prompts]),
                 )
                 for row, (image, prompt) in enumerate(part):
-                    rows[image].append(self._found(out, row, image, named[prompt], batch))
+                    found = postprocess(out, row, batch["sizes"][image].tolist(), tokens[prompt], **settings)
+                    factor = batch["original_sizes"][image] / batch["sizes"][image]
+                    boxes = found.boxes * factor.flip(0).repeat(2).to(found.boxes)
+                    columns = boxes, found.scores[:, None], numbers[prompt][found.labels][:, None].to(boxes)
+                    rows[image].append(torch.cat(columns, 1).float())
         return [torch.cat(row).cpu().numpy() if row else np.empty((0, 6), np.float32) for row in rows]
-
-    def _found(self, out: HeadOutput, row: int, image: int, labels: Tensor, batch: dict) -> Tensor:
-        tokens = [where.nonzero().flatten().tolist() for where in batch["positive_map"][labels]]
-        size, original = batch["sizes"][image], batch["original_sizes"][image]
-        settings = self.postprocessing | batch.get("postprocessing", {})
-        found = postprocess(out, row, tuple(size.tolist()), tokens, **settings)
-        factor = (original / size).flip(0).repeat(2).to(found.boxes)
-        numbers = batch["labels"].to(labels.device)[labels][found.labels.to(labels.device)]
-        columns = found.boxes * factor, found.scores[:, None], numbers[:, None].to(found.boxes)
-        return torch.cat(columns, 1).float()
