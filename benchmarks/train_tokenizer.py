@@ -80,7 +80,7 @@ def corpus() -> Iterator[str]:
     for one, two in zip(scenes, scenes[1:]):
         yield from (caption.text for caption in scene_text.captions(one))
         yield from (question.text for question in scene_text.questions(one))
-        yield from (question.answer for question in scene_text.questions(one))
+        yield from (question.answers[0] for question in scene_text.questions(one))
         yield from (statement.text for statement in scene_text.statements(one))
         yield from (statement.text for statement in scene_text.pair_statements(one, two))
         yield from (referring.text for referring in scene_text.referring(one))

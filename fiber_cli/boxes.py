@@ -10,30 +10,32 @@ from torch import Tensor
 from torchvision.ops import batched_nms
 
 
-def xyxy_to_xywh(boxes: Tensor, *, inclusive: bool = False) -> Tensor:
-    low, high = boxes.split(2, -1)
-    return torch.cat([low, high - low + inclusive], -1)
+def areas(
+    a_low: Tensor, a_high: Tensor, b_low: Tensor, b_high: Tensor, *, inclusive: bool = False
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of the intersection, the union and the common hull of boxes, given by their low and high corners (..., 2), whose
+    leading dimensions broadcast. An inverted box has the area 0."""
 
+    def area(low: Tensor, high: Tensor) -> Tensor:
+        return (high - low + inclusive).clamp(min=0).prod(-1)
 
-def _area(low: Tensor, high: Tensor, inclusive: bool = False) -> Tensor:
-    return (high - low + inclusive).clamp(min=0).prod(-1)
+    inter = area(torch.maximum(a_low, b_low), torch.minimum(a_high, b_high))
+    union = area(a_low, a_high) + area(b_low, b_high) - inter
+    return inter, union, area(torch.minimum(a_low, b_low), torch.maximum(a_high, b_high))
 
 
 def iou(a: Tensor, b: Tensor, *, inclusive: bool = False) -> Tensor:
     """Intersection over union of boxes whose leading dimensions broadcast. Two empty boxes give NaN."""
-    (a_low, a_high), (b_low, b_high) = a.split(2, -1), b.split(2, -1)
-    inter = _area(torch.maximum(a_low, b_low), torch.minimum(a_high, b_high), inclusive)
-    return inter / (_area(a_low, a_high, inclusive) + _area(b_low, b_high, inclusive) - inter)
+    inter, union, _ = areas(*a.split(2, -1), *b.split(2, -1), inclusive=inclusive)
+    return inter / union
 
 
 def giou(a: Tensor, b: Tensor) -> Tensor:
     """Generalised IoU of boxes whose leading dimensions broadcast, in [-1, 1]. An inverted `a` counts as empty; the
     published 1e-7 on both denominators keeps empty boxes finite."""
-    (a_low, a_high), (b_low, b_high) = a.split(2, -1), b.split(2, -1)
-    a_high = torch.maximum(a_low, a_high)
-    inter = _area(torch.maximum(a_low, b_low), torch.minimum(a_high, b_high))
-    union = _area(a_low, a_high) + _area(b_low, b_high) - inter + 1e-7
-    hull = _area(torch.minimum(a_low, b_low), torch.maximum(a_high, b_high)) + 1e-7
+    low, high = a.split(2, -1)
+    inter, union, hull = areas(low, torch.maximum(low, high), *b.split(2, -1))
+    union, hull = union + 1e-7, hull + 1e-7
     return inter / union - (hull - union) / hull
 
 

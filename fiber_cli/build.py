@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -15,17 +14,17 @@ from torch import nn
 
 from fiber_cli import checkpoint, dist, pretrained
 from fiber_cli.data import SOURCES, scenes
-from fiber_cli.data.loader import CaptionReader, Mixture, caption_view, collate, steps_per_epoch, train_loader
+from fiber_cli.data.loader import CaptionReader, Mixture, StepSampler, caption_view, collate, train_loader
 from fiber_cli.data.region_transforms import RegionTransform
 from fiber_cli.data.regions import RegionReader, collate_regions
 from fiber_cli.data.source import BadSample, Source
-from fiber_cli.data.statement_set import StatementReader
+from fiber_cli.data.statements import StatementReader
 from fiber_cli.data.text import load_tokenizer, special_ids
-from fiber_cli.data.vqa import answerable, read_vocabulary
-from fiber_cli.data.vqa_set import VqaReader
+from fiber_cli.data.vqa import VqaReader, answerable, read_vocabulary
 from fiber_cli.errors import UserError
 from fiber_cli.evaluate import evaluation_set, measure
 from fiber_cli.kinds import REGION_TASKS
+from fiber_cli.loading import new_task
 from fiber_cli.metrics.cider import (
     CiderD,
     CiderReward,
@@ -37,28 +36,12 @@ from fiber_cli.metrics.cider import (
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.settings import CaptionSettings, FineSettings, ModelSettings, Nlvr2Settings, Recipe, VqaSettings
 from fiber_cli.settings import Source as SourceSettings
-from fiber_cli.tasks import TASKS
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.caption import CaptionTask
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-#: Where each optional size of the `model` section goes; what it leaves out is the preset's.
-IMAGE_FIELDS = {
-    "embed_dim": "embed_dim",
-    "depths": "depths",
-    "image_heads": "heads",
-    "drop_path": "drop_path",
-}
-TEXT_FIELDS = {
-    "text_layers": "layers",
-    "text_hidden": "hidden",
-    "text_heads": "heads",
-    "text_intermediate": "intermediate",
-    "dropout": "dropout",
-}
-TOP_FIELDS = {name: name for name in ("fusion_layers", "hidden", "norm_image_query")}
 #: Task settings that are the arguments of `RegionReader`, and all that the data and the reward use, not the task's
 #: constructor.
 READER_FIELDS = ("prompt", "negatives", "control", "published_names", "draw_background", "swap_sides")
@@ -72,16 +55,18 @@ def model_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, *,
     """The model's sizes: the preset, changed where the recipe says so, with the tokeniser's vocabulary. region: images
     are of any size, so that windows keep theirs."""
 
-    def given(fields: dict[str, str]) -> dict[str, Any]:
-        return {ours: value for name, ours in fields.items() if (value := getattr(settings, name)) is not None}
+    def given(**fields: str) -> dict[str, Any]:
+        return {ours: value for ours, name in fields.items() if (value := getattr(settings, name)) is not None}
 
     preset = PRESETS[settings.preset]
-    text = {"vocab": len(tokenizer), "pad_id": tokenizer.pad_token_id, **given(TEXT_FIELDS)}
+    image = given(embed_dim="embed_dim", depths="depths", heads="image_heads", drop_path="drop_path")
+    text = given(layers="text_layers", hidden="text_hidden", heads="text_heads", intermediate="text_intermediate")
+    text |= {"vocab": len(tokenizer), "pad_id": tokenizer.pad_token_id, **given(dropout="dropout")}
     config = dataclasses.replace(
         preset,
-        image=dataclasses.replace(preset.image, fixed_window=region, **given(IMAGE_FIELDS)),
+        image=dataclasses.replace(preset.image, fixed_window=region, **image),
         text=dataclasses.replace(preset.text, **text),
-        **given(TOP_FIELDS),
+        **given(fusion_layers="fusion_layers", hidden="hidden", norm_image_query="norm_image_query"),
     )
     if settings.image_size is not None:
         config = config.at_image_size((settings.image_size, settings.image_size))
@@ -114,10 +99,8 @@ def sources(specs: Sequence[SourceSettings], *, max_pixels: int) -> list[Source]
     made = []
     for spec in specs:
         arguments = spec.arguments()
-        kind = SOURCES[arguments.pop("kind")]
-        if "max_pixels" in inspect.signature(kind).parameters:
-            arguments["max_pixels"] = max_pixels
-        made.append(kind(**arguments))
+        made.append(SOURCES[arguments.pop("kind")](**arguments))
+        made[-1].max_pixels = max_pixels
     return made
 
 
@@ -151,15 +134,12 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     region = recipe.task.name in REGION_TASKS
     config = model_config(recipe.model, tokenizer, region=region)
     found = sources(data.train, max_pixels=data.max_pixels)
-    labels = task_labels(recipe, found)
-    views = training_view(recipe, found, labels)
+    views, reader, labels = training_data(recipe, found, tokenizer, config)
     mixture = Mixture(views, [spec.weight for spec in data.train], run.seed)
-    per_epoch = steps_per_epoch(mixture, run.global_batch)
+    per_epoch = mixture.steps(run.global_batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
-    arguments = task_arguments(recipe, tokenizer)
-    task = TASKS[recipe.task.name](
-        config, **arguments, **({"labels": len(labels)} if recipe.task.name == "vqa" else {})
-    )
+    about = describe(recipe, config, task_arguments(recipe, tokenizer), labels)
+    task = new_task(about)
     if fresh and init_from is not None:
         initialise(task, tokenizer, init_from)
     elif fresh:
@@ -169,32 +149,14 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
             pretrained.load_roberta(task.encoder, recipe.model.roberta)
     if isinstance(task, CaptionTask) and recipe.task.cider_df:
         task.reward = CiderReward(CiderD(**read_document_frequency(recipe.task.cider_df)), tokenizer)
-    reader = training_reader(recipe, tokenizer, config, labels)
-    about = describe(recipe, config, arguments, labels)
 
     def batches(start: int) -> Iterable[dict]:
-        return train_loader(
-            mixture,
-            reader,
-            global_batch=run.global_batch,
-            micro_batch=run.micro_batch,
-            rank=dist.rank(),
-            world=dist.world_size(),
-            start_step=start,
-            total_steps=steps,
-            workers=data.workers,
-            collate_fn=collate_regions if region else collate,
-        )
+        sampler = StepSampler(mixture, run.global_batch, run.micro_batch, dist.rank(), dist.world_size(), start, steps)
+        return train_loader(sampler, reader, data.workers, collate_regions if region else collate)
 
     validate = None
     if recipe.log.validate_every:
-        evalset = evaluation_set(
-            recipe.task.name,
-            sources(data.val, max_pixels=data.max_pixels),
-            tokenizer=tokenizer,
-            preprocessing=about["preprocessing"],
-            labels=labels,
-        )
+        evalset = evaluation_set(about, sources(data.val, max_pixels=data.max_pixels), tokenizer)
 
         def validate(task: nn.Module) -> dict[str, float]:
             options = {"batch_size": run.micro_batch, "workers": data.workers, "precision": run.precision}
@@ -211,47 +173,39 @@ def task_arguments(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[s
     return given
 
 
-def training_view(recipe: Recipe, sources: list[Source], labels: list[str] | None) -> list[Source]:
-    """The sources as what an epoch goes through: images, (image, caption) pairs, or answerable questions."""
-    if recipe.task.name == "vqa":
-        return _dropping(
-            [answerable(source, labels) for source in sources], "questions without an answer in the vocabulary"
-        )
-    if recipe.task.name in REGION_TASKS:
-        return _dropping(sources, "boxes without an area inside their image")
-    if recipe.task.name == "nlvr2":
-        if len({source.images_each for source in sources}) > 1:
-            raise UserError(
-                "data.train: statements about one image and about two cannot be in one batch; take one kind"
-            )
-        return sources
-    return caption_view(sources, recipe.data.captions)
-
-
-def _dropping(sources: list[Source], what: str) -> list[Source]:
-    """The sources, with a word on what they left out of their data."""
-    dropped = sum(getattr(source, "dropped", 0) for source in sources)
-    if dropped and dist.is_main():
-        print(f"{dropped} {what} are not trained on", file=sys.stderr)
-    return sources
-
-
-def training_reader(
-    recipe: Recipe, tokenizer: PreTrainedTokenizerBase, config: FiberConfig, labels: list[str] | None
-) -> Callable:
-    """What makes the task's training samples."""
+def training_data(
+    recipe: Recipe, sources: list[Source], tokenizer: PreTrainedTokenizerBase, config: FiberConfig
+) -> tuple[list[Source], Callable, list[str] | None]:
+    """The sources as what an epoch goes through (images, (image, caption) pairs, statements or answerable questions),
+    what makes the task's samples of them, and its labels: the answers that VQA tells apart, the category names of
+    detection data, None without either."""
+    task, labels, dropped = recipe.task, None, ""
     common = (tokenizer, recipe.model.text_length, config.image_size[0], recipe.data.augment)
-    match recipe.task:
+    match task:
         case VqaSettings():
-            return VqaReader(*common, labels)
-        case Nlvr2Settings():
-            return StatementReader(*common)
-        case CaptionSettings():
-            return CaptionReader(*common, references=recipe.task.objective == "cider")
-        case FineSettings() as task:
+            labels = read_vocabulary(task.answers) if task.answers else scenes.answers()
+            sources = [answerable(source, labels) for source in sources]
+            dropped = "questions without an answer in the vocabulary"
+            reader = VqaReader(*common, labels)
+        case FineSettings():
+            labels = list(dict.fromkeys(name for source in sources for name in getattr(source, "names", ()))) or None
+            dropped = "boxes without an area inside their image"
             transform = RegionTransform(task.short_sides, task.longest_side, task.flip)
-            return RegionReader(*common[:2], transform, **{name: getattr(task, name) for name in READER_FIELDS})
-    return CaptionReader(*common, getattr(recipe.task, "mlm_probability", None))
+            reader = RegionReader(*common[:2], transform, **{name: getattr(task, name) for name in READER_FIELDS})
+        case Nlvr2Settings():
+            if len({source.images_each for source in sources}) > 1:
+                raise UserError(
+                    "data.train: statements about one image and about two cannot be in one batch; take one kind"
+                )
+            reader = StatementReader(*common)
+        case _:
+            sources = caption_view(sources, recipe.data.captions)
+            rewarded = isinstance(task, CaptionSettings) and task.objective == "cider"
+            reader = CaptionReader(*common, getattr(task, "mlm_probability", None), references=rewarded)
+    count = sum(getattr(source, "dropped", 0) for source in sources) if dropped else 0
+    if count and dist.is_main():
+        print(f"{count} {dropped} are not trained on", file=sys.stderr)
+    return sources, reader, labels
 
 
 def count_document_frequencies(recipe: Recipe, output: str | Path) -> str:
@@ -265,15 +219,6 @@ def count_document_frequencies(recipe: Recipe, output: str | Path) -> str:
                 bad += 1
     write_document_frequency(output, document_frequency(counted))
     return f"{output}: n-grams of the captions of {len(counted)} images" + (f", {bad} left out" if bad else "")
-
-
-def task_labels(recipe: Recipe, sources: Sequence[Source]) -> list[str] | None:
-    """The answers that a VQA recipe tells apart; the category names of detection data; None without either."""
-    if recipe.task.name in REGION_TASKS:
-        return list(dict.fromkeys(name for source in sources for name in getattr(source, "names", ()))) or None
-    if recipe.task.name != "vqa":
-        return None
-    return read_vocabulary(recipe.task.answers) if recipe.task.answers else scenes.answers()
 
 
 def initialise(task: Task, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:

@@ -11,7 +11,6 @@ run/checkpoints/best     names the best one by the run's metric, where the recip
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -52,11 +51,9 @@ def save(
     final = folder / step_name(step)
     temporary = folder / f".{final.name}.tmp"
 
-    def prepare() -> None:
+    def write_model() -> None:
         shutil.rmtree(temporary, ignore_errors=True)
         (temporary / "state").mkdir(parents=True)
-
-    def write_model() -> None:
         text = json.dumps({"format": FORMAT, **config}, indent=2, ensure_ascii=False)
         (temporary / "config.json").write_text(text + "\n", encoding="utf-8")
         (temporary / "model.safetensors").write_bytes(to_bytes(float32(weights), {"format": "pt"}))
@@ -70,7 +67,7 @@ def save(
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync(folder)
-        point(folder, "latest", final.name)
+        replace_text(folder / "latest", final.name + "\n")
 
     def together(action: Callable[[], Any], *, ranks: str = "first") -> None:
         """Run `action` on the first rank or on all; an OSError on any of them ends the save on every rank."""
@@ -89,7 +86,6 @@ def save(
                 f"continue with --resume. Earlier checkpoints in {folder} are untouched"
             )
 
-    together(prepare)
     together(write_model)
     if write_state is not None:
         together(lambda: write_state(temporary / "state"), ranks="all")
@@ -115,13 +111,13 @@ def float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def point(folder: Path, name: str, target: str) -> None:
-    """Make the file `folder`/`name` name `target`, atomically."""
-    temporary = folder / f".{name}.tmp"
-    temporary.write_text(target + "\n", encoding="utf-8")
+def replace_text(file: Path, text: str) -> None:
+    """Write a file so that a kill or a crash leaves the old or the new one."""
+    temporary = file.with_name(f".{file.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
     _sync(temporary)
-    temporary.replace(folder / name)
-    _sync(folder)
+    temporary.replace(file)
+    _sync(file.parent)
 
 
 def _sync(path: Path) -> None:
@@ -171,24 +167,18 @@ def load_weights(path: Path) -> dict[str, Tensor]:
     file = Path(path) / "model.safetensors"
     if not file.is_file():
         raise UserError(f"{file} is missing; copy the whole checkpoint directory or use another step")
+    return read_tensors(file)
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU."""
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
         raise UserError(
             f"{file} cannot be read ({error}): it is damaged or was copied only in part; "
-            "copy it again or use another checkpoint of the run"
+            "copy it again or use another one"
         ) from error
-
-
-def fingerprint(path: Path) -> str:
-    """What tells a checkpoint directory's weights from all others: a digest of their file."""
-    try:
-        with (Path(path) / "model.safetensors").open("rb") as file:
-            return hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
-    except OSError as error:
-        raise UserError(
-            f"{path}/model.safetensors cannot be read: {error.strerror}; copy the checkpoint again"
-        ) from None
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:

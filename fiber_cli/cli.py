@@ -14,13 +14,13 @@ Heavy modules are imported inside the functions, so that `fiber --help` answers 
 import os
 import sys
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperCommand
 
-from fiber_cli.errors import EXIT_FAILED, EXIT_USAGE, UserError
-from fiber_cli.kinds import REGION_TASKS
+from fiber_cli.errors import EXIT_FAILED, UserError
+from fiber_cli.kinds import CONVERTED, REGION_TASKS
 
 app = typer.Typer(
     add_completion=False,
@@ -53,76 +53,60 @@ InitFrom = Annotated[Path | None, typer.Option(help="Checkpoint to take first we
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and run one batch.")]
 
 
-@app.command()
-def pretrain(
-    context: typer.Context,
-    stage: Annotated[Literal["coarse", "fine"], typer.Argument(help="Pre-training stage.")],
-    overrides: Overrides = None,
-    recipe: RecipeName = ...,
-    output: Output = None,
-    resume: Resume = False,
-    init_from: InitFrom = None,
-    dry_run: DryRun = False,
-    nproc: Nproc = 1,
-) -> None:
-    """Pre-train: coarse from images and captions, fine from images, words and boxes."""
-    _train(context, stage, recipe, overrides, output, resume, init_from, dry_run, nproc)
+def training_command(name: str, about: str, word: str, tasks: Any, meaning: str) -> None:
+    """Add the command `name`, whose first argument, `word`, is one of `tasks`, a Literal."""
+
+    @app.command(name, help=about)
+    def train(
+        context: typer.Context,
+        task: Annotated[tasks, typer.Argument(metavar=word, help=meaning)],
+        overrides: Overrides = None,
+        recipe: RecipeName = ...,
+        output: Output = None,
+        resume: Resume = False,
+        init_from: InitFrom = None,
+        dry_run: DryRun = False,
+        nproc: Nproc = 1,
+    ) -> None:
+        from fiber_cli.recipe import RecipeError, find_recipe, resolve_recipe
+
+        file = str(find_recipe(recipe))
+        settings = resolve_recipe(file, overrides or ())
+        if settings.task.name != task:
+            raise RecipeError(f"{file} is a recipe for {settings.task.name}, not for {task}; `fiber recipes` lists all")
+        output = output or Path("runs") / settings.name
+        if resume and init_from:
+            raise typer.BadParameter("--resume continues a run, --init-from starts a new one: give one of them")
+        # Other ranks may look after the first has begun to write.
+        if _first_rank() and not (resume or dry_run) and output.is_dir() and any(output.iterdir()):
+            raise UserError(f"{output} is not empty: pass --resume to continue it, or another --output")
+        if nproc > 1:
+            settings.runtime.micro_steps(nproc)  # checked before anything is started
+            _launch(context, nproc, "--recipe", file)
+        from fiber_cli import engine
+
+        if dry_run:
+            engine.dry_run(settings, init_from)
+        else:
+            if task != "coarse" and not (init_from or resume or settings.model.swin or settings.model.roberta):
+                print("no --init-from: training starts from random weights", file=sys.stderr)
+            raise typer.Exit(engine.fit(settings, output, resume=resume, init_from=init_from))
 
 
-@app.command()
-def finetune(
-    context: typer.Context,
-    task: Annotated[
-        Literal["vqa", "nlvr2", "retrieval", "caption", "detection", "grounding", "refexp"],
-        typer.Argument(help="What to train for."),
-    ],
-    overrides: Overrides = None,
-    recipe: RecipeName = ...,
-    output: Output = None,
-    resume: Resume = False,
-    init_from: InitFrom = None,
-    dry_run: DryRun = False,
-    nproc: Nproc = 1,
-) -> None:
-    """Fine-tune a pre-trained checkpoint for a task."""
-    _train(context, task, recipe, overrides, output, resume, init_from, dry_run, nproc)
-
-
-def _train(
-    context: typer.Context,
-    task: str,
-    recipe: str,
-    overrides: list[str] | None,
-    output: Path | None,
-    resume: bool,
-    init_from: Path | None,
-    dry_run: bool,
-    nproc: int,
-) -> None:
-    from fiber_cli.recipe import RecipeError, check_world, find_recipe, resolve_recipe
-
-    file = str(find_recipe(recipe))
-    settings = resolve_recipe(file, overrides or ())
-    if settings.task.name != task:
-        raise RecipeError(f"{file} is a recipe for {settings.task.name}, not for {task}; `fiber recipes` lists all")
-    output = output or Path("runs") / settings.name
-    if resume and init_from:
-        raise typer.BadParameter("--resume continues a run, --init-from starts a new one: give one of them")
-    # Other ranks may look after the first has begun to write.
-    if _first_rank() and not (resume or dry_run) and output.is_dir() and any(output.iterdir()):
-        raise UserError(f"{output} is not empty: pass --resume to continue it, or another --output")
-    if nproc > 1:
-        check_world(settings, nproc)
-        raise typer.Exit(_launch(context, nproc, "--recipe", file))
-    from fiber_cli import engine
-
-    if dry_run:
-        engine.dry_run(settings, init_from)
-    else:
-        if task != "coarse" and not (init_from or resume or settings.model.swin or settings.model.roberta):
-            print("no --init-from: training starts from random weights", file=sys.stderr)
-        raise typer.Exit(engine.fit(settings, output, resume=resume, init_from=init_from))
-
+training_command(
+    "pretrain",
+    "Pre-train: coarse from images and captions, fine from images, words and boxes.",
+    "stage",
+    Literal["coarse", "fine"],
+    "Pre-training stage.",
+)
+training_command(
+    "finetune",
+    "Fine-tune a pre-trained checkpoint for a task.",
+    "task",
+    Literal["vqa", "nlvr2", "retrieval", "caption", "detection", "grounding", "refexp"],
+    "What to train for.",
+)
 
 Split = Annotated[str | None, typer.Option(help="[default: val of scenes, vqav2 and nocaps, dev of nlvr2, else test]")]
 Root = Annotated[Path | None, typer.Option(help="Folder of a known dataset, or a JSON's images.")]
@@ -161,9 +145,8 @@ def evaluate(
 ) -> None:
     """Evaluate a checkpoint on a dataset of its task."""
     paths = (dataset, split, root, checkpoint, itm_checkpoint, output)
-    options = {"batch": batch, "workers": workers, "limit": limit, "blind": blind, "chunk": _chunk(chunk)}
-    options["stem_memory"] = stem_memory
-    _evaluate(context, *paths, nproc, mode=mode, **options)
+    options = {"batch": batch, "workers": workers, "limit": limit, "stem_memory": stem_memory}
+    _evaluate(context, *paths, nproc, mode=mode, blind=blind, chunk=_chunk(chunk), **options)
 
 
 def _chunk(text: str) -> int | str:
@@ -192,7 +175,7 @@ def _evaluate(
     checkpoint = checkpoint or _newest_checkpoint(*tasks_for(dataset))
     data = eval_data(dataset, load_config(resolve(checkpoint))["task"]["name"], split, root)
     if nproc > 1:
-        raise typer.Exit(_launch(context, nproc, "--checkpoint", str(checkpoint)))
+        _launch(context, nproc, "--checkpoint", str(checkpoint))
     from fiber_cli import dist
     from fiber_cli.data import SOURCES
     from fiber_cli.evaluate import own_mode, run_eval
@@ -257,9 +240,8 @@ def rerank(
         raise typer.BadParameter(f"--top-k {top_k}: give whole numbers from 1, such as 10,20,50,100")
     if dataset and not (images or query or queries):
         paths = (dataset, split, root, checkpoint, itm_checkpoint, output)
-        options = {"mode": "rerank", "rerank": ks, "batch": batch, "workers": workers, "limit": limit}
-        options["stem_memory"] = stem_memory
-        return _evaluate(context, *paths, nproc, **options, as_json=json)
+        options = {"batch": batch, "workers": workers, "limit": limit, "stem_memory": stem_memory}
+        return _evaluate(context, *paths, nproc, mode="rerank", rerank=ks, as_json=json, **options)
     if dataset or images is None or (query is None) == (queries is None) or len(ks) > 1:
         raise typer.BadParameter(
             'give a DATASET; or --images DIR with --query "…" or --queries FILE, and one number as --top-k'
@@ -364,7 +346,8 @@ def detect(
     if labels and phrases is not None:
         raise typer.BadParameter("--labels names what to find, --phrases is for a sentence: give one of them")
     if not words or (asked and os.path.exists(asked)):
-        raise typer.BadParameter('give files, and behind them what to find, such as "cat . dog"')
+        taken = f'; {asked!r} is a file or folder here, as a name it is "{asked} ."' if words else ""
+        raise typer.BadParameter(f'give files, and behind them what to find, such as "cat . dog"{taken}')
     from fiber_cli.detect import run_detect
     from fiber_cli.search import read_queries
 
@@ -406,30 +389,16 @@ def cider_df(
 ) -> None:
     """Count the document frequencies of CIDEr optimisation over a recipe's training captions."""
     from fiber_cli.build import count_document_frequencies
-    from fiber_cli.recipe import find_recipe, resolve_recipe
+    from fiber_cli.recipe import resolve_recipe
 
-    print(count_document_frequencies(resolve_recipe(str(find_recipe(recipe)), overrides or ()), output))
+    print(count_document_frequencies(resolve_recipe(recipe, overrides or ()), output))
 
 
 @app.command()
 def convert(
     source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint file of the published code.")],
     output: Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint folder to write.")],
-    task: Annotated[
-        Literal[
-            "coarse",
-            "retrieval-itc",
-            "retrieval-itm",
-            "vqa",
-            "nlvr2",
-            "caption",
-            "fine",
-            "detection",
-            "grounding",
-            "refexp",
-        ],  # fmt: skip
-        typer.Option(help="What the checkpoint was trained for."),
-    ] = "coarse",
+    task: Annotated[Literal[*CONVERTED], typer.Option(help="What the checkpoint was trained for.")] = "coarse",
     tokenizer: Annotated[str, typer.Option(help="Hub name or folder of its tokeniser.")] = "roberta-base",
     answers: Annotated[Path | None, typer.Option(help="VQA's vocabulary, of `fiber vqa-answers`.")] = None,
 ) -> None:
@@ -476,30 +445,24 @@ def _run_of(checkpoint: Path) -> Path:
 
 
 def _newest_checkpoint(*tasks: str) -> Path:
-    """The newest `runs/*/checkpoints/latest` below the current folder, of one of the tasks where any are named."""
+    """The newest `runs/*/checkpoints/latest` below the current folder of one of the tasks."""
     from fiber_cli.checkpoint import load_config, resolve
 
     found = sorted(Path("runs").glob("*/checkpoints/latest"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in found:
-        if not tasks or load_config(resolve(path))["task"]["name"] in tasks:
+        if load_config(resolve(path))["task"]["name"] in tasks:
             if _first_rank():
                 print(f"checkpoint: {path.parents[1]}, the newest run", file=sys.stderr)
             return path
-    what = f" of task {' or '.join(tasks)}" if tasks else ""
-    raise UserError(f"no runs/*/checkpoints/latest{what} below the current folder: name one with --checkpoint")
+    what = " or ".join(tasks)
+    raise UserError(f"no runs/*/checkpoints/latest of task {what} below the current folder: name one with --checkpoint")
 
 
-def _launch(context: typer.Context, nproc: int, *settled: str) -> int:
-    """The same command without `--nproc` in that many processes; `settled` is an option already looked up."""
+def _launch(context: typer.Context, nproc: int, *settled: str) -> NoReturn:
+    """The same command in that many processes, each told that it is one; `settled` is an option already looked up."""
     from fiber_cli import dist
 
-    words, argv = iter(context.obj), []
-    for word in words:
-        if word == "--nproc":
-            next(words)
-        elif not word.startswith("--nproc="):
-            argv.append(word)
-    return dist.launch(nproc, [*argv, *settled])
+    raise typer.Exit(dist.launch(nproc, [*context.obj, *settled, "--nproc", "1"]))
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -507,11 +470,6 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     try:
         app(args=argv, prog_name="fiber", obj=argv)
-    except OSError as error:
+    except (OSError, UserError) as error:
         print(f"fiber: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
-    except UserError as error:
-        from fiber_cli.recipe import RecipeError
-
-        print(f"fiber: {error}", file=sys.stderr)
-        sys.exit(EXIT_USAGE if isinstance(error, RecipeError) else EXIT_FAILED)
+        sys.exit(getattr(error, "exit_code", EXIT_FAILED))

@@ -20,23 +20,22 @@ from torch import Tensor
 from fiber_cli import checkpoint
 from fiber_cli.data.text import load_tokenizer, special_ids
 from fiber_cli.data.vqa import read_vocabulary
-from fiber_cli.errors import UserError
-from fiber_cli.kinds import REGION_TASKS
+from fiber_cli.errors import UserError, first_names
+from fiber_cli.kinds import CONVERTED, REGION_TASKS
+from fiber_cli.loading import new_task
 from fiber_cli.model.atss import STRIDES, make_anchors
 from fiber_cli.model.config import BASE, FiberConfig
 from fiber_cli.model.swin import relative_position_index, shift_mask
-from fiber_cli.tasks import TASKS
 
-#: published name -> ours; {s} stage, {b} block, {l} text layer, {i} index, {p} weight or bias
+#: published name -> ours. In braces stands what both names have in common, in the same order: one of several words, or
+#: {s} stage, {b} block, {l} text layer, {p} weight or bias, {q} query, key or value
 COARSE = {
-    "vit_model.patch_embed.proj.{p}": "encoder.image.patch_embed.proj.{p}",
-    "vit_model.patch_embed.norm.{p}": "encoder.image.patch_embed.norm.{p}",
-    "vit_model.layers.{s}.blocks.{b}.norm1.{p}": "encoder.image.stages.{s}.blocks.{b}.norm1.{p}",
+    "vit_model.patch_embed.{proj|norm}.{p}": "encoder.image.patch_embed.{proj|norm}.{p}",
+    "vit_model.layers.{s}.blocks.{b}.{norm1|norm2}.{p}": "encoder.image.stages.{s}.blocks.{b}.{norm1|norm2}.{p}",
     "vit_model.layers.{s}.blocks.{b}.attn.relative_position_bias_table": (
         "encoder.image.stages.{s}.blocks.{b}.attn.relative_position_bias_table"
     ),
-    "vit_model.layers.{s}.blocks.{b}.attn.qkv.{p}": "encoder.image.stages.{s}.blocks.{b}.attn.qkv.{p}",
-    "vit_model.layers.{s}.blocks.{b}.attn.proj.{p}": "encoder.image.stages.{s}.blocks.{b}.attn.proj.{p}",
+    "vit_model.layers.{s}.blocks.{b}.attn.{qkv|proj}.{p}": "encoder.image.stages.{s}.blocks.{b}.attn.{qkv|proj}.{p}",
     "vit_model.layers.{s}.blocks.{b}.attn.norm_i2t_i.{p}": "encoder.image.stages.{s}.blocks.{b}.cross.norm.{p}",
     "vit_model.layers.{s}.blocks.{b}.attn.qkv_i2t.{p}": "encoder.image.stages.{s}.blocks.{b}.cross.query.{p}",
     "vit_model.layers.{s}.blocks.{b}.attn.qkv_text_i2t.{p}": (
@@ -44,55 +43,39 @@ COARSE = {
     ),
     "vit_model.layers.{s}.blocks.{b}.attn.proj_i2t.{p}": "encoder.image.stages.{s}.blocks.{b}.cross.proj.{p}",
     "vit_model.layers.{s}.blocks.{b}.attn.alpha_i2t": "encoder.image.stages.{s}.blocks.{b}.cross.alpha",
-    "vit_model.layers.{s}.blocks.{b}.norm2.{p}": "encoder.image.stages.{s}.blocks.{b}.norm2.{p}",
-    "vit_model.layers.{s}.blocks.{b}.mlp.fc1.{p}": "encoder.image.stages.{s}.blocks.{b}.mlp.fc1.{p}",
-    "vit_model.layers.{s}.blocks.{b}.mlp.fc2.{p}": "encoder.image.stages.{s}.blocks.{b}.mlp.fc2.{p}",
-    "vit_model.layers.{s}.downsample.norm.{p}": "encoder.image.stages.{s}.merge.norm.{p}",
-    "vit_model.layers.{s}.downsample.reduction.{p}": "encoder.image.stages.{s}.merge.reduction.{p}",
+    "vit_model.layers.{s}.blocks.{b}.mlp.{fc1|fc2}.{p}": "encoder.image.stages.{s}.blocks.{b}.mlp.{fc1|fc2}.{p}",
+    "vit_model.layers.{s}.downsample.{norm|reduction}.{p}": "encoder.image.stages.{s}.merge.{norm|reduction}.{p}",
     "vit_model.norm.{p}": "encoder.image.norm.{p}",
-    "text_transformer.embeddings.word_embeddings.{p}": "encoder.text.embeddings.word.{p}",
-    "text_transformer.embeddings.position_embeddings.{p}": "encoder.text.embeddings.position.{p}",
-    "text_transformer.embeddings.token_type_embeddings.{p}": "encoder.text.embeddings.token_type.{p}",
+    "text_transformer.embeddings.{word|position|token_type}_embeddings.{p}": (
+        "encoder.text.embeddings.{word|position|token_type}.{p}"
+    ),
     "text_transformer.embeddings.LayerNorm.{p}": "encoder.text.embeddings.norm.{p}",
-    "text_transformer.encoder.layer.{l}.attention.self.query.{p}": "encoder.text.layers.{l}.query.{p}",
-    "text_transformer.encoder.layer.{l}.attention.self.key.{p}": "encoder.text.layers.{l}.key.{p}",
-    "text_transformer.encoder.layer.{l}.attention.self.value.{p}": "encoder.text.layers.{l}.value.{p}",
+    "text_transformer.encoder.layer.{l}.attention.self.{q}.{p}": "encoder.text.layers.{l}.{q}.{p}",
     "text_transformer.encoder.layer.{l}.attention.output.dense.{p}": "encoder.text.layers.{l}.attn_out.{p}",
     "text_transformer.encoder.layer.{l}.attention.output.LayerNorm.{p}": "encoder.text.layers.{l}.attn_norm.{p}",
     "text_transformer.encoder.layer.{l}.intermediate.dense.{p}": "encoder.text.layers.{l}.fc1.{p}",
     "text_transformer.encoder.layer.{l}.output.dense.{p}": "encoder.text.layers.{l}.fc2.{p}",
     "text_transformer.encoder.layer.{l}.output.LayerNorm.{p}": "encoder.text.layers.{l}.out_norm.{p}",
-    "text_transformer.encoder.layer.{l}.crossattention_t2i.self.query.{p}": "encoder.text.layers.{l}.cross.query.{p}",
-    "text_transformer.encoder.layer.{l}.crossattention_t2i.self.key.{p}": "encoder.text.layers.{l}.cross.key.{p}",
-    "text_transformer.encoder.layer.{l}.crossattention_t2i.self.value.{p}": "encoder.text.layers.{l}.cross.value.{p}",
-    "text_transformer.encoder.layer.{l}.crossattention_t2i.output.dense.{p}": (
-        "encoder.text.layers.{l}.cross.proj.{p}"
-    ),
+    "text_transformer.encoder.layer.{l}.crossattention_t2i.self.{q}.{p}": "encoder.text.layers.{l}.cross.{q}.{p}",
+    "text_transformer.encoder.layer.{l}.crossattention_t2i.output.dense.{p}": "encoder.text.layers.{l}.cross.proj.{p}",
     "text_transformer.encoder.layer.{l}.alpha_t2i": "encoder.text.layers.{l}.cross.alpha",
-    "cross_modal_text_transform.{p}": "pool.text_transform.{p}",
-    "cross_modal_image_transform.{p}": "pool.image_transform.{p}",
-    "cross_modal_text_pooler.dense.{p}": "pool.text_pooler.{p}",
-    "cross_modal_image_pooler.dense.{p}": "pool.image_pooler.{p}",
-    "cross_modal_text_transform_itc.{p}": "itc_pool.text_transform.{p}",
-    "cross_modal_image_transform_itc.{p}": "itc_pool.image_transform.{p}",
-    "cross_modal_text_pooler_itc.dense.{p}": "itc_pool.text_pooler.{p}",
-    "cross_modal_image_pooler_itc.dense.{p}": "itc_pool.image_pooler.{p}",
+    "cross_modal_{text|image}_transform.{p}": "pool.{text|image}_transform.{p}",
+    "cross_modal_{text|image}_pooler.dense.{p}": "pool.{text|image}_pooler.{p}",
+    "cross_modal_{text|image}_transform_itc.{p}": "itc_pool.{text|image}_transform.{p}",
+    "cross_modal_{text|image}_pooler_itc.dense.{p}": "itc_pool.{text|image}_pooler.{p}",
     "mlm_score.transform.dense.{p}": "mlm.dense.{p}",
     "mlm_score.transform.LayerNorm.{p}": "mlm.norm.{p}",
     "mlm_score.decoder.weight": "mlm.decoder.weight",
     "mlm_score.bias": "mlm.bias",
     "itm_score.fc.{p}": "itm.fc.{p}",
     "temp": "temperature",
-    "vqa_classifier.0.{p}": "vqa.fc1.{p}",
-    "vqa_classifier.1.{p}": "vqa.norm.{p}",
-    "vqa_classifier.3.{p}": "vqa.fc2.{p}",
-    "nlvr2_classifier.0.{p}": "nlvr2.fc1.{p}",
-    "nlvr2_classifier.1.{p}": "nlvr2.norm.{p}",
-    "nlvr2_classifier.3.{p}": "nlvr2.fc2.{p}",
+    "{vqa|nlvr2}_classifier.0.{p}": "{vqa|nlvr2}.fc1.{p}",
+    "{vqa|nlvr2}_classifier.1.{p}": "{vqa|nlvr2}.norm.{p}",
+    "{vqa|nlvr2}_classifier.3.{p}": "{vqa|nlvr2}.fc2.{p}",
     "cross_modal_att_layers.{l}.{p}": "encoder.memory_proj.{l}.{p}",
 }
 
-_FIELDS = {"s": r"\d+", "b": r"\d+", "l": r"\d+", "p": "weight|bias"}
+_FIELDS = {"s": r"\d+", "b": r"\d+", "l": r"\d+", "p": "weight|bias", "q": "query|key|value"}
 
 #: State of the published pre-training queue, pixels included; the published loader drops it as well.
 QUEUE = (
@@ -108,33 +91,35 @@ QUEUE = (
 
 @functools.cache
 def _pattern(template: str) -> re.Pattern:
-    escaped = re.escape(template).replace(r"\{", "{").replace(r"\}", "}")
-    return re.compile(re.sub(r"{(\w)}", lambda m: f"(?P<{m[1]}>{_FIELDS[m[1]]})", escaped))
+    return re.compile(re.sub(r"{(.+?)}", lambda m: f"({_FIELDS.get(m[1], m[1])})", template.replace(".", r"\.")))
 
 
 def rename(name: str, table: dict[str, str]) -> str | None:
     """The name's counterpart in a table like `COARSE`, or None."""
     for template, target in table.items():
         if match := _pattern(template).fullmatch(name):
-            return target.format(**match.groupdict())
+            return re.sub(r"{.+?}", "{}", target).format(*match.groups())
     return None
+
+
+def _position_buffers(config: FiberConfig, image: str, text: str) -> dict[str, Tensor]:
+    """Positions that published state dicts of both stages hold, below the prefixes of the two towers."""
+    buffers = {f"{text}embeddings.position_ids": torch.arange(config.text.positions)[None]}
+    index = relative_position_index(*(config.image.window,) * 3)
+    for stage, depth in enumerate(config.image.depths):
+        for block in range(depth):
+            buffers[f"{image}layers.{stage}.blocks.{block}.attn.relative_position_index"] = index
+    return buffers
 
 
 def derived_buffers(config: FiberConfig) -> dict[str, Tensor]:
     """Buffers that the published state dict holds although the configuration determines them."""
-    image, text = config.image, config.text
-    buffers = {"text_transformer.embeddings.position_ids": torch.arange(text.positions)[None]}
+    buffers, image = _position_buffers(config, "vit_model.", "text_transformer."), config.image
     for stage, depth in enumerate(image.depths):
-        height, width = (side // (image.patch * 2**stage) for side in config.image_size)
-        for block in range(depth):
-            prefix = f"vit_model.layers.{stage}.blocks.{block}"
-            buffers[f"{prefix}.attn.relative_position_index"] = relative_position_index(
-                image.window, image.window, image.window
-            )
-            if block % 2 and max(height, width) > image.window:
-                buffers[f"{prefix}.attn_mask"] = shift_mask(
-                    (height, width), (image.window,) * 2, (image.window // 2,) * 2
-                )
+        size = tuple(side // (image.patch * 2**stage) for side in config.image_size)
+        if max(size) > image.window:
+            mask = shift_mask(size, (image.window,) * 2, (image.window // 2,) * 2)
+            buffers |= {f"vit_model.layers.{stage}.blocks.{block}.attn_mask": mask for block in range(1, depth, 2)}
     return buffers
 
 
@@ -194,9 +179,19 @@ def _ours(
     if unknown or missing:
         raise UserError(
             "this is not a published checkpoint of the model that was asked for: "
-            f"keys without a place in it: {_some(unknown)}; parameters that it lacks: {_some(missing)}; check {what}"
+            f"keys without a place in it: {first_names(unknown)}; "
+            f"parameters that it lacks: {first_names(missing)}; check {what}"
         )
     return {target: state[key].float() for key, target in targets.items()}
+
+
+def _theirs(weights: dict[str, Tensor], table: dict[str, str]) -> dict[str, Tensor]:
+    """The weights under the published names; UserError where some have none."""
+    inverse = {ours: theirs for theirs, ours in table.items()}
+    names = {name: rename(name, inverse) for name in weights}
+    if unknown := [name for name, target in names.items() if target is None]:
+        raise UserError(f"weights without a published name: {first_names(unknown)}")
+    return {target: weights[name] for name, target in names.items()}
 
 
 def to_official(weights: dict[str, Tensor], config: FiberConfig) -> dict[str, Tensor]:
@@ -205,16 +200,9 @@ def to_official(weights: dict[str, Tensor], config: FiberConfig) -> dict[str, Te
     `rank_output` gets the matched row of the ITM head, which is how the published model ties them. The queue, which
     the published loader drops, is left out. Raises UserError naming weights that have no published counterpart.
     """
-    theirs = {ours: official_name for official_name, ours in COARSE.items()}
-    official, unknown = {}, []
-    for name, tensor in weights.items():
-        target = rename(name, theirs)
-        if target is None:
-            unknown.append(name)
-        else:
-            official[target] = tensor.reshape(()) if name == "temperature" else tensor
-    if unknown:
-        raise UserError(f"weights without a published name: {_some(unknown)}")
+    official = _theirs(weights, COARSE)
+    if "temp" in official:
+        official["temp"] = official["temp"].reshape(())
     for name, shape in unused_shapes(config, weights).items():
         ones = name.endswith("LayerNorm.weight")
         official[name] = torch.ones(shape) if ones else torch.zeros(shape)
@@ -241,18 +229,6 @@ def read_official(path: Path) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in state):
         state = {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return state
-
-
-#: What a published checkpoint was trained for → our task, its settings, and its text length.
-CONVERTED = {
-    "coarse": ("coarse", {}, 40),
-    "retrieval-itc": ("retrieval", {"itm": 0.0}, 50),
-    "retrieval-itm": ("retrieval", {"itc": 0.0, "itm_negatives": "random"}, 50),
-    "vqa": ("vqa", {}, 50),
-    "nlvr2": ("nlvr2", {}, 50),
-    "caption": ("caption", {}, 50),
-    **{name: (name, {}, 256) for name in REGION_TASKS},
-}
 
 
 def convert_file(
@@ -291,15 +267,6 @@ def convert_file(
         count = len(state.get("vqa_classifier.3.bias", ()))
         if count != len(labels):
             raise UserError(f"{answers} has {len(labels)} answers, the classifier of {source} has {count}")
-    with torch.device("meta"):
-        model = TASKS[name](config, **settings, **({"labels": len(labels)} if labels else {}))
-        names = dict(model.named_parameters())
-    weights = (from_official_fine if region else from_official)(state, config, names)
-    wrong = [
-        f"{n} {tuple(t.shape)} for {tuple(names[n].shape)}" for n, t in weights.items() if t.shape != names[n].shape
-    ]
-    if wrong:
-        raise UserError(f"{source}: not of the base model's sizes: {_some(wrong)}")
     description = {
         "model": config.to_dict(),
         "task": {"name": name, **settings},
@@ -307,14 +274,15 @@ def convert_file(
         "labels": labels,
         "tokenizer": tokenizer,
     }
+    with torch.device("meta"):
+        names = dict(new_task(description).named_parameters())
+    weights = (from_official_fine if region else from_official)(state, config, names)
+    wrong = [
+        f"{n} {tuple(t.shape)} for {tuple(names[n].shape)}" for n, t in weights.items() if t.shape != names[n].shape
+    ]
+    if wrong:
+        raise UserError(f"{source}: not of the base model's sizes: {first_names(wrong)}")
     return checkpoint.save(output, 0, config=description, weights=weights, tokenizer=words)
-
-
-def _some(keys: list[str], limit: int = 8) -> str:
-    if not keys:
-        return "none"
-    more = f" and {len(keys) - limit} more" if len(keys) > limit else ""
-    return ", ".join(keys[:limit]) + more
 
 
 _BODY, _LANGUAGE = "fusion_backbone.backbone.body.", "fusion_backbone.language_backbone.body.model."
@@ -338,11 +306,8 @@ FINE = {
     "rpn.head.centerness.{p}": "detector.head.centerness.{p}",
     "rpn.head.scales.{l}.scale": "detector.head.scales.{l}",
     "rpn.head.dot_product_projection_text.{p}": "detector.head.text_proj.{p}",
-    "rpn.head.log_scale": "detector.head.log_scale",
-    "rpn.head.bias_lang": "detector.head.bias_lang",
-    "rpn.head.bias0": "detector.head.bias0",
-    "fusion_backbone.backbone.fpn.top_blocks.p6.{p}": "detector.fpn.p6.{p}",
-    "fusion_backbone.backbone.fpn.top_blocks.p7.{p}": "detector.fpn.p7.{p}",
+    "rpn.head.{log_scale|bias_lang|bias0}": "detector.head.{log_scale|bias_lang|bias0}",
+    "fusion_backbone.backbone.fpn.top_blocks.{p6|p7}.{p}": "detector.fpn.{p6|p7}.{p}",
 }
 for _stage in (1, 2, 3):
     FINE[f"{_BODY}norm{_stage}.{{p}}"] = f"detector.norms.{_stage - 1}.{{p}}"
@@ -356,14 +321,9 @@ _FINE_UNUSED = {"rpn.head.cls_logits.weight", "rpn.head.cls_logits.bias"}
 
 def fine_buffers(config: FiberConfig) -> dict[str, Tensor]:
     """Buffers that the published fine state dict holds although the configuration determines them."""
-    buffers = {f"{_LANGUAGE}embeddings.position_ids": torch.arange(config.text.positions)[None]}
-    for level, anchor in enumerate(make_anchors([(1, 1)] * len(STRIDES), torch.zeros(())).split(1)):
-        buffers[f"rpn.anchor_generator.cell_anchors.{level}"] = anchor
-    index = relative_position_index(*(config.image.window,) * 3)
-    for stage, depth in enumerate(config.image.depths):
-        for block in range(depth):
-            buffers[f"{_BODY}layers.{stage}.blocks.{block}.attn.relative_position_index"] = index
-    return buffers
+    anchors = make_anchors([(1, 1)] * len(STRIDES), torch.zeros(())).split(1)
+    levels = {f"rpn.anchor_generator.cell_anchors.{level}": anchor for level, anchor in enumerate(anchors)}
+    return _position_buffers(config, _BODY, _LANGUAGE) | levels
 
 
 def from_official_fine(state: dict[str, Tensor], config: FiberConfig, names: Iterable[str]) -> dict[str, Tensor]:
@@ -381,10 +341,7 @@ def from_official_fine(state: dict[str, Tensor], config: FiberConfig, names: Ite
 def to_official_fine(weights: dict[str, Tensor], config: FiberConfig, *, classes: int = 80) -> dict[str, Tensor]:
     """Our weights under the published fine names, with the buffers and the `classes` unused class logits that the
     published code expects. Raises UserError naming weights that have no published counterpart."""
-    theirs = {ours: official_name for official_name, ours in FINE.items()}
-    official = {rename(name, theirs) or name: tensor for name, tensor in weights.items()}
-    if unknown := sorted(official.keys() & weights.keys()):
-        raise UserError(f"weights without a published name: {_some(unknown)}")
+    official = _theirs(weights, FINE)
     if _BGR_WEIGHT in official:
         official[_BGR_WEIGHT] = official[_BGR_WEIGHT].flip(1)
     if "detector.head.box.weight" in weights:

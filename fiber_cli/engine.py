@@ -16,6 +16,7 @@ import os
 import pickle
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,10 @@ from torch import Tensor, nn
 
 from fiber_cli import build, checkpoint, dist, optim
 from fiber_cli.data.loader import BadCounter
-from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
 from fiber_cli.plan import dry_run
 from fiber_cli.predict import to_device
-from fiber_cli.recipe import check_world, deepspeed_config
+from fiber_cli.recipe import deepspeed_config
 from fiber_cli.runlog import RunLog, check_same_recipe, environment
 from fiber_cli.seeds import mix
 from fiber_cli.settings import Recipe, warmup_steps
@@ -55,7 +56,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     dist.init_from_env(always=True)
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
-    check_world(recipe, dist.world_size())
+    recipe.runtime.micro_steps(dist.world_size())  # checked before anything is read
     output = Path(output)
     note = output / "init_from"
     if init_from is not None and dist.is_main():
@@ -79,10 +80,12 @@ def train(recipe: Recipe, work: build.Work, output: Path, *, resume: bool = Fals
     if begun:
         run.load(checkpoint.resolve(output) / "state")
     at = run.progress
-    with StopRequest() as stop, RunLog(output, recipe, start=at.step, total=work.steps) as log:
+    log = RunLog(output, recipe, start=at.step, total=work.steps)
+    # Closed here, because workers of a loader that lives until the interpreter exits keep it from exiting.
+    with StopRequest() as stop, log, closing(iter(work.batches(at.step))) as batches:
         if resume:
             log.say(f"resumed at step {at.step}" if begun else f"{output} holds no checkpoint yet: starting afresh")
-        batches, line = iter(work.batches(at.step)), dataclasses.replace(at)
+        line = dataclasses.replace(at)
         while at.step < work.steps:
             began = time.monotonic()
             outcome = run.step(batches)
@@ -124,13 +127,12 @@ class Progress:
 
 @dataclass
 class Outcome:
-    """One optimiser step on this rank: the task's outputs, summed over micro-steps; per micro-step its sample
-    ids and whether its loss was finite; the gradient norm before clipping, and whether the update was
+    """One optimiser step on this rank: the task's outputs, summed over micro-steps; each micro-batch's
+    sample ids and whether its loss was finite; the gradient norm before clipping, and whether the update was
     applied."""
 
     sums: dict[str, Tensor]
-    samples: list[list[str]]
-    finite: list[Tensor]
+    micro_batches: list[tuple[list[str], Tensor]]
     grad_norm: float
     applied: bool
 
@@ -169,7 +171,9 @@ class Run:
             text_mult=section.text_mult,
             published=section.published,
         )
-        adamw = optim.adamw(groups, lr=section.lr, betas=section.betas, eps=section.eps)
+        adamw = torch.optim.AdamW(
+            groups, lr=section.lr, betas=section.betas, eps=section.eps, fused=torch.cuda.is_available()
+        )
         self.warmup = warmup_steps(section.warmup, work.steps)
         self.engine = _deepspeed_engine(self.task, adamw, deepspeed_config(recipe, dist.world_size()))
         self.scaler = self.engine.torch_autocast_z0_gradscaler
@@ -192,7 +196,7 @@ class Run:
         self.lr = section.lr * factor
         optim.set_lr(self.engine.optimizer.param_groups, self.lr)
         before = {name: value.clone() for name, value in self.task.step_state().items()}
-        sums, samples, finite = {}, [], []
+        sums, micro_batches = {}, []
         micros = self.engine.gradient_accumulation_steps()
         for micro in range(micros):
             batch = next(batches)
@@ -200,8 +204,7 @@ class Run:
             self.progress.truncated += batch["truncated"]
             self.engine.set_gradient_accumulation_boundary(micro == micros - 1)
             losses = self.forward_backward(batch, number, micro)
-            samples.append(batch["sample_ids"])
-            finite.append(losses["loss"].isfinite())
+            micro_batches.append((batch["sample_ids"], losses["loss"].isfinite()))
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
         norm, applied = self.update()
@@ -210,7 +213,7 @@ class Run:
             self.task.load_resume_state(before)
         elif self.ema is not None:
             self.ema.update(self.task, number)
-        return Outcome(sums, samples, finite, norm, applied)
+        return Outcome(sums, micro_batches, norm, applied)
 
     def forward_backward(self, batch: dict, step: int, micro: int) -> dict[str, Tensor]:
         """The task's outputs for a micro-batch, detached; gradients are accumulated in the engine."""
@@ -250,7 +253,7 @@ class Run:
             self.streak, self.streak_steps = [], 0
             return
         self.progress.skipped += 1
-        mine = [(ids, bool(finite)) for ids, finite in zip(outcome.samples, outcome.finite)]
+        mine = [(ids, bool(finite)) for ids, finite in outcome.micro_batches]
         batches = [batch for rank in dist.gather_objects(mine) for batch in rank]
         guilty = [ids for ids, finite in batches if not finite]
         if not guilty and self.loss_scale() > 1:
@@ -260,12 +263,11 @@ class Run:
         if self.streak_steps < self.recipe.runtime.max_nonfinite:
             return
         named = list(dict.fromkeys(name for ids in self.streak for name in ids))
-        more = f" and {len(named) - NAMED_SAMPLES} more" if len(named) > NAMED_SAMPLES else ""
         raise UserError(
             f"step {self.progress.step}: the {'loss' if guilty else 'gradient'} was not finite "
             f"{self.streak_steps} steps in a row (none of them changed the weights); lower optim.lr, set "
             "runtime.clip or runtime.precision=fp32, or look at these samples: "
-            f"{', '.join(named[:NAMED_SAMPLES])}{more}"
+            f"{first_names(named, NAMED_SAMPLES)}"
         )
 
     def record(self, outcome: Outcome) -> dict[str, Any]:
@@ -273,7 +275,7 @@ class Run:
         at = self.progress
         names = sorted(outcome.sums)
         sums = torch.stack([outcome.sums[name].float().reshape(()) for name in names])
-        means = dist.all_reduce_sum(sums) / (len(outcome.samples) * dist.world_size())
+        means = dist.all_reduce_sum(sums) / (len(outcome.micro_batches) * dist.world_size())
         counts = dist.all_reduce_sum(torch.tensor([self.bad.bad, at.truncated], device=means.device)).tolist()
         return {
             "step": at.step,
@@ -325,7 +327,7 @@ class Run:
         if dist.is_main():
             best = self.progress.best and checkpoint.step_name(self.progress.best["step"])
             if best:
-                checkpoint.point(self.output / "checkpoints", "best", best)
+                checkpoint.replace_text(self.output / "checkpoints" / "best", best + "\n")
             checkpoint.prune(self.output, self.recipe.log.keep_last, best)
 
     def save_state(self, folder: Path) -> None:
@@ -368,13 +370,13 @@ class Run:
         self.bad.load_state_dict(mine["bad"])
         if self.scaler:
             self.scaler.load_state_dict(state["scaler"])
-        parts = {"task": {}, "ema": {}}
-        for name, value in tensors.items():
-            part, _, name = name.partition(".")
-            parts[part][name] = value
-        self.task.load_resume_state(parts["task"])
+
+        def below(prefix: str) -> dict[str, Tensor]:
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        self.task.load_resume_state(below("task."))
         if self.ema is not None:
-            checkpoint.load_into(self.ema.task, parts["ema"])
+            checkpoint.load_into(self.ema.task, below("ema."))
 
     def summary(self) -> dict[str, Any]:
         """What summary.json says."""

@@ -7,8 +7,16 @@ EXIT_USAGE = 2
 EXIT_STOPPED = 75
 
 
+def first_names(names: list[str], limit: int = 8) -> str:
+    """So many of the names as an error message shows."""
+    more = f" and {len(names) - limit} more" if len(names) > limit else ""
+    return (", ".join(names[:limit]) or "none") + more
+
+
 class UserError(ValueError):
     """Input that cannot be used. The message says what is wrong, where, and how to mend it.
 
-    The command line prints the message without a traceback and exits with `EXIT_USAGE` or `EXIT_FAILED`.
+    The command line prints the message without a traceback and exits with `exit_code`.
     """
+
+    exit_code = EXIT_FAILED

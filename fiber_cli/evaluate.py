@@ -6,7 +6,6 @@ import json
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,25 +17,14 @@ from fiber_cli.data.captioning import CaptionSet
 from fiber_cli.data.evalset import Blind, EvalSet, RetrievalSet
 from fiber_cli.data.regionsets import RegionSet, region_sets
 from fiber_cli.data.source import Source
-from fiber_cli.data.statement_set import StatementSet
-from fiber_cli.data.vqa_set import VqaSet
+from fiber_cli.data.statements import StatementSet
+from fiber_cli.data.vqa import VqaSet
 from fiber_cli.errors import UserError
 from fiber_cli.kinds import REGION_TASKS
 from fiber_cli.loading import Loaded
 from fiber_cli.metrics.detection import odinw_ap
 from fiber_cli.predict import predict_all
-from fiber_cli.retrieval import retrieval, retrieve
-
-
-@dataclass(frozen=True)
-class Result:
-    """What an evaluation found. `counts`: how many items, which were left out (`bad`), how many texts were cut; the
-    rest as in `Score`."""
-
-    metrics: dict[str, float]
-    counts: dict[str, Any]
-    files: dict[str, Any] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
+from fiber_cli.retrieval import Result, retrieval_mode, retrieve
 
 
 class First:
@@ -55,16 +43,11 @@ class First:
 
 
 def evaluation_set(
-    task: str,
-    sources: Sequence[Source],
-    *,
-    tokenizer: Any,
-    preprocessing: dict[str, Any],
-    labels: list[str] | None,
-    chunk: int | str = "auto",
+    config: dict[str, Any], sources: Sequence[Source], tokenizer: Any, *, chunk: int | str = "auto"
 ) -> EvalSet | RetrievalSet | list[RegionSet]:
-    """What a task of that name is evaluated on; of region-level tasks each source by itself. preprocessing: as in
-    config.json; chunk: see `DetectionSet`."""
+    """What the task of a checkpoint's config.json is evaluated on; of region-level tasks each source by itself. chunk:
+    see `DetectionSet`."""
+    task, preprocessing = config["task"]["name"], config["preprocessing"]
     text_length = preprocessing["text_length"]
     if task in REGION_TASKS:
         sides = preprocessing["short_side"], preprocessing["longest_side"]
@@ -73,7 +56,7 @@ def evaluation_set(
     image_size = tuple(preprocessing["image_size"])
     match task:
         case "vqa":
-            return VqaSet(sources, tokenizer, text_length, image_size, labels)
+            return VqaSet(sources, tokenizer, text_length, image_size, config["labels"])
         case "nlvr2":
             return StatementSet(sources, tokenizer, text_length, image_size)
         case "caption":
@@ -81,20 +64,13 @@ def evaluation_set(
     return RetrievalSet(sources, tokenizer, text_length, image_size)
 
 
-def measure(
-    task: nn.Module,
-    evalset: EvalSet | RetrievalSet | list[RegionSet],
-    *,
-    batch_size: int,
-    workers: int,
-    precision: str = "fp32",
-) -> Result:
-    """A task's own metrics, the same on all ranks; retrieval by ITC where the task has it, else by ITM."""
-    options = {"batch_size": batch_size, "workers": workers, "precision": precision}
+def measure(task: nn.Module, evalset: EvalSet | RetrievalSet | list[RegionSet], **options: Any) -> Result:
+    """A task's own metrics, the same on all ranks; retrieval by `retrieval_mode`. options: batch_size, workers and
+    precision, see `predict_all`."""
     if isinstance(evalset, list):
         return _together(evalset, [measure(task, each, **options) for each in evalset])
     if isinstance(evalset, RetrievalSet):
-        return Result(*retrieval(task, evalset, **options))
+        return retrieve(retrieval_mode(task), task, evalset, task, evalset, **options)
     predictions = predict_all(task, evalset, **options, what="evaluation")
     if not predictions.rows:
         raise UserError("nothing to evaluate: no item could be read; check the data set's paths")
@@ -111,32 +87,23 @@ def _together(evalsets: list[RegionSet], results: list[Result]) -> Result:
         return results[0]
     given = [evalset.source.name for evalset in evalsets]
     names = [name if given.count(name) == 1 else f"{name}-{n}" for n, name in enumerate(given, 1)]
-    counts = Counter(name for result in results for name in result.metrics)
-    metrics = {
-        name if counts[name] == 1 else f"{name}/{own}": value
-        for own, result in zip(names, results)
-        for name, value in result.metrics.items()
-    }
+    occurs = Counter(name for result in results for name in result.metrics)
+    whole = Result({}, {"samples": 0, "bad": [], "truncated": 0}, {}, [])
+    for own, (metrics, counts, files, notes) in zip(names, results):
+        whole.metrics.update({name if occurs[name] == 1 else f"{name}/{own}": metrics[name] for name in metrics})
+        for what in whole.counts:
+            whole.counts[what] += counts[what]
+        whole.files.update({f"{own}/{file}": content for file, content in files.items()})
+        whole.notes.extend(f"{own}: {note}" for note in notes)
     detected = {own: r.metrics["detection/ap"] for own, r in zip(names, results) if "detection/ap" in r.metrics}
     if len(detected) > 1:
-        metrics |= odinw_ap(detected)
-    return Result(
-        metrics,
-        {
-            "samples": sum(result.counts["samples"] for result in results),
-            "bad": [pair for result in results for pair in result.counts["bad"]],
-            "truncated": sum(result.counts["truncated"] for result in results),
-        },
-        {f"{own}/{file}": content for own, r in zip(names, results) for file, content in r.files.items()},
-        [f"{own}: {note}" for own, result in zip(names, results) for note in result.notes],
-    )
+        whole.metrics.update(odinw_ap(detected))
+    return whole
 
 
 def own_mode(loaded: Loaded) -> str:
     """How a checkpoint is evaluated by default: retrieval by its own objective, else its task."""
-    if loaded.name not in ("coarse", "retrieval"):
-        return loaded.name
-    return "itc" if loaded.task.temperature is not None else "itm"
+    return retrieval_mode(loaded.task) if loaded.name in ("coarse", "retrieval") else loaded.name
 
 
 def run_eval(
@@ -170,21 +137,13 @@ def run_eval(
     chosen = sources if limit is None else [First(source, limit) for source in sources]
 
     def data(model: Loaded) -> EvalSet | RetrievalSet | list[RegionSet]:
-        return evaluation_set(
-            model.name,
-            chosen,
-            tokenizer=model.tokenizer,
-            preprocessing=model.config["preprocessing"],
-            labels=model.labels,
-            chunk=chunk,
-        )
+        return evaluation_set(model.config, chosen, model.tokenizer, chunk=chunk)
 
     if chunk != "auto" and loaded.name not in REGION_TASKS:
         raise UserError(f"--chunk is for detection; {loaded.path} is a checkpoint of {loaded.name}")
-    batch = batch or (4 if loaded.name in REGION_TASKS else 64)
-    evalset, options = data(loaded), {"batch_size": batch, "workers": workers}
-    models = [model for model in (loaded, itm) if model]
-    for model in models:
+    options = {"batch_size": batch or (4 if loaded.name in REGION_TASKS else 64), "workers": workers}
+    evalset, pairs = data(loaded), itm or loaded
+    for model in (loaded, pairs):
         model.task.to(dist.device())
     if not isinstance(evalset, RetrievalSet):
         if blind and isinstance(evalset, list):
@@ -198,8 +157,7 @@ def run_eval(
     else:
         if blind:
             raise UserError("--blind: in retrieval chance is known, 1 / candidates; it is for other tasks")
-        pairs = models[-1]
-        found = retrieve(
+        result = retrieve(
             mode,
             loaded.task,
             evalset,
@@ -211,8 +169,6 @@ def run_eval(
             fingerprint=pairs.fingerprint,
             memory=int(stem_memory * 2**30),
         )
-        counts = {"samples": found.counts["images"], **found.counts}
-        result = Result(found.metrics, counts, found.files)
     results = {
         "dataset": dataset,
         "split": split,
@@ -226,7 +182,6 @@ def run_eval(
         "version": fiber_cli.__version__,
     }
     if dist.is_main():
-        Path(output).mkdir(parents=True, exist_ok=True)
         for name, content in {"results.json": results, **result.files}.items():
             text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
             (Path(output) / name).parent.mkdir(parents=True, exist_ok=True)

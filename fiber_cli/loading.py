@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -12,6 +13,7 @@ from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.tasks import TASKS
+from fiber_cli.tasks.base import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -51,22 +53,29 @@ class Loaded(NamedTuple):
 
     @property
     def fingerprint(self) -> str:
-        """What tells this checkpoint's weights from others'."""
-        return checkpoint.fingerprint(self.path)
+        """What tells this checkpoint's weights from all others: a digest of their file."""
+        with (self.path / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
+
+
+def new_task(config: dict[str, Any]) -> Task:
+    """The task that a checkpoint's config.json describes, with fresh weights."""
+    settings = dict(config["task"])
+    name = settings.pop("name")
+    if name == "vqa":
+        settings["labels"] = len(config["labels"])
+    return TASKS[name](FiberConfig.from_dict(config["model"]), **settings)
 
 
 def load(path: str | Path) -> Loaded:
     """The task of a checkpoint directory, or of what `checkpoint.resolve` finds for `path`. Raises UserError."""
     path = checkpoint.resolve(path)
     config = checkpoint.load_config(path)
-    settings = dict(config["task"])
-    name = settings.pop("name")
+    name = config["task"]["name"]
     if name not in TASKS:
         raise UserError(f"{path}: task {name!r} is unknown to this version; it knows {', '.join(TASKS)}")
-    if name == "vqa":
-        settings["labels"] = len(config["labels"])
     try:
-        task = TASKS[name](FiberConfig.from_dict(config["model"]), **settings)
+        task = new_task(config)
     except (TypeError, KeyError) as error:
         raise UserError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
     checkpoint.load_into(task, checkpoint.load_weights(path))

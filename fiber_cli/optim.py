@@ -20,7 +20,6 @@ PREFIXES = {
     "head": ("mlm.", "itm.", "vqa.", "nlvr2.", "detector."),
     "cross_modal": ("encoder.memory_proj", "pool.", "itc_pool."),
 }
-KINDS = ("backbone", "cross_modal", "head")
 
 
 def kind_of(name: str) -> str:
@@ -70,7 +69,7 @@ def param_groups(
             continue
         kind, decay = kind_of(name), decays(name, published=published)
         text, double = name.startswith("encoder.text."), published == "fine" and not decay
-        key = (KINDS.index(kind), text and text_mult != 1, not decay)
+        key = (kind, text and text_mult != 1, not decay)
         group = groups.setdefault(
             key,
             {
@@ -84,12 +83,6 @@ def param_groups(
         group["params"].append(parameter)
         group["names"].append(name)
     return [groups[key] for key in sorted(groups)]
-
-
-def adamw(groups: list[dict[str, Any]], *, lr: float, betas: tuple[float, float], eps: float) -> torch.optim.AdamW:
-    """AdamW over `param_groups`, fused on CUDA."""
-    fused = all(p.is_cuda for group in groups for p in group["params"])
-    return torch.optim.AdamW(groups, lr=lr, betas=tuple(betas), eps=eps, fused=fused)
 
 
 def lr_factor(step: int, *, steps: int, warmup: int, schedule: str) -> float:

@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from fiber_cli import dist
@@ -65,19 +66,17 @@ class TextStems:
 
     def put(self, numbers: Sequence[int], stem: TextStem) -> None:
         """Keep the real tokens of stems (B, L, C)."""
-        tokens, lengths = stem.tokens.float().cpu().numpy(), stem.mask.sum(1).tolist()
-        for row, (number, length) in enumerate(zip(numbers, lengths)):
-            self._rows[number, :length] = tokens[row, :length]
-            self.lengths[number] = length
+        self.lengths[numbers] = stem.mask.sum(1).cpu()
+        for number, tokens in zip(numbers, stem.tokens.float().cpu().numpy()):
+            self._rows[number, : self.lengths[number]] = tokens[: self.lengths[number]]
 
     def get(self, numbers: np.ndarray, device: torch.device) -> TextStem:
         """Stems padded to the longest of them."""
         lengths = torch.from_numpy(self.lengths[numbers])
-        tokens = np.zeros((len(numbers), int(lengths.max()), self._rows.shape[2]), dtype=np.float32)
-        for row, number in enumerate(numbers):
-            tokens[row, : lengths[row]] = self._rows[number, : lengths[row]]
+        rows = [torch.from_numpy(self._rows[number, : self.lengths[number]]) for number in numbers]
+        tokens = pad_sequence(rows, batch_first=True)
         mask = torch.arange(tokens.shape[1])[None] < lengths[:, None]
-        return TextStem(torch.from_numpy(tokens).to(device), mask.to(device))
+        return TextStem(tokens.to(device), mask.to(device))
 
 
 class Journal:
@@ -138,8 +137,7 @@ def progress_of(total: int) -> tqdm:
 
 def match_scores(task: nn.Module, image: ImageStem, text: TextStem) -> Tensor:
     """The "matched" logit, float32 (pairs,): of each pair, or of K texts for each image, side by side."""
-    fused = task.encoder.fuse(image, text, pooled=True)
-    return task.itm(task.pool(fused.pyramid[-1], fused.text))[:, 1].float()
+    return task.match(image, text, pooled=True)[:, 1].float()
 
 
 @torch.no_grad()
@@ -197,18 +195,13 @@ def score_pairs(
             rows = [left[n - first] for n in batch["index"].tolist()]
             rows = [row[np.argsort(stems.lengths[row], kind="stable")] for row in rows]
             for group in grouped(rows, batch_size):
-                found = match_scores(
-                    task,
-                    ImageStem(maps[_image_rows(group)]),
-                    stems.get(np.concatenate([part for _, part in group]), device),
-                )
-                found, at = found.cpu().numpy(), 0
-                for place, part in group:
-                    image, part_scores = int(batch["index"][place]), found[at : at + len(part)]
-                    scores[image - first, part] = part_scores
-                    at += len(part)
+                of_texts = stems.get(np.concatenate([part for _, part in group]), device)
+                found = match_scores(task, ImageStem(maps[_image_rows(group)]), of_texts).cpu()
+                for (place, part), own in zip(group, found.split([len(part) for _, part in group])):
+                    image = int(batch["index"][place])
+                    scores[image - first, part] = own
                     if journal:
-                        journal.append(image, part, part_scores)
+                        journal.append(image, part, own.numpy())
                 progress.update(len(found))
     progress.close()
     task.train(was_training)

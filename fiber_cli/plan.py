@@ -11,7 +11,6 @@ import torch
 
 from fiber_cli import build, dist
 from fiber_cli.predict import precision_context, to_device
-from fiber_cli.recipe import check_world
 from fiber_cli.seeds import mix
 from fiber_cli.settings import Recipe
 
@@ -20,7 +19,7 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
     """Print what a run of the recipe would be, and one batch forward and backward; nothing is written. Of
     several ranks only the first does anything. Raises UserError as `fit` does."""
     world, settings = int(os.environ.get("WORLD_SIZE", 1)), recipe.runtime
-    check_world(recipe, world)
+    settings.micro_steps(world)  # checked before anything is read
     if int(os.environ.get("RANK", 0)):
         return
     work = build.work(recipe, init_from)

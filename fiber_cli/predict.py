@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,11 +16,9 @@ from fiber_cli.data.evalset import EvalSet
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
-def precision_context(precision: str, device: torch.device) -> AbstractContextManager:
+def precision_context(precision: str, device: torch.device) -> torch.autocast:
     """Autocast for "bf16" and "fp16", nothing for "fp32"."""
-    if precision not in AUTOCAST:
-        return nullcontext()
-    return torch.autocast(device.type, dtype=AUTOCAST[precision])
+    return torch.autocast(device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST)
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
@@ -49,8 +46,7 @@ def predict_all(
     was_training = task.training
     task.eval()
     rows, bad, truncated = {}, [], 0
-    share = {"rank": dist.rank(), "world": dist.world_size()}
-    batches = evalset.loader(**share, batch_size=batch_size, workers=workers)
+    batches = evalset.loader(rank=dist.rank(), world=dist.world_size(), batch_size=batch_size, workers=workers)
     shown = dist.is_main() and sys.stderr.isatty()
     for batch in tqdm(batches, desc=what, unit="batch", disable=not shown, leave=False, dynamic_ncols=True):
         bad += batch["bad"]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
-from fiber_cli.checkpoint import load_into, resize_position_bias
+from fiber_cli.checkpoint import load_into, read_tensors, resize_position_bias
 from fiber_cli.convert import COARSE, read_official, rename
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import FusedEncoder
@@ -29,8 +30,17 @@ def load_swin(encoder: FusedEncoder, source: str) -> None:
 
     Raises UserError where nothing can be read or the sizes differ.
     """
-    local = _local_weights(source)
-    state = local if local is not None else _timm_weights(source)
+    state = _local_weights(source)
+    if state is None:
+        import timm
+
+        if not timm.is_model(source):
+            raise UserError(
+                f"model.swin={source}: neither a file, a folder, nor a timm model name "
+                "(the paper's is swin_base_patch4_window12_384.ms_in22k; null starts at random)"
+            )
+        with _download("model.swin", f"timm/{source}"), torch.device("cpu"):
+            state = timm.create_model(source, pretrained=True, num_classes=0).state_dict()
     weights = {}
     for key, tensor in state.items():
         if key.endswith(("relative_position_index", "attn_mask")) or key.startswith("head."):
@@ -49,8 +59,12 @@ def load_roberta(encoder: FusedEncoder, source: str) -> None:
 
     Raises UserError where nothing can be read or the sizes differ.
     """
-    local = _local_weights(source)
-    state = local if local is not None else _hub_roberta(source)
+    state = _local_weights(source)
+    if state is None:
+        from transformers import RobertaModel
+
+        with _download("model.roberta", source):
+            state = RobertaModel.from_pretrained(source, add_pooling_layer=False).state_dict()
     weights = {}
     for key, tensor in state.items():
         key = key.removeprefix("roberta.")
@@ -81,40 +95,18 @@ def _local_weights(source: str) -> dict[str, Tensor] | None:
     elif not path.is_file():
         return None
     if path.suffix == ".safetensors":
-        try:
-            return load_file(path)
-        except Exception as error:  # safetensors raises its own kinds for damaged files
-            raise UserError(f"{path}: not a readable safetensors file ({error}); fetch it again") from error
+        return read_tensors(path)
     return read_official(path)
 
 
-def _timm_weights(name: str) -> dict[str, Tensor]:
-    import timm
-
-    if not timm.is_model(name):
+@contextmanager
+def _download(setting: str, repository: str) -> Iterator[None]:
+    """Inside, weights come from the hub; UserError that says how to do without where they do not."""
+    try:
+        yield
+    except (OSError, RuntimeError, ValueError) as error:
         raise UserError(
-            f"model.swin={name}: neither a file, a folder, nor a timm model name "
-            "(the paper's is swin_base_patch4_window12_384.ms_in22k; null starts at random)"
-        )
-    try:
-        with torch.device("cpu"):
-            return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
-    except (OSError, RuntimeError) as error:
-        raise UserError(_offline("model.swin", f"timm/{name}", error)) from error
-
-
-def _hub_roberta(name: str) -> dict[str, Tensor]:
-    from transformers import RobertaModel
-
-    try:
-        return RobertaModel.from_pretrained(name, add_pooling_layer=False).state_dict()
-    except (OSError, ValueError) as error:
-        raise UserError(_offline("model.roberta", name, error)) from error
-
-
-def _offline(setting: str, repository: str, error: Exception) -> str:
-    return (
-        f"{setting}: {repository} could not be fetched from the Hugging Face hub "
-        f"({str(error).splitlines()[0][:200]}); without a connection, run `hf download {repository}` on a machine that "
-        f"has one and set {setting} to that folder, or set {setting}=null to start from random weights"
-    )
+            f"{setting}: {repository} could not be fetched from the Hugging Face hub "
+            f"({str(error).splitlines()[0][:200]}); without a connection, run `hf download {repository}` on a machine "
+            f"that has one and set {setting} to that folder, or set {setting}=null to start from random weights"
+        ) from error

@@ -15,21 +15,9 @@ from typing import Any
 import yaml
 
 from fiber_cli import strict
-from fiber_cli.settings import (
-    SECTIONS,
-    AnySource,
-    Recipe,
-    RecipeError,
-    broken_rules,
-    micro_steps,
-)
+from fiber_cli.settings import SECTIONS, AnySource, Recipe, RecipeError, broken_rules
 
 AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
-
-
-def check_world(recipe: Recipe, world: int) -> int:
-    """Micro-steps per optimiser step on `world` ranks; RecipeError where the global batch does not divide."""
-    return micro_steps(recipe.runtime.global_batch, recipe.runtime.micro_batch, world)
 
 
 def parse_recipe(text: str, where: str, overrides: Sequence[str] = (), name: str = "recipe") -> Recipe:
@@ -139,7 +127,7 @@ def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
     run = recipe.runtime
     config: dict[str, Any] = {
         "train_micro_batch_size_per_gpu": run.micro_batch,
-        "gradient_accumulation_steps": check_world(recipe, world),
+        "gradient_accumulation_steps": run.micro_steps(world),
         "zero_optimization": {"stage": run.zero_stage},
         "gradient_clipping": run.clip or 0.0,
         "steps_per_print": 10**9,

@@ -21,22 +21,19 @@ from fiber_cli.predict import predict_all
 LISTED = 10
 
 
-class Retrieved(NamedTuple):
-    """`metrics`: "itc/ir@1" …, in percent. `counts`: how many images and texts they are from, the images left out
-    (`bad`), how many texts were cut. `files`: rankings.json, the best candidates of every query."""
+class Result(NamedTuple):
+    """What an evaluation found. `counts`: how many items (`samples`), which were left out (`bad`), how many texts were
+    cut; the rest as in `Score`."""
 
     metrics: dict[str, float]
     counts: dict[str, Any]
     files: dict[str, Any]
+    notes: list[str]
 
 
-def retrieval(
-    task: nn.Module, evalset: RetrievalSet, *, batch_size: int, workers: int, precision: str = "fp32"
-) -> tuple[dict[str, float], dict[str, Any]]:
-    """Metrics and counts (see `Retrieved`) by ITC where the task has it, else by ITM over all pairs."""
-    mode = "itc" if getattr(task, "temperature", None) is not None else "itm"
-    options = {"batch_size": batch_size, "workers": workers, "precision": precision}
-    return retrieve(mode, task, evalset, task, evalset, **options)[:2]
+def retrieval_mode(task: nn.Module) -> str:
+    """ITC where the task has it, else ITM over all pairs."""
+    return "itm" if getattr(task, "temperature", None) is None else "itc"
 
 
 def retrieve(
@@ -46,32 +43,33 @@ def retrieve(
     task_itm: nn.Module | None,
     set_itm: RetrievalSet | None,
     *,
-    batch_size: int,
-    workers: int,
-    precision: str = "fp32",
     rerank: Sequence[int] = (),
     folder: Path | None = None,
     fingerprint: str = "",
     memory: int = MEMORY,
-) -> Retrieved:
-    """Retrieval both ways, the same on all ranks.
+    **options: Any,
+) -> Result:
+    """Retrieval both ways, the same on all ranks: metrics "itc/ir@1" …, in percent; as counts also the images and the
+    texts they are from; as file rankings.json, the best candidates of every query.
 
     mode: "itc" (dual encoder), "itm" (fusion over all pairs), "itc+itm" (their sum; gives all three) or "rerank": for
     each k of `rerank`, the sum over a query's k best by the dual encoder, all others counting as not retrieved. All k
     come from one pass, in which a pair that both directions want is scored once. "itc" and "itm" read their own task
     and set alone; the two sets hold the same images and texts in the same order, maybe at other sizes. Images that
     cannot be read are left out with their texts. folder, fingerprint (of `task_itm`), memory: see
-    `score_pairs`.
+    `score_pairs`; options: batch_size, workers and precision, see `predict_all`.
     """
     evalset = set_itm if mode == "itm" else set_itc
-    options = {"batch_size": batch_size, "workers": workers, "precision": precision}
-    bad, truncated, itc, itm, candidates = [*evalset.left_out], 0, None, None, None
+    bad, truncated = [*evalset.left_out], 0
+    # By the name of the metric, the scores by which a text ranks images and an image ranks texts, both (images, texts).
+    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
     if mode != "itm":
         if getattr(task_itc, "temperature", None) is None:
             raise UserError(f"mode {mode} needs a checkpoint trained with ITC (task.itc > 0), which this one is not")
         images = predict_all(task_itc, set_itc.images, **options, what="images")
         texts = predict_all(task_itc, set_itc.texts, **options, what="texts")
         itc = _similarities(images.rows, texts.rows, set_itc)
+        found["itc"] = itc, itc
         bad, truncated = bad + images.bad, texts.truncated
     if mode != "itc":
         if getattr(task_itm, "itm", None) is None:
@@ -82,7 +80,8 @@ def retrieve(
         wanted = [np.arange(len(set_itm.texts))] * len(set_itm.images)
         if mode == "rerank":
             # Of the first rank, so that all agree on ties.
-            candidates = dist.gather_objects(_candidates(itc, max(rerank)) if dist.is_main() else None)[0]
+            k = max(rerank)
+            candidates = dist.gather_objects((best(itc, k), best(itc.T, k)) if dist.is_main() else None)[0]
             wanted = _wanted(*candidates, itc)
         itm, more, truncated = score_pairs(
             *(task_itm, set_itm.images, set_itm.texts, wanted),
@@ -92,8 +91,13 @@ def retrieve(
             memory=memory,
         )
         bad = list(dict.fromkeys(bad + more))
-    result = _result(evalset, itc, itm, candidates, rerank, bad, truncated) if dist.is_main() else None
-    return dist.gather_objects(result)[0]
+        if mode != "rerank":
+            found["itm"] = itm, itm
+        elif dist.is_main():
+            found |= {f"rerank-{k}": _reranked(itc + itm, *candidates, k) for k in rerank}
+        if mode == "itc+itm":
+            found[mode] = itc + itm, itc + itm
+    return dist.gather_objects(_result(evalset, found, bad, truncated) if dist.is_main() else None)[0]
 
 
 def _similarities(images: dict[int, np.ndarray], texts: dict[int, np.ndarray], evalset: RetrievalSet) -> np.ndarray:
@@ -113,57 +117,33 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
     return np.stack(found) if found else np.zeros((0, min(k, scores.shape[1])), dtype=np.int64)
 
 
-def _candidates(itc: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The k best texts of each image and the k best images of each text."""
-    return best(itc, k), best(itc.T, k)
-
-
 def _wanted(texts: np.ndarray, images: np.ndarray, itc: np.ndarray) -> list[np.ndarray]:
     """The texts that each image is scored with: its own candidates and those that it is a candidate of."""
-    askers: list[list[int]] = [[] for _ in texts]
-    for text, row in enumerate(images):
-        for image in row:
-            askers[image].append(text)
-    both = [np.union1d(own, np.array(others, dtype=np.int64)) for own, others in zip(texts, askers)]
-    return [row[itc[image, row] > -np.inf] for image, row in enumerate(both)]
+    chosen = np.zeros(itc.shape, dtype=bool)
+    np.put_along_axis(chosen, texts, True, 1)
+    np.put_along_axis(chosen, images.T, True, 0)
+    return [np.flatnonzero(row) for row in chosen & (itc > -np.inf)]
 
 
-def _result(
-    evalset: RetrievalSet,
-    itc: np.ndarray | None,
-    itm: np.ndarray | None,
-    candidates: tuple[np.ndarray, np.ndarray] | None,
-    ks: Sequence[int],
-    bad: list[tuple[str, str]],
-    truncated: int,
-) -> Retrieved:
+def _reranked(total: np.ndarray, texts: np.ndarray, images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    """The scores of each text's k best of its candidate `images` and of each image's of its `texts`, all others -inf."""
+    by_text, by_image = np.full((2, *total.shape), -np.inf, dtype=np.float32)
+    for scores, chosen, axis in ((by_text, images[:, :k].T, 0), (by_image, texts[:, :k], 1)):
+        np.put_along_axis(scores, chosen, np.take_along_axis(total, chosen, axis), axis)
+    return by_text, by_image
+
+
+def _result(evalset: RetrievalSet, found: dict[str, tuple], bad: list[tuple[str, str]], truncated: int) -> Result:
+    """Metrics of all that was found, and the best candidates by the last."""
     unreadable = {name for name, _ in bad}
     images = np.array([n for n, name in enumerate(evalset.images.ids) if name not in unreadable], dtype=np.int64)
     texts = np.flatnonzero(np.isin(evalset.text_image, images))
     if not len(texts):
         raise UserError("retrieval: no image with a text could be read; check the data set's paths")
     owner = np.searchsorted(images, evalset.text_image[texts])
-
-    def rows(image_scores: np.ndarray, text_scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return image_scores[np.ix_(images, texts)], text_scores[np.ix_(images, texts)]
-
-    # Each with the scores by which a text ranks images and an image ranks texts, both (images, texts).
-    found = {}
-    if itc is not None:
-        found["itc"] = rows(itc, itc)
-    if itm is not None and candidates is None:
-        found["itm"] = rows(itm, itm)
-        if itc is not None:
-            found["itc+itm"] = rows(itc + itm, itc + itm)
-    for k in ks if candidates else ():
-        by_image, by_text = np.full((2, *itc.shape), -np.inf, dtype=np.float32)
-        of_image, of_text = (chosen[:, :k] for chosen in candidates)
-        total = itc + itm
-        np.put_along_axis(by_image, of_image, np.take_along_axis(total, of_image, 1), 1)
-        np.put_along_axis(by_text, of_text.T, np.take_along_axis(total, of_text.T, 0), 0)
-        found[f"rerank-{k}"] = rows(by_text, by_image)
     metrics = {}
-    for name, (by_text, by_image) in found.items():
+    for name, scores in found.items():
+        by_text, by_image = (each[np.ix_(images, texts)] for each in scores)
         one, other = recalls(by_text, owner), recalls(by_image, owner)
         metrics |= {f"{name}/{key}": (one if key.startswith("ir") else other)[key] for key in one}
     image_ids = [evalset.images.ids[n] for n in images]
@@ -178,8 +158,8 @@ def _result(
             {"image": image, "best": _listed(by_image[n], captions)} for n, image in enumerate(image_ids)
         ],
     }
-    counts = {"images": len(images), "texts": len(texts), "bad": bad, "truncated": truncated}
-    return Retrieved(metrics, counts, {"rankings.json": listed})
+    counts = {"samples": len(images), "images": len(images), "texts": len(texts), "bad": bad, "truncated": truncated}
+    return Result(metrics, counts, {"rankings.json": listed}, [])
 
 
 def _listed(scores: np.ndarray, names: Sequence[str]) -> list[tuple[str, float]]:

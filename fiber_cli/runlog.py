@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 import fiber_cli
 from fiber_cli import dist
+from fiber_cli.checkpoint import replace_text
 from fiber_cli.errors import UserError
 from fiber_cli.settings import Recipe
 
@@ -41,9 +42,9 @@ class RunLog:
         if not self._on:
             return
         self.output.mkdir(parents=True, exist_ok=True)
-        _replace(output / "recipe.yaml", recipe.to_yaml())
+        replace_text(output / "recipe.yaml", recipe.to_yaml())
         kept = [record for record in read_metrics(self.file) if record["step"] <= start]
-        _replace(self.file, "".join(json.dumps(record) + "\n" for record in kept))
+        replace_text(self.file, "".join(json.dumps(record) + "\n" for record in kept))
         self._stream = self.file.open("a", encoding="utf-8", buffering=1)
         if recipe.log.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
@@ -90,7 +91,7 @@ class RunLog:
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json and curves.png of a run that is complete."""
         if self._on:
-            _replace(self.output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+            replace_text(self.output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
             draw_curves(read_metrics(self.file), self.output / "curves.png")
 
     def __enter__(self) -> RunLog:
@@ -106,13 +107,6 @@ class RunLog:
                 self._wandb.finish()
 
 
-def _replace(file: Path, text: str) -> None:
-    """Write a file so that a kill leaves the old or the new one."""
-    copy = file.with_name(f".{file.name}.tmp")
-    copy.write_text(text, encoding="utf-8")
-    copy.replace(file)
-
-
 def read_metrics(file: Path) -> list[dict[str, Any]]:
     """The records of a metrics.jsonl; a last line cut by a kill is left out. Empty where there is no file."""
     if not file.is_file():
@@ -126,12 +120,13 @@ def draw_curves(records: list[dict[str, Any]], file: Path) -> None:
     """A picture of losses, validation metrics and learning rate over the steps."""
     from matplotlib.figure import Figure
 
+    names = list(dict.fromkeys(key for record in records for key in record))
     panels = {
-        "losses": [k for k in _keys(records) if k.endswith("loss")],
-        "validation (%)": [k for k in _keys(records) if "/" in k],
+        "losses": [k for k in names if k.endswith("loss")],
+        "validation (%)": [k for k in names if "/" in k],
         "learning rate": ["lr"],
     }
-    panels = {title: keys for title, keys in panels.items() if any(key in r for r in records for key in keys)}
+    panels = {title: keys for title, keys in panels.items() if not set(names).isdisjoint(keys)}
     if not panels:
         return
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
@@ -143,10 +138,6 @@ def draw_curves(records: list[dict[str, Any]], file: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     figure.savefig(file, dpi=120)
-
-
-def _keys(records: list[dict[str, Any]]) -> list[str]:
-    return list(dict.fromkeys(key for record in records for key in record))
 
 
 def environment() -> dict[str, Any]:

@@ -18,7 +18,7 @@ from safetensors.numpy import save
 
 from fiber_cli import dist
 from fiber_cli.data.evalset import ImageSet, TextSet
-from fiber_cli.data.images import MAX_PIXELS, FolderSource
+from fiber_cli.data.images import FolderSource
 from fiber_cli.errors import UserError
 from fiber_cli.infer import find_images
 from fiber_cli.loading import Loaded
@@ -71,39 +71,32 @@ def run_search(
             raise UserError(f"--sheet {sheet}: cannot be written ({error}); name a .png or .jpg file") from None
 
 
-class Stamp(NamedTuple):
-    """Bytes and time of change (ns): another stamp means another picture."""
-
-    size: int
-    changed: int
-
-
 class Index(NamedTuple):
-    """`features`: float32 (images, D), L2 norm 1; `stamps`: by path below the folder, in the same order."""
+    """`features`: float32 (images, D), L2 norm 1; `stamps`: by path below the folder, in the same order, bytes and time
+    of change (ns): another stamp means another picture."""
 
     features: np.ndarray
-    stamps: dict[str, Stamp]
+    stamps: dict[str, tuple[int, int]]
 
 
 def build_index(
-    loaded: Loaded, folder: Path, index: Path | None = None, *, batch_size: int, workers: int, precision: str = "fp32"
+    loaded: Loaded, folder: Path, index: Path | None = None, **options: Any
 ) -> tuple[Index, list[tuple[str, str]]]:
     """Dual-encoder features of all pictures below `folder`, and (path, reason) of those that cannot be read.
 
     They are kept in the file `index` (default: INDEX in the folder); only new and changed pictures are computed, and
-    what has vanished is dropped. UserError for an index of another checkpoint and where nothing can be read.
+    what has vanished is dropped. options: batch_size, workers and precision, see `predict_all`. UserError for an index
+    of another checkpoint and where nothing can be read.
     """
     if getattr(loaded.task, "temperature", None) is None:
         raise UserError(f"{loaded.path} was not trained with ITC (task.itc > 0), which searching needs")
     file = index or folder / INDEX
     found = {str(path.relative_to(folder)): path.stat() for path in find_images([folder])}
-    stamps = {path: Stamp(status.st_size, status.st_mtime_ns) for path, status in found.items()}
+    stamps = {path: (status.st_size, status.st_mtime_ns) for path, status in found.items()}
     old = read_index(file, loaded.fingerprint) if file.is_file() else Index(np.zeros((0, 0), np.float32), {})
     rows = {path: row for row, (path, stamp) in zip(old.features, old.stamps.items()) if stamps.get(path) == stamp}
     fresh = [path for path in stamps if path not in rows]
-    images = _image_set(loaded, folder, fresh)
-    options = {"batch_size": batch_size, "workers": workers, "precision": precision}
-    new = predict_all(loaded.task, images, **options, what="new images")
+    new = predict_all(loaded.task, _image_set(loaded, folder, fresh), **options, what="new images")
     rows |= {fresh[n]: row for n, row in new.rows.items()}
     if not rows:
         raise UserError(f"{folder}: none of {len(stamps)} images could be read, such as {': '.join(new.bad[0])}")
@@ -127,7 +120,8 @@ def read_index(file: Path, fingerprint: str) -> Index:
     try:
         with safe_open(file, "np") as stored:
             header = json.loads((stored.metadata() or {})["fiber"])
-            index = Index(stored.get_tensor("features"), {path: Stamp(*stamp) for path, *stamp in header["images"]})
+            stamps = {path: (size, changed) for path, size, changed in header["images"]}
+            index = Index(stored.get_tensor("features"), stamps)
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise UserError(
             f"{file}: not an index of `fiber rerank` ({error}); delete it or give another --index"
@@ -147,15 +141,12 @@ def search(
     *,
     itm: Loaded | None = None,
     top_k: int = 50,
-    batch_size: int,
-    workers: int,
-    precision: str = "fp32",
+    **options: Any,
 ) -> tuple[list[dict[str, Any]], list[tuple[str, str]]]:
     """For each query the dual encoder's `top_k` pictures, best first by the sum of ITC and ITM score: dicts of query,
     rank (from 1), path, score, itc, itm. `itm` scores the pairs, where it is another checkpoint. Also (path, reason) of
-    pictures that can no longer be read."""
+    pictures that can no longer be read. options: as of `build_index`."""
     texts = TextSet(queries, loaded.tokenizer, loaded.text_length)
-    options = {"batch_size": batch_size, "workers": workers, "precision": precision}
     features = predict_all(loaded.task, texts, **options, what="queries")
     if features.truncated:
         print(f"{features.truncated} queries were cut at {loaded.text_length} tokens", file=sys.stderr)
@@ -203,5 +194,5 @@ def table(results: Sequence[dict[str, Any]], shown: int) -> str:
 
 
 def _image_set(loaded: Loaded, folder: Path, paths: list[str]) -> ImageSet:
-    source = FolderSource(str(folder), folder, paths, [[]] * len(paths), MAX_PIXELS) if paths else None
+    source = FolderSource(str(folder), folder, paths) if paths else None
     return ImageSet([(source, n) for n in range(len(paths))], loaded.image_size)

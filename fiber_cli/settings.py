@@ -12,12 +12,14 @@ from typing import Any, Literal
 import yaml
 
 from fiber_cli import strict
-from fiber_cli.errors import UserError
+from fiber_cli.errors import EXIT_USAGE, UserError
 from fiber_cli.kinds import KINDS, REGION_TASKS
 
 
 class RecipeError(UserError):
     """A recipe that cannot be used."""
+
+    exit_code = EXIT_USAGE
 
 
 def option(doc: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
@@ -25,12 +27,12 @@ def option(doc: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any
     return field(default=default, metadata={"doc": doc, **metadata})
 
 
-def weight() -> Any:
-    return option("Times that an epoch holds this source; 0.5 = a random half of it.", 1.0, gt=0)
-
-
+@dataclass(frozen=True, kw_only=True)
 class Source:
     """A source of images and captions; `kind` names its class in `data.SOURCES`."""
+
+    kind: str
+    weight: float = option("Times that an epoch holds this source; 0.5 = a random half of it.", 1.0, gt=0)
 
     def arguments(self) -> dict[str, Any]:
         """`kind` and the settings of the source's class, without the mixture's weight and what is null."""
@@ -46,7 +48,6 @@ class KarpathySource(Source):
     json: str = option("The JSON file, such as dataset_coco.json.", path=True)
     images: str = option("Folder that the file names in the JSON are relative to.", path=True)
     split: str | tuple[str, ...] = option("One split or several; train includes COCO's restval.", "train")
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,6 @@ class WebDatasetSource(Source):
 
     kind: Literal["webdataset"]
     shards: str | tuple[str, ...] = option("Folder, glob or {0000..0331} pattern, or a list.", path=True)
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,6 @@ class VisualGenomeSource(Source):
     images: str = option("Folder with the images.", path=True)
     image_data: str | None = option("image_data.json, which names each image's COCO id.", None, path=True)
     exclude: str | None = option("Karpathy JSON whose val and test images are left out.", None, path=True)
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,6 @@ class ScenesSource(Source):
     seed: int = option("Another seed draws other scenes.", 0, ge=0)
     image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
     pairs: bool = option("Statements are about two scenes, or about one.", True)
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -117,7 +115,6 @@ class CocoSource(Source):
     shots: int | None = option("Only images that give each category so many; null = all.", None, ge=1)
     seed: int = option("Draws the images of the shots.", 0, ge=0)
     copies: int | None = option("Times each image of the shots comes; null = 8, 4, 2, 1 for 1, 3, 5, 10.", None, ge=1)
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -127,7 +124,6 @@ class MdetrSource(Source):
     kind: Literal["mdetr"]
     json: str = option("The JSON file.", path=True)
     images: str | dict = option("Image folder, or a folder for each `data_source`.", path=True)
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -138,7 +134,6 @@ class OdvgSource(Source):
     jsonl: str = option("The JSONL file.", path=True)
     images: str = option("Folder with the images.", path=True)
     label_map: str | None = option("JSON {label: name} of the detection records.", None, path=True)
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -148,7 +143,6 @@ class RegionShardsSource(Source):
     kind: Literal["region_shards"]
     shards: str | tuple[str, ...] = option("Folder, glob or {0000..0331} pattern, or a list.", path=True)
     label_map: str | None = option("JSON {label: name} of the detection records.", None, path=True)
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -159,7 +153,6 @@ class FlickrEntitiesSource(Source):
     folder: str = option("Holds Sentences/, Annotations/ and the lists of the splits.", path=True)
     images: str = option("Folder with the images.", path=True)
     split: Literal["train", "val", "test"] = option("Its list of pictures.", "train")
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -171,7 +164,6 @@ class VqaSource(Source):
     images: str = option("Folder that the pattern is relative to.", path=True)
     annotations: str | None = option("The official annotations JSON.", None, path=True)
     pattern: str = option("File name of an image by its id.", "{image_id:012d}.jpg")
-    weight: float = weight()
 
 
 @dataclass(frozen=True)
@@ -181,7 +173,6 @@ class StatementsSource(Source):
     kind: Literal["statements"]
     jsonl: str = option("The JSONL file.", path=True)
     images: str = option("Folder with the images.", path=True)
-    weight: float = weight()
 
 
 AnySource = (
@@ -389,6 +380,20 @@ class RuntimeSettings:
     max_nonfinite: int = option("Non-finite losses in a row that end the run.", 10, ge=1)
     threads: int | None = option("CPU threads per rank; null = torch's choice.", None, ge=1)
 
+    def micro_steps(self, world: int) -> int:
+        """Micro-steps per optimiser step on `world` ranks; RecipeError where the global batch does not divide."""
+        total, unit = self.global_batch, self.micro_batch * world
+        if total % unit == 0:
+            return total // unit
+        low = total // unit * unit
+        mend = f"set global_batch to {low} or {low + unit}" if low else f"set global_batch to {unit}"
+        if total % world == 0:
+            share = total // world
+            fitting = max(m for m in range(1, min(self.micro_batch, share) + 1) if share % m == 0)
+            mend += f", or micro_batch to {fitting}"
+        product = f"{self.micro_batch} x {world} = {unit}"
+        raise RecipeError(f"runtime.global_batch: {total} is no multiple of micro_batch x ranks = {product}: {mend}")
+
 
 #: Task → what `log.keep_best` can go by.
 METRICS = {
@@ -401,6 +406,7 @@ METRICS = {
         (
             "detection/ap",
             "detection/ap50",
+            "odinw/ap",
             "lvis/fixed_ap",
             "grounding/any_box/r@1",
             "refexp/acc@iou50",
@@ -463,21 +469,6 @@ def warmup_steps(warmup: float, steps: int) -> int:
     return count
 
 
-def micro_steps(global_batch: int, micro_batch: int, world: int) -> int:
-    """Micro-steps per optimiser step on `world` ranks; RecipeError where the global batch does not divide."""
-    unit = micro_batch * world
-    if global_batch % unit == 0:
-        return global_batch // unit
-    low = global_batch // unit * unit
-    mend = f"set global_batch to {low} or {low + unit}" if low else f"set global_batch to {unit}"
-    if global_batch % world == 0:
-        share = global_batch // world
-        fitting = max(m for m in range(1, min(micro_batch, share) + 1) if share % m == 0)
-        mend += f", or micro_batch to {fitting}"
-    product = f"{micro_batch} x {world} = {unit}"
-    raise RecipeError(f"runtime.global_batch: {global_batch} is no multiple of micro_batch x ranks = {product}: {mend}")
-
-
 def _wrong_kind(task: str, *sources: tuple[Source, ...]) -> None:
     wrong = sorted({spec.kind for each in sources for spec in each if spec} - set(KINDS[task]))
     if wrong:
@@ -492,6 +483,10 @@ def _no_metric(metric: str | None, task: Any) -> None:
         own = [name for name in own if name.startswith("itc/" if task.itc else "itm/")]
     if metric is not None and metric not in own:
         raise RecipeError(f"log.keep_best: {metric!r} is no metric of this {task.name} task; it has {', '.join(own)}")
+
+
+def _detected(sources: tuple[Source, ...]) -> int:
+    return sum(spec.kind in ("coco", "scene_detection") for spec in sources)
 
 
 #: Settings that are right alone and wrong together: keys (the first is blamed), a test of their values, the
@@ -518,7 +513,7 @@ RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
      "steps={1} and epochs={2}: give exactly one of them"),
     ("optim.warmup", lambda warmup: warmup > 1 and warmup % 1, "{}: from 1 on it counts whole steps"),
     ("optim.warmup optim.steps", lambda warmup, steps: steps and warmup_steps(warmup, steps) < 0, ""),
-    ("runtime.global_batch runtime.micro_batch", lambda batch, micro: micro_steps(batch, micro, 1) < 1, ""),
+    ("runtime.global_batch runtime.micro_batch runtime", lambda batch, micro, run: run.micro_steps(1) < 1, ""),
     ("runtime.ema runtime.zero_stage", lambda ema, stage: ema and stage == 3,
      "needs whole parameters on every rank: set runtime.zero_stage to at most 2, or ema to null"),
     ("runtime.offload runtime.zero_stage", lambda offload, stage: offload == "cpu" and stage == 0,
@@ -529,8 +524,9 @@ RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
      "needs validation: set log.validate_every"),
     ("log.keep_best task", _no_metric, ""),
     ("log.keep_best data.val task.short_sides", lambda metric, sources, _: (metric or "").startswith("detection/")
-     and sum(spec.kind in ("coco", "scene_detection") for spec in sources) > 1,
-     "several sets are detected in data.val: go by odinw/ap, their mean"),
+     and _detected(sources) > 1, "several sets are detected in data.val: go by odinw/ap, their mean"),
+    ("log.keep_best data.val task.short_sides", lambda metric, sources, _: metric == "odinw/ap"
+     and _detected(sources) < 2, "is the mean of several sets, and data.val has not so many: go by detection/ap"),
     ("log.validate_every task.itm task.itc", lambda every, *weights: every and not any(weights),
      "validation measures retrieval, which needs task.itc or task.itm above 0: set it to null"),
     ("task.objective data.captions", lambda objective, captions: objective == "cider" and captions == "each",

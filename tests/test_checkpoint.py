@@ -73,7 +73,7 @@ def test_every_way_to_name_a_checkpoint(tmp_path):
     folder = tmp_path / "checkpoints"
     for name in (path, folder, tmp_path, folder / "latest"):
         assert checkpoint.resolve(name) == path
-    checkpoint.point(folder, "best", "step-000004")
+    checkpoint.replace_text(folder / "best", "step-000004")
     assert checkpoint.resolve(folder / "best") == folder / "step-000004"
 
 
@@ -85,7 +85,7 @@ def test_no_checkpoint_is_a_clear_error(tmp_path, name):
 
 def test_latest_that_names_nothing_lists_what_is_there(tmp_path):
     save(tmp_path, 4)
-    checkpoint.point(tmp_path / "checkpoints", "latest", "step-000009")
+    checkpoint.replace_text(tmp_path / "checkpoints" / "latest", "step-000009")
     with pytest.raises(UserError, match="names step-000009.*step-000004"):
         checkpoint.resolve(tmp_path)
 

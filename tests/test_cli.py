@@ -182,14 +182,14 @@ def test_programming_errors_keep_their_traceback(calls, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("option", [["--nproc", "2"], ["--nproc=2"]])
-def test_nproc_launches_the_same_command_without_it(run, calls, option):
+def test_nproc_launches_the_same_command_as_single_processes(run, calls, option):
     calls.code = 75
     given = ["--recipe", "recipes/tiny.yaml", "runtime.micro_batch=8", "runtime.global_batch=16"]
     argv = ["pretrain", "coarse", *option, *given]
     code, _, err = run(*argv)
     assert code == 75 and not calls.fit
     ((nproc, passed),) = calls.launch
-    assert nproc == 2 and passed[:6] == ["pretrain", "coarse", *given]
+    assert nproc == 2 and passed[: len(argv)] == argv
     # What the parent has looked up, and said, the ranks find at once.
     assert err.count("does not exist") == 1
     calls.code = 0
@@ -240,7 +240,7 @@ def test_eval_options_and_output(run, calls):
     assert (calls.eval[2][1]["mode"], calls.eval[2][1]["itm"].path) == ("itc+itm", Path("m"))
     assert calls.eval[2][1]["output"] == Path("r/eval/scenes-test-itc+itm-step-000005-m")
     assert run(*argv, "--nproc", "2")[0] == 0
-    assert calls.launch == [(2, [*argv, "--checkpoint", "r/checkpoints/step-000005"])]
+    assert calls.launch == [(2, [*argv, "--nproc", "2", "--checkpoint", "r/checkpoints/step-000005", "--nproc", "1"])]
 
 
 def test_rerank_of_a_dataset(run, calls):

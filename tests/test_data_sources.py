@@ -15,7 +15,7 @@ from PIL import Image
 from fiber_cli.data import SOURCES, shards
 from fiber_cli.data.karpathy import KarpathySource
 from fiber_cli.data.shards import WebDatasetSource
-from fiber_cli.data.source import BadSample, EachCaption, sample_id
+from fiber_cli.data.source import BadSample, EachCaption, Source, sample_id
 from fiber_cli.data.visual_genome import VisualGenomeSource
 from fiber_cli.errors import UserError
 from fiber_cli.kinds import KINDS
@@ -69,9 +69,9 @@ def test_karpathy_splits_captions_and_images(coco):
         source.image(2)
     both = KarpathySource(coco / "dataset_coco.json", coco / "images", split=["val", "test"])
     assert [both.key(i) for i in range(2)] == ["sub/2.jpg", "sub/3.jpg"] and len(both) == 2
-    tiny = KarpathySource(coco / "dataset_coco.json", coco / "images", max_pixels=100)
+    source.max_pixels = 100
     with pytest.raises(BadSample, match="more than 100 pixels"):
-        tiny.image(0)
+        source.image(0)
 
 
 def test_karpathy_says_what_is_wrong(coco):
@@ -114,7 +114,7 @@ def test_real_flickr8k(shared):
 # One entry per caption
 
 
-class Letters:
+class Letters(Source):
     """A source without images: captions as given, in order of the numbers."""
 
     name = "letters"

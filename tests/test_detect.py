@@ -357,6 +357,7 @@ def test_wrong_usage_and_missing_files(run, runs, good, capsys, tmp_path, monkey
     for argv, wanted, said in (
         ([good[0]], 2, "give files, and behind them what to find"),
         (["cat"], 2, "give files, and behind them what to find"),
+        ([good[0], tmp_path], 2, "is a file or folder here"),
         ([good[0], "cat", "--chunk", "0"], 2, "--chunk 0"),
         ([good[0], "a cat", "--labels", tmp_path / "none.txt", "--phrases"], 2, "give one of them"),
         ([good[0], ""], 1, "the prompt is empty"),

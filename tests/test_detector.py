@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torchvision.ops import deform_conv2d
 
 from fiber_cli import checkpoint, convert, dist
-from fiber_cli.boxes import class_nms, giou, iou, xyxy_to_xywh
+from fiber_cli.boxes import class_nms, giou, iou
 from fiber_cli.data.images import normalize
 from fiber_cli.errors import UserError
 from fiber_cli.model.atss import assign, decode, make_anchors, token_focal
@@ -427,9 +427,6 @@ def test_boxes():
     # Apart by 11 in a hull of 30 x 9; touching nothing.
     assert giou(a, torch.tensor([20.0, 0, 30, 9])).item() == pytest.approx(-(30 * 9 - 81 - 90) / (30 * 9), rel=1e-5)
     assert giou(torch.tensor([5.0, 5, 1, 1]), a).item() == pytest.approx(0, abs=1e-6)
-    for inclusive in (False, True):
-        xywh = xyxy_to_xywh(b, inclusive=inclusive)
-        assert xywh.tolist() == [5, 0, 9 + inclusive, 9 + inclusive]
 
 
 def test_labels_far_apart_do_not_suppress_each_other():

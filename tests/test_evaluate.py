@@ -76,10 +76,10 @@ def test_weights_move_to_another_image_size(saved):
 class Holes(ScenesSource):
     """Scenes of which number 2 cannot be read."""
 
-    def image(self, i):
+    def image(self, i, at_least=0):
         if i == 2:
             raise BadSample("damaged")
-        return super().image(i)
+        return super().image(i, at_least)
 
 
 def brute_force(task, tokenizer, source, images):
@@ -160,7 +160,7 @@ def test_a_row_that_comes_twice_counts_once_and_training_mode_returns():
 class Broken(ScenesSource):
     """Scenes none of which can be read."""
 
-    def image(self, i):
+    def image(self, i, at_least=0):
         raise BadSample("damaged")
 
 
@@ -200,13 +200,7 @@ def test_results_of_every_task(runs, name, tmp_path, capsys):
 def test_blind_exchanges_images_and_nothing_else(runs, saved, tmp_path):
     source = ScenesSource("val", 6, image_size=64)
     loaded = load(runs["vqa"])
-    evalset = evaluate.evaluation_set(
-        "vqa",
-        [source],
-        tokenizer=loaded.tokenizer,
-        preprocessing={"text_length": 30, "image_size": [64, 64]},
-        labels=loaded.labels,
-    )
+    evalset = evaluate.evaluation_set(loaded.config, [source], loaded.tokenizer)
     exchanged = Blind(evalset)
     for index in (0, len(evalset) - 1):
         own, other = evalset.read(index), evalset.read((index + len(evalset) // 2) % len(evalset))

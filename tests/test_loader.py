@@ -27,13 +27,13 @@ from fiber_cli.data.loader import (
     train_loader,
 )
 from fiber_cli.data.shards import WebDatasetSource
-from fiber_cli.data.source import BadSample
+from fiber_cli.data.source import BadSample, Source
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
 
 
-class Colours:
+class Colours(Source):
     """Images of one colour, which tells their number; some captions, some images missing."""
 
     def __init__(self, count, name="colours", bad=(), captions=None):
@@ -42,16 +42,13 @@ class Colours:
     def __len__(self):
         return self.count
 
-    def order(self, rng):
-        return rng.permutation(self.count)
-
     def key(self, i):
         return str(i)
 
     def captions(self, i):
         return self.text(i) if self.text else (f"a {'bc' * (i % 3)}", "d e", "left f")
 
-    def image(self, i):
+    def image(self, i, at_least=0):
         if i in self.bad:
             raise BadSample("not there")
         return Image.new("RGB", (40, 30), (i % 256, i // 256, 7))
@@ -129,7 +126,7 @@ def test_steps_ranks_and_micro_batches_partition_the_batch():
     assert set(mixture.epoch(0)[24:]) != set(mixture.epoch(1)[24:])  # what is dropped changes
     for world, micro in ((1, 2), (2, 2), (4, 1), (2, 4)):
         parts = [list(StepSampler(mixture, 8, micro, r, world, 0, 7)) for r in range(world)]
-        assert all(len(part) == len(StepSampler(mixture, 8, micro, 0, world, 0, 7)) for part in parts)
+        assert all(len(part) == 7 * 8 // (micro * world) for part in parts)
         joined = [entry for row in zip(*parts) for batch in row for entry in batch]
         assert joined == [entry for batch in whole for entry in batch]
     assert list(StepSampler(mixture, 8, 4, 1, 2, 5, 7)) == list(StepSampler(mixture, 8, 4, 1, 2, 0, 7))[5:]
@@ -150,8 +147,9 @@ def test_batches_that_do_not_fit():
 def make(mixture, tokenizer, **changes):
     options = {"text_length": 12, "image_size": 16, "augment": "randaugment", "mlm_probability": 0.3}
     batches = {"global_batch": 8, "micro_batch": 8, "rank": 0, "world": 1, "start_step": 0, "total_steps": 6}
+    workers = changes.pop("workers", 0)
     options |= {name: changes.pop(name) for name in options if name in changes}
-    return train_loader(mixture, CaptionReader(tokenizer, **options), **({"workers": 0} | batches | changes))
+    return train_loader(StepSampler(mixture, **batches | changes), CaptionReader(tokenizer, **options), workers)
 
 
 def same(a, b):

@@ -17,10 +17,11 @@ from fiber_cli.data.scenes import ScenesSource
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
+from fiber_cli.evaluate import measure
 from fiber_cli.metrics.retrieval import recalls
 from fiber_cli.model.config import FiberConfig, ImageConfig, TextConfig
 from fiber_cli.model.fusion import ImageStem, TextStem
-from fiber_cli.retrieval import retrieval, retrieve
+from fiber_cli.retrieval import retrieve
 from fiber_cli.tasks.coarse import CoarseTask
 
 SMALL = FiberConfig(
@@ -39,10 +40,10 @@ class Scenes(ScenesSource):
 
     holes = ()
 
-    def image(self, i):
+    def image(self, i, at_least=0):
         if i in self.holes:
             raise BadSample("damaged")
-        return super().image(i)
+        return super().image(i, at_least)
 
     def captions(self, i):
         made = super().captions(i)
@@ -349,10 +350,10 @@ def test_what_a_checkpoint_lacks_is_named(task, evalset):
     with pytest.raises(UserError, match="no image with a text"):
         retrieve("itc+itm", task, nothing, task, nothing, **OPTIONS)
     # Validation takes what the task has.
-    assert set(retrieval(contrastive, evalset, **OPTIONS)[0]) == {
+    assert set(measure(contrastive, evalset, **OPTIONS).metrics) == {
         f"itc/{d}@{k}" for d in ("ir", "tr") for k in (1, 5, 10)
     }
-    assert "itm/ir@1" in retrieval(matching, evalset, **OPTIONS)[0]
+    assert "itm/ir@1" in measure(matching, evalset, **OPTIONS).metrics
 
 
 def on_rank(rank, port, folder):
@@ -375,7 +376,7 @@ def test_two_ranks_equal_one_and_go_on_from_what_one_left(task, itc_task, tmp_pa
     alone = pairs.score_pairs(task, evalset.images, evalset.texts, everything(evalset), **OPTIONS)
     one = retrieve("rerank", itc_task, evalset, task, evalset, rerank=(2, 3), **OPTIONS)
     for rank in (0, 1):
-        scores, bad, truncated, metrics, counts, _ = torch.load(tmp_path / f"rank{rank}.pt", weights_only=False)
+        scores, bad, truncated, metrics, counts, *_ = torch.load(tmp_path / f"rank{rank}.pt", weights_only=False)
         np.testing.assert_allclose(scores, alone.scores, atol=1e-5, rtol=0)
         assert (bad, truncated) == (alone.bad, alone.truncated)
         assert metrics == one.metrics and counts == one.counts

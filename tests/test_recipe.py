@@ -12,7 +12,6 @@ from fiber_cli import settings, strict
 from fiber_cli.errors import UserError
 from fiber_cli.recipe import (
     RecipeError,
-    check_world,
     deepspeed_config,
     find_recipe,
     parse_recipe,
@@ -260,7 +259,7 @@ def test_4m_follows_the_paper():
     kinds = [spec.kind for spec in recipe.data.train]
     assert kinds == ["karpathy", "webdataset", "webdataset", "visual_genome"]
     assert recipe.data.train[3].exclude == recipe.data.train[0].json
-    assert check_world(recipe, 64) == 1
+    assert recipe.runtime.micro_steps(64) == 1
 
 
 def test_header_lines_continue(tmp_path):
@@ -290,13 +289,13 @@ def test_recipes_are_found_by_file_name_and_path(tmp_path, monkeypatch, capsys):
 
 def test_global_batch_must_divide_and_the_error_names_values_that_do():
     recipe = good()
-    assert [check_world(recipe, world) for world in (1, 2, 4)] == [4, 2, 1]
+    assert [recipe.runtime.micro_steps(world) for world in (1, 2, 4)] == [4, 2, 1]
     with pytest.raises(RecipeError, match="set global_batch to 24 or 48") as caught:
-        check_world(recipe, 3)
+        recipe.runtime.micro_steps(3)
     assert isinstance(caught.value, UserError) and "or micro_batch" not in str(caught.value)
     with pytest.raises(RecipeError, match="set global_batch to 64, or micro_batch to 4"):
-        check_world(recipe, 8)
-    assert check_world(good("runtime.micro_batch=4"), 8) == 1
+        recipe.runtime.micro_steps(8)
+    assert good("runtime.micro_batch=4").runtime.micro_steps(8) == 1
 
 
 def test_warm_up_is_a_share_or_steps():
@@ -396,12 +395,18 @@ def test_presets_and_tasks_are_those_of_the_program():
         ("task.short_sides=[]", "task.short_sides: names no size"),
         ("task.control=[0.5, 0.5, 0.5]", "is more than 1 in all"),
         ("data.val=[{kind: coco, json: a, images: a}, {kind: coco, json: b, images: b}]", "go by odinw/ap"),
+        ("log.keep_best=odinw/ap", "is the mean of several sets"),
         ("data.train=[{kind: vqa, questions: a, images: a}]", "fine cannot use sources of kind vqa"),
     ],
 )
 def test_rules_of_region_level_recipes(change, message):
     with pytest.raises(RecipeError, match=message):
         resolve_recipe("tiny_fine", [change])
+
+
+def test_the_best_of_several_detection_sets_goes_by_their_mean():
+    several = "data.val=[{kind: scene_detection, split: val}, {kind: scene_detection, split: test}]"
+    assert resolve_recipe("tiny_fine", [several, "log.keep_best=odinw/ap"]).log.keep_best == "odinw/ap"
 
 
 def test_folders_by_data_source(tmp_path):

@@ -344,8 +344,8 @@ def test_odinw_list(tmp_path):
         path = tmp_path / f"list.{ending}"
         path.write_text(dump(entries))
         first, second = read_odinw(path)
-        assert first.json == tmp_path / "a" / "i.json" and first.prompts == {}
-        assert str(second.json) == "/b.json" and second.prompts == entries[1]["prompts"]
+        assert first["json"] == tmp_path / "a" / "i.json" and first["prompts"] == {}
+        assert str(second["json"]) == "/b.json" and second["prompts"] == entries[1]["prompts"]
     for wrong in ([{"name": "a"}], [{**entries[0], "promts": {}}], [entries[0]] * 2, "text"):
         path.write_text(json.dumps(wrong))
         with pytest.raises(UserError, match="entry"):
@@ -546,6 +546,13 @@ def test_lvis_set(tokenizer, tmp_path):
     assert score.metrics["lvis/fixed_apr"] == score.metrics["lvis/apr"] == pytest.approx(100)
     assert score.metrics["lvis/fixed_apf"] == 0 and score.metrics["lvis/fixed_ap"] == pytest.approx(50)
     assert score.files["detections.json"][0]["bbox"] == [1, 2, 20, 15]
+    cat, bow = score.files["per_class.json"]
+    assert (cat["name"], cat["frequency"], bow["ap"], bow["fixed_ap"]) == ("cat", "r", 0, 0)
+    assert cat["ap"] == cat["ap50"] == cat["fixed_ap"] == pytest.approx(100)
+    assert [note.split() for note in score.notes] == [
+        ["cat", "ap", "100.00", "ap50", "100.00", "fixed_ap", "100.00"],
+        ["bow_(weapon)", "ap", "0.00", "ap50", "0.00", "fixed_ap", "0.00"],
+    ]
     limited = LvisSet(First(source, 1), tokenizer, 64).score({0: np.array([[1, 2, 21, 17, 0.9, 0]])})
     assert limited.metrics["lvis/fixed_ap"] == pytest.approx(100) and "lvis/fixed_apf" not in limited.metrics
 

@@ -34,7 +34,7 @@ def test_fixed_ap_of_the_stored_case(cases):
     ]
     for name, per_class in (("topk_10000", 10_000), ("topk_4", 4)):
         wanted = case["results"][name]
-        result = lvis_ap(case["gt"], detections(rows), per_class=per_class)
+        result, _ = lvis_ap(case["gt"], detections(rows), per_class=per_class)
         for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"):
             assert result[key.lower()] == pytest.approx(100 * wanted[key], abs=1e-9), (name, key)
         assert result["ar"] == pytest.approx(100 * wanted["AR@-1"], abs=1e-9)
@@ -121,8 +121,13 @@ def naive_lvis(truth, rows, low=0, high=1e10):
 @pytest.mark.parametrize("seed", range(6))
 def test_lvis_against_a_naive_reference(seed):
     truth, rows = random_lvis(seed)
-    result = lvis_ap(truth, detections(rows))
+    result, table = lvis_ap(truth, detections(rows))
     by_class = naive_lvis(truth, rows)
+    names = {category["id"]: (category["name"], category["frequency"]) for category in truth["categories"]}
+    assert {(row["name"], row["frequency"]): row["ap"] for row in table} == {
+        names[category]: pytest.approx(ap) for category, ap in by_class.items()
+    }
+    assert all(row["ap"] <= row["ap50"] for row in table)
     assert result["ap"] == pytest.approx(np.mean(list(by_class.values())))
     for group, members in (("r", [1]), ("c", [2]), ("f", [3, 4])):
         wanted = [by_class[c] for c in members if c in by_class]
@@ -142,7 +147,7 @@ def test_lvis_against_its_package(tmp_path):
     results = [{"image_id": i, "category_id": c, "bbox": list(map(float, b)), "score": s} for i, c, b, s in rows]
     evaluation = lvis.LVISEval(api, lvis.LVISResults(api, results, max_dets=4), "bbox")
     evaluation.run()
-    result = lvis_ap(truth, detections(rows), per_image=4)
+    result, _ = lvis_ap(truth, detections(rows), per_image=4)
     for name, value in evaluation.get_results().items():
         if name.startswith("AP"):
             assert result.get(name.lower(), -100) == pytest.approx(100 * value), name
@@ -159,15 +164,15 @@ def test_the_federated_rules():
     }
     right, missing = (1, 1, [0, 0, 10, 10], 0.5), (2, 1, [0, 0, 10, 10], 0.9)
     second = (1, 1, [40, 40, 10, 10], 0.9)
-    assert lvis_ap(truth, detections([missing, right]))["ap"] == pytest.approx(100)
+    assert lvis_ap(truth, detections([missing, right]))[0]["ap"] == pytest.approx(100)
     other["neg_category_ids"] = [1]
-    assert lvis_ap(truth, detections([missing, right]))["ap"] == pytest.approx(50)
-    assert lvis_ap(truth, detections([second, right]))["ap"] == pytest.approx(50)
+    assert lvis_ap(truth, detections([missing, right]))[0]["ap"] == pytest.approx(50)
+    assert lvis_ap(truth, detections([second, right]))[0]["ap"] == pytest.approx(50)
     image["not_exhaustive_category_ids"] = [1]
-    assert lvis_ap(truth, detections([second, right]))["ap"] == pytest.approx(100)
-    assert lvis_ap(truth, detections([second, right]), per_image=1)["ap"] == 0
-    assert lvis_ap(truth, detections([second, right]), per_class=1)["ap"] == 0
-    assert lvis_ap(truth, detections([]))["ap"] == 0
+    assert lvis_ap(truth, detections([second, right]))[0]["ap"] == pytest.approx(100)
+    assert lvis_ap(truth, detections([second, right]), per_image=1)[0]["ap"] == 0
+    assert lvis_ap(truth, detections([second, right]), per_class=1)[0]["ap"] == 0
+    assert lvis_ap(truth, detections([]))[0]["ap"] == 0
 
 
 def test_best_per_group():

@@ -17,8 +17,7 @@ from fiber_cli.data.images import normalize
 from fiber_cli.data.loader import Mixture, TrainSet, collate
 from fiber_cli.data.scenes import ScenesSource, draw
 from fiber_cli.data.source import BadSample, sample_id
-from fiber_cli.data.statement_set import StatementReader, StatementSet
-from fiber_cli.data.statements import Statement, StatementSource
+from fiber_cli.data.statements import Statement, StatementReader, StatementSet, StatementSource
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
 from fiber_cli.metrics.nlvr2 import accuracies
@@ -169,7 +168,7 @@ def test_a_bad_file_is_named(tmp_path):
         StatementSource(*write(tmp_path, {}, rows, "nlvr2.jsonl"))
 
 
-def pairs(folder, broken: bool = False, **more) -> StatementSource:
+def pairs(folder, broken: bool = False) -> StatementSource:
     """Three statements about two pairs; with `broken` the right picture of the second pair is none."""
     files = {f"dev-1-{pair}-img{side}.png": 60 + 40 * (2 * pair + side) for pair in (0, 1) for side in (0, 1)}
     rows = [
@@ -180,7 +179,7 @@ def pairs(folder, broken: bool = False, **more) -> StatementSource:
     paths = write(folder, files, rows, "pairs.jsonl")
     if broken:
         (folder / "images" / "dev-1-1-img1.png").write_bytes(picture(9)[:60])
-    return StatementSource(*paths, **more)
+    return StatementSource(*paths)
 
 
 def test_broken_and_oversized_images(tmp_path):
@@ -191,8 +190,9 @@ def test_broken_and_oversized_images(tmp_path):
     (tmp_path / "images" / "dev-1-0-img1.png").unlink()
     with pytest.raises(BadSample, match="no such file.*dev-1-0-img1.png"):
         source.images(2)
+    source.max_pixels = 700
     with pytest.raises(BadSample, match="more than 700 pixels"):
-        pairs(tmp_path, max_pixels=700).images(0)
+        source.images(0)
 
 
 def test_real_statements(shared):

@@ -68,15 +68,17 @@ def test_tokenizer_without_mask_token(tmp_path):
         load_tokenizer(tmp_path)
 
 
+class Words:
+    """What masking asks a tokenizer of a thousand words for."""
+
+    mask_token_id, all_special_ids = 4, (0, 1, 2, 4)
+
+    def __len__(self):
+        return 1000
+
+
 def masked(ids, seed=0, probability=0.15):
-    return mask_tokens(
-        ids,
-        np.random.default_rng(seed),
-        probability=probability,
-        mask_id=4,
-        vocab_size=1000,
-        special_ids=[0, 1, 2, 4],
-    )
+    return mask_tokens(ids, Words(), probability, np.random.default_rng(seed))
 
 
 def test_masking_has_berts_proportions():

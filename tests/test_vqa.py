@@ -18,13 +18,14 @@ from fiber_cli.data.source import BadSample
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.data.vqa import (
     VqaQuestion,
+    VqaReader,
+    VqaSet,
     VqaSource,
     answerable,
     build_vocabulary,
     read_vocabulary,
     write_vocabulary,
 )
-from fiber_cli.data.vqa_set import VqaReader, VqaSet
 from fiber_cli.errors import UserError
 from fiber_cli.metrics import vqa
 from fiber_cli.metrics.vqa import accuracies, accuracy, normalise, soft_targets

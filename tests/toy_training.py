@@ -4,6 +4,7 @@ import json
 import os
 import resource
 import signal
+import sys
 from pathlib import Path
 
 import torch
@@ -16,6 +17,8 @@ from fiber_cli.errors import UserError
 from fiber_cli.recipe import parse_recipe
 
 GLOBAL_BATCH = 8
+#: Loaders that are read, and a frame that keeps its callers' variables, as a library's error report may do.
+OPEN, FRAMES = [], []
 
 
 class Toy(nn.Module):
@@ -42,6 +45,7 @@ class Toy(nn.Module):
             + poison
         )
         loss = loss * self.loss_factor
+        FRAMES[:] = [sys._getframe()]
         if self.training:
             self.memory = 0.9 * self.memory + 0.1 * dist.all_reduce_sum(y.mean(0)) / dist.world_size() + poison
         return {"loss": loss, "toy_loss": loss.detach(), "drawn": torch.rand(())}
@@ -92,7 +96,7 @@ def work(
     task.dropout.p, task.memory_weight, task.loss_factor = dropout, memory_weight, loss_factor
     micro, world, rank = recipe.runtime.micro_batch, dist.world_size(), dist.rank()
 
-    def batches(start):
+    def micro_batches(start):
         for step in range(start, recipe.optim.steps):
             if step == kill_at:
                 os.kill(os.getpid(), signal.SIGKILL)
@@ -116,6 +120,13 @@ def work(
                     "truncated": 0,
                 }
 
+    def batches(start):
+        OPEN.append(start)
+        try:
+            yield from micro_batches(start)
+        finally:
+            OPEN.pop()
+
     values = iter(shown or [])
     validate = (lambda task: {"itc/ir@1": next(values)}) if shown else None
     return Work(task, batches, recipe.optim.steps, 4, validate, {"model": {}, "task": {"name": "toy"}}, None)
@@ -136,4 +147,7 @@ def run(output, options, env, log):
     except UserError as error:
         print(f"UserError: {error}", flush=True)
         code = 1
+    if OPEN:
+        print("the loader was left open, its workers running", flush=True)
+        code = 99
     os._exit(code)

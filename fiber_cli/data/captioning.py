@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import numpy as np
 
 from fiber_cli.data.evalset import ImageSet, Score
-from fiber_cli.data.source import BadSample, Source
+from fiber_cli.data.source import Source, readable_captions
 from fiber_cli.metrics.captions import caption_metrics
 
 
 class CaptionSet(ImageSet):
-    """All images of the sources: `pixels` uint8 (3, H, W). Sources may have `image_id(i)`, the community's name of an
-    image, else its key is given, and `domain(i)`, the name (or None) of a part that is also scored alone."""
+    """All images of the sources: `pixels` uint8 (3, H, W). Sources may have `image_ids`, the community's names of
+    the images, else their keys are given, and `domains`, the names (or None) of parts that are also scored alone."""
 
     def __init__(self, sources: Sequence[Source], tokenizer, image_size: int | tuple[int, int]):
         super().__init__([(source, i) for source in sources for i in range(len(source))], image_size)
@@ -26,10 +26,10 @@ class CaptionSet(ImageSet):
         answers, groups = [], {None: []}
         for number, caption in zip(numbers, captions):
             source, i = self.images[number]
-            image_id = getattr(source, "image_id", source.key)(i)
+            image_id = source.image_ids[i] if hasattr(source, "image_ids") else source.key(i)
             answers.append({"image_id": image_id, "caption": caption})
-            if references := _references(source, i):
-                domain = source.domain(i) if hasattr(source, "domain") else None
+            if references := readable_captions(source, i):
+                domain = source.domains[i] if hasattr(source, "domains") else None
                 for group in {None, domain}:
                     groups.setdefault(group, []).append((caption, references))
         metrics, notes = {}, []
@@ -42,10 +42,3 @@ class CaptionSet(ImageSet):
                 prefix = "caption/" if group is None else f"caption/{group}/"
                 metrics |= {prefix + name.removeprefix("caption/"): value for name, value in found.items()}
         return Score(metrics, {"captions.json": answers}, notes)
-
-
-def _references(source: Source, i: int) -> tuple[str, ...]:
-    try:
-        return source.captions(i)
-    except BadSample:
-        return ()

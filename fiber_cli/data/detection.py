@@ -1,6 +1,7 @@
 """Detection data in COCO's JSON form: COCO, LVIS, Objects365 and what labelling tools export."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
-from fiber_cli.data.images import MAX_PIXELS, FolderSource
-from fiber_cli.data.karpathy import read_json
+from fiber_cli.data.images import FolderSource
+from fiber_cli.data.karpathy import read_bytes, read_json
 from fiber_cli.data.prompts import BACKGROUND
 from fiber_cli.data.regions import Detected, Ragged, Size
 from fiber_cli.errors import UserError
@@ -95,7 +96,6 @@ class CocoDetection(FolderSource):
     def __init__(
         self, json: str | Path, images: str | Path, *, prompts: Mapping[str, Mapping[str, str]] | None = None,
         shots: int | None = None, seed: int = 0, copies: int | None = None, name: str | None = None,
-        max_pixels: int = MAX_PIXELS,
     ):  # fmt: skip
         self.json, self.prompts = Path(json), prompts
         file = read_coco(json, "a detection JSON in COCO's form", labelled=True)
@@ -122,7 +122,7 @@ class CocoDetection(FolderSource):
         self._labels = Ragged([labels[i] for i in chosen], (), np.int64)
         self._boxes = Ragged([[a["box"] for a in file.annotations[i]] for i in chosen], (4,), np.float32)
         files = [file_name(image) for image in self.images]
-        super().__init__(name or self.json.stem, images, files, [[]] * len(files), max_pixels)
+        super().__init__(name or self.json.stem, images, files)
 
     def regions(self, i: int) -> Detected:
         return Detected(self._boxes[i], self._labels[i], image_size(self.images[i]))
@@ -135,44 +135,34 @@ def _is_background(category: dict[str, Any], parents: set) -> bool:
 
 def few_shot(labels: Sequence[Sequence[int]], shots: int, seed: int) -> list[int]:
     """Numbers of images in a random order, each taken while one of its labels has been seen in fewer than `shots`."""
-    missing = {label: shots for row in labels for label in row}
-    chosen = []
+    seen, chosen = Counter(), []
     for i in np.random.default_rng(seed).permutation(len(labels)).tolist():
         present = set(labels[i])
-        if any(missing[label] > 0 for label in present):
+        if any(seen[label] < shots for label in present):
             chosen.append(i)
-            for label in present:
-                missing[label] -= 1
+            seen.update(present)
     return chosen
 
 
-class OdinwEntry(NamedTuple):
-    """One set of an ODinW list; prompts: name → {name, prefix, suffix} for the names that are shown otherwise."""
+def read_odinw(path: str | Path) -> list[dict[str, Any]]:
+    """A YAML or JSON list of {name, json, images, prompts (optional)}, paths relative to the list's folder.
 
-    name: str
-    json: Path
-    images: Path
-    prompts: dict[str, dict[str, str]]
-
-
-def read_odinw(path: str | Path) -> list[OdinwEntry]:
-    """A YAML or JSON list of {name, json, images, prompts (optional)}, paths relative to the list's folder."""
+    prompts: name → {name, prefix, suffix} for the names that are shown otherwise.
+    """
     path = Path(path)
     try:
-        entries = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the list of the ODinW sets") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        entries = yaml.safe_load(read_bytes(path, "the list of the ODinW sets"))
+    except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML or JSON: {error}") from None
-    found: list[OdinwEntry] = []
+    wanted, found = {"name", "json", "images"}, []
     for number, entry in enumerate(entries if isinstance(entries, list) else [entries]):
         keys = set(entry) if isinstance(entry, dict) else set()
-        if not {"name", "json", "images"} <= keys <= {*OdinwEntry._fields}:
+        if not wanted <= keys <= {*wanted, "prompts"}:
             raise UserError(
                 f"{path}: entry {number + 1} needs name, json and images, and may have prompts; it is {entry}"
             )
-        if any(entry["name"] == other.name for other in found):
+        if any(entry["name"] == other["name"] for other in found):
             raise UserError(f"{path}: entry {number + 1}: there are two sets named {entry['name']}")
-        folders = path.parent / entry["json"], path.parent / entry["images"]
-        found.append(OdinwEntry(str(entry["name"]), *folders, entry.get("prompts") or {}))
+        places = {key: path.parent / entry[key] for key in ("json", "images")}
+        found.append({"name": str(entry["name"]), "prompts": entry.get("prompts") or {}, **places})
     return found

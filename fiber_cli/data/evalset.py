@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from fiber_cli.data.loader import make_loader
+from fiber_cli.data.loader import collate, make_loader
 from fiber_cli.data.source import BadSample, Source, sample_id
-from fiber_cli.data.text import encode
+from fiber_cli.data.text import encode_one
 from fiber_cli.data.transforms import EvalTransform
 
 
@@ -68,10 +68,9 @@ class EvalSet:
 
     def _batch(self, indices: list[int]) -> dict[str, Any]:
         kept, items, bad = self._read_all(indices)
-        columns = {name: [item[name] for item in items] for name in (items[0] if items else ())}
-        truncated = sum(columns.pop("truncated", ()))
-        stacked = {name: torch.stack(column) for name, column in columns.items()}
-        return {"index": torch.tensor(kept, dtype=torch.int64), **stacked, "bad": bad, "truncated": truncated}
+        common = {"truncated": 0, "bad": []}
+        batch = collate([common | item for item in items]) if items else common
+        return batch | {"index": torch.tensor(kept, dtype=torch.int64), "bad": bad}
 
 
 class Blind(EvalSet):
@@ -107,8 +106,7 @@ class TextSet(EvalSet):
         self.ids = list(map(str, range(len(self.texts))))
 
     def read(self, index: int) -> dict[str, Any]:
-        ids, mask, truncated = encode(self.tokenizer, [self.texts[index]], self.text_length)
-        return {"ids": ids[0], "mask": mask[0], "truncated": truncated}
+        return encode_one(self.tokenizer, self.texts[index], self.text_length)
 
 
 class RetrievalSet:

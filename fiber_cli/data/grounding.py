@@ -12,8 +12,8 @@ import numpy as np
 
 from fiber_cli.data import scene_text
 from fiber_cli.data.detection import file_name, image_size, read_coco
-from fiber_cli.data.images import MAX_PIXELS, FolderSource
-from fiber_cli.data.karpathy import read_json
+from fiber_cli.data.images import FolderSource
+from fiber_cli.data.karpathy import read_bytes, read_json
 from fiber_cli.data.prompts import Span, locate_phrases
 from fiber_cli.data.region_transforms import inclusive
 from fiber_cli.data.regions import Detected, Grounded, Phrase, Ragged, Size
@@ -49,10 +49,7 @@ class MdetrGrounding(FolderSource):
     box each; None: as the task has it.
     """
 
-    def __init__(
-        self, json: str | Path, images: str | Path | Mapping[str, str], refers: bool | None = None,
-        max_pixels: int = MAX_PIXELS,
-    ):  # fmt: skip
+    def __init__(self, json: str | Path, images: str | Path | Mapping[str, str], refers: bool | None = None):
         wanted, self.refers = "a grounding JSON in MDETR's form", refers
         file = read_coco(json, wanted)
         self.dropped = file.dropped
@@ -72,13 +69,10 @@ class MdetrGrounding(FolderSource):
                 raise UserError(
                     f"{json}: not {wanted}, see images[{n}] and its annotations ({type(error).__name__}: {error})"
                 ) from None
-        self._ids, self._sizes = [image["id"] for image in file.images], [image_size(image) for image in file.images]
+        keys, self._sizes = [str(image["id"]) for image in file.images], [image_size(image) for image in file.images]
         self._boxes = Ragged([[a["box"] for a in row] for row in file.annotations], (4,), np.float32)
         self._spans = Ragged(spans, (3,), np.int32)
-        super().__init__(Path(json).stem, base, files, captions, max_pixels)
-
-    def key(self, i: int) -> str:
-        return str(self._ids[i])
+        super().__init__(Path(json).stem, base, files, captions, keys)
 
     def regions(self, i: int) -> Grounded:
         boxes, spans = self._boxes[i], self._spans[i].tolist()
@@ -124,16 +118,10 @@ class OdvgSource(FolderSource):
     label_map: JSON of the detection records' names by label; without it each instance's `category` is taken.
     """
 
-    def __init__(
-        self, jsonl: str | Path, images: str | Path, label_map: str | Path | None = None, max_pixels: int = MAX_PIXELS
-    ):
+    def __init__(self, jsonl: str | Path, images: str | Path, label_map: str | Path | None = None):
         names, files, captions, self._lines = _read_labels(label_map), [], [], []
         self.dropped = 0
-        try:
-            lines = Path(jsonl).read_bytes().splitlines()
-        except OSError as error:
-            raise UserError(f"{jsonl}: {error.strerror}; give the path of an ODVG JSONL") from None
-        for number, line in enumerate(lines, 1):
+        for number, line in enumerate(read_bytes(jsonl, "an ODVG JSONL").splitlines(), 1):
             if not line.strip():
                 continue
             try:
@@ -151,10 +139,8 @@ class OdvgSource(FolderSource):
             self._lines.append(line)
         ordered = sorted(names, key=int)
         self.names, self._label_of = [names[key] for key in ordered], {key: n for n, key in enumerate(ordered)}
-        super().__init__(Path(jsonl).stem, images, files, captions, max_pixels)
-
-    def key(self, i: int) -> str:
-        return f"{i}:{super().key(i)}"
+        keys = [f"{number}:{file}" for number, file in enumerate(files)]
+        super().__init__(Path(jsonl).stem, images, files, captions, keys)
 
     def regions(self, i: int) -> Grounded | Detected:
         return odvg_regions(jsonlib.loads(self._lines[i]), self._label_of)
@@ -163,8 +149,8 @@ class OdvgSource(FolderSource):
 class ShardRegions(WebDatasetSource):
     """Shards whose samples' `.json` members are ODVG records; label_map as for `OdvgSource`, for detection records."""
 
-    def __init__(self, shards: str | Sequence[str], label_map: str | Path | None = None, max_pixels: int = MAX_PIXELS):
-        super().__init__(shards, max_pixels)
+    def __init__(self, shards: str | Sequence[str], label_map: str | Path | None = None):
+        super().__init__(shards)
         names = _read_labels(label_map)
         self.names, self._label_of = list(names.values()), {key: n for n, key in enumerate(names)}
 
@@ -208,8 +194,9 @@ class FlickrEntities(FolderSource):
 
     refers = False
 
-    def __init__(self, folder: str | Path, images: str | Path, split: str = "train", max_pixels: int = MAX_PIXELS):
-        place, self._entries = Path(folder, f"{split}.txt"), []
+    def __init__(self, folder: str | Path, images: str | Path, split: str = "train"):
+        place = Path(folder, f"{split}.txt")
+        self._entries, files, keys = [], [], []
         try:
             for picture in place.read_text().split():
                 place = Path(folder, "Annotations", f"{picture}.xml")
@@ -219,27 +206,27 @@ class FlickrEntities(FolderSource):
                     text, marked = parse_entities(line)
                     phrases = [Phrase(span, boxes[name], types) for name, types, span in marked if name in boxes]
                     if phrases:
-                        self._entries.append((picture, number, text, phrases, size))
+                        self._entries.append((text, phrases, size))
+                        files.append(f"{picture}.jpg")
+                        keys.append(f"{picture}#{number}")
         except OSError as error:
             raise UserError(f"{place}: {error.strerror}; {folder} is to be that of Flickr30k Entities") from None
         except (ElementTree.ParseError, TypeError, ValueError) as error:
             raise UserError(f"{place}: not of Flickr30k Entities' form ({error})") from None
-        files, captions = [f"{entry[0]}.jpg" for entry in self._entries], [[entry[2]] for entry in self._entries]
-        super().__init__(f"flickr30k-entities:{split}", images, files, captions, max_pixels)
-
-    def key(self, i: int) -> str:
-        return f"{self._entries[i][0]}#{self._entries[i][1]}"
+        captions = [[text] for text, _, _ in self._entries]
+        super().__init__(f"flickr30k-entities:{split}", images, files, captions, keys)
 
     def phrases(self, i: int) -> tuple[str, list[Phrase]]:
-        return self._entries[i][2], self._entries[i][3]
+        return self._entries[i][:2]
 
     def regions(self, i: int) -> Grounded:
         """A box that several phrases speak of comes once, with the spans of all of them."""
+        text, phrases, size = self._entries[i]
         spans: dict[tuple, list[Span]] = {}
-        for phrase in self._entries[i][3]:
+        for phrase in phrases:
             for x1, y1, x2, y2 in phrase.boxes.tolist():
                 spans.setdefault((x1, y1, x2 + 1, y2 + 1), []).append(phrase.span)
-        return Grounded(self._entries[i][2], _array(list(spans)), list(spans.values()), self._entries[i][4])
+        return Grounded(text, _array(list(spans)), list(spans.values()), size)
 
 
 class SceneDetection(ScenesSource):
@@ -261,7 +248,7 @@ class SceneGrounding(ScenesSource):
     def regions(self, i: int) -> Grounded:
         scene = self[i]
         captions = scene_text.captions(scene)
-        text, phrases, _ = captions[i % len(captions)]
+        text, phrases = captions[i % len(captions)]
         rows = [[(p.start, p.end) for p in phrases if number in p.objects] for number in range(len(scene.objects))]
         return Grounded(text, _array([thing.box for thing in scene.objects]), rows, (self.image_size, self.image_size))
 

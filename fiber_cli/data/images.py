@@ -2,17 +2,15 @@
 
 import io
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps
 
-from fiber_cli.data.source import BadSample
+from fiber_cli.data.source import BadSample, Source
 from fiber_cli.errors import UserError
-
-if TYPE_CHECKING:
-    import torch
 
 #: The limit at which Pillow suspects a decompression bomb: 89 megapixels are 256 MB of RGB.
 MAX_PIXELS = 89_478_485
@@ -41,8 +39,6 @@ def open_image(file: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, at_lea
                 image.draft(None, (at_least, at_least))
             ImageOps.exif_transpose(image, in_place=True)
             return to_rgb(image)
-    except BadSample:
-        raise
     except FileNotFoundError:
         raise BadSample(f"no such file: {file}") from None
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
@@ -66,24 +62,30 @@ def to_rgb(image: Image.Image) -> Image.Image:
     return image if image.mode == "RGB" else image.convert("RGB")
 
 
-def normalize(pixels: "torch.Tensor") -> "torch.Tensor":
+def normalize(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 (..., 3, H, W) RGB to float32 of the same shape: [0, 1], then ImageNet mean and deviation."""
     pixels = pixels.float() / 255
     mean, std = (pixels.new_tensor(values).view(3, 1, 1) for values in (_MEAN, _STD))
     return (pixels - mean) / std
 
 
-class FolderSource:
-    """A `Source` of image files below one folder, each with all its captions.
+class FolderSource(Source):
+    """Image files below one folder, each with all its captions.
 
     Raises `UserError` where the folder is missing or holds none of 32 of the files, spread over the list: a
-    wrong folder is told before the run starts, while single missing images are counted as it goes.
+    wrong folder is told before the run starts, while single missing images are counted as it goes. Without `captions`
+    the images have none; without `keys` they are known by their files.
     """
 
-    def __init__(self, name: str, folder: str | Path, files: list[str], captions: list[list[str]], max_pixels: int):
-        self.name, self.folder, self.max_pixels = name, Path(folder), max_pixels
+    max_pixels = MAX_PIXELS
+
+    def __init__(
+        self, name: str, folder: str | Path, files: list[str], captions: Sequence[Sequence[str]] = (),
+        keys: Sequence[str] = (),
+    ):  # fmt: skip
+        self.name, self.folder, self._keys = name, Path(folder), keys or files
         # One string per image instead of one per caption: Visual Genome has 5.4 million captions.
-        self._files, self._captions = files, ["\0".join(texts) for texts in captions]
+        self._files, self._captions = files, ["\0".join(texts) for texts in captions or [()] * len(files)]
         if not self.folder.is_dir():
             raise UserError(f"{folder}: no such folder of images; check the path and data.root")
         if not files:
@@ -98,17 +100,11 @@ class FolderSource:
     def __len__(self) -> int:
         return len(self._files)
 
-    def order(self, rng: np.random.Generator) -> np.ndarray:
-        return rng.permutation(len(self))
-
     def key(self, i: int) -> str:
-        return self._files[i]
+        return self._keys[i]
 
     def captions(self, i: int) -> tuple[str, ...]:
         return tuple(filter(None, self._captions[i].split("\0")))
 
-    def image(self, i: int) -> Image.Image:
-        return self.image_at_least(i, 0)
-
-    def image_at_least(self, i: int, side: int) -> Image.Image:
-        return open_image(self.folder / self._files[i], self.max_pixels, at_least=side)
+    def image(self, i: int, at_least: int = 0) -> Image.Image:
+        return open_image(self.folder / self._files[i], self.max_pixels, at_least=at_least)

@@ -4,7 +4,7 @@ import json as jsonlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from fiber_cli.data.images import MAX_PIXELS, FolderSource
+from fiber_cli.data.images import FolderSource
 from fiber_cli.errors import UserError
 
 
@@ -16,13 +16,7 @@ class KarpathySource(FolderSource):
     images). Raises `UserError` for a missing or malformed file, a missing folder, or a split without images.
     """
 
-    def __init__(
-        self,
-        json: str | Path,
-        images: str | Path,
-        split: str | Sequence[str] = "train",
-        max_pixels: int = MAX_PIXELS,
-    ):
+    def __init__(self, json: str | Path, images: str | Path, split: str | Sequence[str] = "train"):
         entries = read_karpathy(json)
         wanted = {split} if isinstance(split, str) else set(split)
         present = {entry["split"] for entry in entries}
@@ -32,26 +26,25 @@ class KarpathySource(FolderSource):
                 f"the splits of this file are: {', '.join(sorted(present)) or 'none'}"
             )
         entries = [entry for entry in entries if entry["split"] in wanted]
-        super().__init__(
-            f"{Path(json).stem}:{'+'.join(sorted(wanted))}",
-            images,
-            [entry["file"] for entry in entries],
-            [entry["captions"] for entry in entries],
-            max_pixels,
-        )
-        self._cocoids = [entry["cocoid"] for entry in entries]
+        files, captions = ([entry[field] for entry in entries] for field in ("file", "captions"))
+        # COCO's ids where the file gives them.
+        self.image_ids = [entry["file"] if entry["cocoid"] is None else entry["cocoid"] for entry in entries]
+        super().__init__(f"{Path(json).stem}:{'+'.join(sorted(wanted))}", images, files, captions)
 
-    def image_id(self, i: int) -> int | str:
-        """COCO's id where the file gives one, else the key."""
-        return self.key(i) if self._cocoids[i] is None else self._cocoids[i]
+
+def read_bytes(path: str | Path, wanted: str) -> bytes:
+    """The content of a file; `UserError`, naming what is wanted, where it is missing."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
 
 
 def read_json(path: str | Path, wanted: str, object_hook: Callable | None = None):
     """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
+    content = read_bytes(path, wanted)
     try:
-        return jsonlib.loads(Path(path).read_bytes(), object_hook=object_hook)
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
+        return jsonlib.loads(content, object_hook=object_hook)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); fetch {wanted} again") from None
 

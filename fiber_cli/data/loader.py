@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from fiber_cli.data.source import BadSample, EachCaption, Source, read_image, sample_id
-from fiber_cli.data.text import encode, mask_tokens
+from fiber_cli.data.source import BadSample, EachCaption, Source, sample_id
+from fiber_cli.data.text import encode_one, mask_tokens
 from fiber_cli.data.transforms import EvalTransform, TrainTransform
 from fiber_cli.errors import UserError
 
@@ -29,8 +29,7 @@ AUGMENT = {"none": EvalTransform, "randaugment": TrainTransform}
 
 def caption_view(sources: Sequence[Source], captions: str) -> list[Source]:
     """Samples are images, used with one of their captions (`random`), or (image, caption) pairs (`each`)."""
-    view = {"random": lambda source: source, "each": EachCaption}[captions]
-    return [view(source) for source in sources]
+    return list(map(EachCaption, sources)) if captions == "each" else list(sources)
 
 
 class Mixture:
@@ -54,23 +53,29 @@ class Mixture:
         """Entries per epoch."""
         return sum(self._counts)
 
+    def steps(self, global_batch: int) -> int:
+        """Whole batches in an epoch; `UserError` where there is none."""
+        if global_batch > len(self):
+            raise UserError(
+                f"runtime.global_batch: {global_batch} is more than the {len(self)} samples of an epoch; "
+                "lower it, or raise the weights of data.train"
+            )
+        return len(self) // global_batch
+
     def epoch(self, number: int) -> np.ndarray:
         """The entries of an epoch, int64: the sources' own orders, interleaved at random."""
         rng = np.random.default_rng([_ORDER, self.seed, number])
         total, orders = int(self._ends[-1]), []
         for source, size, end, count in zip(self.sources, self._sizes, self._ends, self._counts):
-            repeats = []
             for repetition in range(-(-count // size)):
                 order = source.order(rng)
                 wanted = min(size, count - repetition * size)
                 if wanted < size:
                     order = order[np.sort(rng.choice(size, wanted, replace=False))]
-                repeats.append(repetition * total + end - size + order)
-            orders.append(np.concatenate(repeats))
-        turn = rng.permutation(np.repeat(np.arange(len(orders)), self._counts))
+                orders.append(repetition * total + end - size + order)
+        turn = rng.permutation(np.repeat(np.arange(len(self.sources)), self._counts))
         entries = np.empty(len(turn), dtype=np.int64)
-        for which, order in enumerate(orders):
-            entries[turn == which] = order
+        entries[np.argsort(turn, kind="stable")] = np.concatenate(orders)
         return entries
 
     def locate(self, entry: int) -> tuple[int, int]:
@@ -78,16 +83,6 @@ class Mixture:
         index = entry % int(self._ends[-1])
         which = int(np.searchsorted(self._ends, index, side="right"))
         return which, index - int(self._ends[which]) + self._sizes[which]
-
-
-def steps_per_epoch(mixture: Mixture, global_batch: int) -> int:
-    """Whole batches in an epoch; `UserError` where there is none."""
-    if global_batch > len(mixture):
-        raise UserError(
-            f"runtime.global_batch: {global_batch} is more than the {len(mixture)} samples of an epoch; "
-            "lower it, or raise the weights of data.train"
-        )
-    return len(mixture) // global_batch
 
 
 class StepSampler:
@@ -110,10 +105,7 @@ class StepSampler:
         self.mixture, self.global_batch, self.micro_batch = mixture, global_batch, micro_batch
         self.rank, self.stride = rank, micro_batch * world
         self.steps = range(start_step, total_steps)
-        self.steps_per_epoch = steps_per_epoch(mixture, global_batch)
-
-    def __len__(self) -> int:
-        return len(self.steps) * (self.global_batch // self.stride)
+        self.steps_per_epoch = mixture.steps(global_batch)
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         current, entries = -1, np.empty(0)
@@ -151,46 +143,47 @@ class TrainSet(torch.utils.data.Dataset):
                 i = int(rng.integers(len(source)))
 
 
-class CaptionReader:
+class TextReader:
+    """What readers of images with a text share. Samples have `ids` int64 and `mask` bool (L,)."""
+
+    def __init__(self, tokenizer, text_length: int, image_size: int, augment: str):
+        self.tokenizer, self.text_length = tokenizer, text_length
+        self.transform, self.least = AUGMENT[augment](image_size), 2 * image_size
+
+    def sample(self, source: Source, i: int, text: str, pixels: torch.Tensor) -> dict:
+        """pixels: of the image or the images of sample i."""
+        encoded = encode_one(self.tokenizer, text, self.text_length)
+        return {"pixels": pixels, **encoded, "sample_ids": sample_id(source, i)}
+
+
+class CaptionReader(TextReader):
     """One image with one of its captions, for coarse pre-training, retrieval and captioning.
 
-    Gives `pixels` uint8 (3, H, W); `ids` int64 and `mask` bool (L,); `image_key` int64, equal for equal images; with
-    `mlm_probability` also `mlm_ids` and `mlm_labels` (L,); with `references` all captions of the image as a tuple.
+    Gives `pixels` uint8 (3, H, W), the text, and `image_key` int64, equal for equal images; with `mlm_probability` also
+    `mlm_ids` and `mlm_labels` (L,); with `references` all captions of the image as a tuple.
     """
 
     def __init__(
         self, tokenizer, text_length: int, image_size: int, augment: str, mlm_probability: float | None = None,
         references: bool = False,
     ):  # fmt: skip
-        self.tokenizer, self.text_length, self.references = tokenizer, text_length, references
-        self.transform, self.least = AUGMENT[augment](image_size), 2 * image_size
-        self.masking = mlm_probability and {
-            "probability": mlm_probability,
-            "mask_id": tokenizer.mask_token_id,
-            "vocab_size": len(tokenizer),
-            "special_ids": tokenizer.all_special_ids,
-        }
+        super().__init__(tokenizer, text_length, image_size, augment)
+        self.mlm_probability, self.references = mlm_probability, references
 
     def __call__(self, source: Source, i: int, rng: np.random.Generator) -> dict:
         captions = source.captions(i)
         if not captions:
             raise BadSample("no caption")
         caption = captions[rng.integers(len(captions))]
-        image = read_image(source, i, self.least)
-        pixels = self.transform(image, rng, flip=not speaks_of_sides(caption))
-        ids, mask, truncated = encode(self.tokenizer, [caption], self.text_length)
-        sample = {"pixels": pixels, "ids": ids[0], "mask": mask[0]}
-        if self.masking:
-            sample["mlm_ids"], sample["mlm_labels"] = (t[0] for t in mask_tokens(ids, rng, **self.masking))
+        pixels = self.transform(source.image(i, self.least), rng, flip=not speaks_of_sides(caption))
+        sample = self.sample(source, i, caption, pixels)
+        if self.mlm_probability:
+            masked = mask_tokens(sample["ids"], self.tokenizer, self.mlm_probability, rng)
+            sample["mlm_ids"], sample["mlm_labels"] = masked
         if self.references:
             sample["references"] = captions
-        name = sample_id(source, i)
-        key = hashlib.blake2b(name.encode(), digest_size=8).digest()
-        return sample | {
-            "image_key": torch.tensor(int.from_bytes(key, signed=True)),
-            "sample_ids": name,
-            "truncated": truncated,
-        }
+        key = hashlib.blake2b(sample["sample_ids"].encode(), digest_size=8).digest()
+        return sample | {"image_key": torch.tensor(int.from_bytes(key, signed=True))}
 
 
 def speaks_of_sides(text: str) -> bool:
@@ -209,19 +202,9 @@ def collate(samples: list[dict]) -> dict:
     }
 
 
-class TrainLoader(DataLoader):
-    """A `DataLoader` that passes on what a worker has to tell the user, without the worker's traceback."""
-
-    def __iter__(self) -> Iterator[dict]:
-        try:
-            yield from super().__iter__()
-        except UserError as error:
-            raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
-
-
-def make_loader(dataset, workers: int, loader: type[DataLoader] = DataLoader, **options) -> DataLoader:
+def make_loader(dataset, workers: int, **options) -> DataLoader:
     """A loader with our workers: one thread each, deaf to the signals that ask the run to stop and save."""
-    return loader(
+    return DataLoader(
         dataset,
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
@@ -242,17 +225,15 @@ def _start_worker(worker: int) -> None:
 
 
 def train_loader(
-    mixture: Mixture, reader: Callable, *, global_batch: int, micro_batch: int, rank: int, world: int,
-    start_step: int, total_steps: int, workers: int, collate_fn: Callable = collate,
-) -> TrainLoader:  # fmt: skip
-    """This rank's micro-batches (see `collate`) of steps `start_step` to `total_steps`, in order."""
-    return make_loader(
-        TrainSet(mixture, reader),
-        workers,
-        TrainLoader,
-        batch_sampler=StepSampler(mixture, global_batch, micro_batch, rank, world, start_step, total_steps),
-        collate_fn=collate_fn,
-    )
+    sampler: StepSampler, reader: Callable, workers: int, collate_fn: Callable = collate
+) -> Iterator[dict]:
+    """The sampler's micro-batches (see `collate`), in order; what a worker has to tell the user comes without the
+    worker's traceback."""
+    data = TrainSet(sampler.mixture, reader)
+    try:
+        yield from make_loader(data, workers, batch_sampler=sampler, collate_fn=collate_fn)
+    except UserError as error:
+        raise UserError(str(error).rsplit("UserError: ", 1)[-1].strip()) from None
 
 
 class BadCounter:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fiber_cli.data.images import MAX_PIXELS, FolderSource
+from fiber_cli.data.images import FolderSource
 from fiber_cli.data.karpathy import read_json
 from fiber_cli.errors import UserError
 
@@ -14,7 +14,7 @@ class NocapsSource(FolderSource):
     which the files lie. Raises `UserError` for a missing or malformed file or a missing folder.
     """
 
-    def __init__(self, json: str | Path, images: str | Path, max_pixels: int = MAX_PIXELS):
+    def __init__(self, json: str | Path, images: str | Path):
         content = read_json(json, "a NoCaps JSON such as nocaps_val_4500_captions.json")
         try:
             entries = content["images"]
@@ -22,7 +22,7 @@ class NocapsSource(FolderSource):
             for annotation in content.get("annotations", ()):
                 captions[annotation["image_id"]].append(annotation["caption"].strip())
             files = [entry["file_name"] for entry in entries]
-            self._domains = [entry.get("domain") for entry in entries]
+            self.domains = [entry.get("domain") for entry in entries]
         except (KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{json}: not a NoCaps JSON ({type(error).__name__}: {error}); wanted is "
@@ -30,11 +30,5 @@ class NocapsSource(FolderSource):
             ) from None
         if not files:
             raise UserError(f"{json}: lists no images; fetch the file again")
-        self._ids = list(captions)
-        super().__init__(Path(json).stem, images, files, list(captions.values()), max_pixels)
-
-    def image_id(self, i: int) -> int:
-        return self._ids[i]
-
-    def domain(self, i: int) -> str | None:
-        return self._domains[i]
+        self.image_ids = list(captions)
+        super().__init__(Path(json).stem, images, files, list(captions.values()))

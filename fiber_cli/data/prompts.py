@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from fiber_cli.data.text import encode
+from fiber_cli.data.text import encode_one
 from fiber_cli.errors import UserError
 
 SEPARATION = ". "
@@ -62,10 +62,9 @@ def shown_names(
     for name, given in overrides.items():
         if not isinstance(given, Mapping) or not all(isinstance(text, str) for text in given.values()):
             raise UserError(f"prompt of {name!r}: give texts as {{name, prefix, suffix}}, not {given!r}")
-        wrong = [name] if name not in names else [key for key in given if key not in Shown._fields]
-        if wrong:
-            known = names if name not in names else Shown._fields
-            raise UserError(f"prompt of {name!r}: there is no {wrong[0]!r} here; there is {', '.join(known)}")
+        for key, known in ((name, names), *((field, Shown._fields) for field in given)):
+            if key not in known:
+                raise UserError(f"prompt of {name!r}: there is no {key!r} here; there is {', '.join(known)}")
     shown = [Shown(**{"name": clean_name(name, published), **overrides.get(name, {})}) for name in names]
     for name, part in zip(names, shown):
         if not part.name.strip():
@@ -126,9 +125,9 @@ class Encoded(NamedTuple):
 
 def encode_prompt(tokenizer, prompt: Prompt, length: int) -> Encoded:
     """The prompt's tokens, padded to `length`; spans in a part that was cut off have none."""
-    ids, mask, truncated = encode(tokenizer, [prompt.text], length)
     offsets = tokenizer(prompt.text, return_offsets_mapping=True, verbose=False)["offset_mapping"][: length - 1]
-    return Encoded(ids[0], mask[0], torch.from_numpy(positive_map(offsets, prompt.spans, length)), truncated)
+    tokens = torch.from_numpy(positive_map(offsets, prompt.spans, length))
+    return Encoded(**encode_one(tokenizer, prompt.text, length), positive_map=tokens)
 
 
 def chunk_labels(shown: Sequence[Shown], tokenizer, length: int, chunk: int | str) -> list[list[int]]:

@@ -13,7 +13,6 @@ from PIL import Image
 
 from fiber_cli.data.prompts import Span
 
-SHORT_SIDES = (480, 560, 640, 720, 800)
 LONGEST = 1333
 #: The maps of all levels halve evenly on sides that are multiples of this.
 DIVISOR = 32
@@ -76,7 +75,7 @@ class RegionTransform:
     One side and no flip is the evaluation transform, and draws nothing.
     """
 
-    def __init__(self, short_sides: Sequence[int] = SHORT_SIDES, longest: int = LONGEST, flip: float = 0.5):
+    def __init__(self, short_sides: Sequence[int], longest: int, flip: float):
         self.short_sides, self.longest, self.flip = tuple(short_sides), longest, flip
 
     def __call__(

@@ -121,16 +121,8 @@ class RegionReader:
             pixels, boxes, _ = self.transform(image, boxes[kept][fits], rng, flip=not sided)
             text, spans = build_prompt([shown[label] for label in order])
             prompt = Prompt(text, [spans[place[label]] for label in labels[fits].tolist()])
-        ids, mask, tokens, truncated = encode_prompt(self.tokenizer, prompt, self.text_length)
-        return {
-            "pixels": pixels,
-            "boxes": torch.from_numpy(boxes),
-            "ids": ids,
-            "mask": mask,
-            "positive_map": tokens,
-            "sample_ids": sample_id(source, i),
-            "truncated": truncated,
-        }
+        encoded = encode_prompt(self.tokenizer, prompt, self.text_length)._asdict()
+        return {"pixels": pixels, "boxes": torch.from_numpy(boxes), **encoded, "sample_ids": sample_id(source, i)}
 
     def _vocabulary(self, source: Source) -> tuple:
         """How the source's names are shown, the tokens of each with its separator, and whether any names a side."""
@@ -163,7 +155,6 @@ def collate_regions(samples: list[dict]) -> dict:
     return batch | {
         "pixels": pixels,
         "sizes": sizes,
-        "boxes": torch.cat([sample["boxes"] for sample in samples]),
-        "positive_map": torch.cat([sample["positive_map"] for sample in samples]),
+        **{name: torch.cat([sample[name] for sample in samples]) for name in ("boxes", "positive_map")},
         "box_counts": torch.tensor([len(sample["boxes"]) for sample in samples]),
     }

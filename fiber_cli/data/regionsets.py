@@ -150,13 +150,11 @@ class DetectionSet(RegionSet):
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
         """COCO AP; a picture that could not be read counts as one without detections."""
         found = self.found(predictions, extent=1)
-        metrics, table = coco_ap(self.truth(), found, self.image_ids)
-        notes = [f"{row['name']:<32} AP {row['ap']:6.2f}   AP50 {row['ap50']:6.2f}" for row in table]
-        return Score(metrics, {"detections.json": found.to_json(), "per_class.json": table}, notes)
+        return _score(found, *coco_ap(self.truth(), found, self.image_ids))
 
 
 class LvisSet(DetectionSet):
-    """LVIS by both protocols: `lvis/ap` with 300 detections an image, and `lvis/fixed_ap`."""
+    """LVIS by both protocols: `lvis/ap` with 300 detections an image, and `lvis/fixed_ap`; so each class too."""
 
     POSTPROCESSING: ClassVar[dict[str, float]] = {"max_detections": 300}
 
@@ -166,9 +164,20 @@ class LvisSet(DetectionSet):
         truth["annotations"] = [each for each in truth["annotations"] if each["image_id"] in ids]
         found = self.found(predictions, extent=0)
         best = found[best_per_group(found.categories, found.scores, FIXED_PER_CLASS)]
-        metrics = {f"lvis/fixed_{name}": value for name, value in lvis_ap(truth, best).items()}
-        metrics |= {f"lvis/{name}": value for name, value in lvis_ap(truth, found, per_image=300).items()}
-        return Score(metrics, {"detections.json": best.to_json()})
+        fixed, fixed_table = lvis_ap(truth, best)
+        standard, table = lvis_ap(truth, found, per_image=300)
+        metrics = {f"lvis/fixed_{name}": value for name, value in fixed.items()}
+        metrics |= {f"lvis/{name}": value for name, value in standard.items()}
+        return _score(best, metrics, [row | {"fixed_ap": own["ap"]} for row, own in zip(table, fixed_table)])
+
+
+def _score(found: Detections, metrics: dict[str, float], table: list[dict[str, Any]]) -> Score:
+    """table: of each category `name`, and its numbers."""
+    notes = [
+        "   ".join([f"{row['name']:<32}", *(f"{key} {row[key]:6.2f}" for key in ("ap", "ap50", "fixed_ap") if key in row)])
+        for row in table
+    ]
+    return Score(metrics, {"detections.json": found.to_json(), "per_class.json": table}, notes)
 
 
 class TextRegionSet(RegionSet):

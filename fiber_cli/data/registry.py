@@ -103,7 +103,7 @@ def _region_data(dataset: str, task: str, split: str | None, root: Path | None) 
         from fiber_cli.data.detection import read_odinw  # brings torch with it
 
         listed = folder / "odinw13.yaml" if dataset == "odinw13" else path
-        return EvalData(path.stem, "test", [{"kind": "coco", **entry._asdict()} for entry in read_odinw(_file(listed))])
+        return EvalData(path.stem, "test", [{"kind": "coco", **entry} for entry in read_odinw(_file(listed))])
     if path.suffix == ".json":
         images = str(root or path.parent / "images")
         content = read_json(path, "a JSON with boxes")

@@ -8,9 +8,12 @@ below compare the middles of boxes, and are said or denied only where a margin i
 
 import random
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import combinations, pairwise, permutations
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from fiber_cli.data.statements import Statement
+from fiber_cli.data.vqa import ANNOTATORS, VqaQuestion
 
 if TYPE_CHECKING:
     from fiber_cli.data.scenes import Box, Scene
@@ -41,9 +44,7 @@ _OPPOSITE = {"left": "right", "right": "left", "above": "below", "below": "above
 _EXTREME = {"left": "leftmost", "right": "rightmost", "above": "topmost", "below": "lowest"}
 _YES = ("no", "yes")
 _NUMBERS = ("no", "one", "two", "three", "four")
-
-#: What a caption says besides its phrases: ("left", i, j), ("top", i), ("middle", i), ("count", n), ("dark",)
-Claim = tuple[str | int, ...]
+_ANSWER_TYPES = dict.fromkeys(_YES, "yes/no") | dict.fromkeys("01234", "number")
 
 
 class Phrase(NamedTuple):
@@ -57,20 +58,6 @@ class Phrase(NamedTuple):
 class Caption(NamedTuple):
     text: str
     phrases: tuple[Phrase, ...]
-    claims: tuple[Claim, ...]
-
-
-class Question(NamedTuple):
-    """kind: size, texture, colour, shape, total, count, exists, relation or position."""
-
-    text: str
-    answer: str
-    kind: str
-
-
-class Statement(NamedTuple):
-    text: str
-    label: bool
 
 
 class Referring(NamedTuple):
@@ -92,23 +79,25 @@ def captions(scene: "Scene") -> tuple[Caption, ...]:
     rng = random.Random(f"{scene.key}/captions")
     found = []
     drafts = [_roll(rng, scene), _places(rng, scene), _row(rng, scene, 0), _row(rng, scene, 1)]
-    drafts += [_chain(rng, scene), _grounded(rng, scene, *_chain(rng, scene))]
-    for template, claims in filter(None, drafts):
+    drafts += [_chain(rng, scene), _grounded(rng, scene, _chain(rng, scene))]
+    for template in filter(None, drafts):
         for share in (1, 0.7, 0.4, 0):
-            text, phrases = _fill(rng, scene, template, share)
-            if len(re.findall(r"\w+|[^\w\s]", text)) <= MAX_WORDS:
-                found.append(Caption(text, phrases, tuple(claims)))
+            caption = _fill(rng, scene, template, share)
+            if len(re.findall(r"\w+|[^\w\s]", caption.text)) <= MAX_WORDS:
+                found.append(caption)
                 break
     return tuple(found)
 
 
-def questions(scene: "Scene") -> tuple[Question, ...]:
-    """At most one question of each kind, answered in one or two words."""
+def questions(scene: "Scene") -> tuple[VqaQuestion, ...]:
+    """At most one question of each type, answered in one or two words, alike by all annotators. Types: size, texture,
+    colour, shape, total, count, exists, relation and position."""
     rng = random.Random(f"{scene.key}/questions")
     found = []
 
     def ask(kind: str, answer: str, *forms: str) -> None:
-        found.append(Question(rng.choice(forms), answer, kind))
+        text, name, answers = rng.choice(forms), f"{scene.key}-{len(found)}", (answer,) * ANNOTATORS
+        found.append(VqaQuestion(text, answers, name, _ANSWER_TYPES.get(answer, "other"), kind))
 
     for kind in VALUES:
         i = rng.randrange(len(scene.objects))
@@ -128,7 +117,7 @@ def questions(scene: "Scene") -> tuple[Question, ...]:
         group = _group(rng, kind, rng.choice(by_count[n]))
         ask("count", str(n), f"how many {group} are there?", f"how many {group} do you see?")
 
-    look, label = _fork(rng, *_looks(scene))
+    [(look, label)] = _fork(rng, *_looks(scene))
     thing = _name(rng, look, "a")
     ask("exists", _YES[label], *(f"{verb} {thing}?" for verb in ("is there", "do you see", "can you see")))
     for one, words, other, label in _relation(rng, scene):
@@ -145,33 +134,32 @@ def statements(scene: "Scene") -> tuple[Statement, ...]:
     """Statements about one picture, true or false with even odds, at most one of each form."""
     rng = random.Random(f"{scene.key}/statements")
     found = []
-    look, label = _fork(rng, *_looks(scene))
-    found.append((f"{rng.choice(('there is', 'the picture shows'))} {_name(rng, look, 'a')}", label))
-    look, label = _fork(rng, *_looks(scene))
-    found.append((f"there is no {_name(rng, look)}", not label))
+    for look, label in _fork(rng, *_looks(scene)):
+        found.append((f"{rng.choice(('there is', 'the picture shows'))} {_name(rng, look, 'a')}", label))
+    for look, label in _fork(rng, *_looks(scene)):
+        found.append((f"there is no {_name(rng, look)}", not label))
     found += _exactly(rng, [scene], rng.choice((1, 2)), "")
 
     counts = _counts([scene], kind := rng.choice(tuple(VALUES)))
     more = [(a, b) for a, b in permutations(counts, 2) if counts[a] > counts[b]]
-    if fork := _fork(rng, more, [(b, a) for a, b in more]):
-        (a, b), label = fork
+    for (a, b), label in _fork(rng, more, [(b, a) for a, b in more]):
         found.append((f"there are more {_group(rng, kind, a)} than {_group(rng, kind, b)}", label))
 
     found += [(f"{one} is {words} {other}", label) for one, words, other, label in _relation(rng, scene)]
 
     kind, i = rng.choice(tuple(VALUES)), rng.randrange(len(scene.objects))
     truth = getattr(scene.objects[i], kind)
-    known = _unique(rng, scene, i, without=kind)
-    if known and (fork := _fork(rng, [truth], sorted({getattr(o, kind) for o in scene.objects} - {truth}))):
-        value, label = fork
-        word = f"a {_word(rng, value)}" if kind == "shape" else _word(rng, value)
-        found.append((f"{_name(rng, known, 'the')} is {word}", label))
-    return tuple(Statement(*each) for each in found)
+    if known := _unique(rng, scene, i, without=kind):
+        for value, label in _fork(rng, [truth], sorted({getattr(o, kind) for o in scene.objects} - {truth})):
+            word = f"a {_word(rng, value)}" if kind == "shape" else _word(rng, value)
+            found.append((f"{_name(rng, known, 'the')} is {word}", label))
+    return _numbered(found, scene.key)
 
 
 def pair_statements(left: "Scene", right: "Scene") -> tuple[Statement, ...]:
     """Statements about two pictures side by side, true or false with even odds."""
-    rng = random.Random(f"{left.key}|{right.key}/statements")
+    key = f"{left.key}|{right.key}"
+    rng = random.Random(f"{key}/statements")
     found = []
     image, kind = rng.choice(("image", "picture")), rng.choice(tuple(VALUES))
     side = rng.choice(("left", "right"))
@@ -179,26 +167,29 @@ def pair_statements(left: "Scene", right: "Scene") -> tuple[Statement, ...]:
 
     here, there = ({getattr(thing, kind) for thing in scene.objects} for scene in (this, that))
     for form, meaning in (("both {}s contain {}", True), ("only one of the two {}s shows {}", False)):
-        if fork := _fork(rng, sorted(here & there), sorted(here ^ there)):
-            value, label = fork
+        for value, label in _fork(rng, sorted(here & there), sorted(here ^ there)):
             found.append((form.format(image, _name(rng, {kind: value}, "a")), label is meaning))
 
     here, there = ({(thing.colour, thing.shape) for thing in scene.objects} for scene in (this, that))
-    if fork := _fork(rng, sorted(here - there), sorted(there - here)):
-        (colour, shape), label = fork
+    for (colour, shape), label in _fork(rng, sorted(here - there), sorted(there - here)):
         thing = _name(rng, {"colour": colour, "shape": shape}, "a")
         found.append((f"{thing} is in the {side} {image}", label))
 
     here, there = _counts([this], kind), _counts([that], kind)
-    if fork := _fork(rng, [v for v in here if here[v] > there[v]], [v for v in here if here[v] < there[v]]):
-        value, label = fork
+    more, fewer = [v for v in here if here[v] > there[v]], [v for v in here if here[v] < there[v]]
+    for value, label in _fork(rng, more, fewer):
         found.append((f"the {side} {image} has more {_group(rng, kind, value)} than the other one", label))
     found += _exactly(rng, [left, right], rng.choice((2, 3)), f" in the two {image}s")
 
     tone = rng.choice(("dark", "light"))
     where = f"both {image}s have" if left.tone == right.tone else f"only the {side} {image} has"
     found.append((f"{where} a {tone} background", tone == this.tone))
-    return tuple(Statement(*each) for each in found)
+    return _numbered(found, key)
+
+
+def _numbered(found: Iterable[tuple[str, bool]], key: str) -> tuple[Statement, ...]:
+    """Statements of (text, label); what is said of the same pictures counts together."""
+    return tuple(Statement(text, label, f"{key}-{n}", key) for n, (text, label) in enumerate(found))
 
 
 def referring(scene: "Scene") -> tuple[Referring, ...]:
@@ -213,24 +204,23 @@ def referring(scene: "Scene") -> tuple[Referring, ...]:
     return tuple(found)
 
 
-# Forms of captions: a template, where "{2}" stands for object 2 and "{all}" for all of them, and its claims
+# Forms of captions: templates, where "{2}" stands for object 2 and "{all}" for all of them
 
 
-def _roll(rng: random.Random, scene: "Scene") -> tuple[str, list[Claim]]:
+def _roll(rng: random.Random, scene: "Scene") -> str:
     """All objects counted and named, on their background."""
     items = [f"{{{i}}}" for i in range(len(scene.objects))]
     rng.shuffle(items)
     start = rng.choice(("", "there are ", "a picture with ", "we see "))
-    return _grounded(rng, scene, f"{start}{{all}}: {_listing(items)}", [("count", len(items))])
+    return _grounded(rng, scene, f"{start}{{all}}: {_listing(items)}")
 
 
-def _places(rng: random.Random, scene: "Scene") -> tuple[str, list[Claim]]:
+def _places(rng: random.Random, scene: "Scene") -> str:
     """Each object with its place in the picture."""
     first = rng.random() < 0.3
-    items, claims = [], []
+    items = []
     for i in range(len(scene.objects)):
         down, across = _place(scene, i)
-        claims += [(word, i) for word in (down, across) if word] or [("middle", i)]
         if down and across:
             upper = {"top": "upper", "bottom": "lower"}[down]
             words = rng.choice((f"at the {down} {across}", f"in the {upper} {across}"))
@@ -241,35 +231,31 @@ def _places(rng: random.Random, scene: "Scene") -> tuple[str, list[Claim]]:
         items.append(f"{words} {{{i}}}" if first else f"{{{i}}} {words}")
     rng.shuffle(items)
     start = "" if first else rng.choice(("", "", "there is ", "you can see ", "a picture of "))
-    return start + _listing(items), claims
+    return start + _listing(items)
 
 
-def _row(rng: random.Random, scene: "Scene", axis: int) -> tuple[str, list[Claim]] | None:
+def _row(rng: random.Random, scene: "Scene", axis: int) -> str | None:
     """The objects in their order along an axis; None where two of them lie too near to each other on it."""
     order = sorted(range(len(scene.objects)), key=lambda i: scene.objects[i].centre[axis])
     middles = [scene.objects[i].centre[axis] for i in order]
     if any(b - a < 0.06 * scene.image_size for a, b in pairwise(middles)):
         return None
-    claims = [(("left", "above")[axis], a, b) for a, b in pairwise(order)]
     start, end = (("left", "right"), ("top", "bottom"))[axis]
     if rng.random() < 0.3:
         order, start, end = order[::-1], end, start
     items = [f"{{{i}}}" for i in order]
     course, listing = f"{start} to {end}", _listing(items)
     steps = f"{course}: {', then '.join(items)}"
-    return rng.choice((f"from {course} there is {listing}", f"{listing}, from {course}", steps)), claims
+    return rng.choice((f"from {course} there is {listing}", f"{listing}, from {course}", steps))
 
 
-def _chain(rng: random.Random, scene: "Scene") -> tuple[str, list[Claim]]:
+def _chain(rng: random.Random, scene: "Scene") -> str:
     """The objects by where they lie from one another."""
-    claims = []
 
     def relate(i: int, j: int) -> str:
         (x1, y1), (x2, y2) = scene.objects[i].centre, scene.objects[j].centre
         across, down = ("left" if x1 < x2 else "right"), ("above" if y1 < y2 else "below")
-        relation = across if abs(x1 - x2) > abs(y1 - y2) else down
-        claims.append((relation, i, j))
-        return rng.choice(_RELATIONS[relation])
+        return rng.choice(_RELATIONS[across if abs(x1 - x2) > abs(y1 - y2) else down])
 
     a, b, *rest = rng.sample(range(len(scene.objects)), len(scene.objects))
     start, verb = rng.choice((("", " is"), ("", " sits"), ("there is ", "")))
@@ -280,16 +266,16 @@ def _chain(rng: random.Random, scene: "Scene") -> tuple[str, list[Claim]]:
     elif rest:
         joint, i = rng.choice(((" and", a), (", which is", b)))
         text += f"{joint} {relate(i, rest[0])} {{{rest[0]}}}"
-    return text, claims
+    return text
 
 
-def _grounded(rng: random.Random, scene: "Scene", template: str, claims: list) -> tuple[str, list[Claim]]:
+def _grounded(rng: random.Random, scene: "Scene", template: str) -> str:
     """The form with the tone of the background added."""
-    return f"{template}, {rng.choice(('on', 'against'))} a {scene.tone} background", [*claims, (scene.tone,)]
+    return f"{template}, {rng.choice(('on', 'against'))} a {scene.tone} background"
 
 
-def _fill(rng: random.Random, scene: "Scene", template: str, share: float) -> tuple[str, tuple[Phrase, ...]]:
-    """Text and phrases of a template; each object's size and texture are named with the odds `share`."""
+def _fill(rng: random.Random, scene: "Scene", template: str, share: float) -> Caption:
+    """The caption of a template; each object's size and texture are named with the odds `share`."""
     text, phrases = "", []
     for part in re.split(r"(\{\w+\})", template):
         objects: tuple[int, ...] = ()
@@ -306,7 +292,7 @@ def _fill(rng: random.Random, scene: "Scene", template: str, share: float) -> tu
         if objects:
             phrases.append(Phrase(len(text), len(text) + len(part), objects))
         text += part
-    return text, tuple(phrases)
+    return Caption(text, tuple(phrases))
 
 
 def _listing(items: Sequence[str]) -> str:
@@ -403,31 +389,26 @@ def _looks(scene: "Scene") -> tuple[list[dict[str, str]], list[dict[str, str]]]:
     return tuple([{"colour": c, "shape": s} for c, s in looks] for looks in (sorted(seen), near))
 
 
-def _relation(rng: random.Random, scene: "Scene") -> list[tuple[str, str, str, bool]]:
+def _relation(rng: random.Random, scene: "Scene") -> Iterator[tuple[str, str, str, bool]]:
     """(the one, words of a relation, the other, whether it is so): one of them, or none."""
     relation = rng.choice(tuple(_RELATIONS))
     pairs = list(permutations(range(len(scene.objects)), 2))
     so, not_so = ([p for p in pairs if related(scene, r, *p)] for r in (relation, _OPPOSITE[relation]))
-    if not (fork := _fork(rng, so, not_so)):
-        return []
-    (i, j), label = fork
-    return [(_the(rng, scene, i), rng.choice(_RELATIONS[relation]), _the(rng, scene, j), label)]
+    for (i, j), label in _fork(rng, so, not_so):
+        yield _the(rng, scene, i), rng.choice(_RELATIONS[relation]), _the(rng, scene, j), label
 
 
-def _exactly(rng: random.Random, scenes: list["Scene"], number: int, ending: str) -> list[tuple[str, bool]]:
+def _exactly(rng: random.Random, scenes: list["Scene"], number: int, ending: str) -> Iterator[tuple[str, bool]]:
     """ "there are exactly two circles": one statement, or none."""
     counts = _counts(scenes, kind := rng.choice(tuple(VALUES)))
     other = [value for value in counts if counts[value] not in (0, number)]
-    if not (fork := _fork(rng, [value for value in counts if counts[value] == number], other)):
-        return []
-    value, label = fork
-    verb, noun = ("is", _name(rng, {kind: value})) if number == 1 else ("are", _group(rng, kind, value))
-    return [(f"there {verb} exactly {_NUMBERS[number]} {noun}{ending}", label)]
+    for value, label in _fork(rng, [value for value in counts if counts[value] == number], other):
+        verb, noun = ("is", _name(rng, {kind: value})) if number == 1 else ("are", _group(rng, kind, value))
+        yield f"there {verb} exactly {_NUMBERS[number]} {noun}{ending}", label
 
 
-def _fork(rng: random.Random, true: Sequence, false: Sequence) -> tuple | None:
-    """(a value, whether it is of the true ones) by the toss of a coin; None unless both were possible."""
-    if not (true and false):
-        return None
-    label = rng.random() < 0.5
-    return rng.choice(true if label else false), label
+def _fork(rng: random.Random, true: Sequence, false: Sequence) -> Iterator[tuple[Any, bool]]:
+    """(a value, whether it is of the true ones) by the toss of a coin: one, or none unless both were possible."""
+    if true and false:
+        label = rng.random() < 0.5
+        yield rng.choice(true if label else false), label

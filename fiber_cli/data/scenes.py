@@ -14,8 +14,9 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from fiber_cli.data import scene_text
+from fiber_cli.data.source import Source
 from fiber_cli.data.statements import Statement
-from fiber_cli.data.vqa import ANNOTATORS, VqaQuestion
+from fiber_cli.data.vqa import VqaQuestion
 from fiber_cli.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -49,7 +50,7 @@ class SceneObject:
     """One drawn object.
 
     box: xyxy in absolute pixels, around the whole outline, also where a nearer object hides a part of it.
-    outline: the polygon in absolute pixels; hole: the polygon cut out of it (rings), else empty.
+    polygons: the outline in absolute pixels, and of rings the hole cut out of it.
     rgb: the fill as drawn, a variation of the named colour.
     """
 
@@ -58,8 +59,7 @@ class SceneObject:
     size: str
     texture: str
     box: Box
-    outline: tuple[Point, ...]
-    hole: tuple[Point, ...]
+    polygons: tuple[tuple[Point, ...], ...]
     rgb: tuple[int, int, int]
 
     @property
@@ -106,22 +106,22 @@ def _moon() -> tuple[complex, ...]:
     return tuple(point + 0.15 for point in rim + bite)
 
 
-def _cross(arm: float = 0.34) -> tuple[complex, ...]:
-    quarter = (complex(-arm, -0.93), complex(arm, -0.93), complex(arm, -arm))
+def _cross() -> tuple[complex, ...]:
+    quarter = (complex(-0.34, -0.93), complex(0.34, -0.93), complex(0.34, -0.34))
     return tuple(point * turn for turn in (1, 1j, -1, -1j) for point in quarter)
 
 
-#: Outline and hole of each shape as complex points (x + iy, y downwards); turned by up to `_MAX_TURN` either
-#: way they stay inside [-1, 1] on both axes.
-SHAPES: dict[str, tuple[tuple[complex, ...], tuple[complex, ...]]] = {
-    "circle": (_disc(), ()),
-    "square": (_polar((1.15, 45), (1.15, 135), (1.15, 225), (1.15, 315)), ()),
-    "triangle": (tuple(point + 0.2j for point in _polar((1.13, 0), (1.13, 120), (1.13, 240))), ()),
-    "star": (_polar(*((1.0 if step % 2 == 0 else 0.46, 36 * step) for step in range(10))), ()),
-    "heart": (_heart(), ()),
-    "cross": (_cross(), ()),
+#: Outline and, of the ring, hole of each shape as complex points (x + iy, y downwards); turned by up to `_MAX_TURN`
+#: either way they stay inside [-1, 1] on both axes.
+SHAPES: dict[str, tuple[tuple[complex, ...], ...]] = {
+    "circle": (_disc(),),
+    "square": (_polar((1.15, 45), (1.15, 135), (1.15, 225), (1.15, 315)),),
+    "triangle": (tuple(point + 0.2j for point in _polar((1.13, 0), (1.13, 120), (1.13, 240))),),
+    "star": (_polar(*((1.0 if step % 2 == 0 else 0.46, 36 * step) for step in range(10))),),
+    "heart": (_heart(),),
+    "cross": (_cross(),),
     "ring": (_disc(), _disc(0.5)),
-    "moon": (_moon(), ()),
+    "moon": (_moon(),),
 }
 
 #: Names of the categories of `scene_text.category_boxes`.
@@ -156,13 +156,13 @@ def scene(seed: int, split: str, index: int, image_size: int = 96) -> Scene:
     for look, (x, y, diameter) in zip(looks, _place(rng, [rng.uniform(*SIZES[look[2]]) for look in looks])):
         spin = cmath.rect(diameter / 2 * image_size, rng.uniform(-_MAX_TURN, _MAX_TURN))
         centre = complex(x, y) * image_size
-        outline, hole = (
+        polygons = tuple(
             tuple(((point := centre + spin * unit).real, point.imag) for unit in polygon) for polygon in SHAPES[look[0]]
         )
-        xs, ys = zip(*outline)
+        xs, ys = zip(*polygons[0])
         shade = rng.uniform(-14, 14)
         rgb = tuple(min(255, max(0, round(level + shade + rng.uniform(-8, 8)))) for level in COLOURS[look[1]])
-        objects.append(SceneObject(*look, (min(xs), min(ys), max(xs), max(ys)), outline, hole, rgb))
+        objects.append(SceneObject(*look, (min(xs), min(ys), max(xs), max(ys)), polygons, rgb))
     return Scene(key, image_size, rng.choice(tuple(TONES)), tuple(objects))
 
 
@@ -171,19 +171,18 @@ def _place(rng: random.Random, diameters: list[float]) -> list[tuple[float, floa
 
     Where one finds no room all start over: to shrink it would make large objects rare in full scenes.
     """
-    while True:
-        placed: list[tuple[float, float, float]] = []
-        for d in diameters:
-            edge = d / 2 + 0.01
-            for _ in range(12):
-                x, y = rng.uniform(edge, 1 - edge), rng.uniform(edge, 1 - edge)
-                if all(_overlap((x, y, d), other) < _MAX_OVERLAP for other in placed):
-                    placed.append((x, y, d))
-                    break
-            else:
+    placed: list[tuple[float, float, float]] = []
+    while len(placed) < len(diameters):
+        d = diameters[len(placed)]
+        edge = d / 2 + 0.01
+        for _ in range(12):
+            x, y = rng.uniform(edge, 1 - edge), rng.uniform(edge, 1 - edge)
+            if all(_overlap((x, y, d), other) < _MAX_OVERLAP for other in placed):
+                placed.append((x, y, d))
                 break
-        if len(placed) == len(diameters):
-            return placed
+        else:
+            placed = []
+    return placed
 
 
 def _overlap(a: tuple[float, float, float], b: tuple[float, float, float]) -> float:
@@ -204,17 +203,14 @@ def draw(scene: Scene) -> Image.Image:
     grain = np.frombuffer(rng.randbytes(scene.image_size**2), np.uint8).reshape(scene.image_size, -1, 1)
     pen = ImageDraw.Draw(canvas)
     for thing in scene.objects:
-        rings = (thing.outline, thing.hole)
-        outline, hole = ([(x * _SUPERSAMPLE, y * _SUPERSAMPLE) for x, y in ring] for ring in rings)
+        polygons = [[(x * _SUPERSAMPLE, y * _SUPERSAMPLE) for x, y in polygon] for polygon in thing.polygons]
         left, top, right, bottom = (round(edge * _SUPERSAMPLE) for edge in thing.box)
         mask = Image.new("L", (right - left + 1, bottom - top + 1))
-        cut = ImageDraw.Draw(mask)
-        cut.polygon([(x - left, y - top) for x, y in outline], fill=255)
-        if hole:
-            cut.polygon([(x - left, y - top) for x, y in hole], fill=0)
+        for polygon, fill in zip(polygons, (255, 0)):
+            ImageDraw.Draw(mask).polygon([(x - left, y - top) for x, y in polygon], fill=fill)
         canvas.paste(_fabric(thing, mask.size, side), (left, top), mask)
         edge = tuple(round(level * 0.3) for level in thing.rgb)
-        for polygon in filter(None, (outline, hole)):
+        for polygon in polygons:
             pen.line([*polygon, *polygon[:2]], fill=edge, width=max(1, round(side * 0.008)))
     pixels = np.asarray(canvas.reduce(_SUPERSAMPLE), np.int16) + (grain % 13).astype(np.int16) - 6
     return Image.fromarray(pixels.clip(0, 255).astype(np.uint8))
@@ -274,8 +270,8 @@ def _check(split: str, seed: int, image_size: int) -> None:
         raise UserError(f"scenes: image_size is {image_size!r}; give a number of pixels from {MIN_SIZE}")
 
 
-class ScenesSource:
-    """`Source` of the first `count` scenes of a split, with all that is said of each; statements are about a scene and
+class ScenesSource(Source):
+    """The first `count` scenes of a split, with all that is said of each; statements are about a scene and
     its neighbour, or with `pairs=False` about one scene."""
 
     what = "scenes"
@@ -286,6 +282,7 @@ class ScenesSource:
             raise UserError(f"scenes: count is {count!r}; give the number of scenes of the split, at least 1")
         self.name = f"{self.what}-{split}-{seed}"
         self.split, self.count, self.seed, self.image_size, self.pairs = split, count, seed, image_size, pairs
+        self.images_each = 2 if pairs else 1  # of a statement
 
     def __len__(self) -> int:
         return self.count
@@ -296,42 +293,24 @@ class ScenesSource:
             raise IndexError(f"{self.name} has scenes 0 to {self.count - 1}, not {i}")
         return scene(self.seed, self.split, int(i), self.image_size)
 
-    def order(self, rng: np.random.Generator) -> np.ndarray:
-        """A random permutation of the samples; as scenes are made, not read, every order costs the same."""
-        return rng.permutation(self.count)
-
     def key(self, i: int) -> str:
         return self[i].key
 
     def captions(self, i: int) -> tuple[str, ...]:
         return tuple(caption.text for caption in scene_text.captions(self[i]))
 
-    def image(self, i: int) -> Image.Image:
+    def image(self, i: int, at_least: int = 0) -> Image.Image:
         return draw(self[i])
 
     def questions(self, i: int) -> tuple[VqaQuestion, ...]:
-        """The scene's questions, answered alike by all annotators."""
-        found = enumerate(scene_text.questions(self[i]))
-        types = {"yes": "yes/no", "no": "yes/no"} | dict.fromkeys("01234", "number")
-        return tuple(
-            VqaQuestion(q.text, (q.answer,) * ANNOTATORS, f"{self.key(i)}-{n}", types.get(q.answer, "other"), q.kind)
-            for n, q in found
-        )
-
-    @property
-    def images_each(self) -> int:
-        """How many images a statement is about."""
-        return 2 if self.pairs else 1
+        return scene_text.questions(self[i])
 
     def _shown(self, i: int) -> tuple[Scene, ...]:
         return (self[i], self[(i + 1) % self.count]) if self.pairs else (self[i],)
 
     def statements(self, i: int) -> tuple[Statement, ...]:
-        """What is true or false of scene i and its neighbour, or of scene i; what is said of the same counts together."""
-        shown = self._shown(i)
-        said = (scene_text.pair_statements if self.pairs else scene_text.statements)(*shown)
-        group = "|".join(scene.key for scene in shown)
-        return tuple(Statement(each.text, each.label, f"{group}-{n}", group) for n, each in enumerate(said))
+        """What is true or false of scene i and its neighbour, or of scene i."""
+        return (scene_text.pair_statements if self.pairs else scene_text.statements)(*self._shown(i))
 
     def images(self, i: int, at_least: int = 0) -> tuple[Image.Image, ...]:
         """The pictures that `statements` speak of."""

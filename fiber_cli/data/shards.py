@@ -22,7 +22,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from fiber_cli.data.images import MAX_PIXELS, open_image
-from fiber_cli.data.source import BadSample
+from fiber_cli.data.source import BadSample, Source
 from fiber_cli.errors import UserError
 
 _BLOCK = 512
@@ -31,7 +31,7 @@ _WINDOW = 16  # shards among whose samples the order is shuffled
 _OPEN_FILES = 64
 
 
-class WebDatasetSource:
+class WebDatasetSource(Source):
     """The samples of tar shards: members with one stem make a sample, `.jpg`, `.png` or `.webp` its image.
 
     shards: a folder, a path with `*` or `{00000..00331}`, or a list of these. Captions are the list
@@ -40,9 +40,11 @@ class WebDatasetSource:
     is found, and naming every shard that is cut short or damaged, with the place.
     """
 
-    def __init__(self, shards: str | Sequence[str], max_pixels: int = MAX_PIXELS):
+    max_pixels = MAX_PIXELS
+
+    def __init__(self, shards: str | Sequence[str]):
         self.paths = find_shards(shards)
-        self.name, self.max_pixels = Path(self.paths[0]).absolute().parent.name, max_pixels
+        self.name = Path(self.paths[0]).absolute().parent.name
         self._shards = _index_all(self.paths)
         self._ends = np.cumsum([len(shard["keys"]) for shard in self._shards])
         self._open: OrderedDict[int, object] = OrderedDict()
@@ -57,13 +59,10 @@ class WebDatasetSource:
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """Shards in random order; samples shuffled within every 16 shards that follow one another."""
-        starts = np.concatenate([[0], self._ends[:-1]])
-        order = rng.permutation(len(self.paths))
-        windows = []
-        for first in range(0, len(order), _WINDOW):
-            samples = [np.arange(starts[s], self._ends[s]) for s in order[first : first + _WINDOW]]
-            windows.append(rng.permutation(np.concatenate(samples)))
-        return np.concatenate(windows)
+        shards = np.split(np.arange(len(self)), self._ends[:-1])
+        order = rng.permutation(len(shards))
+        windows = (order[first : first + _WINDOW] for first in range(0, len(order), _WINDOW))
+        return np.concatenate([rng.permutation(np.concatenate([shards[s] for s in window])) for window in windows])
 
     def key(self, i: int) -> str:
         shard, row = self._locate(i)
@@ -84,14 +83,11 @@ class WebDatasetSource:
         except (ValueError, AttributeError, TypeError) as error:
             raise BadSample(f"unreadable text: {error}") from None
 
-    def image(self, i: int) -> Image.Image:
-        return self.image_at_least(i, 0)
-
-    def image_at_least(self, i: int, side: int) -> Image.Image:
+    def image(self, i: int, at_least: int = 0) -> Image.Image:
         encoded = self._read(i, 0)
         if encoded is None:
             raise BadSample("the shard has no image for this text")
-        return open_image(encoded, self.max_pixels, at_least=side)
+        return open_image(encoded, self.max_pixels, at_least=at_least)
 
     def _locate(self, i: int) -> tuple[int, int]:
         shard = int(np.searchsorted(self._ends, i, side="right"))
@@ -141,17 +137,12 @@ def expand_braces(pattern: str) -> list[str]:
         return [pattern]
     span = re.fullmatch(r"(\d+)\.\.(\d+)", group[1])
     if span:
-        low, high = int(span[1]), int(span[2])
-        width = len(span[1]) if len(span[1]) == len(span[2]) or span[1].startswith("0") else 0
-        choices = [f"{n:0{width}d}" for n in range(low, high + 1)]
+        low, high = span.groups()
+        choices = [f"{n:0{len(low)}d}" for n in range(int(low), int(high) + 1)]
     else:
         choices = group[1].split(",")
     tails = expand_braces(pattern[group.end() :])
     return [pattern[: group.start()] + choice + tail for choice in choices for tail in tails]
-
-
-class _Damaged(Exception):
-    """A tar file that does not read to its end."""
 
 
 def _index_all(paths: list[str]) -> list[dict[str, np.ndarray]]:
@@ -160,10 +151,8 @@ def _index_all(paths: list[str]) -> list[dict[str, np.ndarray]]:
     def index(path: str) -> dict[str, np.ndarray] | None:
         try:
             return _cached_index(path)
-        except _Damaged as error:
-            damaged.append(f"{path}: {error}")
         except OSError as error:
-            damaged.append(f"{path}: {error.strerror}")
+            damaged.append(f"{path}: {error.strerror or error}")
 
     with ThreadPoolExecutor(min(16, len(paths))) as pool:  # reading headers waits for the disk
         shards = list(tqdm(pool.map(index, paths), "reading shards", len(paths), delay=2, disable=None))
@@ -212,7 +201,7 @@ def _read_index(path: str, size: int) -> dict[str, np.ndarray]:
             key = os.path.join(folder, stem)
             sample = places.setdefault(key, [[-1, 0], [-1, 0], [-1, 0]])
             if sample[part][0] >= 0:
-                raise _Damaged(f"a second {ending} of sample {key} at byte {offset - _BLOCK}")
+                raise OSError(f"a second {ending} of sample {key} at byte {offset - _BLOCK}")
             sample[part] = [offset, length]
             if part == 2 and b'"captions"' in (content := os.pread(file.fileno(), length, offset)):
                 try:
@@ -235,7 +224,7 @@ def _members(fd: int, total: int) -> Iterator[tuple[str, int, int]]:
     while True:
         header = os.pread(fd, _BLOCK, at)
         if len(header) < _BLOCK:
-            raise _Damaged(f"cut short: the end mark is missing at byte {at}")
+            raise OSError(f"cut short: the end mark is missing at byte {at}")
         if not any(header):
             return
         try:
@@ -244,10 +233,10 @@ def _members(fd: int, total: int) -> Iterator[tuple[str, int, int]]:
             checksum = -1
         if checksum != sum(header) - sum(header[148:156]) + 256:
             gzip = header[:2] == b"\x1f\x8b"
-            raise _Damaged("gzip-compressed, unpack it" if gzip else f"no tar header at byte {at}")
+            raise OSError("gzip-compressed, unpack it" if gzip else f"no tar header at byte {at}")
         kind, content = header[156:157], at + _BLOCK
         if content + size > total:
-            raise _Damaged(f"cut short: member at byte {at} ends at {content + size} of {total}")
+            raise OSError(f"cut short: member at byte {at} ends at {content + size} of {total}")
         if kind == b"x":  # POSIX: records `length key=value` about the next member
             record = re.search(rb"(?:^|\n)\d+ path=([^\n]*)\n", os.pread(fd, size, content))
             long_name = record[1] if record else long_name

@@ -13,8 +13,7 @@ class BadSample(Exception):
 class Source(Protocol):
     """Images with captions, by number. Objects must pickle, because worker processes get copies.
 
-    Two methods are optional: `image_at_least(i, side)`, the same picture, possibly decoded smaller and faster
-    while both sides stay at least `side` pixels; and `caption_count(i)`, where it is cheaper than `captions`.
+    Sources of files have `max_pixels`: images with more are bad samples.
     """
 
     name: str
@@ -23,19 +22,21 @@ class Source(Protocol):
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """A permutation of `range(len(self))`; neighbours may share a file, so that reading stays local."""
-        ...
+        return rng.permutation(len(self))
 
     def key(self, i: int) -> str:
         """The image's id, unique within the source."""
-        ...
 
     def captions(self, i: int) -> tuple[str, ...]:
         """The image's captions, possibly none; raises `BadSample` where they cannot be read."""
-        ...
 
-    def image(self, i: int) -> Image.Image:
-        """The picture in RGB; raises `BadSample` where it cannot be read."""
-        ...
+    def caption_count(self, i: int) -> int:
+        """How many captions an image has; 0 where they cannot be read."""
+        return len(readable_captions(self, i))
+
+    def image(self, i: int, at_least: int = 0) -> Image.Image:
+        """The picture in RGB; `at_least` > 0 allows to decode it smaller and faster while both sides stay at least that
+        many pixels. Raises `BadSample` where it cannot be read."""
 
 
 def sample_id(source: Source, i: int) -> str:
@@ -43,13 +44,15 @@ def sample_id(source: Source, i: int) -> str:
     return f"{source.name}/{source.key(i)}"
 
 
-def read_image(source: Source, i: int, at_least: int) -> Image.Image:
-    """The picture for training: scaled down while decoding where the source can, no side below `at_least`."""
-    fast = getattr(source, "image_at_least", None)
-    return fast(i, at_least) if fast else source.image(i)
+def readable_captions(source: Source, i: int) -> tuple[str, ...]:
+    """The image's captions, none where they cannot be read."""
+    try:
+        return source.captions(i)
+    except BadSample:
+        return ()
 
 
-class EachCaption:
+class EachCaption(Source):
     """A view of a source with one entry per (image, caption) pair: an epoch shows every caption once.
 
     An image whose captions are missing or unreadable keeps one entry, so that it is counted as bad.
@@ -57,8 +60,7 @@ class EachCaption:
 
     def __init__(self, source: Source):
         self.source, self.name = source, source.name
-        count = getattr(source, "caption_count", lambda i: _caption_count(source, i))
-        counts = np.array([max(1, count(i)) for i in range(len(source))])
+        counts = np.array([max(1, source.caption_count(i)) for i in range(len(source))])
         self._image = np.repeat(np.arange(len(counts)), counts)
         self._first = np.cumsum(counts) - counts
 
@@ -77,15 +79,5 @@ class EachCaption:
         number = i - int(self._first[image])
         return self.source.captions(image)[number : number + 1]
 
-    def image(self, i: int) -> Image.Image:
-        return self.source.image(int(self._image[i]))
-
-    def image_at_least(self, i: int, side: int) -> Image.Image:
-        return read_image(self.source, int(self._image[i]), side)
-
-
-def _caption_count(source: Source, i: int) -> int:
-    try:
-        return len(source.captions(i))
-    except BadSample:
-        return 0
+    def image(self, i: int, at_least: int = 0) -> Image.Image:
+        return self.source.image(int(self._image[i]), at_least)

@@ -1,15 +1,22 @@
-"""NLVR2 and NLVR: statements that are true or false of two images or of one."""
-
-from __future__ import annotations
+"""NLVR2 and NLVR: statements that are true or false of two images or of one, for training and for evaluation."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
+import torch
 from PIL import Image
 
-from fiber_cli.data.images import MAX_PIXELS, FolderSource, open_image
+from fiber_cli.data.evalset import EvalSet, Score
+from fiber_cli.data.images import FolderSource, open_image
+from fiber_cli.data.loader import TextReader, speaks_of_sides
+from fiber_cli.data.source import BadSample, Source
+from fiber_cli.data.text import encode_one
+from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
+from fiber_cli.metrics.nlvr2 import accuracies
 
 _LABELS = {"true": True, "false": False, "none": None}
 #: Where NLVR2's images are looked for below the folder that is given.
@@ -33,23 +40,17 @@ class StatementSource(FolderSource):
     where `directory` is given by the line or empty. Raises `UserError` for lines that are not of this form.
     """
 
-    def __init__(self, jsonl: str | Path, images: str | Path, max_pixels: int = MAX_PIXELS):
+    def __init__(self, jsonl: str | Path, images: str | Path):
         self._statements, rows = _read(jsonl)
         layouts = [[_files(row, layout) for row in rows] for layout in _LAYOUTS]
         probes = range(0, len(rows), max(1, len(rows) // 32))
         there = (files for files in layouts if any(Path(images, files[i][0]).is_file() for i in probes))
         self._images = next(there, layouts[0])
-        if len({len(files) for files in self._images}) > 1:
+        self.images_each = len(self._images[0])  # of a statement
+        if any(len(files) != self.images_each for files in self._images):
             raise UserError(f"{jsonl}: some lines have one image and some have two; make a file of each")
-        super().__init__(Path(jsonl).stem, images, [files[0] for files in self._images], [[]] * len(rows), max_pixels)
-
-    @property
-    def images_each(self) -> int:
-        """How many images a statement is about."""
-        return len(self._images[0])
-
-    def key(self, i: int) -> str:
-        return self._statements[i].identifier
+        keys = [statement.identifier for statement in self._statements]
+        super().__init__(Path(jsonl).stem, images, [files[0] for files in self._images], keys=keys)
 
     def statements(self, i: int) -> tuple[Statement, ...]:
         return (self._statements[i],)
@@ -106,3 +107,48 @@ def _group(identifier: str) -> str:
         case [number, _, _]:
             return number
     return identifier
+
+
+class StatementReader(TextReader):
+    """One of the statements of a sample, with its one or two images.
+
+    Gives `pixels` uint8 (images, 3, H, W), the text, and `labels` int64, 1 for a true statement.
+    """
+
+    def __call__(self, source: Source, i: int, rng: np.random.Generator) -> dict[str, Any]:
+        statements = [statement for statement in source.statements(i) if statement.label is not None]
+        if not statements:
+            raise BadSample("no statement with a label")
+        text, label, *_ = statements[rng.integers(len(statements))]
+        flip = not speaks_of_sides(text)
+        pixels = torch.stack([self.transform(image, rng, flip=flip) for image in source.images(i, self.least)])
+        return self.sample(source, i, text, pixels) | {"labels": torch.tensor(int(label))}
+
+
+class StatementSet(EvalSet):
+    """Every statement of the sources."""
+
+    def __init__(self, sources: Sequence[Source], tokenizer, text_length: int, image_size: int | tuple[int, int]):
+        self.tokenizer, self.text_length = tokenizer, text_length
+        self.transform, self.left_out = EvalTransform(image_size), []
+        self.items: list[tuple[Source, int, Statement]] = [
+            (source, i, each) for source in sources for i in range(len(source)) for each in source.statements(i)
+        ]
+        if len({source.images_each for source in sources}) > 1:
+            raise UserError("statements about one image and about two cannot be evaluated together; take one kind")
+        self.ids = [statement.identifier for _, _, statement in self.items]
+
+    def read(self, index: int) -> dict[str, Any]:
+        source, i, statement = self.items[index]
+        pixels = torch.stack([self.transform(image) for image in source.images(i)])
+        return {"pixels": pixels, **encode_one(self.tokenizer, statement.text, self.text_length)}
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        """Accuracy and consistency of the predictions, 1 for true, over the statements that have a label."""
+        given = [(*self.items[index], bool(row)) for index, row in sorted(predictions.items())]
+        known = [(answer, each.label, (source.name, each.group)) for source, _, each, answer in given
+                 if each.label is not None]  # fmt: skip
+        metrics = accuracies(*zip(*known)) if known else {}
+        files = {"predictions.csv": "".join(f"{each.identifier},{answer}\n" for _, _, each, answer in given)}
+        unknown = len(given) - len(known)
+        return Score(metrics, files, [f"{unknown} statements have no label: predicted only"] if unknown else [])

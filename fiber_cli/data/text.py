@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -62,37 +62,32 @@ def encode(
 ) -> tuple[torch.Tensor, torch.Tensor, int]:
     """Token ids int64 (B, max_length), always padded to that length; bool mask of real tokens; how many texts
     were cut. A cut text keeps its beginning and the closing token."""
-    rows = tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
-    ids = torch.full((len(rows), max_length), tokenizer.pad_token_id)
-    mask = torch.zeros((len(rows), max_length), dtype=torch.bool)
-    truncated = 0
-    for number, row in enumerate(rows):
-        if len(row) > max_length:
-            row = row[: max_length - 1] + row[-1:]
-            truncated += 1
-        ids[number, : len(row)] = torch.tensor(row)
-        mask[number, : len(row)] = True
-    return ids, mask, truncated
+    whole = tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
+    rows = [row if len(row) <= max_length else row[: max_length - 1] + row[-1:] for row in whole]
+    padded = [row + [tokenizer.pad_token_id] * (max_length - len(row)) for row in rows]
+    ids = torch.tensor(padded, dtype=torch.int64).reshape(len(rows), max_length)
+    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
+    return ids, torch.arange(max_length) < lengths[:, None], sum(len(row) > max_length for row in whole)
+
+
+def encode_one(tokenizer: "PreTrainedTokenizerBase", text: str, max_length: int) -> dict[str, Any]:
+    """One text: its rows of `encode` as `ids` and `mask`, and `truncated`."""
+    ids, mask, truncated = encode(tokenizer, [text], max_length)
+    return {"ids": ids[0], "mask": mask[0], "truncated": truncated}
 
 
 def mask_tokens(
-    ids: torch.Tensor,
-    rng: np.random.Generator,
-    *,
-    probability: float,
-    mask_id: int,
-    vocab_size: int,
-    special_ids: Sequence[int],
+    ids: torch.Tensor, tokenizer: "PreTrainedTokenizerBase", probability: float, rng: np.random.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """BERT's masking: ids int64 of any shape to (masked ids, labels) of the same shape.
 
     Each token that is not special is chosen with `probability`, on its own; of the chosen, 80% become
-    `mask_id`, 10% a random token of the whole vocabulary, 10% stay. Labels are the original ids where chosen
+    the mask token, 10% a random token of the whole vocabulary, 10% stay. Labels are the original ids where chosen
     and -100 elsewhere.
     """
     tokens = ids.numpy()
-    chosen = (rng.random(tokens.shape) < probability) & ~np.isin(tokens, special_ids)
+    chosen = (rng.random(tokens.shape) < probability) & ~np.isin(tokens, tokenizer.all_special_ids)
     fate = rng.random(tokens.shape)
-    masked = np.where(chosen & (fate < 0.8), mask_id, tokens)
-    masked = np.where(chosen & (fate >= 0.9), rng.integers(vocab_size, size=tokens.shape), masked)
+    masked = np.where(chosen & (fate < 0.8), tokenizer.mask_token_id, tokens)
+    masked = np.where(chosen & (fate >= 0.9), rng.integers(len(tokenizer), size=tokens.shape), masked)
     return torch.from_numpy(masked), torch.from_numpy(np.where(chosen, tokens, -100))

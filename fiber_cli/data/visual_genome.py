@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fiber_cli.data.images import MAX_PIXELS, FolderSource
+from fiber_cli.data.images import FolderSource
 from fiber_cli.data.karpathy import read_json, read_karpathy
 from fiber_cli.errors import UserError
 
@@ -21,7 +21,6 @@ class VisualGenomeSource(FolderSource):
         images: str | Path,
         image_data: str | Path | None = None,
         exclude: str | Path | None = None,
-        max_pixels: int = MAX_PIXELS,
     ):
         if (image_data is None) != (exclude is None):
             raise UserError("visual_genome: image_data and exclude work only together; give both or neither")
@@ -44,7 +43,7 @@ class VisualGenomeSource(FolderSource):
         self.excluded = len(entries) - len(files)
         if not files:
             raise UserError(f"{regions}: no image is left, {self.excluded} are excluded; check both files")
-        super().__init__("visual_genome", images, files, rows, max_pixels)
+        super().__init__("visual_genome", images, files, rows)
 
 
 def _held_out(image_data: str | Path, exclude: str | Path) -> set[int]:

@@ -1,6 +1,5 @@
-"""VQAv2: questions about images with the answers of ten annotators, and the vocabulary of answers."""
-
-from __future__ import annotations
+"""VQAv2: questions about images with the answers of ten annotators, the vocabulary of answers, training samples with
+soft targets, and evaluation by the official accuracy."""
 
 import copy
 import json
@@ -8,13 +7,20 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
-from fiber_cli.data.images import MAX_PIXELS, FolderSource
+import numpy as np
+import torch
+
+from fiber_cli.data.evalset import EvalSet, Score
+from fiber_cli.data.images import FolderSource
 from fiber_cli.data.karpathy import read_json
-from fiber_cli.data.source import Source
+from fiber_cli.data.loader import TextReader, speaks_of_sides
+from fiber_cli.data.source import BadSample, Source
+from fiber_cli.data.text import encode_one
+from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
-from fiber_cli.metrics.vqa import normalise, soft_targets
+from fiber_cli.metrics.vqa import accuracies, accuracy, normalise, soft_targets
 
 ANNOTATORS = 10
 
@@ -38,19 +44,13 @@ class VqaSource(FolderSource):
     """
 
     def __init__(
-        self,
-        questions: str | Path,
-        images: str | Path,
-        annotations: str | Path | None = None,
+        self, questions: str | Path, images: str | Path, annotations: str | Path | None = None,
         pattern: str = "{image_id:012d}.jpg",
-        max_pixels: int = MAX_PIXELS,
-    ):
-        answers = (
-            {} if annotations is None else {entry["question_id"]: entry for entry in read_annotations(annotations)}
-        )
-        rows = _entries(questions, "questions", ("question", "question_id", "image_id"))
+    ):  # fmt: skip
+        annotated = [] if annotations is None else read_annotations(annotations)
+        answers = {entry["question_id"]: entry for entry in annotated}
         self._questions, files, self.dropped = [], [], 0
-        for row in rows:
+        for row in _entries(questions, "questions", ("question", "question_id", "image_id")):
             found = answers.get(row["question_id"], {})
             # 6.6 million answers of VQAv2 are a few hundred thousand different ones.
             said = tuple(sys.intern(answer["answer"]) for answer in found.get("answers", ()))
@@ -65,22 +65,19 @@ class VqaSource(FolderSource):
                     f"pattern {pattern!r} does not fit image_id {row['image_id']!r} of {questions} ({error}); "
                     "write it like COCO_val2014_{image_id:012d}.jpg"
                 ) from None
-        if annotations is not None and not any(question.answers for question in self._questions):
+        if annotated and not any(question.answers for question in self._questions):
             raise UserError(f"{annotations}: has no answer to any question of {questions}; they are of other splits")
-        super().__init__(Path(questions).stem, images, files, [[]] * len(files), max_pixels)
-
-    def key(self, i: int) -> str:
-        return str(self._questions[i].question_id)
+        keys = [str(question.question_id) for question in self._questions]
+        super().__init__(Path(questions).stem, images, files, keys=keys)
 
     def questions(self, i: int) -> tuple[VqaQuestion, ...]:
         return (self._questions[i],)
 
-    def keep(self, samples: Sequence[int]) -> VqaSource:
+    def keep(self, samples: Sequence[int]) -> Self:
         """The source with these samples only; `dropped` is how many it lacks."""
         kept = copy.copy(self)
-        kept._questions, kept._files, kept._captions = (
-            [column[i] for i in samples] for column in (self._questions, self._files, self._captions)
-        )
+        for column in ("_questions", "_files", "_captions", "_keys"):
+            setattr(kept, column, [getattr(self, column)[i] for i in samples])
         kept.dropped = len(self) - len(kept)
         return kept
 
@@ -130,15 +127,13 @@ def read_annotations(path: str | Path) -> list[dict[str, Any]]:
     """The entries of an official annotations JSON."""
     entries = _entries(path, "annotations", ("question_id", "multiple_choice_answer", "answers"))
     for number, entry in enumerate(entries):
-        try:
-            texts = (entry["multiple_choice_answer"], *(answer["answer"] for answer in entry["answers"]))
+        try:  # whether all of them are texts
+            "".join((entry["multiple_choice_answer"], *(answer["answer"] for answer in entry["answers"])))
         except (KeyError, TypeError):
-            texts = (None,)
-        if not all(isinstance(text, str) for text in texts):
             raise UserError(
                 f"{path}: annotations[{number}] is not of VQAv2's form; wanted is "
                 '{"multiple_choice_answer": "yes", "answers": [{"answer": "yes"}, …], …}'
-            )
+            ) from None
     return entries
 
 
@@ -152,3 +147,60 @@ def _entries(path: str | Path, what: str, fields: tuple[str, ...]) -> list[dict[
         if lacking:
             raise UserError(f"{path}: {what}[{number}] has no {', '.join(lacking)}; fetch the file again")
     return entries
+
+
+class VqaReader(TextReader):
+    """One image with one of its questions that have an answer in the vocabulary.
+
+    Gives `pixels` uint8 (3, H, W), the text, and `targets` float32 (labels,).
+    """
+
+    def __init__(self, tokenizer, text_length: int, image_size: int, augment: str, vocabulary: Sequence[str]):
+        super().__init__(tokenizer, text_length, image_size, augment)
+        self.label = {answer: number for number, answer in enumerate(vocabulary)}
+
+    def __call__(self, source: Source, i: int, rng: np.random.Generator) -> dict[str, Any]:
+        scores = [(question, soft_targets(question.answers)) for question in source.questions(i)]
+        usable = [(question, found) for question, found in scores if self.label.keys() & found]
+        if not usable:
+            raise BadSample("no question with an answer in the vocabulary")
+        question, found = usable[rng.integers(len(usable))]
+        targets = torch.zeros(len(self.label))
+        for answer in self.label.keys() & found:
+            targets[self.label[answer]] = found[answer]
+        # Where the picture is mirrored, the answer "left" is wrong although the question names no side.
+        flip = not speaks_of_sides(" ".join((question.text, *question.answers)))
+        pixels = self.transform(source.image(i, self.least), rng, flip=flip)
+        return self.sample(source, i, question.text, pixels) | {"targets": targets}
+
+
+class VqaSet(EvalSet):
+    """Every question of the sources, those without an answer in the vocabulary included."""
+
+    def __init__(
+        self, sources: Sequence[Source], tokenizer, text_length: int, image_size: int | tuple[int, int],
+        vocabulary: Sequence[str],
+    ):  # fmt: skip
+        self.tokenizer, self.text_length, self.vocabulary = tokenizer, text_length, vocabulary
+        self.transform, self.left_out = EvalTransform(image_size), []
+        self.items: list[tuple[Source, int, VqaQuestion]] = [
+            (source, i, question) for source in sources for i in range(len(source)) for question in source.questions(i)
+        ]
+        self.ids = [f"{source.name}/{question.question_id}" for source, _, question in self.items]
+
+    def read(self, index: int) -> dict[str, Any]:
+        source, i, question = self.items[index]
+        pixels = self.transform(source.image(i))
+        return {"pixels": pixels, **encode_one(self.tokenizer, question.text, self.text_length)}
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        """Official accuracy of the predicted labels, over the questions that have annotators."""
+        given = [(self.items[index][2], self.vocabulary[int(row)]) for index, row in sorted(predictions.items())]
+        known = [(question, answer) for question, answer in given if question.answers]
+        metrics = accuracies(
+            (accuracy(answer, question.answers), question.answer_type, question.question_type)
+            for question, answer in known
+        )
+        files = {"predictions.json": [{"question_id": q.question_id, "answer": answer} for q, answer in given]}
+        unknown = len(given) - len(known)
+        return Score(metrics, files, [f"{unknown} questions have no annotations: predicted only"] if unknown else [])

@@ -1,20 +1,16 @@
 """CIDEr-D (Vedantam et al. 2015, section 5), the reward of CIDEr optimisation; `metrics/captions.py` has CIDEr."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from fiber_cli.errors import UserError
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 ORDERS = 4
 SIGMA = 6.0
@@ -31,14 +27,13 @@ def ngrams(text: str) -> list[Counter[str]]:
     return [Counter(" ".join(words[i : i + n]) for i in range(len(words) - n + 1)) for n in range(1, ORDERS + 1)]
 
 
-def document_frequency(references: Iterable[Iterable[str]]) -> dict[str, Any]:
+def document_frequency(references: Sequence[Iterable[str]]) -> dict[str, Any]:
     """The number of images as "ref_len", and under "document_frequency" that of the images whose references hold
     each n-gram. references: those of each image; for the reward as `wrap` gives them."""
-    images, frequency = 0, Counter()
+    frequency = Counter()
     for texts in references:
-        images += 1
         frequency.update({gram for text in texts for counts in ngrams(text) for gram in counts})
-    return {"ref_len": float(images), "document_frequency": dict(frequency)}
+    return {"ref_len": float(len(references)), "document_frequency": dict(frequency)}
 
 
 def write_document_frequency(path: str | Path, table: dict[str, Any]) -> None:

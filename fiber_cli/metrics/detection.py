@@ -94,8 +94,9 @@ def best_per_group(groups: np.ndarray, scores: np.ndarray, count: int) -> np.nda
 
 def lvis_ap(
     truth: dict[str, Any], found: Detections, *, per_image: int | None = None, per_class: int | None = None
-) -> dict[str, float]:
-    """`ap`, `ap50`, `ap75`, by area `aps`, `apm`, `apl`, by frequency of the class `apr`, `apc`, `apf`, and `ar`.
+) -> tuple[dict[str, float], list[dict[str, Any]]]:
+    """(`ap`, `ap50`, `ap75`, by area `aps`, `apm`, `apl`, by frequency of the class `apr`, `apc`, `apf`, and `ar`;
+    name, frequency, ap and ap50 of each category that has objects).
 
     per_image: so many detections of an image count (300 in the official LVIS AP); per_class: so many of a class over
     all images. LVIS is federated: a class is judged only in images which have it or are listed as without it, and
@@ -146,12 +147,18 @@ def lvis_ap(
                 shares = np.append(np.maximum.accumulate(shares[::-1])[::-1], 0)
                 precision[number, area, threshold] = shares[np.searchsorted(recalls, _RECALLS)]
                 recall[number, area, threshold] = recalls[-1] if len(recalls) else 0
-    frequency = {category["id"]: category["frequency"] for category in truth["categories"]}
-    groups = np.array([frequency[category] for category in classes.tolist()])
+    of_class = {category["id"]: category for category in truth["categories"]}
+    groups = np.array([of_class[category]["frequency"] for category in classes.tolist()])
     values = {"ap": precision[:, 0], "ap50": precision[:, 0, 0], "ap75": precision[:, 0, 5], "ar": recall[:, 0]}
     values |= {f"ap{size}": precision[:, area] for area, size in enumerate("sml", 1)}
     values |= {f"ap{group}": precision[groups == group, 0] for group in "rcf"}
-    return {name: 100.0 * float(v[v > -1].mean()) for name, v in values.items() if (v > -1).any()}
+    table = []
+    for category, curves in zip(classes.tolist(), precision[:, 0]):
+        if (curves > -1).all():
+            ap, ap50 = (100.0 * float(curve.mean()) for curve in (curves, curves[0]))
+            about = {key: of_class[category][key] for key in ("name", "frequency")}
+            table.append(about | {"ap": ap, "ap50": ap50})
+    return {name: 100.0 * float(v[v > -1].mean()) for name, v in values.items() if (v > -1).any()}, table
 
 
 def _match(boxes: np.ndarray, objects: list[dict], partial: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
+import torch
+
+from fiber_cli.boxes import areas
 
 
 def overlaps(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """IoU and generalised IoU of boxes (n, 4) with (m, 4), both float64 (n, m), widths being x2 - x1."""
-    a, b = boxes.astype(float)[:, None], truth.astype(float)[None]
-
-    def area(low: np.ndarray, high: np.ndarray) -> np.ndarray:
-        return (high - low).clip(0).prod(-1)
-
-    inter = area(np.maximum(a[..., :2], b[..., :2]), np.minimum(a[..., 2:], b[..., 2:]))
-    union = np.maximum(area(a[..., :2], a[..., 2:]) + area(b[..., :2], b[..., 2:]) - inter, 1e-12)
-    hull = np.maximum(area(np.minimum(a[..., :2], b[..., :2]), np.maximum(a[..., 2:], b[..., 2:])), 1e-12)
+    a, b = (torch.from_numpy(each.astype(float)) for each in (boxes, truth))
+    inter, union, hull = (area.numpy() for area in areas(*a[:, None].split(2, -1), *b[None].split(2, -1)))
+    union, hull = np.maximum(union, 1e-12), np.maximum(hull, 1e-12)
     return inter / union, inter / union - (hull - union) / hull
 
 
@@ -53,8 +51,7 @@ def referring_accuracy(expressions: Iterable[tuple[np.ndarray, np.ndarray]]) -> 
     hits: dict[str, list[bool]] = {}
     for rows, truth in expressions:
         iou, giou = (each[:, 0] >= 0.5 for each in overlaps(rows[:, :4], truth[None]))
-        for name, good in (("acc@iou50", iou[:1]), ("acc@giou50", giou[:1])):
+        first = {"acc@iou50": iou[:1], "acc@giou50": giou[:1], "r@5@giou50": giou[:5], "r@10@giou50": giou[:10]}
+        for name, good in first.items():
             hits.setdefault(f"refexp/{name}", []).append(bool(good.any()))
-        for k in (5, 10):
-            hits.setdefault(f"refexp/r@{k}@giou50", []).append(bool(giou[:k].any()))
     return {name: 100.0 * sum(found) / len(found) for name, found in hits.items()}

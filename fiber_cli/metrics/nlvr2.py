@@ -1,7 +1,5 @@
 """Accuracy and consistency of NLVR2."""
 
-from __future__ import annotations
-
 from collections.abc import Hashable, Sequence
 
 
@@ -14,13 +12,11 @@ def accuracies(predicted: Sequence[bool], labels: Sequence[bool], groups: Sequen
     if not labels:
         return {}
     right = [a == b for a, b in zip(predicted, labels, strict=True)]
-    consistent: dict[Hashable, bool] = {}
-    for group, good in zip(groups, right, strict=True):
-        consistent[group] = consistent.get(group, True) and good
+    failed = {group for group, good in zip(groups, right, strict=True) if not good}
     true = sum(labels) / len(labels)
     shares = {
         "accuracy": sum(right) / len(right),
-        "consistency": sum(consistent.values()) / len(consistent),
+        "consistency": len(set(groups) - failed) / len(set(groups)),
         "majority": max(true, 1 - true),
     }
     return {f"nlvr2/{name}": 100.0 * share for name, share in shares.items()}

@@ -1,7 +1,5 @@
 """Recall at k of image-text retrieval, both directions (paper Tables 3 and 4)."""
 
-from __future__ import annotations
-
 import numpy as np
 
 
@@ -15,22 +13,16 @@ def recalls(scores: np.ndarray, text_image: np.ndarray, ks: tuple[int, ...] = (1
     -inf means "not retrieved", which is never a hit.
     """
     n_images, n_texts = scores.shape
-    if text_image.shape != (n_texts,):
-        raise ValueError(f"text_image has shape {text_image.shape}, the scores are for {n_texts} texts")
     if not (scores < np.inf).all():
         raise ValueError("retrieval scores contain NaN or infinity")
-    columns = np.arange(n_texts)
-    own = scores[text_image, columns]
-    # Every wrong image at least as good as the right one stands before it.
-    image_rank = np.where(own > -np.inf, (scores >= own[None, :]).sum(0) - 1, np.inf)
-    text_rank = np.full(n_images, np.inf)
-    order = np.argsort(text_image, kind="stable")
-    starts = np.searchsorted(text_image[order], np.arange(n_images + 1))
-    for image in range(n_images):
-        mine = order[starts[image] : starts[image + 1]]
-        if len(mine) and (best := scores[image, mine].max()) > -np.inf:
-            text_rank[image] = (scores[image] >= best).sum() - (scores[image, mine] >= best).sum()
-    with_text = np.diff(starts) > 0
+    own = scores[text_image, np.arange(n_texts)]
+    best = np.full(n_images, -np.inf)  # of each image's own texts
+    np.maximum.at(best, text_image, own)
+    # Everything wrong that is at least as good as what is right stands before it.
+    image_rank = np.where(own > -np.inf, (scores >= own).sum(0) - 1, np.inf)
+    right = np.bincount(text_image[own >= best[text_image]], minlength=n_images)
+    text_rank = np.where(best > -np.inf, (scores >= best[:, None]).sum(1) - right, np.inf)
+    with_text = np.bincount(text_image, minlength=n_images) > 0
     result = {f"ir@{k}": 100.0 * float((image_rank < k).mean()) for k in ks}
     result |= {f"tr@{k}": 100.0 * float((text_rank[with_text] < k).mean()) for k in ks}
     return result

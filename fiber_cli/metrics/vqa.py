@@ -1,7 +1,5 @@
 """VQA accuracy as the official evaluator of VQAv2 computes it, its peculiarities included, and soft targets."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -13,10 +11,8 @@ _PERIOD = re.compile(r"\.(?!\d)")
 #: The evaluator passes a flag of value 32 where the number of replacements belongs.
 _MAX_PERIODS = 32
 _ARTICLES = {"a", "an", "the"}
-_DIGITS = {"none": "0"} | {
-    word: str(n)
-    for n, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten"])
-}
+_NUMBERS = "zero one two three four five six seven eight nine ten"
+_DIGITS = {"none": "0"} | {word: str(n) for n, word in enumerate(_NUMBERS.split())}
 #: Each is restored where one of its apostrophes is missing. The evaluator knows no other ("lets", "shes", "wed", "id"
 #: and so on stay), its forms with a capital I never match lower case, and one entry of it goes the wrong way.
 _CONTRACTIONS = """

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fiber_cli.boxes import giou, iou, xyxy_to_xywh
+from fiber_cli.boxes import giou, iou
 
 STRIDES = (8, 16, 32, 64, 128)
 #: Sides of the square anchors, in strides.
@@ -50,8 +51,8 @@ def make_anchors(sizes: Sequence[tuple[int, int]], like: Tensor) -> Tensor:
 
 def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
     """(..., 4) (dx, dy, dw, dh) relative to anchors (..., 4) -> xyxy."""
-    size = xyxy_to_xywh(anchors, inclusive=True)[..., 2:]
-    centre = (anchors[..., :2] + anchors[..., 2:]) / 2
+    low, high = anchors.split(2, -1)
+    size, centre = high - low + 1, (low + high) / 2
     shift, log_ratio = (deltas / deltas.new_tensor(_SCALE)).split(2, -1)
     centre = shift * size + centre
     half = (log_ratio.clamp(max=_MAX_LOG_RATIO).exp() * size - 1) / 2
@@ -75,11 +76,9 @@ def assign(anchors: Tensor, places: Sequence[int], boxes: Tensor) -> Tensor:
         return torch.full((len(anchors),), -1, device=anchors.device)
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     distance_GN = (boxes[:, None, :2] / 2 + boxes[:, None, 2:] / 2 - centres).norm(dim=-1)
-    first, candidates = 0, []
-    for level in distance_GN.split(list(places), 1):
-        candidates.append(level.topk(min(TOPK, level.shape[1]), largest=False).indices + first)
-        first += level.shape[1]
-    candidates_GK = torch.cat(candidates, 1)
+    levels = zip(distance_GN.split(list(places), 1), accumulate(places, initial=0))
+    nearest = [level.topk(min(TOPK, level.shape[1]), largest=False).indices + first for level, first in levels]
+    candidates_GK = torch.cat(nearest, 1)
     overlap = iou(anchors[candidates_GK], boxes[:, None], inclusive=True)
     enough = overlap >= (overlap.mean(1) + overlap.std(1))[:, None]
     inside = sides(centres[candidates_GK], boxes[:, None]).amin(-1) > 0.01

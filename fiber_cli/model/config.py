@@ -111,14 +111,9 @@ class FiberConfig:
     @classmethod
     def from_dict(cls, values: dict) -> FiberConfig:
         """Inverse of `to_dict`, after a trip through JSON. Unknown or missing keys raise TypeError."""
-        image = {k: tuple(v) if isinstance(v, list) else v for k, v in values["image"].items()}
-        rest = {k: v for k, v in values.items() if k not in ("image", "text", "image_size")}
-        return cls(
-            image=ImageConfig(**image),
-            text=TextConfig(**values["text"]),
-            image_size=tuple(values["image_size"]),
-            **rest,
-        )
+        image = ImageConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values["image"].items()})
+        text, image_size = TextConfig(**values["text"]), tuple(values["image_size"])
+        return cls(**values | {"image": image, "text": text, "image_size": image_size})
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -71,16 +72,13 @@ class TokenHead(nn.Module):
         tokens_BLC = self.text_proj(embedded / 2) * torch.exp(-self.log_scale)
         bias_BL = embedded @ self.bias_lang + self.bias0
         logits = rows(levels) @ tokens_BLC.transpose(1, 2) + bias_BL[:, None]
+        wide = torch.promote_types(logits.dtype, torch.float32)
         return HeadOutput(
-            rows([scale * self.box(x) for scale, x in zip(self.scales, levels)]).to(_wide(logits)),
-            rows([self.centerness(x) for x in levels]).squeeze(-1).to(_wide(logits)),
-            logits.to(_wide(logits)).clamp(-50000, 50000),
+            rows([scale * self.box(x) for scale, x in zip(self.scales, levels)]).to(wide),
+            rows([self.centerness(x) for x in levels]).squeeze(-1).to(wide),
+            logits.to(wide).clamp(-50000, 50000),
             tuple((x.shape[-2], x.shape[-1]) for x in levels),
         )
-
-
-def _wide(x: Tensor) -> torch.dtype:
-    return torch.promote_types(x.dtype, torch.float32)
 
 
 class Detector(nn.Module):
@@ -134,16 +132,12 @@ def postprocess(
     # gets NaN or -inf.
     scores_JN = torch.segment_reduce(out.logits[image].T[columns].sigmoid(), aggregation, lengths=lengths, axis=0)
     quality = torch.where(scores_JN > score_threshold, scores_JN * out.centerness[image].sigmoid(), -1.0)
-    rankings, anchors, labels = [], [], []
-    first = 0
-    for level in quality.T.split([height * width for height, width in out.sizes]):
-        top, place = level.flatten().topk(min(pre_nms_topk, level.numel()))
-        place = place[top >= 0]
-        rankings.append(top[top >= 0])
-        anchors.append(place // len(tokens) + first)
-        labels.append(place % len(tokens))
-        first += len(level)
-    anchor, label, scores = torch.cat(anchors), torch.cat(labels), torch.cat(rankings).sqrt()
+    pairs = [height * width * len(tokens) for height, width in out.sizes]
+    best = [level.topk(min(pre_nms_topk, len(level))) for level in quality.T.flatten().split(pairs)]
+    ranking = torch.cat([values for values, _ in best])
+    place = torch.cat([places + first for (_, places), first in zip(best, accumulate(pairs, initial=0))])
+    place, scores = place[ranking >= 0], ranking[ranking >= 0].sqrt()
+    anchor, label = place // len(tokens), place % len(tokens)
     height, width = size
     boxes = decode(out.deltas[image][anchor], make_anchors(out.sizes, out.deltas)[anchor])
     boxes = torch.minimum(boxes.clamp(min=0), boxes.new_tensor([width - 1, height - 1] * 2))
@@ -151,3 +145,7 @@ def postprocess(
     if len(kept) > max_detections:
         kept = kept[scores[kept] >= scores[kept[max_detections - 1]]]
     return Detections(boxes[kept], scores[kept], label[kept])
+
+
+#: The settings of `postprocess` and their defaults.
+POSTPROCESSING = postprocess.__kwdefaults__

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.init import initialise
-from fiber_cli.model.swin import Swin
-from fiber_cli.model.text import LayerCache, Roberta
+from fiber_cli.model.swin import Swin, SwinBlock
+from fiber_cli.model.text import Roberta, TextLayer
 
 
 class ImageStem(NamedTuple):
@@ -46,19 +46,19 @@ class Fused(NamedTuple):
 
 
 class DecoderCache:
-    """What captioning keeps between steps: per layer self-attention keys and values, per fused layer those of the
-    image memory, and how many real tokens each row has seen."""
+    """What captioning keeps between steps: per layer self-attention keys and values (`past` of `TextLayer.forward`),
+    per fused layer those of the image memory, and how many real tokens each row has seen."""
 
     def __init__(self, layers: int):
-        self.layers = [LayerCache() for _ in range(layers)]
+        self.layers: list[list[Tensor]] = [[] for _ in range(layers)]
         self.memory: dict[int, tuple[Tensor, Tensor]] = {}
-        self.seen_B1: Tensor | None = None
+        self.seen_B1: Tensor | int = 0
         self.real_BL: Tensor | None = None
 
     def reorder(self, rows: Tensor) -> None:
-        """Keep the given rows (int64 (rows,)) of every self-attention cache. Beams must stay beside their image."""
-        for layer in self.layers:
-            layer.reorder(rows)
+        """Keep the given rows (int64 (rows,)), repeated or permuted, of every self-attention cache: the survivors of a
+        beam step. Beams must stay beside their image."""
+        self.layers = [[kept[rows] for kept in layer] for layer in self.layers]
         self.seen_B1, self.real_BL = self.seen_B1[rows], self.real_BL[rows]
 
 
@@ -80,12 +80,9 @@ class FusedEncoder(nn.Module):
         self._stem_blocks = blocks[: len(blocks) - config.fusion_layers]
         self._top_blocks = blocks[len(blocks) - config.fusion_layers :]
         self._stem_layers = config.text.layers - config.fusion_layers
-        self.memory_proj = nn.ModuleDict()
-        if captioning:
-            width = config.image.dims[-1]
-            for stage, _, layer in config.fused_pairs:
-                if config.image.dims[stage] != width:
-                    self.memory_proj[str(layer)] = nn.Linear(width, config.image.dims[stage])
+        dims, projected = config.image.dims, config.fused_pairs if captioning else ()
+        widths = {str(layer): dims[stage] for stage, _, layer in projected if dims[stage] != dims[-1]}
+        self.memory_proj = nn.ModuleDict({layer: nn.Linear(dims[-1], width) for layer, width in widths.items()})
         initialise(self.memory_proj, config.init_std)
         self.checkpoint_activations = False
 
@@ -101,10 +98,7 @@ class FusedEncoder(nn.Module):
 
     def text_stem(self, ids: Tensor, mask: Tensor) -> TextStem:
         """ids int64 (B, L), mask bool (B, L) True for real tokens -> TextStem."""
-        x = self.text.embeddings(ids)
-        for layer in self.text.layers[: self._stem_layers]:
-            x = self._run(layer, x, mask[:, None, None, :])
-        return TextStem(x, mask)
+        return TextStem(self._text_layers(self.text.embeddings(ids), mask, slice(self._stem_layers)), mask)
 
     def image_top(self, stem: ImageStem) -> Tensor:
         """Remaining image blocks, fusion off: (B, H, W, C) of the last stage, before the final LayerNorm."""
@@ -112,10 +106,7 @@ class FusedEncoder(nn.Module):
 
     def text_top(self, stem: TextStem) -> Tensor:
         """Remaining text layers, fusion off, every output LayerNorm on: (B, L, C)."""
-        x = stem.tokens
-        for layer in self.text.layers[self._stem_layers :]:
-            x = self._run(layer, x, stem.mask[:, None, None, :])
-        return x
+        return self._text_layers(*stem, slice(self._stem_layers, None))
 
     def fuse(
         self,
@@ -137,26 +128,21 @@ class FusedEncoder(nn.Module):
         text its first token (B, 1, C).
         """
         x, tokens, pyramid = image.map, text.tokens, list(image.earlier)
+        keys = text.mask[:, None, None, :]
         pairs = self.config.fused_pairs
         for stage, block, layer in pairs:
             last = (stage, block, layer) == pairs[-1]
-            stage_module = self.image.stages[stage]
-            before_x, before_tokens = x, tokens
-            tokens = self._run(
-                self.text.layers[layer],
-                before_tokens,
-                text.mask[:, None, None, :],
-                before_x.flatten(1, 2),
-                last_norm=last_norm or not last,
-                first=1 if last and pooled else None,
-            )
+            options = {"last_norm": last_norm or not last, "first": 1 if last and pooled else None}
+            before = tokens
+            tokens = self._run(self.text.layers[layer], before, keys, x.flatten(1, 2), **options)
             if last and not image_output:
                 break
-            module = stage_module.blocks[block]
-            x = self._run(module.mean if last and pooled else module, before_x, before_tokens, text.mask)
-            if block + 1 == len(stage_module.blocks):
+            module = self.image.stages[stage]
+            step = module.blocks[block].mean if last and pooled else module.blocks[block]
+            x = self._run(step, x, before, text.mask)
+            if block + 1 == len(module.blocks):
                 pyramid.append(x)
-                x = stage_module.merge(x) if stage_module.merge is not None else x
+                x = module.merge(x)
         return Fused(tuple(pyramid), tokens, text.mask)
 
     def decode(
@@ -168,19 +154,17 @@ class FusedEncoder(nn.Module):
         mask: bool (M*K, L) True for real tokens, or None where no key needs hiding. With a `cache`, ids are the
         tokens that follow those already seen, and only they are computed. Returns (M*K, L, C), last LayerNorm on.
         """
-        rows, length = ids.shape
         real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        seen = None if cache is None else cache.seen_B1
-        past = 0
+        seen = 0
         if cache is not None:
-            nonpad = (ids != self.config.text.pad_id).sum(1, keepdim=True)
+            seen = cache.seen_B1
+            cache.seen_B1 = seen + (ids != self.config.text.pad_id).sum(1, keepdim=True)
             if cache.real_BL is not None:
-                past = cache.real_BL.shape[1]
                 real = torch.cat([cache.real_BL, real], 1)
             cache.real_BL = real
-            cache.seen_B1 = nonpad if seen is None else seen + nonpad
         x = self.text.embeddings(ids, seen)
-        causal = torch.ones(length, past + length, dtype=torch.bool, device=ids.device).tril(past)
+        past = real.shape[1] - ids.shape[1]
+        causal = torch.ones(ids.shape[1], real.shape[1], dtype=torch.bool, device=ids.device).tril(past)
         visible = causal[None, None] & real[:, None, None, :]
         for i, layer in enumerate(self.text.layers):
             memory = self._layer_memory(i, image_memory, cache) if layer.cross is not None else None
@@ -188,13 +172,11 @@ class FusedEncoder(nn.Module):
         return x
 
     def _layer_memory(self, layer: int, image_memory: Tensor, cache: DecoderCache | None) -> tuple[Tensor, Tensor]:
-        if cache is not None and layer in cache.memory:
-            return cache.memory[layer]
-        image = self.memory_proj[str(layer)](image_memory) if str(layer) in self.memory_proj else image_memory
-        memory = self.text.layers[layer].cross.memory(image)
-        if cache is not None:
-            cache.memory[layer] = memory
-        return memory
+        kept = {} if cache is None else cache.memory
+        if layer not in kept:
+            image = self.memory_proj[str(layer)](image_memory) if str(layer) in self.memory_proj else image_memory
+            kept[layer] = self.text.layers[layer].cross.memory(image)
+        return kept[layer]
 
     def _image_blocks(self, x: Tensor, blocks: list[tuple[int, int]]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run blocks in order, merging at the end of each stage; also return the outputs of the stages that end."""
@@ -204,8 +186,13 @@ class FusedEncoder(nn.Module):
             x = self._run(module.blocks[block], x)
             if block + 1 == len(module.blocks):
                 ended.append(x)
-                x = module.merge(x) if module.merge is not None else x
+                x = module.merge(x)
         return x, tuple(ended)
+
+    def _text_layers(self, x: Tensor, mask: Tensor, which: slice) -> Tensor:
+        for layer in self.text.layers[which]:
+            x = self._run(layer, x, mask[:, None, None, :])
+        return x
 
     def _run(self, module: Callable[..., Tensor], *args, **kwargs) -> Tensor:
         if self.checkpoint_activations and torch.is_grad_enabled():
@@ -214,8 +201,6 @@ class FusedEncoder(nn.Module):
 
     def compile_blocks(self) -> None:
         """torch.compile every block and layer in place; parameter names stay as they are."""
-        for stage in self.image.stages:
-            for block in stage.blocks:
-                block.compile()
-        for layer in self.text.layers:
-            layer.compile()
+        for module in self.modules():
+            if isinstance(module, SwinBlock | TextLayer):
+                module.compile()

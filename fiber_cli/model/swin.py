@@ -20,8 +20,7 @@ from fiber_cli.model.init import initialise
 def relative_position_index(window: int, height: int, width: int) -> Tensor:
     """Row of a bias table made for `window` for every (query, key) pair of a height x width window inside it: int64
     (N, N), N = height * width."""
-    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
-    y, x = y.flatten(), x.flatten()
+    y, x = torch.cartesian_prod(torch.arange(height), torch.arange(width)).unbind(1)
     dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
     return (dy + window - 1) * (2 * window - 1) + dx + window - 1
 
@@ -29,12 +28,10 @@ def relative_position_index(window: int, height: int, width: int) -> Tensor:
 def shift_mask(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
     """Additive mask that keeps rolled-in tokens apart: float (G, N, N), 0 or -100 (the published finite value).
     All sizes are (height, width); a shift of 0 leaves that axis alone."""
-    bands = [torch.zeros(side, dtype=torch.long) for side in size]
-    for band, w, s in zip(bands, window, shift):
-        if s:
-            band[-w:-s] = 1
-            band[-s:] = 2
-    region = 3 * bands[0][:, None] + bands[1][None, :]
+    # Three bands an axis: what the last window starts with, what was rolled into it, all else.
+    places = (torch.arange(side) - side for side in size)
+    y, x = ((place >= -w).long() + (place >= -s) for place, w, s in zip(places, window, shift))
+    region = 3 * y[:, None] + x[None, :]
     region = region.view(size[0] // window[0], window[0], size[1] // window[1], window[1])
     region_GN = region.permute(0, 2, 1, 3).reshape(-1, window[0] * window[1])
     return (region_GN[:, :, None] != region_GN[:, None, :]).float() * -100.0
@@ -86,9 +83,7 @@ class WindowAttention(nn.Module):
         if mask_GNN is not None:
             # Windows differ in their mask, so they stand beside the heads and samples share one bias.
             bias = (bias + mask_GNN[:, None]).flatten(0, 1)[None]
-            q, k, v = (t.reshape(B, rows * cols * h, N, C // h) for t in (q, k, v))
-        else:
-            q, k, v = (t.reshape(B * rows * cols, h, N, C // h) for t in (q, k, v))
+        q, k, v = (t.reshape(-1, bias.shape[1], N, C // h) for t in (q, k, v))
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         out = out.reshape(B, rows * cols, h, N, C // h).transpose(2, 3).reshape(B, rows * cols, N, C)
         out = self.proj(out)
@@ -168,7 +163,7 @@ class SwinBlock(nn.Module):
 
 
 class SwinStage(nn.Module):
-    """Blocks of one resolution; `merge` halves the map on the way to the next stage (None after the last)."""
+    """Blocks of one resolution; `merge` halves the map on the way to the next stage, nothing after the last."""
 
     def __init__(self, config: FiberConfig, stage: int, drop_path: list[float], fused_blocks: set[int]):
         super().__init__()
@@ -176,7 +171,7 @@ class SwinStage(nn.Module):
         self.blocks = nn.ModuleList(
             SwinBlock(config, stage, block, rate, block in fused_blocks) for block, rate in enumerate(drop_path)
         )
-        self.merge = PatchMerging(dims[stage], dims[stage + 1]) if stage + 1 < len(dims) else None
+        self.merge = PatchMerging(dims[stage], dims[stage + 1]) if stage + 1 < len(dims) else nn.Identity()
 
 
 class Swin(nn.Module):

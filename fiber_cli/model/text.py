@@ -13,20 +13,18 @@ from fiber_cli.model.config import FiberConfig, TextConfig
 from fiber_cli.model.init import initialise
 
 
-def position_ids(ids_BL: Tensor, pad_id: int, past_B1: Tensor | None = None) -> Tensor:
+def position_ids(ids_BL: Tensor, pad_id: int, past_B1: Tensor | int = 0) -> Tensor:
     """RoBERTa positions: pad_id + 1 for the first real token, counting real tokens only; pad_id for padding.
 
     `past_B1` is the number of real tokens that precede these ids (incremental decoding).
     """
     real = (ids_BL != pad_id).long()
-    count = real.cumsum(1) if past_B1 is None else real.cumsum(1) + past_B1
-    return count * real + pad_id
+    return (real.cumsum(1) + past_B1) * real + pad_id
 
 
 def split_heads(x_BLC: Tensor, heads: int) -> Tensor:
     """(B, L, C) -> (B, h, L, d)."""
-    B, L, C = x_BLC.shape
-    return x_BLC.view(B, L, heads, C // heads).transpose(1, 2)
+    return x_BLC.unflatten(2, (heads, -1)).transpose(1, 2)
 
 
 class TextEmbeddings(nn.Module):
@@ -41,7 +39,7 @@ class TextEmbeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, ids_BL: Tensor, past_B1: Tensor | None = None) -> Tensor:
+    def forward(self, ids_BL: Tensor, past_B1: Tensor | int = 0) -> Tensor:
         """int64 (B, L) -> (B, L, C)."""
         positions = position_ids(ids_BL, self.pad_id, past_B1)
         token_type = self.token_type(torch.zeros_like(ids_BL))
@@ -102,19 +100,21 @@ class TextLayer(nn.Module):
         *,
         last_norm: bool = True,
         memory: tuple[Tensor, Tensor] | None = None,
-        past: LayerCache | None = None,
+        past: list[Tensor] | None = None,
         first: int | None = None,
     ) -> Tensor:
         """(B, L, C) -> (B, L, C). `mask` is bool, broadcastable to (B, h, L, keys), True where a key may be seen.
 
         `last_norm=False` leaves out the output LayerNorm (the coarse stage's last fused layer, as published).
-        `past` extends the keys with those of earlier steps and keeps the new ones. `first`: compute the first so many
-        tokens only, (B, first, C).
+        `past`: keys and values (B, h, past, d) of earlier decoding steps, empty before the first; x joins them, there
+        too. `first`: compute the first so many tokens only, (B, first, C).
         """
         x, h = x_BLC[:, :first], self.heads
         q, k, v = (split_heads(t, h) for t in (self.query(x), self.key(x_BLC), self.value(x_BLC)))
+        if past:
+            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
         if past is not None:
-            k, v = past.extend(k, v)
+            past[:] = k, v
         dropout = self.dropout if self.training else 0.0
         a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
         a = F.dropout(self.attn_out(a.transpose(1, 2).reshape(x.shape)), self.dropout, self.training)
@@ -123,25 +123,6 @@ class TextLayer(nn.Module):
         x = self.attn_norm(a + x)
         out = F.dropout(self.fc2(F.gelu(self.fc1(x))), self.dropout, self.training) + x
         return self.out_norm(out) if last_norm else out
-
-
-class LayerCache:
-    """Keys and values (B, h, past, d) of one layer's earlier decoding steps."""
-
-    def __init__(self) -> None:
-        self.k: Tensor | None = None
-        self.v: Tensor | None = None
-
-    def extend(self, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        if self.k is not None:
-            k, v = torch.cat([self.k, k], 2), torch.cat([self.v, v], 2)
-        self.k, self.v = k, v
-        return k, v
-
-    def reorder(self, rows: Tensor) -> None:
-        """Keep the given rows (int64), repeated or permuted: the survivors of a beam step."""
-        if self.k is not None:
-            self.k, self.v = self.k[rows], self.v[rows]
 
 
 class Roberta(nn.Module):

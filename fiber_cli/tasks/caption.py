@@ -69,7 +69,7 @@ class CaptionTask(Task):
         entropies, real = self.cross_entropies(self.captioner, memory, ids, mask)
         count = dist.all_reduce_sum(real.sum().float()).clamp(min=1)
         mle = entropies.sum() * dist.world_size() / count
-        log = {"mle_loss": mle.detach()}
+        loss, log = mle, {"mle_loss": mle.detach()}
         if self.objective == "gold" and self.training:
             self.refresh_frozen(batch["step"])
             loss = self.gold_loss(entropies, real, self.gold_weights(pixels, ids, mask))
@@ -83,8 +83,6 @@ class CaptionTask(Task):
                 drawn = sample(self.captioner, memory, samples=self.cider_samples, **self.limits)
                 cider, log["reward"] = self.cider_loss(memory, drawn, batch["references"])
                 loss, log["cider_loss"] = loss + self.cider_weight * cider, cider.detach()
-        else:
-            loss = mle
         return {"loss": loss, **log}
 
     def predict(self, batch: dict) -> Tensor:

@@ -78,27 +78,22 @@ class CoarseTask(Task):
         text = None
         if self.weights["itc"] or self.weights["itm"]:
             text = self.encoder.text_stem(batch["ids"], batch["mask"])
-        negative_weights = None
         if self.weights["itc"]:
             features = self.image_features(image), self.text_features(text)
             losses["itc"], similarities = self.itc_loss(*features)
-            negative_weights = tuple(sampling_weights(s, dist.rank()) for s in similarities)
             log["temperature"] = self.temperature.detach().clone()
         if self.weights["mlm"]:
             first = slice(self.mlm_pairs)
             masked = (batch[name][first] for name in ("mlm_ids", "mask", "mlm_labels"))
             losses["mlm"] = self.mlm_loss(ImageStem(image.map[first]), *masked)
         if self.weights["itm"]:
-            if self.itm_negatives == "random":
-                negative_weights = None
+            hard = self.itm_negatives == "hard" and self.weights["itc"]
+            chances = tuple(sampling_weights(s, dist.rank()) for s in similarities) if hard else None
             first = slice(self.itm_pairs)
-            image_rows, text_rows = self.draw_negatives(batch["image_key"], batch["seed"], negative_weights)
-            losses["itm"], log["itm_accuracy"] = self.itm_loss(
-                ImageStem(image.map[first]),
-                TextStem(text.tokens[first], text.mask[first]),
-                self.negative_image(image, image_rows[first]),
-                self.negative_text(text, text_rows[first]),
-            )
+            drawn = self.draw_negatives(batch["image_key"], batch["seed"], chances)
+            pairs = ImageStem(image.map[first]), TextStem(text.tokens[first], text.mask[first])
+            negatives = self.fetch(image, text, *(rows[first] for rows in drawn))
+            losses["itm"], log["itm_accuracy"] = self.itm_loss(*pairs, *negatives)
         if self.training and self.queue_size and self.weights["itc"]:
             self.push_queue(*(dist.all_gather_grad(f.detach()) for f in features))
         log |= {f"{name}_loss": loss.detach() for name, loss in losses.items()}
@@ -163,8 +158,7 @@ class CoarseTask(Task):
                 "image-text matching needs a negative: runtime.micro_batch times the number of ranks is 1; "
                 "raise runtime.micro_batch or set task.itm=0"
             )
-        itself = torch.zeros(rows, len(keys), dtype=torch.bool, device=keys.device)
-        itself[torch.arange(rows), first + torch.arange(rows)] = True
+        itself = torch.eye(len(keys), dtype=torch.bool, device=keys.device)[first : first + rows]
         same_image = keys[None, :] == image_key[:, None]
         excluded = torch.where(same_image.all(1, keepdim=True), itself, same_image)
         uniform = torch.rand(2, len(keys), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -180,14 +174,13 @@ class CoarseTask(Task):
             drawn.append(torch.searchsorted(cumulative, point, right=True).squeeze(1).clamp(max=len(keys) - 1))
         return drawn[0], drawn[1]
 
-    def negative_image(self, image: ImageStem, rows: Tensor) -> ImageStem:
+    def fetch(
+        self, image: ImageStem, text: TextStem, image_rows: Tensor, text_rows: Tensor
+    ) -> tuple[ImageStem, TextStem]:
         """Stems of the given global rows, fetched from the ranks that computed them; gradients flow back there."""
-        return ImageStem(dist.exchange_rows(image.map, rows))
-
-    def negative_text(self, text: TextStem, rows: Tensor) -> TextStem:
-        """Stems of the given global rows, like `negative_image`."""
-        mask = dist.all_gather_grad(text.mask.to(torch.uint8))[rows].bool()
-        return TextStem(dist.exchange_rows(text.tokens, rows), mask)
+        mask = dist.all_gather_grad(text.mask.to(torch.uint8))[text_rows].bool()
+        negative_image = ImageStem(dist.exchange_rows(image.map, image_rows))
+        return negative_image, TextStem(dist.exchange_rows(text.tokens, text_rows), mask)
 
     def itm_loss(
         self, image: ImageStem, text: TextStem, negative_image: ImageStem, negative_text: TextStem
@@ -200,13 +193,13 @@ class CoarseTask(Task):
             torch.cat([text.mask, negative_text.mask, text.mask]),
         )
         logits = self.match(images, texts).float()
-        labels = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
-        labels[: len(image.map)] = 1
+        labels = (torch.arange(len(logits), device=logits.device) < len(image.map)).long()
         return F.cross_entropy(logits, labels), (logits.detach().argmax(1) == labels).float().mean()
 
-    def match(self, image: ImageStem, text: TextStem) -> Tensor:
-        """ITM logits (B, 2) of the pairs (image b, text b); index 1 is "matched"."""
-        fused = self.encoder.fuse(image, text)
+    def match(self, image: ImageStem, text: TextStem, *, pooled: bool = False) -> Tensor:
+        """ITM logits (B, 2) of the pairs (image b, text b); index 1 is "matched". `pooled`, and K texts for each image:
+        see `FusedEncoder.fuse`."""
+        fused = self.encoder.fuse(image, text, pooled=pooled)
         return self.itm(self.pool(fused.pyramid[-1], fused.text))
 
     @torch.no_grad()
@@ -245,6 +238,5 @@ def sampling_weights(similarities: Tensor, rank: int) -> Tensor:
     """Chances (B, G + Q) with which each candidate is a hard negative: a softmax over batch and filled queue, the
     own column set to 0. Negatives are drawn among the G columns of the batch."""
     weights = similarities.softmax(1)
-    rows = torch.arange(len(weights), device=weights.device)
-    weights[rows, rank * len(weights) + rows] = 0.0
+    weights[:, rank * len(weights) :].fill_diagonal_(0.0)
     return weights

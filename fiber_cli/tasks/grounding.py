@@ -7,7 +7,7 @@ Shapes: B images on this rank, L text length, G true boxes of one image.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from fiber_cli.data.region_transforms import padded
 from fiber_cli.errors import UserError
 from fiber_cli.model.atss import loss_sums
 from fiber_cli.model.config import DetectorConfig, FiberConfig
-from fiber_cli.model.detector import Detector, HeadOutput, postprocess
+from fiber_cli.model.detector import POSTPROCESSING, Detector, HeadOutput, postprocess
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.tasks.base import Task
 
@@ -29,43 +29,22 @@ BOX_WEIGHT = 2.0
 class GroundingTask(Task):
     """The detector and its losses.
 
-    channels, blocks, drop_block, log_scale: see `DetectorConfig`. frozen_stages: the patch embedding and so many image
-    stages keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what an anchor without a
-    box should name, "none" or, as published, the "last_token" slot. The rest is `postprocess`'s.
+    frozen_stages: the patch embedding and so many image stages keep their weights and run as in evaluation; 0 trains
+    everything. unmatched_target: what an anchor without a box should name, "none" or, as published, the "last_token"
+    slot. settings: those of `postprocess`; the rest is `DetectorConfig`'s.
     """
 
     NEW: ClassVar[tuple[str, ...]] = ("detector.",)
     DROPPED: ClassVar[tuple[str, ...]] = ("pool.", "itc_pool.", "mlm.", "itm.", "temperature", "encoder.image.norm.")
 
-    def __init__(
-        self,
-        config: FiberConfig,
-        *,
-        channels: int = 256,
-        blocks: int = 6,
-        drop_block: float = 0.3,
-        log_scale: float = 0.0,
-        frozen_stages: int = 0,
-        unmatched_target: str = "none",
-        score_threshold: float = 0.05,
-        pre_nms_topk: int = 1000,
-        nms_iou: float = 0.6,
-        max_detections: int = 100,
-        aggregation: str = "mean",
-    ):
+    def __init__(self, config: FiberConfig, *, frozen_stages: int = 0, unmatched_target: str = "none", **settings: Any):
         super().__init__()
         self.encoder = FusedEncoder(config)
         # The final norm of the image-only pass is for ITC; the detector norms every stage by itself.
         self.encoder.image.norm = nn.Identity()
-        self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block, log_scale))
+        self.postprocessing = {name: settings.pop(name, default) for name, default in POSTPROCESSING.items()}
+        self.detector = Detector(config, DetectorConfig(**settings))
         self.last_token_unmatched = unmatched_target == "last_token"
-        self.postprocessing = {
-            "score_threshold": score_threshold,
-            "pre_nms_topk": pre_nms_topk,
-            "nms_iou": nms_iou,
-            "max_detections": max_detections,
-            "aggregation": aggregation,
-        }
         image = self.encoder.image
         if frozen_stages > len(image.stages):
             raise UserError(f"task.frozen_stages={frozen_stages}: the image encoder has {len(image.stages)} stages")
@@ -133,18 +112,16 @@ class GroundingTask(Task):
 
         batch: pixels and sizes as in `image_stem`; original_sizes int64 (B, 2), (height, width) of the images as
         they were; P prompts as ids and mask (P, L); pairs int64 (Q, 2), the (image, prompt) to look at; positive_map
-        (N, L), the tokens of each label, with label_prompt and labels int64 (N,), the prompt that names it and the
-        number to report for it; optionally postprocessing, settings of `postprocess` to be put over the task's own. The
-        stem of an image runs once for all prompts, and images that pad to one size go together, so that none is padded
-        further for its company.
+        (N, L), the tokens of each label, with label_prompt and labels int64 (N,), the prompt that names it, ascending,
+        and the number to report for it; optionally postprocessing, settings of `postprocess` to be put over the task's
+        own. The stem of an image runs once for all prompts, and images that pad to one size go together, so that none
+        is padded further for its company.
         """
         sizes, settings = padded(batch["sizes"]).tolist(), self.postprocessing | batch.get("postprocessing", {})
         text = self.encoder.text_stem(batch["ids"], batch["mask"])
-        labels: list[list[int]] = [[] for _ in batch["ids"]]  # of each prompt
-        for label, prompt in enumerate(batch["label_prompt"].tolist()):
-            labels[prompt].append(label)
-        numbers = [batch["labels"][own].to(text.tokens.device) for own in labels]
-        tokens = [[row.nonzero().flatten().tolist() for row in batch["positive_map"][own]] for own in labels]
+        labels = batch["label_prompt"].bincount(minlength=len(batch["ids"])).tolist()  # of each prompt
+        numbers = batch["labels"].to(text.tokens.device).split(labels)
+        tokens = [[row.nonzero().flatten().tolist() for row in own] for own in batch["positive_map"].split(labels)]
         rows: list[list[Tensor]] = [[] for _ in sizes]
         for height, width in {tuple(size): None for size in sizes}:
             images = torch.tensor([i for i, size in enumerate(sizes) if size == [height, width]])
