@@ -8,7 +8,6 @@ random. "prefix" recomputes the tokens so far, "full width" a text of the full l
 image memory for every beam. All must find the same tokens.
 """
 
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

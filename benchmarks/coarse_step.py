@@ -109,7 +109,7 @@ def main() -> None:
     for name, losses_of in ways.items():
         rows[name] = {"tflop": count_operations(lambda: step(losses_of)) / 1e12}
     if args.compile:
-        task.compile_blocks()
+        task.encoder.compile_blocks()
     for name, losses_of in ways.items():
         losses = step(losses_of)
         if device.type == "cuda":

@@ -3,8 +3,6 @@
 `inclusive=True` is the published detector's convention, in which a box ends with its last pixel: width = x2 - x1 + 1.
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torchvision.ops import batched_nms

@@ -1,7 +1,5 @@
 """From a recipe's sections, or from a checkpoint, to the objects that a run works on."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 from collections.abc import Callable, Iterable, Sequence
@@ -13,11 +11,11 @@ import torch
 from torch import nn
 
 from fiber_cli import checkpoint, dist, pretrained
-from fiber_cli.data import SOURCES, scenes
+from fiber_cli.data import scenes, source_class
 from fiber_cli.data.loader import CaptionReader, Mixture, StepSampler, caption_view, collate, train_loader
 from fiber_cli.data.region_transforms import RegionTransform
 from fiber_cli.data.regions import RegionReader, collate_regions
-from fiber_cli.data.source import BadSample, Source
+from fiber_cli.data.source import Source, sample_id, usable
 from fiber_cli.data.statements import StatementReader
 from fiber_cli.data.text import load_tokenizer, special_ids
 from fiber_cli.data.vqa import VqaReader, answerable, read_vocabulary
@@ -25,14 +23,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.evaluate import evaluation_set, measure
 from fiber_cli.kinds import REGION_TASKS
 from fiber_cli.loading import new_task
-from fiber_cli.metrics.cider import (
-    CiderD,
-    CiderReward,
-    document_frequency,
-    read_document_frequency,
-    wrap,
-    write_document_frequency,
-)
+from fiber_cli.metrics import cider
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.settings import CaptionSettings, FineSettings, ModelSettings, Nlvr2Settings, Recipe, VqaSettings
 from fiber_cli.settings import Source as SourceSettings
@@ -51,7 +42,7 @@ DATA_FIELDS = (
 )
 
 
-def model_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, *, region: bool = False) -> FiberConfig:
+def model_config(settings: ModelSettings, tokenizer: "PreTrainedTokenizerBase", *, region: bool = False) -> FiberConfig:
     """The model's sizes: the preset, changed where the recipe says so, with the tokeniser's vocabulary. region: images
     are of any size, so that windows keep theirs."""
 
@@ -79,8 +70,13 @@ def model_config(settings: ModelSettings, tokenizer: PreTrainedTokenizerBase, *,
     return config
 
 
-def describe(recipe: Recipe, config: FiberConfig, arguments: dict[str, Any], labels: list[str] | None) -> dict:
+def describe(
+    recipe: Recipe, config: FiberConfig, tokenizer: "PreTrainedTokenizerBase", labels: list[str] | None
+) -> dict[str, Any]:
     """What config.json of the run's checkpoints says: enough to rebuild the task and its input."""
+    arguments = {name: value for name, value in dataclasses.asdict(recipe.task).items() if name not in DATA_FIELDS}
+    if recipe.task.name == "caption":
+        arguments |= {"max_length": recipe.model.text_length, **special_ids(tokenizer)}
     preprocessing = {"image_size": list(config.image_size), "text_length": recipe.model.text_length}
     if isinstance(task := recipe.task, FineSettings):
         preprocessing |= {"short_side": task.short_sides[-1], "longest_side": task.longest_side}
@@ -96,11 +92,9 @@ def describe(recipe: Recipe, config: FiberConfig, arguments: dict[str, Any], lab
 
 def sources(specs: Sequence[SourceSettings], *, max_pixels: int) -> list[Source]:
     """The sources that a recipe names; raises UserError where their files cannot be used."""
-    made = []
-    for spec in specs:
-        arguments = spec.arguments()
-        made.append(SOURCES[arguments.pop("kind")](**arguments))
-        made[-1].max_pixels = max_pixels
+    made = [source_class(spec.kind)(**spec.arguments()) for spec in specs]
+    for source in made:
+        source.max_pixels = max_pixels
     return made
 
 
@@ -119,7 +113,7 @@ class Work:
     steps_per_epoch: int
     validate: Callable[[nn.Module], dict[str, float]] | None
     config: dict[str, Any]
-    tokenizer: PreTrainedTokenizerBase | None
+    tokenizer: "PreTrainedTokenizerBase | None"
 
 
 def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = True) -> Work:
@@ -138,7 +132,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     mixture = Mixture(views, [spec.weight for spec in data.train], run.seed)
     per_epoch = mixture.steps(run.global_batch)
     steps = recipe.optim.steps or recipe.optim.epochs * per_epoch
-    about = describe(recipe, config, task_arguments(recipe, tokenizer), labels)
+    about = describe(recipe, config, tokenizer, labels)
     task = new_task(about)
     if fresh and init_from is not None:
         initialise(task, tokenizer, init_from)
@@ -148,7 +142,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
         if recipe.model.roberta:
             pretrained.load_roberta(task.encoder, recipe.model.roberta)
     if isinstance(task, CaptionTask) and recipe.task.cider_df:
-        task.reward = CiderReward(CiderD(**read_document_frequency(recipe.task.cider_df)), tokenizer)
+        task.reward = cider.CiderReward(cider.CiderD(**cider.read_document_frequency(recipe.task.cider_df)), tokenizer)
 
     def batches(start: int) -> Iterable[dict]:
         sampler = StepSampler(mixture, run.global_batch, run.micro_batch, dist.rank(), dist.world_size(), start, steps)
@@ -165,16 +159,8 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     return Work(task, batches, steps, per_epoch, validate, about, tokenizer)
 
 
-def task_arguments(recipe: Recipe, tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """What the task's constructor is given beside the model's sizes and the number of labels."""
-    given = {name: value for name, value in dataclasses.asdict(recipe.task).items() if name not in DATA_FIELDS}
-    if recipe.task.name == "caption":
-        given |= {"max_length": recipe.model.text_length, **special_ids(tokenizer)}
-    return given
-
-
 def training_data(
-    recipe: Recipe, sources: list[Source], tokenizer: PreTrainedTokenizerBase, config: FiberConfig
+    recipe: Recipe, sources: list[Source], tokenizer: "PreTrainedTokenizerBase", config: FiberConfig
 ) -> tuple[list[Source], Callable, list[str] | None]:
     """The sources as what an epoch goes through (images, (image, caption) pairs, statements or answerable questions),
     what makes the task's samples of them, and its labels: the answers that VQA tells apart, the category names of
@@ -210,18 +196,15 @@ def training_data(
 
 def count_document_frequencies(recipe: Recipe, output: str | Path) -> str:
     """Write the table of CIDEr optimisation over a recipe's training captions; returns what was done, in words."""
-    counted, bad = [], 0
-    for source in sources(recipe.data.train, max_pixels=recipe.data.max_pixels):
-        for i in range(len(source)):
-            try:
-                counted.append([wrap(text) for text in source.captions(i)])
-            except BadSample:
-                bad += 1
-    write_document_frequency(output, document_frequency(counted))
-    return f"{output}: n-grams of the captions of {len(counted)} images" + (f", {bad} left out" if bad else "")
+    found = sources(recipe.data.train, max_pixels=recipe.data.max_pixels)
+    every = [(source, i) for source in found for i in range(len(source))]
+    _, captions, bad = usable(every, lambda each: each[0].captions(each[1]), lambda each: sample_id(*each))
+    table = cider.document_frequency([[cider.wrap(text) for text in own] for own in captions])
+    cider.write_document_frequency(output, table)
+    return f"{output}: n-grams of the captions of {len(captions)} images" + (f", {len(bad)} left out" if bad else "")
 
 
-def initialise(task: Task, tokenizer: PreTrainedTokenizerBase, path: str | Path) -> None:
+def initialise(task: Task, tokenizer: "PreTrainedTokenizerBase", path: str | Path) -> None:
     """Weights of another run's checkpoint, and a word on what is new, what is left out and what was resized."""
     path = checkpoint.resolve(path)
     other = load_tokenizer(path / "tokenizer")

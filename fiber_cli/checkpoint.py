@@ -9,8 +9,6 @@ run/checkpoints/latest   names the newest complete one
 run/checkpoints/best     names the best one by the run's metric, where the recipe keeps it
 """
 
-from __future__ import annotations
-
 import json
 import os
 import shutil
@@ -67,7 +65,7 @@ def save(
         shutil.rmtree(final, ignore_errors=True)
         temporary.rename(final)
         _sync(folder)
-        replace_text(folder / "latest", final.name + "\n")
+        replace(folder / "latest", final.name + "\n")
 
     def together(action: Callable[[], Any], *, ranks: str = "first") -> None:
         """Run `action` on the first rank or on all; an OSError on any of them ends the save on every rank."""
@@ -111,10 +109,10 @@ def float32(weights: dict[str, Tensor]) -> dict[str, Tensor]:
     }
 
 
-def replace_text(file: Path, text: str) -> None:
+def replace(file: Path, content: str | bytes) -> None:
     """Write a file so that a kill or a crash leaves the old or the new one."""
     temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
+    temporary.write_bytes(content.encode() if isinstance(content, str) else content)
     _sync(temporary)
     temporary.replace(file)
     _sync(file.parent)
@@ -164,10 +162,7 @@ def load_config(path: Path) -> dict[str, Any]:
 
 def load_weights(path: Path) -> dict[str, Tensor]:
     """model.safetensors of a checkpoint directory: parameter name → tensor on the CPU."""
-    file = Path(path) / "model.safetensors"
-    if not file.is_file():
-        raise UserError(f"{file} is missing; copy the whole checkpoint directory or use another step")
-    return read_tensors(file)
+    return read_tensors(Path(path) / "model.safetensors")
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -176,8 +171,8 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except (SafetensorError, OSError) as error:
         raise UserError(
-            f"{file} cannot be read ({error}): it is damaged or was copied only in part; "
-            "copy it again or use another one"
+            f"{file} cannot be read ({error}): it is missing, damaged or was copied only in part; "
+            "copy the whole folder again or use another one"
         ) from error
 
 

@@ -83,11 +83,13 @@ def training_command(name: str, about: str, word: str, tasks: Any, meaning: str)
         if nproc > 1:
             settings.runtime.micro_steps(nproc)  # checked before anything is started
             _launch(context, nproc, "--recipe", file)
-        from fiber_cli import engine
-
         if dry_run:
-            engine.dry_run(settings, init_from)
+            from fiber_cli import plan
+
+            plan.dry_run(settings, init_from)
         else:
+            from fiber_cli import engine
+
             if task != "coarse" and not (init_from or resume or settings.model.swin or settings.model.roberta):
                 print("no --init-from: training starts from random weights", file=sys.stderr)
             raise typer.Exit(engine.fit(settings, output, resume=resume, init_from=init_from))
@@ -177,7 +179,7 @@ def _evaluate(
     if nproc > 1:
         _launch(context, nproc, "--checkpoint", str(checkpoint))
     from fiber_cli import dist
-    from fiber_cli.data import SOURCES
+    from fiber_cli.data import source_class
     from fiber_cli.evaluate import own_mode, run_eval
     from fiber_cli.loading import load
 
@@ -193,7 +195,7 @@ def _evaluate(
         second = f"-{_run_of(itm.path).name}" if itm else ""
         output = run / "eval" / f"{data.name}-{data.split}-{mode or own_mode(loaded)}-{path.name}{second}{first}"
     run_eval(
-        [SOURCES[spec.pop("kind")](**spec) for spec in data.sources],
+        [source_class(spec.pop("kind"))(**spec) for spec in data.sources],
         dataset=data.name,
         split=data.split,
         loaded=loaded,
@@ -259,7 +261,7 @@ def rerank(
         shown=shown,
         sheet=sheet,
         as_json=json,
-        batch=batch or 64,
+        batch_size=batch or 64,
         workers=workers,
     )
 

@@ -5,13 +5,11 @@ uses is listed by `unused_shapes`; it is checked on the way in, not kept, and wr
 out.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import functools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -123,7 +121,7 @@ def derived_buffers(config: FiberConfig) -> dict[str, Tensor]:
     return buffers
 
 
-def unused_shapes(config: FiberConfig, names: Iterable[str]) -> dict[str, tuple[int, ...]]:
+def unused_shapes(config: FiberConfig, names: Collection[str]) -> dict[str, tuple[int, ...]]:
     """Published names and shapes of the learned tensors that the published model carries and never reads, where ours
     has the parameters `names`: gates of unfused text layers, norms, poolers, and what only other tasks use."""
     hidden, names = config.text.hidden, set(names)
@@ -153,16 +151,15 @@ def unused_shapes(config: FiberConfig, names: Iterable[str]) -> dict[str, tuple[
     return shapes
 
 
-def from_official(state: dict[str, Tensor], config: FiberConfig, names: Iterable[str]) -> dict[str, Tensor]:
+def from_official(state: dict[str, Tensor], config: FiberConfig, names: Collection[str]) -> dict[str, Tensor]:
     """Weights of a published coarse checkpoint under our names, float32.
 
     state: published name -> tensor. names: the parameters that our model has (`dict(task.named_parameters())`).
     Raises UserError that lists every key which is neither in the table, nor a derived buffer, nor unused, and every
     parameter of ours that the checkpoint lacks.
     """
-    names = set(names)
     ignored = {*derived_buffers(config), *unused_shapes(config, names), *QUEUE}
-    ours = _ours(state, names, COARSE, ignored, "the task and the sizes")
+    ours = _ours(state, set(names), COARSE, ignored, "the task and the sizes")
     if "temperature" in ours:
         # The published one has no dimension, ours has one (DeepSpeed cannot partition a scalar).
         ours["temperature"] = ours["temperature"].reshape(1)
@@ -231,9 +228,7 @@ def read_official(path: Path) -> dict[str, Tensor]:
     return state
 
 
-def convert_file(
-    source: Path, output: Path, *, task: str, tokenizer: str = "roberta-base", answers: Path | None = None
-) -> Path:
+def convert_file(source: Path, output: Path, *, task: str, tokenizer: str, answers: Path | None = None) -> Path:
     """Write a published FIBER-B checkpoint file as a checkpoint directory below `output`; returns that directory.
 
     task: one of `CONVERTED`. The image size follows from the position-bias tables (32 pixels a window cell). answers:
@@ -326,7 +321,7 @@ def fine_buffers(config: FiberConfig) -> dict[str, Tensor]:
     return _position_buffers(config, _BODY, _LANGUAGE) | levels
 
 
-def from_official_fine(state: dict[str, Tensor], config: FiberConfig, names: Iterable[str]) -> dict[str, Tensor]:
+def from_official_fine(state: dict[str, Tensor], config: FiberConfig, names: Collection[str]) -> dict[str, Tensor]:
     """Weights of a published fine checkpoint under our names, float32, the patch embedding turned to RGB.
 
     Arguments and errors as for `from_official`.

@@ -3,8 +3,6 @@
 Pictures are read, searched and written in batches and then forgotten, so folders and videos may have any length.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Iterator, Sequence
@@ -18,7 +16,7 @@ from typing import Any, NamedTuple, TextIO
 from PIL import Image, ImageDraw, ImageFont
 from tqdm import tqdm
 
-from fiber_cli.errors import UserError
+from fiber_cli.errors import UserError, optional
 from fiber_cli.infer import SUFFIXES, Detection, Fiber, find_images, read_picture
 from fiber_cli.sheet import drawable
 
@@ -117,11 +115,7 @@ def frames(file: Path) -> Iterator[Shot]:
 
 
 def _av() -> Any:
-    try:
-        import av
-    except ImportError:
-        raise UserError("videos need PyAV, which is not installed; get it by `pip install 'fiber-vl[video]'`") from None
-    return av
+    return optional("av", "videos need PyAV, which is not installed; get it by `pip install 'fiber-vl[video]'`")
 
 
 class JsonList:

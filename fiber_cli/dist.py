@@ -3,8 +3,6 @@
 Works on gloo (CPU) and NCCL. Every rank must call a collective in the same order.
 """
 
-from __future__ import annotations
-
 import atexit
 import ctypes
 import math
@@ -69,8 +67,6 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 def any_rank(flag: bool) -> bool:
     """True on every rank if true on one."""
-    if world_size() == 1:
-        return flag
     return bool(all_reduce_sum(torch.tensor(int(flag), device=device())))
 
 

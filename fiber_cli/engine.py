@@ -5,8 +5,6 @@ function of (seed, step, micro-step, rank), so nothing random needs saving and a
 exactly.
 """
 
-from __future__ import annotations
-
 import copy
 import dataclasses
 import json
@@ -28,15 +26,12 @@ from torch import Tensor, nn
 from fiber_cli import build, checkpoint, dist, optim
 from fiber_cli.data.loader import BadCounter
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
-from fiber_cli.plan import dry_run
 from fiber_cli.predict import to_device
 from fiber_cli.recipe import deepspeed_config
 from fiber_cli.runlog import RunLog, check_same_recipe, environment
 from fiber_cli.seeds import mix
 from fiber_cli.settings import Recipe, warmup_steps
 from fiber_cli.signals import StopRequest
-
-__all__ = ["dry_run", "fit", "train"]
 
 #: How many sample ids an error names.
 NAMED_SAMPLES = 20
@@ -86,7 +81,7 @@ def train(recipe: Recipe, work: build.Work, output: Path, *, resume: bool = Fals
         if resume:
             log.say(f"resumed at step {at.step}" if begun else f"{output} holds no checkpoint yet: starting afresh")
         line = dataclasses.replace(at)
-        while at.step < work.steps:
+        while not run.done:
             began = time.monotonic()
             outcome = run.step(batches)
             at.step, at.seconds = at.step + 1, at.seconds + time.monotonic() - began
@@ -100,11 +95,13 @@ def train(recipe: Recipe, work: build.Work, output: Path, *, resume: bool = Fals
             due = work.validate and (at.step % settings.validate_every == 0 or last)
             improved = due and run.validate(log)
             stopping = dist.any_rank(stop.asked)
-            if at.step % settings.save_every == 0 or last or improved or stopping:
+            if at.step % settings.save_every == 0 or run.done or improved or stopping:
                 run.save()
-            if stopping and not last:
+            if stopping and not run.done:
                 log.say(f"stopped at step {at.step}; everything is saved, --resume continues")
                 return EXIT_STOPPED
+        if at.step < work.steps:
+            log.say(f"ended at step {at.step}: {at.stale} validations without a better {settings.keep_best}")
         log.finish(run.summary())
     return EXIT_OK
 
@@ -115,13 +112,16 @@ def _begun(output: Path) -> bool:
 
 @dataclass
 class Progress:
-    """Where a run stands; saved with every checkpoint. `truncated` counts this rank's cut captions."""
+    """Where a run stands; saved with every checkpoint. `truncated` counts this rank's cut captions, `stale` the
+    validations since the best, and `drops` how often the learning rate has fallen for that."""
 
     step: int = 0
     seconds: float = 0.0
     skipped: int = 0
     truncated: int = 0
     best: dict[str, Any] | None = None
+    stale: int = 0
+    drops: int = 0
     metrics: dict[str, float] = field(default_factory=dict)
 
 
@@ -157,11 +157,11 @@ class Run:
         # shares.
         self.whole = copy.deepcopy(self.task).requires_grad_(False).cpu() if settings.zero_stage == 3 else None
         if settings.activation_checkpointing:
-            self.task.set_activation_checkpointing(True)
+            self.task.encoder.checkpoint_activations = True
         if settings.compile:
             # All blocks of all stages are specialisations of the same few functions; torch gives up after 8.
             torch.compiler.config.recompile_limit = 128
-            self.task.compile_blocks()
+            self.task.encoder.compile_blocks()
         section = recipe.optim
         groups = optim.param_groups(
             self.task.named_parameters(),
@@ -178,6 +178,12 @@ class Run:
         self.engine = _deepspeed_engine(self.task, adamw, deepspeed_config(recipe, dist.world_size()))
         self.scaler = self.engine.torch_autocast_z0_gradscaler
 
+    @property
+    def done(self) -> bool:
+        """Whether all steps are made, or validation has been worse for as long as the recipe allows."""
+        limit = self.recipe.log.stop_after
+        return self.progress.step >= self.work.steps or (limit is not None and self.progress.stale >= limit)
+
     def published(self) -> nn.Module:
         """The task with the weights that are validated and saved, whole on every rank."""
         if self.whole is None:
@@ -192,7 +198,8 @@ class Run:
     def step(self, batches: Iterator[dict]) -> Outcome:
         """One optimiser step: forward and backward of every micro-batch, then the update."""
         number, section = self.progress.step, self.recipe.optim
-        factor = optim.lr_factor(number, steps=self.work.steps, warmup=self.warmup, schedule=section.schedule)
+        plan = {"steps": self.work.steps, "warmup": self.warmup, "schedule": section.schedule}
+        factor = optim.lr_factor(number, **plan, drops=self.progress.drops)
         self.lr = section.lr * factor
         optim.set_lr(self.engine.optimizer.param_groups, self.lr)
         before = {name: value.clone() for name, value in self.task.step_state().items()}
@@ -307,7 +314,10 @@ class Run:
             )
             return False
         if at.best and at.metrics[name] <= at.best["value"]:
+            at.stale += 1
+            at.drops += at.stale % self.recipe.optim.patience == 0
             return False
+        at.stale = 0
         at.best = {"metric": name, "value": at.metrics[name], "step": at.step}
         return True
 
@@ -327,7 +337,7 @@ class Run:
         if dist.is_main():
             best = self.progress.best and checkpoint.step_name(self.progress.best["step"])
             if best:
-                checkpoint.replace_text(self.output / "checkpoints" / "best", best + "\n")
+                checkpoint.replace(self.output / "checkpoints" / "best", best + "\n")
             checkpoint.prune(self.output, self.recipe.log.keep_last, best)
 
     def save_state(self, folder: Path) -> None:

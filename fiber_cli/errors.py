@@ -1,5 +1,8 @@
 """What a user can do wrong, and how a run ends."""
 
+from importlib import import_module
+from types import ModuleType
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -20,3 +23,11 @@ class UserError(ValueError):
     """
 
     exit_code = EXIT_FAILED
+
+
+def optional(package: str, mend: str) -> ModuleType:
+    """A package that is not always installed; UserError that says how to mend it where it is not."""
+    try:
+        return import_module(package)
+    except ImportError:
+        raise UserError(mend) from None

@@ -1,7 +1,5 @@
 """Evaluation of a task on a data set, in one process or many; never imports deepspeed."""
 
-from __future__ import annotations
-
 import json
 import time
 from collections import Counter
@@ -157,18 +155,10 @@ def run_eval(
     else:
         if blind:
             raise UserError("--blind: in retrieval chance is known, 1 / candidates; it is for other tasks")
-        result = retrieve(
-            mode,
-            loaded.task,
-            evalset,
-            pairs.task,
-            data(pairs) if itm else evalset,
-            **options,
-            rerank=rerank,
-            folder=Path(output),
-            fingerprint=pairs.fingerprint,
-            memory=int(stem_memory * 2**30),
-        )
+        memory = int(stem_memory * 2**30)
+        scoring = {"folder": Path(output), "fingerprint": pairs.fingerprint, "memory": memory}
+        models = loaded.task, evalset, pairs.task, data(pairs) if itm else evalset
+        result = retrieve(mode, *models, **options, rerank=rerank, scoring=scoring)
     results = {
         "dataset": dataset,
         "split": split,

@@ -1,12 +1,10 @@
 """`Fiber`: pictures and texts in, plain Python results out."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -15,22 +13,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fiber_cli import dist
+from fiber_cli.data import prompts
 from fiber_cli.data.images import normalize, open_image, to_rgb
-from fiber_cli.data.prompts import (
-    Encoded,
-    Prompt,
-    encode_prompt,
-    locate_phrases,
-    noun_phrases,
-    parse_prompt,
-    shown_names,
-)
 from fiber_cli.data.region_transforms import RegionTransform
 from fiber_cli.data.regionsets import NO_BOXES, Asked, label_prompts
-from fiber_cli.data.source import BadSample
+from fiber_cli.data.source import BadSample, usable
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
-from fiber_cli.errors import UserError
+from fiber_cli.errors import UserError, optional
 from fiber_cli.loading import Loaded, load
 from fiber_cli.metrics.grounding import ranked
 from fiber_cli.model.fusion import ImageStem, TextStem
@@ -68,7 +58,7 @@ class Query(NamedTuple):
     after another."""
 
     names: list[str]
-    prompts: list[Encoded]
+    prompts: list[prompts.Encoded]
 
 
 class Fiber:
@@ -89,23 +79,17 @@ class Fiber:
     @classmethod
     def from_pretrained(
         cls, path: str | Path, device: str | torch.device | None = None, *, batch_size: int | None = None
-    ) -> Fiber:
+    ) -> Self:
         """Of a checkpoint directory, a checkpoints folder or a run folder."""
         return cls(load(path), None if device is None else torch.device(device), batch_size)
 
     def embed_images(self, images: Picture | Sequence[Picture]) -> np.ndarray:
         """Dual-encoder features, float32 (D,) or (N, D), L2 norm 1."""
-        self._need("temperature")
-        pictures, single = _listed(images)
-        rows = [self.task.image_features(self._stems(part)) for part in self._parts(pictures)]
-        return _rows(rows, single)
+        return self._embed(images, lambda part: self.task.image_features(self._stems(part)))
 
     def embed_texts(self, texts: str | Sequence[str]) -> np.ndarray:
         """Dual-encoder features, float32 (D,) or (N, D), L2 norm 1."""
-        self._need("temperature")
-        sentences, single = _listed(texts)
-        rows = [self.task.text_features(self._text_stems(part)) for part in self._parts(sentences)]
-        return _rows(rows, single)
+        return self._embed(texts, lambda part: self.task.text_features(self._text_stems(part)))
 
     def match(self, images: Picture | Sequence[Picture], texts: str | Sequence[str]) -> float | np.ndarray:
         """The "matched" logit of the ITM head for each pair (image n, text n); one of the two may stand for all."""
@@ -151,9 +135,9 @@ class Fiber:
         self._need("detector")
         if chunk != "auto" and not (isinstance(chunk, int) and chunk > 0):
             raise UserError(f'chunk {chunk!r}: give the number of labels in a prompt, from 1, or "auto"')
-        names = parse_prompt(labels) if isinstance(labels, str) else _distinct(labels)
+        names = prompts.parse_prompt(labels) if isinstance(labels, str) else prompts.distinct(labels)
         published = self.loaded.config["preprocessing"]["published_names"]
-        shown = shown_names([name.strip() for name in names], published=published)
+        shown = prompts.shown_names([name.strip() for name in names], published=published)
         return Query(names, label_prompts(shown, self.loaded.tokenizer, self.loaded.text_length, chunk))
 
     def phrase_query(self, sentence: str, phrases: str | Sequence[str] | None = None) -> Query:
@@ -162,13 +146,13 @@ class Fiber:
         if isinstance(phrases, str):
             phrases = [phrase.strip() for phrase in phrases.split(";") if phrase.strip()]
         if phrases is None:
-            found = noun_phrases(sentence)
+            found = prompts.noun_phrases(sentence)
         else:
-            found = list(zip(phrases, locate_phrases(sentence, phrases)))
+            found = list(zip(phrases, prompts.locate_phrases(sentence, phrases)))
         if not found:
             raise UserError(f"{sentence!r} has no phrase to look for; write one that names things, or give phrases")
-        prompt = Prompt(sentence, [[span] for _, span in found])
-        encoded = encode_prompt(self.loaded.tokenizer, prompt, self.loaded.text_length)
+        prompt = prompts.Prompt(sentence, [[span] for _, span in found])
+        encoded = prompts.encode_prompt(self.loaded.tokenizer, prompt, self.loaded.text_length)
         if encoded.truncated:
             raise UserError(
                 f"{sentence[:80]!r} is longer than the model's {self.loaded.text_length} tokens; shorten it"
@@ -190,8 +174,8 @@ class Fiber:
         # A score is the root of a probability times another one, so it needs a probability of its square.
         given = {"score_threshold": threshold**2, "nms_iou": nms_iou, "max_detections": top_k}
         settings = self.task.postprocessing | {name: value for name, value in given.items() if value is not None}
-        short, longest = self.loaded.sides
-        transform = RegionTransform((short,), longest, flip=0)
+        preprocessing = self.loaded.config["preprocessing"]
+        transform = RegionTransform((preprocessing["short_side"],), preprocessing["longest_side"], flip=0)
         found = []
         for part in self._parts(pictures):
             opened = [read_picture(picture) for picture in part]
@@ -207,6 +191,11 @@ class Fiber:
     def _need(self, part: str) -> None:
         if getattr(self.task, part, None) is None:
             raise UserError(f"{self.loaded.path} is a checkpoint of {self.loaded.name}, without {NEEDS[part]}")
+
+    def _embed(self, inputs: Any, features: Callable[[list], Tensor]) -> np.ndarray:
+        self._need("temperature")
+        items, single = _listed(inputs)
+        return _rows([features(part) for part in self._parts(items)], single)
 
     def _pairs(self, part: str, run: Any, images: Any, texts: Any) -> tuple[Any, bool]:
         """`run` over stems of pairs; an image that stands in several pairs of a batch has its stem computed once."""
@@ -253,27 +242,9 @@ def _detections(rows: np.ndarray, names: list[str], size: tuple[int, int]) -> li
     return [Detection(names[int(label)], int(label), score, tuple(box)) for *box, score, label in rows.tolist()]
 
 
-def _distinct(labels: Sequence[str]) -> list[str]:
-    """The labels as they are. UserError where one is empty or given twice, in either case."""
-    seen: dict[str, int] = {}
-    for number, label in enumerate(labels, 1):
-        key = label.strip().casefold() if isinstance(label, str) else ""
-        if not key:
-            raise UserError(f"label {number} is {label!r}: give a name")
-        if key in seen:
-            raise UserError(f"label {number}, {label!r}, is label {seen[key]} again; name it once")
-        seen[key] = number
-    if not seen:
-        raise UserError("no labels: give at least one name")
-    return list(labels)
-
-
-def to_supervision(detections: Sequence[Detection]) -> supervision.Detections:
+def to_supervision(detections: Sequence[Detection]) -> "supervision.Detections":
     """The detections of one image for the package `supervision`: `data["class_name"]` has the labels."""
-    try:
-        import supervision
-    except ImportError:
-        raise UserError("supervision is not installed; get it by `pip install supervision`") from None
+    supervision = optional("supervision", "supervision is not installed; get it by `pip install supervision`")
     labels, indices, scores, boxes = zip(*detections) if detections else ((), (), (), ())
     return supervision.Detections(
         xyxy=np.array(boxes, np.float32).reshape(-1, 4),
@@ -322,17 +293,14 @@ def describe_images(
 
     Images that cannot be read are named on standard error and the rest is done; UserError where none can be read.
     """
-    files = find_images(paths)
+    files = list(dict.fromkeys(find_images(paths)))
     shown = len(files) > batch and sys.stderr.isatty()
     done = []
     for first in tqdm(range(0, len(files), batch), unit="batch", disable=not shown, dynamic_ncols=True):
-        pictures = {}
-        for file in files[first : first + batch]:
-            try:
-                pictures[file] = read_picture(file)
-            except UserError as error:
-                print(f"left out: {error}", file=sys.stderr)
-        for file, text in zip(pictures, describe(list(pictures.values())) if pictures else ()):
+        kept, pictures, bad = usable(files[first : first + batch], open_image, str)
+        for file, reason in bad:
+            print(f"left out: {file}: {reason}", file=sys.stderr)
+        for file, text in zip(kept, describe(pictures) if pictures else ()):
             done.append({"image": str(file), what: text})
             if not as_json:
                 print(f"{file}\t{text}", flush=True)

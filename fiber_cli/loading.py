@@ -1,7 +1,5 @@
 """From a checkpoint directory to a task that is ready to predict."""
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -23,7 +21,7 @@ class Loaded(NamedTuple):
     """A task in evaluation mode on the CPU, its tokeniser, config.json, and the directory they are from."""
 
     task: nn.Module
-    tokenizer: PreTrainedTokenizerBase
+    tokenizer: "PreTrainedTokenizerBase"
     config: dict[str, Any]
     path: Path
 
@@ -40,11 +38,6 @@ class Loaded(NamedTuple):
     def image_size(self) -> tuple[int, int]:
         """(height, width) in pixels."""
         return tuple(self.config["preprocessing"]["image_size"])
-
-    @property
-    def sides(self) -> tuple[int, int]:
-        """The shorter side, and the most that the longer one may have, of images for region-level tasks."""
-        return self.config["preprocessing"]["short_side"], self.config["preprocessing"]["longest_side"]
 
     @property
     def labels(self) -> list[str] | None:

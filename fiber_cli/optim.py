@@ -4,8 +4,6 @@ One table says, by parameter name, which of three learning rates a parameter get
 head) and whether it decays. The moving average of the weights is here as well.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Iterable
@@ -56,8 +54,8 @@ def param_groups(
     text_mult: float = 1.0,
     published: str = "none",
 ) -> list[dict[str, Any]]:
-    """Groups for torch.optim: "params", "weight_decay", and beside them "name" ("head/decay"), "names" and
-    "mult", the factor on the base learning rate. Frozen parameters are left out.
+    """Groups for torch.optim: "params", "weight_decay", and beside them "name" ("head/decay") and "mult", the
+    factor on the base learning rate. Frozen parameters are left out.
 
     text_mult: a further factor on all of the text encoder ("…/text"). published: "fine" also learns biases at twice
     the rate; for the rest see `decays`.
@@ -70,32 +68,28 @@ def param_groups(
         kind, decay = kind_of(name), decays(name, published=published)
         text, double = name.startswith("encoder.text."), published == "fine" and not decay
         key = (kind, text and text_mult != 1, not decay)
-        group = groups.setdefault(
-            key,
-            {
-                "params": [],
-                "names": [],
-                "name": f"{kind}{'/text' if key[1] else ''}/{'decay' if decay else 'no_decay'}",
-                "mult": mult[kind] * (text_mult if text else 1.0) * (2.0 if double else 1.0),
-                "weight_decay": weight_decay if decay else 0.0,
-            },
-        )
-        group["params"].append(parameter)
-        group["names"].append(name)
+        settings = {
+            "name": f"{kind}{'/text' if key[1] else ''}/{'decay' if decay else 'no_decay'}",
+            "mult": mult[kind] * (text_mult if text else 1.0) * (2.0 if double else 1.0),
+            "weight_decay": weight_decay if decay else 0.0,
+        }
+        groups.setdefault(key, {"params": [], **settings})["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]
 
 
-def lr_factor(step: int, *, steps: int, warmup: int, schedule: str) -> float:
+def lr_factor(step: int, *, steps: int, warmup: int, schedule: str, drops: int = 0) -> float:
     """Factor on the learning rate of the update number `step`, counted from 0.
 
     Rises linearly to 1 over `warmup` updates, then falls towards 0 after `steps` updates ("linear", "cosine"), stays
-    ("constant"), or falls to a tenth at 67% and again at 89% of `steps` ("steps"). No update has the factor 0.
+    ("constant"), or falls to a tenth at 67% and again at 89% of `steps` ("steps") or `drops` times ("plateau"). No
+    update has the factor 0.
     """
     if step < warmup:
         return (step + 1) / (warmup + 1)
     done = min(1.0, (step - warmup) / max(1, steps - warmup))
     factors = {"linear": 1.0 - done, "cosine": (1.0 + math.cos(math.pi * done)) / 2, "constant": 1.0}
-    return (factors | {"steps": 0.1 ** sum(step >= share * steps for share in (0.67, 0.89))})[schedule]
+    factors |= {"steps": 0.1 ** sum(step >= share * steps for share in (0.67, 0.89)), "plateau": 0.1**drops}
+    return factors[schedule]
 
 
 def set_lr(groups: list[dict[str, Any]], lr: float) -> None:

@@ -3,8 +3,6 @@
 Images are shared out over the ranks; a rank takes its images one batch after another, and keeps the stems of all texts.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 import shutil
@@ -160,7 +158,9 @@ def score_pairs(
     same `fingerprint` of the weights; None keeps none. memory: see `MEMORY`.
     """
     if getattr(task, "itm", None) is None:
-        raise UserError("fusion scores need an ITM head, which this checkpoint lacks: name one with --itm-checkpoint")
+        raise UserError(
+            "fusion needs an ITM head (task.itm > 0), which this checkpoint lacks: name one with --itm-checkpoint"
+        )
     device, rank, world = next(task.parameters()).device, dist.rank(), dist.world_size()
     was_training = task.training
     task.eval()

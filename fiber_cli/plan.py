@@ -1,7 +1,5 @@
 """What a run would be: `--dry-run`."""
 
-from __future__ import annotations
-
 import os
 import resource
 import time
@@ -32,7 +30,7 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
     device = dist.device()
     task, batch = work.task.to(device).train(), next(iter(work.batches(0)))
     if settings.activation_checkpointing:
-        task.set_activation_checkpointing(True)
+        task.encoder.checkpoint_activations = True
     began = time.monotonic()
     with precision_context(settings.precision, device):
         losses = task(to_device(batch, device) | {"seed": mix(settings.seed, 0, 0), "step": 0})

@@ -1,7 +1,5 @@
 """A task's predictions for all items of an evaluation set, in one process or many."""
 
-from __future__ import annotations
-
 import sys
 from typing import Any, NamedTuple
 
@@ -61,6 +59,6 @@ def predict_all(
     shares = dist.gather_objects((rows, bad, truncated))
     return Predictions(
         {number: row for part, _, _ in shares for number, row in part.items()},
-        evalset.left_out + [pair for _, part, _ in shares for pair in part],
+        [*evalset.left_out, *(pair for _, part, _ in shares for pair in part)],
         sum(part for _, _, part in shares),
     )

@@ -1,7 +1,5 @@
 """Starting weights of the two towers: ImageNet Swin in timm's form, RoBERTa in transformers' form."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fiber_cli.checkpoint import load_into, read_tensors, resize_position_bias
+from fiber_cli.checkpoint import fit_position_biases, load_into, read_tensors
 from fiber_cli.convert import COARSE, read_official, rename
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import FusedEncoder
@@ -48,10 +46,8 @@ def load_swin(encoder: FusedEncoder, source: str) -> None:
         # timm holds the merging at the start of the next stage, we at the end of this one.
         key = re.sub(r"^layers\.(\d+)\.downsample", lambda m: f"stages.{int(m[1]) - 1}.merge", key)
         key = re.sub(r"^layers\.", "stages.", key)
-        if key.endswith("relative_position_bias_table"):
-            tensor = resize_position_bias(tensor, encoder.config.image.window)
         weights[f"image.{key}"] = tensor.float()
-    _fill(encoder, weights, "image.", f"Swin weights {source}", "model.swin")
+    _fill(encoder, fit_position_biases(weights, encoder), "image.", f"Swin weights {source}", "model.swin")
 
 
 def load_roberta(encoder: FusedEncoder, source: str) -> None:

@@ -156,9 +156,10 @@ def schema_markdown() -> str:
     places = [(f"`{name}`", forms) for name, forms in SECTIONS.items()]
     places.insert(3, ("an item of `data.train` or `data.val`", strict.forms(AnySource)))
     for place, forms in places:
-        for tag, cls in forms.items():
-            title = f"{place}: `{tag}`" if tag else place
-            lines += ["", f"## {title}", "", cls.__doc__, "", *_table(dataclasses.fields(cls))]
+        for cls in dict.fromkeys(forms.values()):
+            tags = ", ".join(f"`{tag}`" for tag in forms if tag and forms[tag] is cls)
+            title = f"{place}: {tags}" if tags else place
+            lines += ["", f"## {title}", "", " ".join(cls.__doc__.split()), "", *_table(dataclasses.fields(cls))]
     return "\n".join(lines) + "\n"
 
 

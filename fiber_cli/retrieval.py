@@ -1,10 +1,7 @@
 """Image-text retrieval by the dual encoder, by fusion, by their sum, and by fusion over the dual encoder's best (paper
 Tables 3 and 4), in one process or many."""
 
-from __future__ import annotations
-
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +11,7 @@ from fiber_cli import dist
 from fiber_cli.data.evalset import RetrievalSet
 from fiber_cli.errors import UserError
 from fiber_cli.metrics.retrieval import recalls
-from fiber_cli.pairs import MEMORY, score_pairs
+from fiber_cli.pairs import score_pairs
 from fiber_cli.predict import predict_all
 
 #: How many of the best candidates of a query are listed in rankings.json.
@@ -44,9 +41,7 @@ def retrieve(
     set_itm: RetrievalSet | None,
     *,
     rerank: Sequence[int] = (),
-    folder: Path | None = None,
-    fingerprint: str = "",
-    memory: int = MEMORY,
+    scoring: Mapping[str, Any] = {},
     **options: Any,
 ) -> Result:
     """Retrieval both ways, the same on all ranks: metrics "itc/ir@1" …, in percent; as counts also the images and the
@@ -56,8 +51,8 @@ def retrieve(
     each k of `rerank`, the sum over a query's k best by the dual encoder, all others counting as not retrieved. All k
     come from one pass, in which a pair that both directions want is scored once. "itc" and "itm" read their own task
     and set alone; the two sets hold the same images and texts in the same order, maybe at other sizes. Images that
-    cannot be read are left out with their texts. folder, fingerprint (of `task_itm`), memory: see
-    `score_pairs`; options: batch_size, workers and precision, see `predict_all`.
+    cannot be read are left out with their texts. options: batch_size, workers and precision, see `predict_all`;
+    scoring: folder, fingerprint (of `task_itm`) and memory, see `score_pairs`.
     """
     evalset = set_itm if mode == "itm" else set_itc
     bad, truncated = [*evalset.left_out], 0
@@ -72,24 +67,13 @@ def retrieve(
         found["itc"] = itc, itc
         bad, truncated = bad + images.bad, texts.truncated
     if mode != "itc":
-        if getattr(task_itm, "itm", None) is None:
-            raise UserError(
-                f"mode {mode} needs a checkpoint trained with ITM (task.itm > 0), which this one is not: "
-                "name one with --itm-checkpoint"
-            )
         wanted = [np.arange(len(set_itm.texts))] * len(set_itm.images)
         if mode == "rerank":
             # Of the first rank, so that all agree on ties.
             k = max(rerank)
             candidates = dist.gather_objects((best(itc, k), best(itc.T, k)) if dist.is_main() else None)[0]
             wanted = _wanted(*candidates, itc)
-        itm, more, truncated = score_pairs(
-            *(task_itm, set_itm.images, set_itm.texts, wanted),
-            **options,
-            folder=folder,
-            fingerprint=fingerprint,
-            memory=memory,
-        )
+        itm, more, truncated = score_pairs(task_itm, set_itm.images, set_itm.texts, wanted, **options, **scoring)
         bad = list(dict.fromkeys(bad + more))
         if mode != "rerank":
             found["itm"] = itm, itm

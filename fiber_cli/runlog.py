@@ -4,13 +4,13 @@ curves.png, summary.json.
 Only rank 0 does any of it; on the other ranks every call does nothing.
 """
 
-from __future__ import annotations
-
 import json
 import math
 import platform
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ from tqdm import tqdm
 
 import fiber_cli
 from fiber_cli import dist
-from fiber_cli.checkpoint import replace_text
-from fiber_cli.errors import UserError
+from fiber_cli.checkpoint import replace
+from fiber_cli.errors import UserError, optional
 from fiber_cli.settings import Recipe
 
 #: Settings that may differ between a run and its continuation.
@@ -30,31 +30,34 @@ FREE_ON_RESUME = ("log.", "data.workers", "name")
 SHOWN = ("lr", "images_per_second", "skipped")
 
 
-class RunLog:
+class RunLog(ExitStack):
     """The log of a run in `output` that continues from step `start` and is to end at `total`.
 
     Lines of metrics.jsonl past `start`, left by a run that was killed, are dropped.
     """
 
     def __init__(self, output: Path, recipe: Recipe, *, start: int, total: int):
+        super().__init__()
         self.output, self.file, self._images = output, output / "metrics.jsonl", recipe.runtime.global_batch
         self._on, self._board, self._wandb = dist.is_main(), None, None
         if not self._on:
             return
         self.output.mkdir(parents=True, exist_ok=True)
-        replace_text(output / "recipe.yaml", recipe.to_yaml())
+        replace(output / "recipe.yaml", recipe.to_yaml())
         kept = [record for record in read_metrics(self.file) if record["step"] <= start]
-        replace_text(self.file, "".join(json.dumps(record) + "\n" for record in kept))
-        self._stream = self.file.open("a", encoding="utf-8", buffering=1)
+        replace(self.file, "".join(json.dumps(record) + "\n" for record in kept))
+        self._stream = self.enter_context(self.file.open("a", encoding="utf-8", buffering=1))
         if recipe.log.tensorboard:
             from torch.utils.tensorboard import SummaryWriter
 
-            self._board = SummaryWriter(str(self.output / "tensorboard"), purge_step=start + 1)
+            self._board = self.enter_context(SummaryWriter(str(self.output / "tensorboard"), purge_step=start + 1))
         if recipe.log.wandb is not None:
             self._wandb = _start_wandb(recipe.log.wandb, recipe.name, self.output)
+            self.callback(self._wandb.finish)
         # Bars are for screens: in a file each redraw would be a line.
         self._live = sys.stderr.isatty()
-        self._bar = tqdm(total=total, initial=start, unit="step", disable=not self._live, dynamic_ncols=True)
+        bar = {"total": total, "initial": start, "unit": "step", "dynamic_ncols": True}
+        self._bar = self.enter_context(tqdm(**bar, disable=not self._live))
 
     def advance(self) -> None:
         """One step done."""
@@ -86,25 +89,13 @@ class RunLog:
                 self._bar.set_postfix_str(line)
             else:
                 left = (self._bar.total - record["step"]) * self._images / numbers["images_per_second"]
-                self.say(f"step {record['step']}/{self._bar.total}  {line}  ETA {_duration(left)}")
+                self.say(f"step {record['step']}/{self._bar.total}  {line}  ETA {timedelta(seconds=round(left))}")
 
     def finish(self, summary: Mapping[str, Any]) -> None:
         """Write summary.json and curves.png of a run that is complete."""
         if self._on:
-            replace_text(self.output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
+            replace(self.output / "summary.json", json.dumps(summary, indent=2, ensure_ascii=False) + "\n")
             draw_curves(read_metrics(self.file), self.output / "curves.png")
-
-    def __enter__(self) -> RunLog:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        if self._on:
-            self._bar.close()
-            self._stream.close()
-            if self._board is not None:
-                self._board.close()
-            if self._wandb is not None:
-                self._wandb.finish()
 
 
 def read_metrics(file: Path) -> list[dict[str, Any]]:
@@ -154,21 +145,10 @@ def environment() -> dict[str, Any]:
 
 
 def _start_wandb(project: str, name: str, output: Path) -> Any:
-    try:
-        import wandb
-    except ImportError as error:
-        raise UserError(
-            "log.wandb is set but wandb is not installed: `pip install wandb`, or set log.wandb=null"
-        ) from error
+    wandb = optional("wandb", "log.wandb is set but wandb is not installed: `pip install wandb`, or set log.wandb=null")
     # The folder stands for the run, so that a resumed one continues its curves.
     identity = output.resolve().as_posix().strip("/").replace("/", "-")[-120:]
     return wandb.init(project=project, name=name, dir=str(output), id=identity, resume="allow")
-
-
-def _duration(seconds: float) -> str:
-    minutes, seconds = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{seconds:02}"
 
 
 def check_same_recipe(recipe: Recipe, file: Path) -> None:

@@ -4,8 +4,6 @@ The index is one safetensors file: `features` float32 (images, D), and in its he
 checkpoint's fingerprint and each image's path below the folder, size in bytes and time of change in ns.
 """
 
-from __future__ import annotations
-
 import json
 import sys
 from collections.abc import Sequence
@@ -17,6 +15,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fiber_cli import dist
+from fiber_cli.checkpoint import replace
 from fiber_cli.data.evalset import ImageSet, TextSet
 from fiber_cli.data.images import FolderSource
 from fiber_cli.errors import UserError
@@ -41,12 +40,11 @@ def run_search(
     shown: int,
     sheet: Path | None,
     as_json: bool,
-    batch: int,
-    workers: int,
+    **options: Any,
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
     a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also
-    draw the best into this file."""
+    draw the best into this file. options: batch_size, workers and precision, see `predict_all`."""
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     queries, skipped = read_queries(query) if isinstance(query, Path) else ([query.strip()], 0)
@@ -56,7 +54,6 @@ def run_search(
         print(f"{query}: {skipped} empty lines were skipped", file=sys.stderr)
     for model in (loaded, itm or loaded):
         model.task.to(dist.device())
-    options = {"batch_size": batch, "workers": workers}
     built, bad = build_index(loaded, folder, index, **options)
     results, more = search(loaded, folder, built, queries, itm=itm, top_k=top_k, **options)
     for name, reason in [*bad, *more]:
@@ -104,10 +101,8 @@ def build_index(
     built = Index(np.stack([rows[path] for path in kept]), kept)
     if kept != old.stamps and dist.is_main():
         header = json.dumps({"fingerprint": loaded.fingerprint, "images": [[path, *kept[path]] for path in kept]})
-        copy = file.with_name(f"{file.name}.tmp")
         try:
-            copy.write_bytes(save({"features": built.features}, {"fiber": header}))
-            copy.replace(file)
+            replace(file, save({"features": built.features}, {"fiber": header}))
         except OSError as error:
             raise UserError(
                 f"{file}: cannot write the index ({error.strerror}); name another place with --index"

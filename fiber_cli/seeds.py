@@ -1,7 +1,5 @@
 """Seeds as a function of place, so that no generator's state needs saving."""
 
-from __future__ import annotations
-
 import numpy as np
 
 

@@ -22,22 +22,22 @@ class RecipeError(UserError):
     exit_code = EXIT_USAGE
 
 
-def option(doc: str, default: Any = dataclasses.MISSING, **metadata: Any) -> Any:
+def option(doc: str, default: Any = dataclasses.MISSING, *, factory: Any = dataclasses.MISSING, **metadata: Any) -> Any:
     """A field with its one-line meaning, limits (see `strict`) and `path=True` where it names files."""
-    return field(default=default, metadata={"doc": doc, **metadata})
+    return field(default=default, default_factory=factory, metadata={"doc": doc, **metadata})
 
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A source of images and captions; `kind` names its class in `data.SOURCES`."""
+    """A source of images and captions; `kind` names its class, see `data.source_class`."""
 
     kind: str
     weight: float = option("Times that an epoch holds this source; 0.5 = a random half of it.", 1.0, gt=0)
 
     def arguments(self) -> dict[str, Any]:
-        """`kind` and the settings of the source's class, without the mixture's weight and what is null."""
-        given = {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.name != "weight"}
-        return {name: value for name, value in given.items() if value is not None}
+        """The settings of the source's class: without `kind`, the mixture's weight and what is null."""
+        given = dataclasses.asdict(self)
+        return {name: given[name] for name in given if name not in ("kind", "weight") and given[name] is not None}
 
 
 @dataclass(frozen=True)
@@ -71,35 +71,16 @@ class VisualGenomeSource(Source):
 
 @dataclass(frozen=True)
 class ScenesSource(Source):
-    """Built-in drawn scenes."""
+    """Built-in drawn scenes: with captions, questions and statements (`scenes`), with the boxes of their objects and 64
+    category names (`scene_detection`), each with a caption whose phrases have boxes (`scene_grounding`), or each with
+    an expression that fits one object (`scene_referring`)."""
 
-    kind: Literal["scenes"]
+    kind: Literal["scenes", "scene_detection", "scene_grounding", "scene_referring"]
     split: Literal["train", "val", "test"] = option("Scenes of different splits never agree.", "train")
     count: int = option("Number of scenes.", 10_000, ge=1)
     seed: int = option("Another seed draws other scenes.", 0, ge=0)
     image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
     pairs: bool = option("Statements are about two scenes, or about one.", True)
-
-
-@dataclass(frozen=True)
-class SceneDetectionSource(ScenesSource):
-    """Built-in scenes, the boxes of their objects and 64 category names."""
-
-    kind: Literal["scene_detection"]
-
-
-@dataclass(frozen=True)
-class SceneGroundingSource(ScenesSource):
-    """Built-in scenes, each with a caption whose phrases have boxes."""
-
-    kind: Literal["scene_grounding"]
-
-
-@dataclass(frozen=True)
-class SceneReferringSource(ScenesSource):
-    """Built-in scenes, each with an expression that fits one object."""
-
-    kind: Literal["scene_referring"]
 
 
 @dataclass(frozen=True)
@@ -109,9 +90,7 @@ class CocoSource(Source):
     kind: Literal["coco"]
     json: str = option("The JSON file; its category names become the prompt.", path=True)
     images: str = option("Folder that the file names in the JSON are relative to.", path=True)
-    prompts: dict = field(
-        default_factory=dict, metadata={"doc": "Category name: {name, prefix, suffix} that prompts show instead."}
-    )
+    prompts: dict = option("Category name: {name, prefix, suffix} that prompts show instead.", factory=dict)
     shots: int | None = option("Only images that give each category so many; null = all.", None, ge=1)
     seed: int = option("Draws the images of the shots.", 0, ge=0)
     copies: int | None = option("Times each image of the shots comes; null = 8, 4, 2, 1 for 1, 3, 5, 10.", None, ge=1)
@@ -137,11 +116,10 @@ class OdvgSource(Source):
 
 
 @dataclass(frozen=True)
-class RegionShardsSource(Source):
+class RegionShardsSource(WebDatasetSource):
     """WebDataset shards whose .json members are ODVG records."""
 
     kind: Literal["region_shards"]
-    shards: str | tuple[str, ...] = option("Folder, glob or {0000..0331} pattern, or a list.", path=True)
     label_map: str | None = option("JSON {label: name} of the detection records.", None, path=True)
 
 
@@ -178,7 +156,6 @@ class StatementsSource(Source):
 AnySource = (
     KarpathySource | WebDatasetSource | VisualGenomeSource | ScenesSource | VqaSource | StatementsSource
     | CocoSource | MdetrSource | OdvgSource | RegionShardsSource | FlickrEntitiesSource
-    | SceneDetectionSource | SceneGroundingSource | SceneReferringSource
 )  # fmt: skip
 
 
@@ -266,9 +243,10 @@ class CaptionSettings:
 
 @dataclass(frozen=True)
 class FineSettings:
-    """Fine-grained pre-training: boxes for words (paper section 3.3)."""
+    """Fine-grained pre-training: boxes for words; fine-tuning for detection and for phrase grounding (paper section
+    3.3)."""
 
-    name: Literal["fine"]
+    name: Literal["fine", "detection", "grounding"]
     channels: int = option("Width of the feature pyramid and the head, a multiple of 32.", 256, ge=32)
     blocks: int = option("DynamicHead blocks.", 6, ge=1)
     drop_block: float = option("Rate of DropBlock in the pyramid.", 0.3, ge=0, lt=1)
@@ -298,20 +276,6 @@ class FineSettings:
 
 
 @dataclass(frozen=True)
-class DetectionSettings(FineSettings):
-    """Fine-tuning for detection (paper section 3.3)."""
-
-    name: Literal["detection"]
-
-
-@dataclass(frozen=True)
-class GroundingSettings(FineSettings):
-    """Fine-tuning for phrase grounding (paper section 3.3)."""
-
-    name: Literal["grounding"]
-
-
-@dataclass(frozen=True)
 class RefexpSettings(FineSettings):
     """Fine-tuning for referring expressions (paper section 3.3)."""
 
@@ -322,8 +286,7 @@ class RefexpSettings(FineSettings):
 #: Retrieval is measured by the objective that is trained: ITC where it is on, else ITM.
 RECALLS = tuple(f"{mode}/{d}@{k}" for mode in ("itc", "itm") for d in ("ir", "tr") for k in (1, 5, 10))
 AnyTask = (
-    CoarseSettings | VqaSettings | Nlvr2Settings | RetrievalSettings | CaptionSettings
-    | FineSettings | DetectionSettings | GroundingSettings | RefexpSettings
+    CoarseSettings | VqaSettings | Nlvr2Settings | RetrievalSettings | CaptionSettings | FineSettings | RefexpSettings
 )  # fmt: skip
 
 
@@ -356,9 +319,10 @@ class OptimSettings:
         "Decay (fine: and double rates of biases) as published.", "none"
     )
     warmup: float = option("Linear warm-up: a share of the run if below 1, else steps.", 0.1, ge=0)
-    schedule: Literal["linear", "cosine", "constant", "steps"] = option(
-        "After the warm-up; steps = a tenth from 67%, a hundredth from 89%.", "linear"
+    schedule: Literal["linear", "cosine", "constant", "steps", "plateau"] = option(
+        "After the warm-up; steps = a tenth from 67%, a hundredth from 89%; plateau = by validation.", "linear"
     )
+    patience: int = option("plateau: validations in a row without a better log.keep_best per tenth.", 3, ge=1)
     steps: int | None = option("Optimiser steps.", None, ge=1)
     epochs: int | None = option("Passes over the data, instead of steps.", None, ge=1)
 
@@ -425,6 +389,9 @@ class LogSettings:
     save_every: int = option("Steps between checkpoints.", 1000, ge=1)
     keep_last: int = option("Newest checkpoints to keep.", 2, ge=1)
     keep_best: str | None = option("Also keep the best checkpoint by this metric of the task.", None)
+    stop_after: int | None = option(
+        "Validations in a row without a better keep_best that end the run; null = none.", None, ge=1
+    )
     tensorboard: bool = option("Write TensorBoard events.", False)
     wandb: str | None = option("Weights & Biases project; null = none.", None)
 
@@ -440,9 +407,7 @@ class Recipe:
     optim: OptimSettings
     runtime: RuntimeSettings
     log: LogSettings = field(default_factory=LogSettings)
-    deepspeed: dict = field(
-        default_factory=dict, metadata={"doc": "Passed to DeepSpeed as it is, over what `runtime` sets."}
-    )
+    deepspeed: dict = option("Passed to DeepSpeed as it is, over what `runtime` sets.", factory=dict)
 
     def to_yaml(self) -> str:
         """Every setting, in a form that `resolve_recipe` reads back as an equal recipe."""
@@ -522,6 +487,10 @@ RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
      "there is nothing to validate on: name sources in data.val"),
     ("log.keep_best log.validate_every", lambda metric, every: metric and not every,
      "needs validation: set log.validate_every"),
+    ("log.keep_best log.stop_after", lambda metric, after: after and not metric,
+     "log.stop_after goes by it: name a metric of the validation"),
+    ("log.keep_best optim.schedule", lambda metric, schedule: schedule == "plateau" and not metric,
+     "optim.schedule=plateau goes by it: name a metric of the validation"),
     ("log.keep_best task", _no_metric, ""),
     ("log.keep_best data.val task.short_sides", lambda metric, sources, _: (metric or "").startswith("detection/")
      and _detected(sources) > 1, "several sets are detected in data.val: go by odinw/ap, their mean"),

@@ -1,7 +1,5 @@
 """A picture of search results: a row of thumbnails for each query, the best first."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path

@@ -1,9 +1,8 @@
 """Asking a run to stop without losing its work."""
 
-from __future__ import annotations
-
 import signal
 from types import FrameType
+from typing import Self
 
 from fiber_cli.dist import STOP_SIGNALS
 
@@ -15,7 +14,7 @@ class StopRequest:
     def __init__(self) -> None:
         self.asked = False
 
-    def __enter__(self) -> StopRequest:
+    def __enter__(self) -> Self:
         self._previous = {number: signal.signal(number, self._handle) for number in STOP_SIGNALS}
         return self
 

@@ -1,8 +1,8 @@
 """YAML into frozen dataclasses, with every error collected and named by place, key, value and mend.
 
 A field's metadata gives its one-line `doc` and its limits (`gt`, `ge`, `lt`, `le`). The first field of each
-member of a union of dataclasses is its tag, a `Literal` with one name. Scalars follow YAML 1.2: `1e-5` is a
-number, and only `true` and `false` are truth values.
+member of a union of dataclasses is its tag, a `Literal` of the names that it stands for. Scalars follow YAML 1.2:
+`1e-5` is a number, and only `true` and `false` are truth values.
 """
 
 import dataclasses
@@ -142,12 +142,13 @@ def unknown(what: str, name: str, valid: Iterable[str], hint: str | None = None)
 
 
 def forms(kind: Any) -> dict[str, type]:
-    """Tag → dataclass of a dataclass or a union of them, "" for one without a tag; empty for other types."""
-    classes = typing.get_args(kind) if typing.get_origin(kind) in UNIONS else (kind,)
-    if not all(dataclasses.is_dataclass(c) for c in classes):
+    """Tag → dataclass of a union of dataclasses, "" → a dataclass that stands alone; empty for other types."""
+    if dataclasses.is_dataclass(kind):
+        return {"": kind}
+    classes = typing.get_args(kind) if typing.get_origin(kind) in UNIONS else ()
+    if not all(map(dataclasses.is_dataclass, classes)):
         return {}
-    names = [typing.get_args(typing.get_type_hints(c)[dataclasses.fields(c)[0].name]) for c in classes]
-    return {name[0] if len(name) == 1 else "": c for name, c in zip(names, classes, strict=True)}
+    return {tag: c for c in classes for tag in typing.get_args(dataclasses.fields(c)[0].type)}
 
 
 def describe(kind: Any) -> str:
@@ -191,10 +192,10 @@ class Builder:
         if types.NoneType in args and is_null(node):
             return None
         if typing.get_origin(kind) in UNIONS:
+            # Of lists and mappings one that takes them, of single values the first.
             choices = [a for a in args if a is not types.NoneType]
             wanted = {yaml.SequenceNode: tuple, yaml.MappingNode: dict}.get(type(node))
-            containers = [next((c for c in (tuple, dict) if c in (a, typing.get_origin(a))), None) for a in choices]
-            fitting = [a for a, container in zip(choices, containers) if container is wanted]
+            fitting = [a for a in choices if (typing.get_origin(a) or a) is wanted]
             return self.build((fitting or choices)[0], node, path, limits)
         if typing.get_origin(kind) is tuple:
             return self.items(args, node, path, limits)
@@ -246,7 +247,6 @@ class Builder:
             node = empty_mapping(node.start_mark)
         if not isinstance(node, yaml.MappingNode):
             return self.fail(path, node, f"wanted a mapping, got {plain(node)!r}")
-        hints = typing.get_type_hints(cls)
         fields = {f.name: f for f in dataclasses.fields(cls)}
         values: dict[str, Any] = {}
         first: dict[str, yaml.Node] = {}
@@ -258,14 +258,13 @@ class Builder:
             elif key not in fields:
                 self.fail(prefix + key, key_node, unknown("key", key, fields, self.elsewhere.get(key)))
             else:
-                values[key] = self.build(hints[key], value_node, prefix + key, fields[key].metadata)
+                values[key] = self.build(fields[key].type, value_node, prefix + key, fields[key].metadata)
             first.setdefault(key, key_node)
         for name, f in fields.items():
             if name in values or {f.default, f.default_factory} != {dataclasses.MISSING}:
                 continue
-            values[name] = None
-            if forms(hints[name]):
-                values[name] = self.build(hints[name], empty_mapping(node.start_mark), prefix + name)
+            if forms(f.type):
+                values[name] = self.build(f.type, empty_mapping(node.start_mark), prefix + name)
             else:
-                self.fail(prefix + name, node, f"missing ({f.metadata['doc'].rstrip('.')})")
+                values[name] = self.fail(prefix + name, node, f"missing ({f.metadata['doc'].rstrip('.')})")
         return cls(**values)

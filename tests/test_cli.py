@@ -56,7 +56,8 @@ def calls(monkeypatch):
         calls.convert.append((source, output, options))
 
     fakes = {
-        "engine": SimpleNamespace(fit=fit, dry_run=lambda recipe, init_from: calls.dry_run.append(recipe)),
+        "engine": SimpleNamespace(fit=fit),
+        "plan": SimpleNamespace(dry_run=lambda recipe, init_from: calls.dry_run.append(recipe)),
         "dist": SimpleNamespace(launch=launch, init_from_env=lambda: None),
         "evaluate": SimpleNamespace(run_eval=run_eval, own_mode=lambda loaded: "itc"),
         "loading": SimpleNamespace(load=lambda path: SimpleNamespace(name="coarse", path=Path(path))),
@@ -333,13 +334,13 @@ def test_karpathy_json_and_shards(tmp_path):
 
 
 def test_known_dataset_is_read(shared):
-    from fiber_cli.data import SOURCES
+    from fiber_cli.data import source_class
 
     folder = shared / "data/flickr8k-1k"
     if not folder.is_dir():
         pytest.skip(f"no {folder}")
     (spec,) = eval_data("flickr8k", "coarse", "val", folder).sources
-    source = SOURCES[spec.pop("kind")](**spec)
+    source = source_class(spec.pop("kind"))(**spec)
     images = json.loads((folder / "dataset_flickr8k.json").read_text())["images"]
     assert len(source) == sum(image["split"] == "val" for image in images)
     assert source.image(0).mode == "RGB"

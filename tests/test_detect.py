@@ -198,8 +198,8 @@ def test_bad_input(model, runs, good, tmp_path):
     one = good[0]
     for labels, said in (
         ("", "the prompt is empty"),
-        ("cat . . dog", "label 2 is empty"),
-        ("cat . Cat", "'Cat' is named twice"),
+        ("cat . . dog", "label 2 is ''"),
+        ("cat . Cat", "label 2, 'Cat', is label 1 again"),
         ([], "no labels"),
         (["cat", " "], "label 2 is ' '"),
         (["cat", "dog", "Cat "], "label 3, 'Cat ', is label 1 again"),
@@ -287,7 +287,7 @@ def test_bare_phrases_wherever_they_stand(run, good, capsys, monkeypatch):
     """Noun phrases are found; what the parser takes for the value is given back."""
     sentence = "a red circle beside two stars"
     spans = [("a red circle", (0, 12)), ("two stars", (20, 29))]
-    monkeypatch.setattr("fiber_cli.infer.noun_phrases", lambda text: spans if text == sentence else [])
+    monkeypatch.setattr("fiber_cli.data.prompts.noun_phrases", lambda text: spans if text == sentence else [])
     for argv in (
         [good[0], sentence, "--json", "--phrases"],
         [good[0], sentence, "--phrases", "--json"],
@@ -361,7 +361,7 @@ def test_wrong_usage_and_missing_files(run, runs, good, capsys, tmp_path, monkey
         ([good[0], "cat", "--chunk", "0"], 2, "--chunk 0"),
         ([good[0], "a cat", "--labels", tmp_path / "none.txt", "--phrases"], 2, "give one of them"),
         ([good[0], ""], 1, "the prompt is empty"),
-        ([good[0], "cat . " * 100 + "dog"], 1, "named twice"),
+        ([good[0], "cat . " * 100 + "dog"], 1, "label 2, 'cat', is label 1 again"),
         ([good[0], "--labels", tmp_path / "none.txt"], 1, "none.txt has no label"),
         ([tmp_path / "nothing.png", "cat"], 1, "nothing.png: no such file or folder"),
     ):

@@ -530,7 +530,8 @@ def test_a_published_file_becomes_a_checkpoint(published, tmp_path):
     with pytest.raises(UserError, match="not a published coarse-stage"):
         convert.convert_file(tmp_path / "fine.pth", tmp_path / "out", task="coarse", tokenizer="builtin")
     loaded = load(convert.convert_file(tmp_path / "fine.pth", tmp_path / "out", task="refexp", tokenizer="builtin"))
-    assert (loaded.name, loaded.sides, loaded.text_length) == ("refexp", (800, 1333), 256)
+    sides = tuple(loaded.config["preprocessing"][name] for name in ("short_side", "longest_side"))
+    assert (loaded.name, sides, loaded.text_length) == ("refexp", (800, 1333), 256)
     assert not loaded.task.encoder.config.norm_image_query and loaded.task.encoder.config.image.fixed_window
 
 

@@ -315,6 +315,35 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     assert summary["metrics"] == {"itc/ir@1": 35.0}
 
 
+def test_a_plateau_lowers_the_rate_and_then_ends_the_run(tmp_path):
+    recipe = {
+        "log__validate_every": 1,
+        "log__keep_best": "itc/ir@1",
+        "log__stop_after": 3,
+        "log__save_every": 100,
+        "optim__schedule": "plateau",
+        "optim__patience": 2,
+        "optim__warmup": 0,
+        "data__val": [{"kind": "scenes", "count": 2}],
+    }
+    shown = [10.0, 9.0, 8.0, 40.0, 40.0, 39.0, 38.0, 50.0]
+    codes, log = run(tmp_path / "whole", recipe=recipe, shown=shown)
+    assert codes == [EXIT_OK] and "ended at step 7: 3 validations without a better itc/ir@1" in log
+    rates = [0.01, 0.01, 0.01, 0.001, 0.001, 0.001, 0.0001]
+    trained = [record for record in metrics(tmp_path / "whole") if "lr" in record]
+    assert [record["lr"] for record in trained] == pytest.approx(rates)
+    summary = json.loads((tmp_path / "whole" / "summary.json").read_text())
+    assert (summary["steps"], summary["best"]["step"]) == (7, 4)
+    # Where it stands is part of a checkpoint: interrupted during the sixth step, and when it has ended.
+    codes, log = run(tmp_path / "parts", recipe=recipe, shown=shown, signal_at=5)
+    assert codes == [EXIT_STOPPED], log
+    codes, log = run(tmp_path / "parts", recipe=recipe, shown=shown[6:], resume=True)
+    assert codes == [EXIT_OK] and "ended at step 7" in log
+    assert_equal(weights(tmp_path / "parts", 7), weights(tmp_path / "whole", 7))
+    codes, log = run(tmp_path / "parts", recipe=recipe, shown=shown[7:], resume=True)
+    assert codes == [EXIT_OK] and "ended at step 7" in log
+
+
 def test_moving_average_is_the_recursion():
     task = torch.nn.Linear(2, 1)
     ema = Ema(task, 0.5)

@@ -62,7 +62,8 @@ def test_groups_hold_every_trained_parameter_once():
     named = [(name, torch.nn.Parameter(torch.zeros(1))) for name in CASES]
     named[0][1].requires_grad_(False)
     groups = optim.param_groups(named, weight_decay=0.1, cross_modal_mult=5.0, head_mult=50.0)
-    assert sorted(name for g in groups for name in g["names"]) == sorted(list(CASES)[1:])
+    names = {id(parameter): name for name, parameter in named}
+    assert sorted(names[id(parameter)] for g in groups for parameter in g["params"]) == sorted(list(CASES)[1:])
     assert sum(len(g["params"]) for g in groups) == len(CASES) - 1
     found = {g["name"]: (g["mult"], g["weight_decay"]) for g in groups}
     assert found == {
@@ -89,6 +90,8 @@ def test_schedules():
     rise = [0.2, 0.4, 0.6, 0.8]
     assert factors("linear") == pytest.approx(rise + [1 - k / 8 for k in range(8)])
     assert factors("constant") == pytest.approx(rise + [1.0] * 8)
+    assert factors("plateau") == factors("constant")
+    assert optim.lr_factor(9, steps=12, warmup=4, schedule="plateau", drops=2) == pytest.approx(0.01)
     # Half way down at the middle of the fall, symmetric about it.
     cosine = factors("cosine")
     assert cosine[:5] == pytest.approx([*rise, 1.0]) and cosine[8] == pytest.approx(0.5)

@@ -342,7 +342,7 @@ def test_the_fusion_model_may_have_another_image_size(task, itc_task, evalset):
 
 def test_what_a_checkpoint_lacks_is_named(task, evalset):
     contrastive, matching = make(itm=0.0), make(itc=0.0)
-    with pytest.raises(UserError, match="mode itc.itm needs a checkpoint trained with ITM.*--itm-checkpoint"):
+    with pytest.raises(UserError, match="fusion needs an ITM head.*--itm-checkpoint"):
         retrieve("itc+itm", contrastive, evalset, contrastive, evalset, **OPTIONS)
     with pytest.raises(UserError, match="mode rerank needs a checkpoint trained with ITC"):
         retrieve("rerank", matching, evalset, task, evalset, rerank=(5,), **OPTIONS)

@@ -145,7 +145,12 @@ def test_chunks_never_cut_a_name():
 
 def test_parse_prompt():
     assert parse_prompt("cat . traffic light. St.Bernard .") == ["cat", "traffic light", "St.Bernard"]
-    for bad, word in (("", "empty"), (" . ", "empty"), ("cat . . dog", "label 2"), ("cat. Cat", "twice")):
+    for bad, word in (
+        ("", "empty"),
+        (" . ", "empty"),
+        ("cat . . dog", "label 2"),
+        ("cat. Cat", "'Cat', is label 1 again"),
+    ):
         with pytest.raises(UserError, match=word):
             parse_prompt(bad)
 

@@ -348,35 +348,38 @@ def test_schema_names_every_key_once_with_its_default():
     sections = {block.splitlines()[0]: block for block in tables}
     for name, forms in settings.SECTIONS.items():
         for tag, cls in forms.items():
-            block = sections[f"`{name}`" + (f": `{tag}`" if tag else "")]
+            wanted = (f"`{name}`", f"`{tag}`" if tag else "")
+            (block,) = [text for title, text in sections.items() if all(part in title for part in wanted)]
             keys = re.findall(r"^\| `(\w+)` \|", block, flags=re.MULTILINE)
             assert keys == [f.name for f in dataclasses.fields(cls)]
     assert "| `zero_stage` | `0`, `1`, `2`, `3` | `0` |" in sections["`runtime`"]
     assert "| `lr` | a number, greater than 0 | required | Peak learning rate" in sections["`optim`"]
     assert "an item of `data.train` or `data.val`: `visual_genome`" in sections
+    titles = " ".join(title for title in sections if "data.train" in title)
+    assert all(titles.count(f"`{kind}`") == 1 for kind in strict.forms(settings.AnySource))
 
 
 def test_every_field_is_documented():
     classes = [cls for forms in settings.SECTIONS.values() for cls in forms.values()]
     for cls in [*classes, *strict.forms(settings.AnySource).values()]:
         for f in dataclasses.fields(cls):
-            tag = typing.get_origin(f.type) is typing.Literal and len(typing.get_args(f.type)) == 1
+            tag = f.name in ("kind", "name") and typing.get_origin(f.type) is typing.Literal
             assert tag or f.metadata["doc"].endswith("."), (cls, f.name)
 
 
 def test_source_settings_are_arguments_of_the_sources():
-    from fiber_cli.data import SOURCES
+    from fiber_cli.data import SOURCES, source_class
 
     forms = strict.forms(settings.AnySource)
     assert forms.keys() == SOURCES.keys() - {"nocaps"}  # for evaluation only
     for kind, cls in forms.items():
         wanted = {f.name for f in dataclasses.fields(cls)} - {"kind", "weight"}
-        parameters = inspect.signature(SOURCES[kind]).parameters
+        parameters = inspect.signature(source_class(kind)).parameters
         assert wanted <= parameters.keys(), kind
         required = {name for name, p in parameters.items() if p.default is inspect.Parameter.empty}
         assert required <= wanted, kind
     spec = settings.VisualGenomeSource(kind="visual_genome", regions="r", images="i", weight=2.0)
-    assert spec.arguments() == {"kind": "visual_genome", "regions": "r", "images": "i"}
+    assert spec.arguments() == {"regions": "r", "images": "i"}
 
 
 def test_presets_and_tasks_are_those_of_the_program():
@@ -396,6 +399,7 @@ def test_presets_and_tasks_are_those_of_the_program():
         ("task.control=[0.5, 0.5, 0.5]", "is more than 1 in all"),
         ("data.val=[{kind: coco, json: a, images: a}, {kind: coco, json: b, images: b}]", "go by odinw/ap"),
         ("log.keep_best=odinw/ap", "is the mean of several sets"),
+        ("log={stop_after: 8}", "log.stop_after goes by it"),
         ("data.train=[{kind: vqa, questions: a, images: a}]", "fine cannot use sources of kind vqa"),
     ],
 )

@@ -34,7 +34,8 @@ def test_fixed_ap_of_the_stored_case(cases):
     ]
     for name, per_class in (("topk_10000", 10_000), ("topk_4", 4)):
         wanted = case["results"][name]
-        result, _ = lvis_ap(case["gt"], detections(rows), per_class=per_class)
+        found = detections(rows)
+        result, _ = lvis_ap(case["gt"], found[best_per_group(found.categories, found.scores, per_class)])
         for key in ("AP", "AP50", "AP75", "APs", "APm", "APl", "APr", "APc", "APf"):
             assert result[key.lower()] == pytest.approx(100 * wanted[key], abs=1e-9), (name, key)
         assert result["ar"] == pytest.approx(100 * wanted["AR@-1"], abs=1e-9)
@@ -147,7 +148,8 @@ def test_lvis_against_its_package(tmp_path):
     results = [{"image_id": i, "category_id": c, "bbox": list(map(float, b)), "score": s} for i, c, b, s in rows]
     evaluation = lvis.LVISEval(api, lvis.LVISResults(api, results, max_dets=4), "bbox")
     evaluation.run()
-    result, _ = lvis_ap(truth, detections(rows), per_image=4)
+    found = detections(rows)
+    result, _ = lvis_ap(truth, found[best_per_group(found.images, found.scores, 4)])
     for name, value in evaluation.get_results().items():
         if name.startswith("AP"):
             assert result.get(name.lower(), -100) == pytest.approx(100 * value), name
@@ -170,8 +172,9 @@ def test_the_federated_rules():
     assert lvis_ap(truth, detections([second, right]))[0]["ap"] == pytest.approx(50)
     image["not_exhaustive_category_ids"] = [1]
     assert lvis_ap(truth, detections([second, right]))[0]["ap"] == pytest.approx(100)
-    assert lvis_ap(truth, detections([second, right]), per_image=1)[0]["ap"] == 0
-    assert lvis_ap(truth, detections([second, right]), per_class=1)[0]["ap"] == 0
+    found = detections([second, right])
+    for groups in (found.images, found.categories):
+        assert lvis_ap(truth, found[best_per_group(groups, found.scores, 1)])[0]["ap"] == 0
     assert lvis_ap(truth, detections([]))[0]["ap"] == 0
 
 
@@ -193,14 +196,14 @@ def test_coco_ap_of_a_case_by_hand():
     }
     # The second overlaps by 36 / 50: right up to a threshold of 0.70, so at 5 of the 10.
     found = detections([(4, 3, [0, 0, 20, 20], 0.9), (9, 7, [0, 0, 36, 50], 0.8)])
-    metrics, table = coco_ap(truth, found)
+    metrics, table = coco_ap(truth, found, [image["id"] for image in truth["images"]])
     assert metrics == pytest.approx(
         {"detection/ap": 75, "detection/ap50": 100, "detection/ap75": 50, "detection/ap_small": 100, "detection/ap_medium": 50}
     )  # fmt: skip
     assert [row["name"] for row in table] == ["a", "b"]
     assert [row["ap"] for row in table] == pytest.approx([100, 50])
     assert coco_ap(truth, found, [4])[0]["detection/ap"] == pytest.approx(100)
-    assert coco_ap(truth, detections([]))[0]["detection/ap"] == 0
+    assert coco_ap(truth, detections([]), [image["id"] for image in truth["images"]])[0]["detection/ap"] == 0
 
 
 def test_odinw_is_a_plain_mean():

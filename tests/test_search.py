@@ -199,7 +199,7 @@ def test_long_queries_are_told_and_missing_heads_are_named(loaded, folder, capsy
 
 
 def run(loaded, folder, query, **options):
-    fixed = {"top_k": 3, "index": None, "shown": 2, "sheet": None, "as_json": False, "batch": 4, "workers": 0}
+    fixed = {"top_k": 3, "index": None, "shown": 2, "sheet": None, "as_json": False, "batch_size": 4, "workers": 0}
     search.run_search(loaded, folder, query, **(fixed | options))
 
 

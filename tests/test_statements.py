@@ -148,7 +148,7 @@ def test_a_bad_line_is_named(tmp_path, line, said):
 
 def test_a_bad_file_is_named(tmp_path):
     jsonl, images = write(tmp_path, {"a.png": 1}, [{"sentence": "t", "identifier": "x", "image": "a.png"}])
-    with pytest.raises(UserError, match="absent.jsonl cannot be read .*No such file.*give the path of a JSONL file"):
+    with pytest.raises(UserError, match="absent.jsonl: No such file.*give the path of a JSONL file"):
         StatementSource(tmp_path / "absent.jsonl", images)
     with pytest.raises(UserError, match="absent: no such folder of images"):
         StatementSource(jsonl, tmp_path / "absent")
@@ -161,7 +161,7 @@ def test_a_bad_file_is_named(tmp_path):
     with pytest.raises(UserError, match="some.jsonl: holds no statement"):
         StatementSource(jsonl, images)
     jsonl.write_bytes(b'{"sentence": "\xe9"}')
-    with pytest.raises(UserError, match="some.jsonl cannot be read .*utf-8"):
+    with pytest.raises(UserError, match="some.jsonl, line 1: .*utf-8"):
         StatementSource(jsonl, images)
     rows = [{"sentence": "t", "identifier": "dev-1-0-0", "label": "True"}]
     with pytest.raises(UserError, match="holds none of 1 images looked for, such as dev/dev-1-0-img0.png"):

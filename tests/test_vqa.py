@@ -244,7 +244,7 @@ def test_questions_without_annotations(folder):
 
 def test_source_says_what_is_wrong(folder):
     for pattern in ("{id}.jpg", "{}.jpg", "{image_id:x^^}.jpg"):
-        with pytest.raises(UserError, match=r"pattern .* does not fit image_id 1 .*write it like COCO_val2014"):
+        with pytest.raises(UserError, match=r"pattern .*: not fit for image_id 1 .*wanted is one like COCO_val2014"):
             source_of(folder, pattern=pattern)
     with pytest.raises(UserError, match="holds none of 4 images looked for, such as 000000000001.jpg"):
         source_of(folder, pattern="{image_id:012d}.jpg")
@@ -258,7 +258,9 @@ def test_source_says_what_is_wrong(folder):
     entry = annotation(10, ["yes"])
     for bad in ({"answers": ["yes"]}, {"answers": None}, {"answers": [{}]}, {"multiple_choice_answer": 3}):
         (folder / "bad.json").write_text(json.dumps({"annotations": [entry, entry | bad]}))
-        with pytest.raises(UserError, match=r"bad.json: annotations\[1\] is not of VQAv2's form; wanted is .*answers"):
+        with pytest.raises(
+            UserError, match=r"bad.json: not of VQAv2's form, see annotations\[1\] .*wanted is .*answers"
+        ):
             source_of(folder, "bad.json")
     (folder / "bad.json").write_text(json.dumps({"annotations": [entry, {"question_id": 10}]}))
     with pytest.raises(UserError, match=r"annotations\[1\] has no multiple_choice_answer, answers; fetch"):

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import yaml
 
+from fiber_cli.data.files import expecting, read_bytes, read_json
 from fiber_cli.data.images import FolderSource
-from fiber_cli.data.karpathy import read_bytes, read_json
 from fiber_cli.data.prompts import BACKGROUND
 from fiber_cli.data.regions import Detected, Ragged, Size
 from fiber_cli.errors import UserError
@@ -36,7 +36,7 @@ def read_coco(path: str | Path, wanted: str, *, labelled: bool = False) -> CocoF
     """
     content = read_json(path, wanted)
     place, dropped = "its outermost level", 0
-    try:
+    with expecting(path, wanted, see=lambda: place):
         images, number = content["images"], {}
         for n, image in enumerate(images):
             place = f"images[{n}]"
@@ -68,8 +68,6 @@ def read_coco(path: str | Path, wanted: str, *, labelled: bool = False) -> CocoF
                 grouped[which].append({**annotation, "box": (x, y, x + w, y + h)})
             else:
                 dropped += 1
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UserError(f"{path}: not {wanted}, see {place} ({type(error).__name__}: {error})") from None
     return CocoFile(images, grouped, dropped, content)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from fiber_cli.data.loader import collate, make_loader
-from fiber_cli.data.source import BadSample, Source, sample_id
+from fiber_cli.data.source import Source, sample_id, some_captions, usable
 from fiber_cli.data.text import encode_one
 from fiber_cli.data.transforms import EvalTransform
 
@@ -31,7 +31,7 @@ class EvalSet:
     """
 
     ids: list[str]
-    left_out: list[tuple[str, str]]
+    left_out: Sequence[tuple[str, str]] = ()
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -46,31 +46,26 @@ class EvalSet:
         raise NotImplementedError
 
     def loader(self, *, rank: int, world: int, batch_size: int, workers: int) -> DataLoader:
-        """Batches of this rank's contiguous share, in order; no item is repeated to fill a batch or a rank.
+        """Batches of this rank's share, in its order; no item is repeated to fill a batch or a rank.
 
         A batch holds `index` int64 (B,), the stacked tensors of `read`, `truncated` (how many texts were cut), and
         `bad`, the (id, reason) of items that cannot be read, which are in none of the tensors: a batch of such items
         alone has an empty `index` and no tensors.
         """
-        share = range(len(self) * rank // world, len(self) * (rank + 1) // world)
-        return make_loader(share, workers, batch_size=batch_size, collate_fn=self._batch)
+        return make_loader(self.share(rank, world), workers, batch_size=batch_size, collate_fn=self._batch)
 
-    def _read_all(self, indices: list[int]) -> tuple[list[int], list[dict[str, Any]], list[tuple[str, str]]]:
-        """The items that can be read, their numbers before them; and (id, reason) of the others."""
-        kept, items, bad = [], [], []
-        for index in indices:
-            try:
-                items.append(self.read(index))
-                kept.append(index)
-            except BadSample as error:
-                bad.append((self.ids[index], str(error)))
-        return kept, items, bad
+    def share(self, rank: int, world: int) -> Sequence[int]:
+        """The items of a rank, in the order in which it reads them."""
+        return range(len(self) * rank // world, len(self) * (rank + 1) // world)
 
     def _batch(self, indices: list[int]) -> dict[str, Any]:
-        kept, items, bad = self._read_all(indices)
-        common = {"truncated": 0, "bad": []}
-        batch = collate([common | item for item in items]) if items else common
+        kept, items, bad = usable(indices, self.read, self.ids.__getitem__)
+        batch = self.collate(kept, items) if kept else {"truncated": 0}
         return batch | {"index": torch.tensor(kept, dtype=torch.int64), "bad": bad}
+
+    def collate(self, indices: list[int], items: list[dict[str, Any]]) -> dict[str, Any]:
+        """The batch of what `read` has made of the indices, at least one."""
+        return collate([{"truncated": 0, "bad": [], **item} for item in items])
 
 
 class Blind(EvalSet):
@@ -90,7 +85,7 @@ class ImageSet(EvalSet):
     """Images of sources by (source, number): `pixels` uint8 (3, H, W)."""
 
     def __init__(self, images: Sequence[tuple[Source, int]], image_size: int | tuple[int, int]):
-        self.images, self.transform, self.left_out = list(images), EvalTransform(image_size), []
+        self.images, self.transform = list(images), EvalTransform(image_size)
         self.ids = [sample_id(source, i) for source, i in self.images]
 
     def read(self, index: int) -> dict[str, Any]:
@@ -102,7 +97,7 @@ class TextSet(EvalSet):
     """Texts: `ids` int64 (L,) and `mask` bool (L,)."""
 
     def __init__(self, texts: Sequence[str], tokenizer, text_length: int):
-        self.texts, self.tokenizer, self.text_length, self.left_out = list(texts), tokenizer, text_length, []
+        self.texts, self.tokenizer, self.text_length = list(texts), tokenizer, text_length
         self.ids = list(map(str, range(len(self.texts))))
 
     def read(self, index: int) -> dict[str, Any]:
@@ -117,19 +112,10 @@ class RetrievalSet:
     """
 
     def __init__(self, sources: Sequence[Source], tokenizer, text_length: int, image_size: int | tuple[int, int]):
-        self.left_out: list[tuple[str, str]] = []
-        images, texts, text_image = [], [], []
-        for source, i in ((source, i) for source in sources for i in range(len(source))):
-            try:
-                captions = source.captions(i)
-                if not captions:
-                    raise BadSample("no caption")
-            except BadSample as error:
-                self.left_out.append((sample_id(source, i), str(error)))
-                continue
-            text_image += [len(images)] * len(captions)
-            texts += captions
-            images.append((source, i))
+        every = [(source, i) for source in sources for i in range(len(source))]
+        images, captions, self.left_out = usable(
+            every, lambda each: some_captions(*each), lambda each: sample_id(*each)
+        )
         self.images = ImageSet(images, image_size)
-        self.texts = TextSet(texts, tokenizer, text_length)
-        self.text_image = np.array(text_image, dtype=np.int64)
+        self.texts = TextSet([text for texts in captions for text in texts], tokenizer, text_length)
+        self.text_image = np.array([n for n, texts in enumerate(captions) for _ in texts], dtype=np.int64)

@@ -12,8 +12,8 @@ import numpy as np
 
 from fiber_cli.data import scene_text
 from fiber_cli.data.detection import file_name, image_size, read_coco
+from fiber_cli.data.files import expecting, read_json, read_lines
 from fiber_cli.data.images import FolderSource
-from fiber_cli.data.karpathy import read_bytes, read_json
 from fiber_cli.data.prompts import Span, locate_phrases
 from fiber_cli.data.region_transforms import inclusive
 from fiber_cli.data.regions import Detected, Grounded, Phrase, Ragged, Size
@@ -57,7 +57,7 @@ class MdetrGrounding(FolderSource):
         if isinstance(images, Mapping):
             base = os.path.commonpath([os.path.abspath(folder) for folder in images.values()])
         for n, (image, annotations) in enumerate(zip(file.images, file.annotations)):
-            try:
+            with expecting(f"{json}, images[{n}] and its annotations", wanted):
                 above = os.path.relpath(images[image["data_source"]], base) if isinstance(images, Mapping) else ""
                 files.append(os.path.join(above, file_name(image)))
                 captions.append([image["caption"]])
@@ -65,10 +65,6 @@ class MdetrGrounding(FolderSource):
                 if any(not (len(row) == 3 and 0 <= row[1] < row[2] <= len(image["caption"])) for row in rows):
                     raise ValueError("a span of tokens_positive is not inside the caption")
                 spans.append(rows)
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{json}: not {wanted}, see images[{n}] and its annotations ({type(error).__name__}: {error})"
-                ) from None
         keys, self._sizes = [str(image["id"]) for image in file.images], [image_size(image) for image in file.images]
         self._boxes = Ragged([[a["box"] for a in row] for row in file.annotations], (4,), np.float32)
         self._spans = Ragged(spans, (3,), np.int32)
@@ -121,10 +117,8 @@ class OdvgSource(FolderSource):
     def __init__(self, jsonl: str | Path, images: str | Path, label_map: str | Path | None = None):
         names, files, captions, self._lines = _read_labels(label_map), [], [], []
         self.dropped = 0
-        for number, line in enumerate(read_bytes(jsonl, "an ODVG JSONL").splitlines(), 1):
-            if not line.strip():
-                continue
-            try:
+        for number, line in read_lines(jsonl, "an ODVG JSONL"):
+            with expecting(f"{jsonl}, line {number}", "an ODVG record"):
                 record = jsonlib.loads(line)
                 if not label_map and "detection" in record:
                     names |= {str(int(one["label"])): one["category"] for one in record["detection"]["instances"]}
@@ -132,10 +126,6 @@ class OdvgSource(FolderSource):
                 self.dropped += int((~inclusive(regions.boxes, regions.size or (2**31, 2**31))[1]).sum())
                 files.append(record["filename"])
                 captions.append([record["grounding"]["caption"]] if "grounding" in record else [])
-            except (KeyError, TypeError, ValueError, AttributeError, BadSample) as error:
-                raise UserError(
-                    f"{jsonl}, line {number}: not an ODVG record ({type(error).__name__}: {error})"
-                ) from None
             self._lines.append(line)
         ordered = sorted(names, key=int)
         self.names, self._label_of = [names[key] for key in ordered], {key: n for n, key in enumerate(ordered)}

@@ -1,9 +1,9 @@
 """Karpathy's JSON of COCO, Flickr30k and Flickr8k: one file with all captions and splits."""
 
-import json as jsonlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
+from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.images import FolderSource
 from fiber_cli.errors import UserError
 
@@ -32,28 +32,12 @@ class KarpathySource(FolderSource):
         super().__init__(f"{Path(json).stem}:{'+'.join(sorted(wanted))}", images, files, captions)
 
 
-def read_bytes(path: str | Path, wanted: str) -> bytes:
-    """The content of a file; `UserError`, naming what is wanted, where it is missing."""
-    try:
-        return Path(path).read_bytes()
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
-
-
-def read_json(path: str | Path, wanted: str, object_hook: Callable | None = None):
-    """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
-    content = read_bytes(path, wanted)
-    try:
-        return jsonlib.loads(content, object_hook=object_hook)
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); fetch {wanted} again") from None
-
-
 def read_karpathy(path: str | Path) -> list[dict]:
     """The images of a Karpathy JSON as `{file, split, captions, cocoid}`; `restval` reads as `train`."""
     content = read_json(path, "a Karpathy JSON such as dataset_coco.json")
     entries = []
-    try:
+    form = '{"images": [{"filename": …, "split": …, "sentences": [{"raw": …}, …]}, …]}'
+    with expecting(path, "a Karpathy JSON", form, see=lambda: f"images[{len(entries)}]"):
         for image in content["images"]:
             entries.append(
                 {
@@ -63,9 +47,4 @@ def read_karpathy(path: str | Path) -> list[dict]:
                     "cocoid": image.get("cocoid"),
                 }
             )
-    except (KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"{path}: not a Karpathy JSON, see images[{len(entries)}] ({type(error).__name__}: {error}); "
-            'wanted is {"images": [{"filename": …, "split": …, "sentences": [{"raw": …}, …]}, …]}'
-        ) from None
     return entries

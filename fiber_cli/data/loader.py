@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from fiber_cli.data.source import BadSample, EachCaption, Source, sample_id
+from fiber_cli.data.source import BadSample, EachCaption, Source, sample_id, some_captions
 from fiber_cli.data.text import encode_one, mask_tokens
 from fiber_cli.data.transforms import EvalTransform, TrainTransform
 from fiber_cli.errors import UserError
@@ -23,8 +23,6 @@ from fiber_cli.errors import UserError
 _ORDER, _SAMPLE = 0, 1  # separate streams of random numbers
 _MAX_REPLACEMENTS = 10
 _SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
-
-AUGMENT = {"none": EvalTransform, "randaugment": TrainTransform}
 
 
 def caption_view(sources: Sequence[Source], captions: str) -> list[Source]:
@@ -90,18 +88,14 @@ class StepSampler:
 
     An epoch has floor(entries / global_batch) steps; the rest of its entries is dropped, other ones in each
     epoch. Micro-batch m of rank r takes entries [(m · world + r) · micro_batch, … + micro_batch) of the
-    step's. `UserError` where the batch does not divide or is larger than the data.
+    step's. `UserError` where the batch is larger than the data.
     """
 
     def __init__(
         self, mixture: Mixture, global_batch: int, micro_batch: int, rank: int, world: int,
         start_step: int, total_steps: int,
     ):  # fmt: skip
-        if global_batch % (micro_batch * world):
-            raise UserError(
-                f"runtime.global_batch: {global_batch} is not a multiple of micro_batch x ranks = "
-                f"{micro_batch} x {world}; change one of them"
-            )
+        assert global_batch % (micro_batch * world) == 0, "see RuntimeSettings.micro_steps"
         self.mixture, self.global_batch, self.micro_batch = mixture, global_batch, micro_batch
         self.rank, self.stride = rank, micro_batch * world
         self.steps = range(start_step, total_steps)
@@ -148,7 +142,8 @@ class TextReader:
 
     def __init__(self, tokenizer, text_length: int, image_size: int, augment: str):
         self.tokenizer, self.text_length = tokenizer, text_length
-        self.transform, self.least = AUGMENT[augment](image_size), 2 * image_size
+        transforms = {"none": EvalTransform, "randaugment": TrainTransform}
+        self.transform, self.least = transforms[augment](image_size), 2 * image_size
 
     def sample(self, source: Source, i: int, text: str, pixels: torch.Tensor) -> dict:
         """pixels: of the image or the images of sample i."""
@@ -171,9 +166,7 @@ class CaptionReader(TextReader):
         self.mlm_probability, self.references = mlm_probability, references
 
     def __call__(self, source: Source, i: int, rng: np.random.Generator) -> dict:
-        captions = source.captions(i)
-        if not captions:
-            raise BadSample("no caption")
+        captions = some_captions(source, i)
         caption = captions[rng.integers(len(captions))]
         pixels = self.transform(source.image(i, self.least), rng, flip=not speaks_of_sides(caption))
         sample = self.sample(source, i, caption, pixels)
@@ -224,11 +217,9 @@ def _start_worker(worker: int) -> None:
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
-def train_loader(
-    sampler: StepSampler, reader: Callable, workers: int, collate_fn: Callable = collate
-) -> Iterator[dict]:
-    """The sampler's micro-batches (see `collate`), in order; what a worker has to tell the user comes without the
-    worker's traceback."""
+def train_loader(sampler: StepSampler, reader: Callable, workers: int, collate_fn: Callable) -> Iterator[dict]:
+    """The sampler's micro-batches as `collate_fn` makes them, in order; what a worker has to tell the user comes
+    without the worker's traceback."""
     data = TrainSet(sampler.mixture, reader)
     try:
         yield from make_loader(data, workers, batch_sampler=sampler, collate_fn=collate_fn)

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
+from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.images import FolderSource
-from fiber_cli.data.karpathy import read_json
-from fiber_cli.errors import UserError
 
 
 class NocapsSource(FolderSource):
@@ -16,19 +15,13 @@ class NocapsSource(FolderSource):
 
     def __init__(self, json: str | Path, images: str | Path):
         content = read_json(json, "a NoCaps JSON such as nocaps_val_4500_captions.json")
-        try:
+        form = '{"images": [{"id": …, "file_name": …}, …], "annotations": [{"image_id": …, "caption": …}, …]}'
+        with expecting(json, "a NoCaps JSON", form):
             entries = content["images"]
             captions = {entry["id"]: [] for entry in entries}
             for annotation in content.get("annotations", ()):
                 captions[annotation["image_id"]].append(annotation["caption"].strip())
             files = [entry["file_name"] for entry in entries]
             self.domains = [entry.get("domain") for entry in entries]
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{json}: not a NoCaps JSON ({type(error).__name__}: {error}); wanted is "
-                '{"images": [{"id": …, "file_name": …}, …], "annotations": [{"image_id": …, "caption": …}, …]}'
-            ) from None
-        if not files:
-            raise UserError(f"{json}: lists no images; fetch the file again")
         self.image_ids = list(captions)
         super().__init__(Path(json).stem, images, files, list(captions.values()))

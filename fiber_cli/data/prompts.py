@@ -84,16 +84,25 @@ def build_prompt(shown: Sequence[Shown], separation: str = SEPARATION) -> Prompt
 
 def parse_prompt(text: str) -> list[str]:
     """The labels of a prompt that a user typed, such as "cat . traffic light"; a period that ends it is allowed."""
-    labels = [label.strip() for label in re.split(r"\.(?=\s|$)", re.sub(r"\.\s*$", "", text))]
-    if labels == [""]:
+    text = re.sub(r"\.\s*$", "", text)
+    if not text.strip():
         raise UserError('the prompt is empty; give names separated by periods, such as "cat . traffic light"')
-    if "" in labels:
-        raise UserError(f"prompt {text!r}: label {labels.index('') + 1} is empty; remove the extra period")
-    seen = [label.casefold() for label in labels]
-    twice = next((label for number, label in enumerate(labels) if label.casefold() in seen[:number]), None)
-    if twice:
-        raise UserError(f"prompt {text!r}: {twice!r} is named twice; name it once")
-    return labels
+    return distinct([label.strip() for label in re.split(r"\.(?=\s|$)", text)])
+
+
+def distinct(labels: Sequence[str]) -> list[str]:
+    """The labels as they are. UserError where one is empty or given twice, in either case."""
+    seen: dict[str, int] = {}
+    for number, label in enumerate(labels, 1):
+        key = label.strip().casefold() if isinstance(label, str) else ""
+        if not key:
+            raise UserError(f"label {number} is {label!r}: give a name, and no period too many")
+        if key in seen:
+            raise UserError(f"label {number}, {label!r}, is label {seen[key]} again; name it once")
+        seen[key] = number
+    if not seen:
+        raise UserError("no labels: give at least one name")
+    return list(labels)
 
 
 def positive_map(offsets: Sequence[Span | None], spans: Sequence[Sequence[Span]], length: int) -> np.ndarray:

@@ -4,24 +4,15 @@ A region source is a `Source` with `regions(i)`, which gives a `Grounded` or a `
 the source has `names`, the category names by label. Boxes are xyxy edges in pixels of the upright picture.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
+from fiber_cli.data import prompts
 from fiber_cli.data.loader import collate, speaks_of_sides
-from fiber_cli.data.prompts import (
-    CONTROL,
-    SEPARATION,
-    Prompt,
-    Span,
-    build_prompt,
-    encode_prompt,
-    sample_labels,
-    shown_names,
-)
 from fiber_cli.data.region_transforms import RegionTransform, inclusive, pad_batch, swap_sides
 from fiber_cli.data.source import BadSample, Source, sample_id
 from fiber_cli.errors import UserError
@@ -34,7 +25,7 @@ class Grounded(NamedTuple):
 
     caption: str
     boxes: np.ndarray
-    spans: list[list[Span]]
+    spans: list[list[prompts.Span]]
     size: Size | None = None
 
 
@@ -49,7 +40,7 @@ class Detected(NamedTuple):
 class Phrase(NamedTuple):
     """A phrase to be found: its span, its boxes float32 (m, 4) as the evaluation takes them, its types."""
 
-    span: Span
+    span: prompts.Span
     boxes: np.ndarray
     types: tuple[str, ...] = ()
 
@@ -75,11 +66,6 @@ def region_image(source: Source, i: int, size: Size | None) -> Image.Image:
     return image
 
 
-def overrides_of(source: Source) -> Mapping[str, Mapping[str, str]] | None:
-    """Name → how prompts show it, of sources that bring such a table."""
-    return getattr(source, "prompts", None)
-
-
 class RegionReader:
     """One picture with its boxes and one prompt.
 
@@ -94,7 +80,7 @@ class RegionReader:
 
     def __init__(
         self, tokenizer, text_length: int, transform: RegionTransform, *, prompt: str = "sampled",
-        negatives: int = 85, control: tuple[float, float, float] = CONTROL, published_names: bool = False,
+        negatives: int = 85, control: tuple[float, float, float] = prompts.CONTROL, published_names: bool = False,
         draw_background: bool = False, swap_sides: bool = True,
     ):  # fmt: skip
         assert prompt in ("sampled", "all")
@@ -109,9 +95,9 @@ class RegionReader:
         boxes, kept = inclusive(regions.boxes, (image.height, image.width))
         if isinstance(regions, Grounded):
             pixels, boxes, mirrored = self.transform(image, boxes[kept], rng)
-            prompt = Prompt(regions.caption, [spans for spans, keep in zip(regions.spans, kept) if keep])
+            prompt = prompts.Prompt(regions.caption, [spans for spans, keep in zip(regions.spans, kept) if keep])
             if mirrored and self.swap_sides:
-                prompt = Prompt(*swap_sides(*prompt))
+                prompt = prompts.Prompt(*swap_sides(*prompt))
         else:
             shown, lengths, sided = self._vocabulary(source)
             labels = regions.labels[kept]
@@ -119,19 +105,19 @@ class RegionReader:
             place = {label: number for number, label in enumerate(order)}
             fits = np.isin(labels, order)
             pixels, boxes, _ = self.transform(image, boxes[kept][fits], rng, flip=not sided)
-            text, spans = build_prompt([shown[label] for label in order])
-            prompt = Prompt(text, [spans[place[label]] for label in labels[fits].tolist()])
-        encoded = encode_prompt(self.tokenizer, prompt, self.text_length)._asdict()
+            text, spans = prompts.build_prompt([shown[label] for label in order])
+            prompt = prompts.Prompt(text, [spans[place[label]] for label in labels[fits].tolist()])
+        encoded = prompts.encode_prompt(self.tokenizer, prompt, self.text_length)._asdict()
         return {"pixels": pixels, "boxes": torch.from_numpy(boxes), **encoded, "sample_ids": sample_id(source, i)}
 
     def _vocabulary(self, source: Source) -> tuple:
         """How the source's names are shown, the tokens of each with its separator, and whether any names a side."""
-        key = (*source.names, id(overrides_of(source)))
+        key = (*source.names, id(source.prompts))
         if key not in self._vocabularies:
-            shown = shown_names(source.names, overrides_of(source), self.published_names)
-            texts = [part.prefix + part.name + part.suffix + SEPARATION for part in shown]
+            shown = prompts.shown_names(source.names, source.prompts, self.published_names)
+            texts = [part.prefix + part.name + part.suffix + prompts.SEPARATION for part in shown]
             lengths = [len(row) for row in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
-            whole = len(self.tokenizer(build_prompt(shown).text, verbose=False)["input_ids"])
+            whole = len(self.tokenizer(prompts.build_prompt(shown).text, verbose=False)["input_ids"])
             if self.prompt == "all" and whole > self.text_length:
                 raise UserError(
                     f"{source.name}: its {len(shown)} names are {whole} tokens, the model reads {self.text_length}; "
@@ -142,8 +128,8 @@ class RegionReader:
 
     def _order(self, source: Source, labels: np.ndarray, lengths: list[int], rng: np.random.Generator) -> list[int]:
         if self.prompt == "all":
-            return list(range(len(lengths))) if overrides_of(source) else rng.permutation(len(lengths)).tolist()
-        return sample_labels(labels, source.names, lengths, rng, budget=self.text_length - 2, **self.sampling)
+            return list(range(len(lengths))) if source.prompts else rng.permutation(len(lengths)).tolist()
+        return prompts.sample_labels(labels, source.names, lengths, rng, budget=self.text_length - 2, **self.sampling)
 
 
 def collate_regions(samples: list[dict]) -> dict:

@@ -1,22 +1,20 @@
 """Evaluation of detection, phrase grounding and referring expressions."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
 import torch
 
 from fiber_cli.data.evalset import EvalSet, Score
+from fiber_cli.data.files import read_json
 from fiber_cli.data.grounding import phrases_of
-from fiber_cli.data.karpathy import read_json
 from fiber_cli.data.prompts import Encoded, Prompt, Shown, build_prompt, chunk_labels, encode_prompt, shown_names
-from fiber_cli.data.region_transforms import LONGEST, RegionTransform, pad_batch
-from fiber_cli.data.regions import Detected, Phrase, overrides_of, region_image
-from fiber_cli.data.source import BadSample, Source, sample_id
+from fiber_cli.data.region_transforms import LONGEST, RegionTransform, pad_batch, padded, resized
+from fiber_cli.data.regions import Detected, Phrase, region_image
+from fiber_cli.data.source import BadSample, Source, sample_id, usable
 from fiber_cli.errors import UserError
-from fiber_cli.metrics.detection import FIXED_PER_CLASS, Detections, best_per_group, coco_ap, lvis_ap
+from fiber_cli.metrics.detection import FIXED_PER_CLASS, LVIS_PER_IMAGE, Detections, best_per_group, coco_ap, lvis_ap
 from fiber_cli.metrics.grounding import phrase_recall, ranked, referring_accuracy
 
 NO_BOXES = np.empty((0, 6), np.float32)
@@ -30,7 +28,7 @@ class Asked(NamedTuple):
     labels: torch.Tensor
 
     @classmethod
-    def all(cls, prompts: list[Encoded], pictures: int) -> Asked:
+    def all(cls, prompts: list[Encoded], pictures: int) -> Self:
         """Every picture is asked every prompt; labels are numbered through."""
         pairs = [(b, p) for b in range(pictures) for p in range(len(prompts))]
         return cls(prompts, pairs, torch.arange(sum(len(prompt.positive_map) for prompt in prompts)))
@@ -74,9 +72,20 @@ class RegionSet(EvalSet):
     POSTPROCESSING: ClassVar[dict[str, float]] = {}
 
     def __init__(self, source: Source, chosen: Sequence[int], short: int, longest: int):
-        self.source, self.chosen, self.left_out = source, list(chosen), []
+        self.source, self.chosen, self.sides = source, list(chosen), (short, longest)
         self.transform = RegionTransform((short,), longest, flip=0)
         self.ids = [sample_id(source, i) for i in self.chosen]
+
+    def share(self, rank: int, world: int) -> Sequence[int]:
+        """Pictures that pad to one size follow each other, because they share a pass of the model."""
+        return sorted(range(len(self)), key=self._padded_size)[rank::world]
+
+    def _padded_size(self, index: int) -> tuple[int, ...]:
+        try:
+            size = self.source.regions(self.chosen[index]).size
+        except BadSample:
+            size = None  # told where it is read
+        return tuple(map(padded, resized(*size, *self.sides))) if size else ()
 
     def read(self, index: int) -> dict[str, Any]:
         i = self.chosen[index]
@@ -87,18 +96,12 @@ class RegionSet(EvalSet):
     def ask(self, indices: list[int]) -> Asked:
         raise NotImplementedError
 
-    def _batch(self, indices: list[int]) -> dict[str, Any]:
+    def collate(self, indices: list[int], items: list[dict[str, Any]]) -> dict[str, Any]:
         """As `Asked.batch`, and `postprocessing`."""
-        kept, items, bad = self._read_all(indices)
-        batch = {"index": torch.tensor(kept, dtype=torch.int64), "bad": bad, "truncated": 0}
-        if not kept:
-            return batch
-        asked = self.ask(kept)
-        batch |= {
-            "truncated": sum(prompt.truncated for prompt in asked.prompts),
-            "postprocessing": self.POSTPROCESSING,
-        }
-        return batch | asked.batch([item["pixels"] for item in items], [item["original_size"] for item in items])
+        asked = self.ask(indices)
+        batch = asked.batch([item["pixels"] for item in items], [item["original_size"] for item in items])
+        truncated = sum(prompt.truncated for prompt in asked.prompts)
+        return batch | {"truncated": truncated, "postprocessing": self.POSTPROCESSING}
 
 
 class DetectionSet(RegionSet):
@@ -116,7 +119,7 @@ class DetectionSet(RegionSet):
         for i in range(len(source)):
             first.setdefault(ids[i], i)
         super().__init__(source, list(first.values()), short, longest)
-        shown = shown_names(source.names, overrides_of(source), published_names)
+        shown = shown_names(source.names, source.prompts, published_names)
         self.prompts = label_prompts(shown, tokenizer, text_length, chunk)
         self.image_ids = list(first)
 
@@ -156,7 +159,7 @@ class DetectionSet(RegionSet):
 class LvisSet(DetectionSet):
     """LVIS by both protocols: `lvis/ap` with 300 detections an image, and `lvis/fixed_ap`; so each class too."""
 
-    POSTPROCESSING: ClassVar[dict[str, float]] = {"max_detections": 300}
+    POSTPROCESSING: ClassVar[dict[str, float]] = {"max_detections": LVIS_PER_IMAGE}
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
         truth, ids = self.truth(), set(self.image_ids)
@@ -165,7 +168,7 @@ class LvisSet(DetectionSet):
         found = self.found(predictions, extent=0)
         best = found[best_per_group(found.categories, found.scores, FIXED_PER_CLASS)]
         fixed, fixed_table = lvis_ap(truth, best)
-        standard, table = lvis_ap(truth, found, per_image=300)
+        standard, table = lvis_ap(truth, found[best_per_group(found.images, found.scores, LVIS_PER_IMAGE)])
         metrics = {f"lvis/fixed_{name}": value for name, value in fixed.items()}
         metrics |= {f"lvis/{name}": value for name, value in standard.items()}
         return _score(best, metrics, [row | {"fixed_ap": own["ap"]} for row, own in zip(table, fixed_table)])
@@ -174,7 +177,9 @@ class LvisSet(DetectionSet):
 def _score(found: Detections, metrics: dict[str, float], table: list[dict[str, Any]]) -> Score:
     """table: of each category `name`, and its numbers."""
     notes = [
-        "   ".join([f"{row['name']:<32}", *(f"{key} {row[key]:6.2f}" for key in ("ap", "ap50", "fixed_ap") if key in row)])
+        "   ".join(
+            [f"{row['name']:<32}", *(f"{key} {row[key]:6.2f}" for key in ("ap", "ap50", "fixed_ap") if key in row)]
+        )
         for row in table
     ]
     return Score(metrics, {"detections.json": found.to_json(), "per_class.json": table}, notes)
@@ -183,20 +188,12 @@ def _score(found: Detections, metrics: dict[str, float], table: list[dict[str, A
 class TextRegionSet(RegionSet):
     """Pictures with a text each, whose phrases are to be found: a label is the number of a phrase in its text."""
 
-    def __init__(
-        self, source: Source, tokenizer, text_length: int, *, short: int = 800, longest: int = LONGEST,
-    ):  # fmt: skip
+    def __init__(self, source: Source, tokenizer, text_length: int, *, short: int = 800, longest: int = LONGEST):
         self.tokenizer, self.text_length = tokenizer, text_length
-        self.texts: list[tuple[str, list[Phrase]]] = []
-        chosen, left_out = [], []
-        for i in range(len(source)):
-            try:
-                self.texts.append(self.text(source, i))
-                chosen.append(i)
-            except BadSample as error:
-                left_out.append((sample_id(source, i), str(error)))
+        chosen, self.texts, self.left_out = usable(
+            range(len(source)), lambda i: self.text(source, i), lambda i: sample_id(source, i)
+        )
         super().__init__(source, chosen, short, longest)
-        self.left_out = left_out
 
     def text(self, source: Source, i: int) -> tuple[str, list[Phrase]]:
         """A text and its phrases, at least one; raises `BadSample`."""
@@ -262,15 +259,14 @@ def region_sets(
     phrases, or its texts as one expression each where it `refers`, or does not say and `referring` is set."""
     sets: list[RegionSet] = []
     for source in sources:
-        common = {"short": sides[0], "longest": sides[1]}
+        options = {"short": sides[0], "longest": sides[1]}
         if getattr(source, "names", None):
             kind = LvisSet if getattr(source, "federated", False) else DetectionSet
-            names = {"chunk": chunk, "published_names": published_names}
-            sets.append(kind(source, tokenizer, text_length, **common, **names))
+            options |= {"chunk": chunk, "published_names": published_names}
         else:
             refers = getattr(source, "refers", None)
             kind = ReferringSet if refers or (refers is None and referring) else PhraseSet
-            sets.append(kind(source, tokenizer, text_length, **common))
+        sets.append(kind(source, tokenizer, text_length, **options))
     if chunk != "auto" and not any(isinstance(each, DetectionSet) for each in sets):
         raise UserError("--chunk is for detection; phrases and expressions have a text each")
     return sets

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fiber_cli.data.karpathy import read_json
+from fiber_cli.data.files import read_json
 from fiber_cli.errors import UserError
 from fiber_cli.kinds import KINDS, REGION_TASKS
 

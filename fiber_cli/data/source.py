@@ -1,6 +1,7 @@
 """What every source of images and captions offers, whatever its files look like."""
 
-from typing import Protocol
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image
@@ -13,10 +14,12 @@ class BadSample(Exception):
 class Source(Protocol):
     """Images with captions, by number. Objects must pickle, because worker processes get copies.
 
-    Sources of files have `max_pixels`: images with more are bad samples.
+    Sources of files have `max_pixels`: images with more are bad samples. prompts: how prompts show category names,
+    see `prompts.shown_names`.
     """
 
     name: str
+    prompts: Mapping[str, Mapping[str, str]] | None = None
 
     def __len__(self) -> int: ...
 
@@ -42,6 +45,29 @@ class Source(Protocol):
 def sample_id(source: Source, i: int) -> str:
     """The name under which logs and results speak of an image: `source/key`."""
     return f"{source.name}/{source.key(i)}"
+
+
+def usable(
+    items: Iterable[Any], read: Callable[[Any], Any], name: Callable[[Any], str]
+) -> tuple[list[Any], list[Any], list[tuple[str, str]]]:
+    """The items that `read` can use, what it makes of them, and (name, reason) of those for which it raises
+    `BadSample`."""
+    kept, made, bad = [], [], []
+    for item in items:
+        try:
+            made.append(read(item))
+            kept.append(item)
+        except BadSample as error:
+            bad.append((name(item), str(error)))
+    return kept, made, bad
+
+
+def some_captions(source: Source, i: int) -> tuple[str, ...]:
+    """The image's captions, at least one; raises `BadSample`."""
+    captions = source.captions(i)
+    if not captions:
+        raise BadSample("no caption")
+    return captions
 
 
 def readable_captions(source: Source, i: int) -> tuple[str, ...]:

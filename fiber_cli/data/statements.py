@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from fiber_cli.data.evalset import EvalSet, Score
+from fiber_cli.data.files import expecting, read_lines
 from fiber_cli.data.images import FolderSource, open_image
 from fiber_cli.data.loader import TextReader, speaks_of_sides
 from fiber_cli.data.source import BadSample, Source
@@ -61,27 +62,16 @@ class StatementSource(FolderSource):
 
 
 def _read(path: str | Path) -> tuple[list[Statement], list[dict[str, Any]]]:
-    try:
-        # Not splitlines, which breaks at characters that JSON texts may hold.
-        lines = Path(path).read_text(encoding="utf-8").split("\n")
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be read ({error}); give the path of a JSONL file of statements") from None
+    form = '{"sentence": …, "identifier": "split-set-pair-sentence", "label": "True"}'
+    form += ', or any identifier with "image", or with "left" and "right"'
     statements, rows = [], []
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
+    for number, line in read_lines(path, "a JSONL file of statements"):
+        with expecting(f"{path}, line {number}", "a statement", form):
             row = json.loads(line)
             label, identifier = _LABELS[str(row.get("label")).lower()], str(row["identifier"])
             statements.append(Statement(row["sentence"], label, identifier, _group(identifier)))
             if not all(isinstance(text, str) for text in (row["sentence"], *_files(row, ""))):
                 raise TypeError("the sentence and the image files must be texts")
-        except (ValueError, LookupError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{path}, line {number}: not a statement ({type(error).__name__}: {error}); wanted is "
-                '{"sentence": …, "identifier": "split-set-pair-sentence", "label": "True"}, '
-                'or any identifier with "image", or with "left" and "right"'
-            ) from None
         rows.append(row)
     if not rows:
         raise UserError(f"{path}: holds no statement; give a JSONL file such as NLVR2's dev.json")
@@ -130,7 +120,7 @@ class StatementSet(EvalSet):
 
     def __init__(self, sources: Sequence[Source], tokenizer, text_length: int, image_size: int | tuple[int, int]):
         self.tokenizer, self.text_length = tokenizer, text_length
-        self.transform, self.left_out = EvalTransform(image_size), []
+        self.transform = EvalTransform(image_size)
         self.items: list[tuple[Source, int, Statement]] = [
             (source, i, each) for source in sources for i in range(len(source)) for each in source.statements(i)
         ]

@@ -47,17 +47,15 @@ class TrainTransform(EvalTransform):
         return rand_augment(pixels, rng)
 
 
-def random_crop(
-    size: tuple[int, int], rng: np.random.Generator, scale: tuple[float, float] = (0.5, 1.0)
-) -> tuple[int, int, int, int]:
+def random_crop(size: tuple[int, int], rng: np.random.Generator) -> tuple[int, int, int, int]:
     """A box (left, top, right, bottom) in pixels, inside a picture of `size` (width, height).
 
-    Its share of the area is uniform in `scale`, its aspect ratio log-uniform in 3:4 to 4:3; after ten boxes
+    Its share of the area is uniform in 1/2 to 1, its aspect ratio log-uniform in 3:4 to 4:3; after ten boxes
     that do not fit, the largest central box of an allowed ratio (torchvision's rule).
     """
     width, height = size
     for _ in range(10):
-        area = rng.uniform(*scale) * width * height
+        area = rng.uniform(0.5, 1) * width * height
         ratio = math.exp(rng.uniform(-math.log(4 / 3), math.log(4 / 3)))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:

@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
+from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.images import FolderSource
-from fiber_cli.data.karpathy import read_json, read_karpathy
+from fiber_cli.data.karpathy import read_karpathy
 from fiber_cli.errors import UserError
 
 
@@ -29,17 +30,13 @@ class VisualGenomeSource(FolderSource):
         # A region becomes its phrase as soon as it is parsed: 5.4 million dicts would take gigabytes.
         entries = read_json(regions, "region_descriptions.json", lambda item: item.get("phrase", item))
         files, rows = [], []
-        try:
+        form = '[{"id": …, "regions": [{"phrase": …}, …]}, …]'
+        with expecting(regions, "Visual Genome's region descriptions", form):
             for entry in entries:
                 if entry["id"] not in held_out:
                     rows.append([text for phrase in entry["regions"] if (text := phrase.strip())])
                     folder = "VG_100K_2" if str(entry["id"]) in second else "VG_100K"
                     files.append(f"{folder}/{entry['id']}.jpg")
-        except (KeyError, TypeError, AttributeError) as error:
-            raise UserError(
-                f"{regions}: not Visual Genome's region descriptions ({type(error).__name__}: {error}); "
-                'wanted is [{"id": …, "regions": [{"phrase": …}, …]}, …]'
-            ) from None
         self.excluded = len(entries) - len(files)
         if not files:
             raise UserError(f"{regions}: no image is left, {self.excluded} are excluded; check both files")
@@ -50,10 +47,8 @@ def _held_out(image_data: str | Path, exclude: str | Path) -> set[int]:
     """Visual Genome's ids of the images that are outside the train split of the Karpathy JSON."""
     coco = {entry["cocoid"] for entry in read_karpathy(exclude) if entry["split"] != "train"} - {None}
     images = read_json(image_data, "Visual Genome's image_data.json")
-    try:
+    with expecting(image_data, "Visual Genome's image_data.json"):
         held_out = {image["image_id"] for image in images if image["coco_id"] in coco}
-    except (KeyError, TypeError) as error:
-        raise UserError(f"{image_data}: not Visual Genome's image_data.json ({error} is missing)") from None
     if not held_out:
         raise UserError(f"{exclude}: outside train no `cocoid` is in {image_data}; give dataset_coco.json")
     return held_out

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 
 from fiber_cli.data.evalset import EvalSet, Score
+from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.images import FolderSource
-from fiber_cli.data.karpathy import read_json
 from fiber_cli.data.loader import TextReader, speaks_of_sides
 from fiber_cli.data.source import BadSample, Source
 from fiber_cli.data.text import encode_one
@@ -58,13 +58,9 @@ class VqaSource(FolderSource):
                 said *= ANNOTATORS
             kinds = (sys.intern(found.get(kind, "unknown")) for kind in ("answer_type", "question_type"))
             self._questions.append(VqaQuestion(row["question"], said, row["question_id"], *kinds))
-            try:
+            asked = f"fit for image_id {row['image_id']!r} of {questions}"
+            with expecting(f"pattern {pattern!r}", asked, "one like COCO_val2014_{image_id:012d}.jpg"):
                 files.append(pattern.format(image_id=row["image_id"]))
-            except (ValueError, LookupError) as error:
-                raise UserError(
-                    f"pattern {pattern!r} does not fit image_id {row['image_id']!r} of {questions} ({error}); "
-                    "write it like COCO_val2014_{image_id:012d}.jpg"
-                ) from None
         if annotated and not any(question.answers for question in self._questions):
             raise UserError(f"{annotations}: has no answer to any question of {questions}; they are of other splits")
         keys = [str(question.question_id) for question in self._questions]
@@ -126,14 +122,11 @@ def read_vocabulary(path: str | Path) -> list[str]:
 def read_annotations(path: str | Path) -> list[dict[str, Any]]:
     """The entries of an official annotations JSON."""
     entries = _entries(path, "annotations", ("question_id", "multiple_choice_answer", "answers"))
-    for number, entry in enumerate(entries):
-        try:  # whether all of them are texts
+    number, form = 0, '{"multiple_choice_answer": "yes", "answers": [{"answer": "yes"}, …], …}'
+    with expecting(path, "of VQAv2's form", form, see=lambda: f"annotations[{number}]"):
+        for number, entry in enumerate(entries):
+            # Whether all of them are texts.
             "".join((entry["multiple_choice_answer"], *(answer["answer"] for answer in entry["answers"])))
-        except (KeyError, TypeError):
-            raise UserError(
-                f"{path}: annotations[{number}] is not of VQAv2's form; wanted is "
-                '{"multiple_choice_answer": "yes", "answers": [{"answer": "yes"}, …], …}'
-            ) from None
     return entries
 
 
@@ -182,7 +175,7 @@ class VqaSet(EvalSet):
         vocabulary: Sequence[str],
     ):  # fmt: skip
         self.tokenizer, self.text_length, self.vocabulary = tokenizer, text_length, vocabulary
-        self.transform, self.left_out = EvalTransform(image_size), []
+        self.transform = EvalTransform(image_size)
         self.items: list[tuple[Source, int, VqaQuestion]] = [
             (source, i, question) for source in sources for i in range(len(source)) for question in source.questions(i)
         ]

@@ -3,22 +3,24 @@
 `truth` is the content of a JSON in COCO's form. Numbers are percentages.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 #: Predictions of a class that "fixed AP" counts, over all images (Dave et al., 2021, "Evaluating large-vocabulary
-#: object detectors").
-FIXED_PER_CLASS = 10_000
+#: object detectors"), and of an image that the official LVIS AP counts.
+FIXED_PER_CLASS, LVIS_PER_IMAGE = 10_000, 300
 _THRESHOLDS = np.linspace(0.5, 0.95, 10)
 _RECALLS = np.linspace(0, 1, 101)
 #: Pixels of all, small, medium and large objects, both ends included.
 _AREAS = np.array([[0, 1e10], [0, 32**2], [32**2, 96**2], [96**2, 1e10]])
+
+
+#: A row of numbers for each category.
+Table = list[dict[str, Any]]
 
 
 class Detections(NamedTuple):
@@ -29,7 +31,7 @@ class Detections(NamedTuple):
     boxes: np.ndarray
     scores: np.ndarray
 
-    def __getitem__(self, rows) -> Detections:
+    def __getitem__(self, rows) -> Self:
         return Detections(*(column[rows] for column in tuple(self)))
 
     def to_json(self) -> list[dict[str, Any]]:
@@ -38,12 +40,10 @@ class Detections(NamedTuple):
         return [dict(zip(names, row)) for row in zip(*(column.tolist() for column in tuple(self)))]
 
 
-def coco_ap(
-    truth: dict[str, Any], found: Detections, image_ids: Sequence[int] | None = None
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def coco_ap(truth: dict[str, Any], found: Detections, image_ids: Sequence[int]) -> tuple[dict[str, float], Table]:
     """(`detection/ap`, `ap50`, `ap75`, `ap_small`, `ap_medium`, `ap_large`; name, ap and ap50 of each category).
 
-    Over the images given, or all. What no box of the truth speaks of is left out, such as `ap_small` without any.
+    Over the images given. What no box of the truth speaks of is left out, such as `ap_small` without any.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -62,8 +62,7 @@ def coco_ap(
 
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation = COCOeval(indexed(truth["annotations"]), indexed(found.to_json()), "bbox")
-        if image_ids is not None:
-            evaluation.params.imgIds = sorted(image_ids)
+        evaluation.params.imgIds = sorted(image_ids)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -92,19 +91,14 @@ def best_per_group(groups: np.ndarray, scores: np.ndarray, count: int) -> np.nda
     return np.sort(order[rank < count])
 
 
-def lvis_ap(
-    truth: dict[str, Any], found: Detections, *, per_image: int | None = None, per_class: int | None = None
-) -> tuple[dict[str, float], list[dict[str, Any]]]:
+def lvis_ap(truth: dict[str, Any], found: Detections) -> tuple[dict[str, float], Table]:
     """(`ap`, `ap50`, `ap75`, by area `aps`, `apm`, `apl`, by frequency of the class `apr`, `apc`, `apf`, and `ar`;
     name, frequency, ap and ap50 of each category that has objects).
 
-    per_image: so many detections of an image count (300 in the official LVIS AP); per_class: so many of a class over
-    all images. LVIS is federated: a class is judged only in images which have it or are listed as without it, and
-    where an image's list is not exhaustive, detections that match nothing are ignored.
+    LVIS is federated: a class is judged only in images which have it or are listed as without it, and where an image's
+    list is not exhaustive, detections that match nothing are ignored. How many detections of an image or of a class
+    count is up to the caller, see `best_per_group`.
     """
-    for groups, count in (("images", per_image), ("categories", per_class)):
-        if count is not None:
-            found = found[best_per_group(getattr(found, groups), found.scores, count)]
     image_ids, classes = (np.sort([entry["id"] for entry in truth[key]]) for key in ("images", "categories"))
     objects: dict[tuple[int, int], list[dict]] = {}
     for annotation in truth["annotations"]:

@@ -1,7 +1,5 @@
 """Phrases and referring expressions found in pictures. Boxes are xyxy; numbers are percentages."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -23,20 +21,19 @@ def ranked(found: np.ndarray) -> np.ndarray:
     return found[np.lexsort(found[:, [3, 2, 1, 0, 4]].T)[::-1]]
 
 
-def phrase_recall(
-    phrases: Iterable[tuple[np.ndarray, np.ndarray, Sequence[str]]], ks: tuple[int, ...] = (1, 5, 10)
-) -> dict[str, float]:
+def phrase_recall(phrases: Iterable[tuple[np.ndarray, np.ndarray, Sequence[str]]]) -> dict[str, float]:
     """Recall of Flickr30k Entities over phrases (found boxes (n, 4), best first; true boxes (m, 4), m > 0; types).
 
-    `grounding/any_box/r@k`: one of the first k has an IoU of at least 0.5 with any true box; `upper_bound`: one of
-    all. `merged_box`: the same with the box around all true ones. `<name>/<type>`: over the phrases of a type.
+    `grounding/any_box/r@k`, k = 1, 5, 10: one of the first k has an IoU of at least 0.5 with any true box;
+    `upper_bound`: one of all. `merged_box`: the same with the box around all true ones. `<name>/<type>`: over the
+    phrases of a type.
     """
     hits: dict[str, list[bool]] = {}
     for boxes, truth, types in phrases:
         merged = np.r_[truth[:, :2].min(0), truth[:, 2:].max(0)][None]
         for protocol, target in (("any_box", truth), ("merged_box", merged)):
             good = (overlaps(boxes, target)[0] >= 0.5).any(1)
-            for name, k in [*((f"r@{k}", k) for k in ks), ("upper_bound", None)]:
+            for name, k in (("r@1", 1), ("r@5", 5), ("r@10", 10), ("upper_bound", None)):
                 for ending in ("", *(f"/{kind}" for kind in types)):
                     hits.setdefault(f"grounding/{protocol}/{name}{ending}", []).append(bool(good[:k].any()))
     return {name: 100.0 * sum(found) / len(found) for name, found in hits.items()}

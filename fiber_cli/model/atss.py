@@ -4,8 +4,6 @@ Everything is in the published inclusive-pixel convention (width = x2 - x1 + 1) 
 Shapes: B images, N anchors of all levels (finest first, row-major), G true boxes of one image, L text length.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import accumulate

@@ -3,8 +3,6 @@
 Shapes: B images, K rows of each (contiguous), L text length, N image tokens, C image and D joint width, V vocabulary.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch

@@ -1,9 +1,8 @@
 """Sizes of the two towers and of the fusion between them."""
 
-from __future__ import annotations
-
 import dataclasses
 from dataclasses import dataclass, field
+from typing import Self
 
 from fiber_cli.errors import UserError
 
@@ -97,7 +96,7 @@ class FiberConfig:
         """Image sides must be a multiple of this many pixels: the patch, halved maps after it."""
         return self.image.patch * 2 ** (len(self.image.depths) - 1)
 
-    def at_image_size(self, size: tuple[int, int]) -> FiberConfig:
+    def at_image_size(self, size: tuple[int, int]) -> Self:
         """The same model for another image size: the window grows with the longer side, as published (12 at 384,
         18 at 576). UserError unless both sides are multiples of `multiple`."""
         if any(side % self.multiple for side in size):
@@ -109,7 +108,7 @@ class FiberConfig:
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> FiberConfig:
+    def from_dict(cls, values: dict) -> Self:
         """Inverse of `to_dict`, after a trip through JSON. Unknown or missing keys raise TypeError."""
         image = ImageConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values["image"].items()})
         text, image_size = TextConfig(**values["text"]), tuple(values["image_size"])

@@ -4,8 +4,6 @@ The encoder stays outside, so that one image stem serves the prompts of all chun
 `FusedEncoder.fuse(..., last_norm=True)` returns. Shapes: B batch, N anchors of all levels, C channels, L text length.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from itertools import accumulate

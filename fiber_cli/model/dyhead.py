@@ -4,8 +4,6 @@ Each block is scale-aware (a gate for every level's contribution), spatial-aware
 (a piecewise linear activation that the content chooses). Shapes: B batch, C channels, H and W sides of a level.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """Feature pyramid over the last three image stages: five levels, strides 8 to 128, one width."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

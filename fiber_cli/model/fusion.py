@@ -5,8 +5,6 @@ Everything the toolkit does is one of five calls: `image_stem` and `text_stem` (
 Shapes: B batch, H and W sides of the token map, C channels, L text length, N image tokens.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -84,6 +82,7 @@ class FusedEncoder(nn.Module):
         widths = {str(layer): dims[stage] for stage, _, layer in projected if dims[stage] != dims[-1]}
         self.memory_proj = nn.ModuleDict({layer: nn.Linear(dims[-1], width) for layer, width in widths.items()})
         initialise(self.memory_proj, config.init_std)
+        #: Whether to recompute every block's inside in the backward pass instead of keeping it.
         self.checkpoint_activations = False
 
     def image_stem(self, pixels: Tensor) -> ImageStem:

@@ -3,8 +3,6 @@
 Shapes: B batch, H and W sides of the last token map, L text length, C tower width, D joint width, V vocabulary.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

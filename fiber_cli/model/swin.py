@@ -5,8 +5,6 @@ head, T text length. Source: the published coarse and fine stages; sections "Ima
 cross-attention" of the paper's supplement as measured on the published weights.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from timm.layers import DropPath, Mlp, PatchEmbed, trunc_normal_

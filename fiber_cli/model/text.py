@@ -3,8 +3,6 @@
 Shapes: B batch, L text length, C width, N image tokens, h heads, d channels a head.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

@@ -1,7 +1,5 @@
 """What every task shares: the encoder, and what the engine asks of a task."""
 
-from __future__ import annotations
-
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -31,11 +29,3 @@ class Task(nn.Module):
 
     def load_resume_state(self, state: dict[str, Tensor]) -> None:
         """Inverse of `resume_state` and `step_state`."""
-
-    def set_activation_checkpointing(self, on: bool) -> None:
-        """Recompute every block's inside in the backward pass instead of keeping it."""
-        self.encoder.checkpoint_activations = on
-
-    def compile_blocks(self) -> None:
-        """torch.compile the encoder's blocks in place."""
-        self.encoder.compile_blocks()

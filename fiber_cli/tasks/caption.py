@@ -3,8 +3,6 @@
 Shapes: B images, K samples of each, L text length, N image tokens, C image width.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Callable, Sequence
 

@@ -6,8 +6,6 @@ process that holds the whole batch.
 Shapes: B rows on this rank, G rows on all ranks, Q filled queue columns, L text length, D joint width.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn

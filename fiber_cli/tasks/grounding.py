@@ -5,9 +5,7 @@ the loss of one process that holds the whole batch.
 Shapes: B images on this rank, L text length, G true boxes of one image.
 """
 
-from __future__ import annotations
-
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
@@ -52,7 +50,7 @@ class GroundingTask(Task):
         for module in self._frozen:
             module.requires_grad_(False)
 
-    def train(self, mode: bool = True) -> GroundingTask:
+    def train(self, mode: bool = True) -> Self:
         super().train(mode)
         for module in self._frozen:
             module.eval()

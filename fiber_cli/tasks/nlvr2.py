@@ -1,7 +1,5 @@
 """NLVR2: whether a statement is true of two images, or of one (paper section 3.3)."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Visual question answering as classification over a closed list of answers (paper section 3.3)."""
 
-from __future__ import annotations
-
 import torch.nn.functional as F
 from torch import Tensor
 

@@ -1,0 +1,46 @@
+"""Reading what users give: files of a known form, and errors that say what is wrong where."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from fiber_cli.data.source import BadSample
+from fiber_cli.errors import UserError
+
+
+def read_bytes(path: str | Path, wanted: str) -> bytes:
+    """The content of a file; `UserError`, naming what is wanted, where it is missing."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
+
+
+def read_json(path: str | Path, wanted: str, object_hook: Callable | None = None) -> Any:
+    """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
+    content = read_bytes(path, wanted)
+    try:
+        return json.loads(content, object_hook=object_hook)
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); fetch {wanted} again") from None
+
+
+def read_lines(path: str | Path, wanted: str) -> Iterator[tuple[int, bytes]]:
+    """The lines of a file that are not empty, with their numbers from 1; `UserError` as of `read_bytes`."""
+    # Texts in JSON may hold what else counts as the end of a line, which bytes do not know.
+    for number, line in enumerate(read_bytes(path, wanted).splitlines(), 1):
+        if line.strip():
+            yield number, line
+
+
+@contextmanager
+def expecting(where: str | Path, what: str, form: str = "", *, see: Callable[[], str] | None = None) -> Iterator[None]:
+    """Inside, content of `where` that is not what was expected raises `UserError`: not `what`, see `see()`, wanted is
+    `form`. see: asked when the error occurs."""
+    try:
+        yield
+    except (LookupError, TypeError, ValueError, AttributeError, BadSample) as error:
+        place, mend = see and f", see {see()}" or "", form and f"; wanted is {form}"
+        raise UserError(f"{where}: not {what}{place} ({type(error).__name__}: {error}){mend}") from None
