@@ -76,7 +76,7 @@ def train(recipe: Recipe, work: build.Work, output: Path, *, resume: bool = Fals
         run.load(checkpoint.resolve(output) / "state")
     at = run.progress
     log = RunLog(output, recipe, start=at.step, total=work.steps)
-    # Closed here, because workers of a loader that lives until the interpreter exits keep it from exiting.
+    # Closed here, because a frame that an error report keeps would keep the loader and its workers.
     with StopRequest() as stop, log, closing(iter(work.batches(at.step))) as batches:
         if resume:
             log.say(f"resumed at step {at.step}" if begun else f"{output} holds no checkpoint yet: starting afresh")
@@ -87,13 +87,12 @@ def train(recipe: Recipe, work: build.Work, output: Path, *, resume: bool = Fals
             at.step, at.seconds = at.step + 1, at.seconds + time.monotonic() - began
             log.advance()
             run.guard(outcome)
-            last = at.step == work.steps
-            if at.step % settings.every == 0 or last:
+            due = work.validate and (at.step % settings.validate_every == 0 or run.done)
+            improved = due and run.validate(log)
+            if at.step % settings.every == 0 or run.done:
                 rate = (at.step - line.step) * images / (at.seconds - line.seconds)
                 log.write(run.record(outcome) | {"images_per_second": rate})
                 line = dataclasses.replace(at)
-            due = work.validate and (at.step % settings.validate_every == 0 or last)
-            improved = due and run.validate(log)
             stopping = dist.any_rank(stop.asked)
             if at.step % settings.save_every == 0 or run.done or improved or stopping:
                 run.save()
@@ -313,7 +312,7 @@ class Run:
                 f"log.keep_best: there is no {self.recipe.log.keep_best} among {', '.join(at.metrics) or 'nothing'}"
             )
             return False
-        if at.best and at.metrics[name] <= at.best["value"]:
+        if at.best and at.best["metric"] == name and at.metrics[name] <= at.best["value"]:
             at.stale += 1
             at.drops += at.stale % self.recipe.optim.patience == 0
             return False

@@ -152,12 +152,13 @@ def _start_wandb(project: str, name: str, output: Path) -> Any:
 
 
 def check_same_recipe(recipe: Recipe, file: Path) -> None:
-    """Raises UserError with every setting that differs from the run's."""
+    """Raises UserError with every setting that differs from the run's; one that its recipe does not know is new."""
     try:
         stored = _flat(yaml.safe_load(file.read_text(encoding="utf-8")))
     except (OSError, yaml.YAMLError) as error:
         raise UserError(f"{file} cannot be read ({error}), so that the run cannot be continued safely") from error
     given = _flat(yaml.safe_load(recipe.to_yaml()))
+    stored = given | stored
     differ = [
         f"{key}: {stored.get(key)!r} in the run, {given.get(key)!r} now"
         for key in sorted(stored.keys() | given.keys())

@@ -367,14 +367,7 @@ METRICS = {
     "nlvr2": ("nlvr2/accuracy", "nlvr2/consistency"),
     **dict.fromkeys(
         REGION_TASKS,
-        (
-            "detection/ap",
-            "detection/ap50",
-            "odinw/ap",
-            "lvis/fixed_ap",
-            "grounding/any_box/r@1",
-            "refexp/acc@iou50",
-        ),
+        ("detection/ap", "detection/ap50", "odinw/ap", "lvis/fixed_ap", "grounding/any_box/r@1", "refexp/acc@iou50"),
     ),
     "caption": ("caption/cider", "caption/bleu4", "caption/meteor", "caption/rouge_l", "caption/spice"),
 }
@@ -450,8 +443,16 @@ def _no_metric(metric: str | None, task: Any) -> None:
         raise RecipeError(f"log.keep_best: {metric!r} is no metric of this {task.name} task; it has {', '.join(own)}")
 
 
-def _detected(sources: tuple[Source, ...]) -> int:
-    return sum(spec.kind in ("coco", "scene_detection") for spec in sources)
+def _several(metric: str | None, sources: tuple[Source, ...], _: Any) -> str | None:
+    """Metrics that several sets have stand under the sets' names, beside the mean of detection."""
+    kinds = [spec.kind for spec in sources]
+    detected = sum(kind in ("coco", "scene_detection") for kind in kinds)
+    if (metric or "").startswith("detection/") and detected > 1:
+        raise RecipeError("log.keep_best: several sets are detected in data.val: go by odinw/ap, their mean")
+    if metric == "odinw/ap" and detected < 2 and not {"odvg", "region_shards"}.intersection(kinds):
+        raise RecipeError("log.keep_best: odinw/ap is the mean of several sets, data.val has one: go by detection/ap")
+    if (metric or "").startswith(("grounding/", "refexp/", "lvis/")) and len(kinds) > len(set(kinds)):
+        raise RecipeError(f"log.keep_best: {metric} of several sets is not one number: name one set in data.val")
 
 
 #: Settings that are right alone and wrong together: keys (the first is blamed), a test of their values, the
@@ -492,10 +493,9 @@ RULES: tuple[tuple[str, Callable[..., Any], str], ...] = (
     ("log.keep_best optim.schedule", lambda metric, schedule: schedule == "plateau" and not metric,
      "optim.schedule=plateau goes by it: name a metric of the validation"),
     ("log.keep_best task", _no_metric, ""),
-    ("log.keep_best data.val task.short_sides", lambda metric, sources, _: (metric or "").startswith("detection/")
-     and _detected(sources) > 1, "several sets are detected in data.val: go by odinw/ap, their mean"),
-    ("log.keep_best data.val task.short_sides", lambda metric, sources, _: metric == "odinw/ap"
-     and _detected(sources) < 2, "is the mean of several sets, and data.val has not so many: go by detection/ap"),
+    ("log.keep_best data.val task.short_sides", _several, ""),
+    ("log.stop_after optim.patience optim.schedule", lambda after, patience, schedule: schedule == "plateau"
+     and after and after <= patience, "ends the run before optim.patience={1} lowers the rate: set it higher"),
     ("log.validate_every task.itm task.itc", lambda every, *weights: every and not any(weights),
      "validation measures retrieval, which needs task.itc or task.itm above 0: set it to null"),
     ("task.objective data.captions", lambda objective, captions: objective == "cider" and captions == "each",

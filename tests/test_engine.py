@@ -340,6 +340,9 @@ def test_a_plateau_lowers_the_rate_and_then_ends_the_run(tmp_path):
     codes, log = run(tmp_path / "parts", recipe=recipe, shown=shown[6:], resume=True)
     assert codes == [EXIT_OK] and "ended at step 7" in log
     assert_equal(weights(tmp_path / "parts", 7), weights(tmp_path / "whole", 7))
+    # A run of a time when a setting did not exist goes on with its default.
+    file = tmp_path / "parts" / "recipe.yaml"
+    file.write_text(file.read_text().replace("  stop_after: 3\n", "").replace("  text_mult: 1.0\n", ""))
     codes, log = run(tmp_path / "parts", recipe=recipe, shown=shown[7:], resume=True)
     assert codes == [EXIT_OK] and "ended at step 7" in log
 

@@ -413,6 +413,14 @@ def test_the_best_of_several_detection_sets_goes_by_their_mean():
     assert resolve_recipe("tiny_fine", [several, "log.keep_best=odinw/ap"]).log.keep_best == "odinw/ap"
 
 
+def test_what_ends_a_run_must_be_able_to():
+    with pytest.raises(RecipeError, match="ends the run before optim.patience=3 lowers the rate"):
+        resolve_recipe("tiny_fine", ["optim.schedule=plateau", "log.stop_after=3"])
+    pair = "data.val=[{kind: mdetr, json: a, images: a}, {kind: mdetr, json: b, images: b}]"
+    with pytest.raises(RecipeError, match="refexp/acc@iou50 of several sets is not one number"):
+        resolve_recipe("tiny_fine", [pair, "log.keep_best=refexp/acc@iou50"])
+
+
 def test_folders_by_data_source(tmp_path):
     recipe = resolve_recipe("fine", [f"data.root={tmp_path}"])
     assert recipe.data.train[0].images == {

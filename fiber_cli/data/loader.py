@@ -4,7 +4,9 @@ Everything random about a sample is a function of (seed, epoch, entry) and the o
 epoch). So batches do not depend on the number of workers or ranks, and a resumed run continues exactly.
 """
 
+import atexit
 import hashlib
+import multiprocessing
 import os
 import re
 import signal
@@ -197,6 +199,8 @@ def collate(samples: list[dict]) -> dict:
 
 def make_loader(dataset, workers: int, **options) -> DataLoader:
     """A loader with our workers: one thread each, deaf to the signals that ask the run to stop and save."""
+    if workers:
+        atexit.register(_end_workers)
     return DataLoader(
         dataset,
         num_workers=workers,
@@ -211,10 +215,18 @@ def _start_worker(worker: int) -> None:
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Schedulers signal every process of a job, while the main process still needs its batches to finish the
-    # step. Only a second SIGTERM ends a worker; the loader's own clean-up sends one, and repeats it.
+    # step. Only a second SIGTERM ends a worker; the loader's own clean-up and ours at exit repeat it.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGUSR1, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
+    signal.signal(signal.SIGTERM, lambda number, _: signal.signal(number, lambda *_: os._exit(0)))
+
+
+def _end_workers() -> None:
+    """End workers whose loader an error report still holds: the interpreter would wait for them, and tell them once."""
+    for worker in multiprocessing.active_children():
+        while worker.daemon and worker.is_alive():
+            worker.terminate()
+            worker.join(0.1)
 
 
 def train_loader(sampler: StepSampler, reader: Callable, workers: int, collate_fn: Callable) -> Iterator[dict]:

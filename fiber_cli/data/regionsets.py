@@ -1,6 +1,7 @@
 """Evaluation of detection, phrase grounding and referring expressions."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Self
 
 import numpy as np
@@ -77,15 +78,19 @@ class RegionSet(EvalSet):
         self.ids = [sample_id(source, i) for i in self.chosen]
 
     def share(self, rank: int, world: int) -> Sequence[int]:
+        return self._order[rank::world]
+
+    @cached_property
+    def _order(self) -> list[int]:
         """Pictures that pad to one size follow each other, because they share a pass of the model."""
-        return sorted(range(len(self)), key=self._padded_size)[rank::world]
+        return sorted(range(len(self)), key=self._padded_size)
 
     def _padded_size(self, index: int) -> tuple[int, ...]:
         try:
             size = self.source.regions(self.chosen[index]).size
-        except BadSample:
-            size = None  # told where it is read
-        return tuple(map(padded, resized(*size, *self.sides))) if size else ()
+            return tuple(map(padded, resized(*size, *self.sides))) if size else ()
+        except (BadSample, TypeError):
+            return ()  # told where the picture is read
 
     def read(self, index: int) -> dict[str, Any]:
         i = self.chosen[index]
@@ -175,13 +180,11 @@ class LvisSet(DetectionSet):
 
 
 def _score(found: Detections, metrics: dict[str, float], table: list[dict[str, Any]]) -> Score:
-    """table: of each category `name`, and its numbers."""
-    notes = [
-        "   ".join(
-            [f"{row['name']:<32}", *(f"{key} {row[key]:6.2f}" for key in ("ap", "ap50", "fixed_ap") if key in row)]
-        )
-        for row in table
-    ]
+    """table: of each category `name`, and its numbers; a long one is in its file only."""
+    notes = [f"{len(table)} classes: see per_class.json"]
+    if len(table) <= 100:
+        keys = [key for key in ("ap", "ap50", "fixed_ap") if table and key in table[0]]
+        notes = ["   ".join([f"{row['name']:<32}", *(f"{key} {row[key]:6.2f}" for key in keys)]) for row in table]
     return Score(metrics, {"detections.json": found.to_json(), "per_class.json": table}, notes)
 
 
