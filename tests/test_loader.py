@@ -7,6 +7,8 @@ import multiprocessing
 import os
 import pickle
 import signal
+import subprocess
+import sys
 import tarfile
 
 import numpy as np
@@ -305,6 +307,24 @@ def test_signals_to_the_whole_job_leave_the_workers_at_work(tokenizer):
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
         os.kill(workers[0].pid, number)
     assert len(list(batches)) == 7
+
+
+def test_a_kept_error_does_not_keep_the_process():
+    """The frames of an error that is still held keep a loader and its worker, past the end of the program."""
+    program = """
+from fiber_cli.data.loader import make_loader
+
+def refuse(samples):
+    raise ValueError("never")
+
+try:
+    list(make_loader(range(4), 1, collate_fn=refuse))
+except ValueError as error:
+    kept = error
+print("done")
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, "done\n"), ended.stderr
 
 
 def test_bad_counter():
