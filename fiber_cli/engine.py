@@ -87,12 +87,12 @@ def train(recipe: Recipe, work: build.Work, output: Path, *, resume: bool = Fals
             at.step, at.seconds = at.step + 1, at.seconds + time.monotonic() - began
             log.advance()
             run.guard(outcome)
-            due = work.validate and (at.step % settings.validate_every == 0 or run.done)
-            improved = due and run.validate(log)
             if at.step % settings.every == 0 or run.done:
                 rate = (at.step - line.step) * images / (at.seconds - line.seconds)
                 log.write(run.record(outcome) | {"images_per_second": rate})
                 line = dataclasses.replace(at)
+            due = work.validate and (at.step % settings.validate_every == 0 or run.done)
+            improved = due and run.validate(log)
             stopping = dist.any_rank(stop.asked)
             if at.step % settings.save_every == 0 or run.done or improved or stopping:
                 run.save()
