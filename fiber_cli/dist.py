@@ -67,6 +67,8 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
 
 def any_rank(flag: bool) -> bool:
     """True on every rank if true on one."""
+    if world_size() == 1:  # asked every step: nothing to wait for the GPU for
+        return flag
     return bool(all_reduce_sum(torch.tensor(int(flag), device=device())))
 
 

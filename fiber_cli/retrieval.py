@@ -77,10 +77,12 @@ def retrieve(
         bad = list(dict.fromkeys(bad + more))
         if mode != "rerank":
             found["itm"] = itm, itm
-        elif dist.is_main():
-            found |= {f"rerank-{k}": _reranked(itc + itm, *candidates, k) for k in rerank}
-        if mode == "itc+itm":
-            found[mode] = itc + itm, itc + itm
+        if mode != "itm" and dist.is_main():
+            total = itc + itm
+            if mode == "rerank":
+                found |= {f"rerank-{k}": _reranked(total, *candidates, k) for k in rerank}
+            else:
+                found[mode] = total, total
     return dist.gather_objects(_result(evalset, found, bad, truncated) if dist.is_main() else None)[0]
 
 

@@ -443,7 +443,7 @@ def _no_metric(metric: str | None, task: Any) -> None:
         raise RecipeError(f"log.keep_best: {metric!r} is no metric of this {task.name} task; it has {', '.join(own)}")
 
 
-def _several(metric: str | None, sources: tuple[Source, ...], _: Any) -> str | None:
+def _several(metric: str | None, sources: tuple[Source, ...], _: Any) -> None:
     """Metrics that several sets have stand under the sets' names, beside the mean of detection."""
     kinds = [spec.kind for spec in sources]
     detected = sum(kind in ("coco", "scene_detection") for kind in kinds)

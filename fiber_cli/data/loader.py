@@ -199,8 +199,6 @@ def collate(samples: list[dict]) -> dict:
 
 def make_loader(dataset, workers: int, **options) -> DataLoader:
     """A loader with our workers: one thread each, deaf to the signals that ask the run to stop and save."""
-    if workers:
-        atexit.register(_end_workers)
     return DataLoader(
         dataset,
         num_workers=workers,
@@ -227,6 +225,9 @@ def _end_workers() -> None:
         while worker.daemon and worker.is_alive():
             worker.terminate()
             worker.join(0.1)
+
+
+atexit.register(_end_workers)
 
 
 def train_loader(sampler: StepSampler, reader: Callable, workers: int, collate_fn: Callable) -> Iterator[dict]:

@@ -73,7 +73,7 @@ class RegionSet(EvalSet):
     POSTPROCESSING: ClassVar[dict[str, float]] = {}
 
     def __init__(self, source: Source, chosen: Sequence[int], short: int, longest: int):
-        self.source, self.chosen, self.sides = source, list(chosen), (short, longest)
+        self.source, self.chosen = source, list(chosen)
         self.transform = RegionTransform((short,), longest, flip=0)
         self.ids = [sample_id(source, i) for i in self.chosen]
 
@@ -88,7 +88,8 @@ class RegionSet(EvalSet):
     def _padded_size(self, index: int) -> tuple[int, ...]:
         try:
             size = self.source.regions(self.chosen[index]).size
-            return tuple(map(padded, resized(*size, *self.sides))) if size else ()
+            short, longest = *self.transform.short_sides, self.transform.longest
+            return tuple(map(padded, resized(*size, short, longest))) if size else ()
         except (BadSample, TypeError):
             return ()  # told where the picture is read
 

@@ -29,8 +29,8 @@ class CoarseTask(Task):
     ranks, "random" draws uniformly; a pair is never its own negative, nor is another caption of the same image.
     mlm_pairs, itm_pairs: these dearer objectives look at the first so many pairs of each micro-batch, None = all, as in
     the paper. queue_size: features kept as further ITC negatives (0 = none; never pixels). itc_detach_keys and
-    itc_queue_noise are the published code's behaviour: no gradient through the features compared against, and never-written queue columns in the
-    denominator.
+    itc_queue_noise are the published code's behaviour: no gradient through the features compared against, and
+    never-written queue columns in the denominator.
     """
 
     def __init__(
