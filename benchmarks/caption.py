@@ -16,7 +16,7 @@ from benchmarks.common import hardware, open_gates, options, pick_device, timed,
 from fiber_cli.model import captioner
 from fiber_cli.model.captioner import Stepper
 from fiber_cli.model.config import PRESETS
-from fiber_cli.tasks.caption import CaptionTask
+from fiber_cli.tasks.caption.task import CaptionTask
 
 
 class Prefix(Stepper):

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.common import hardware, options, pick_device, timed, write
 from fiber_cli.data.images import normalize
 from fiber_cli.model.config import PRESETS, FiberConfig
-from fiber_cli.tasks.coarse import CoarseTask, sampling_weights
+from fiber_cli.tasks.coarse.task import CoarseTask, sampling_weights
 
 
 def random_batch(config: FiberConfig, batch: int, length: int = 40, seed: int = 0) -> dict:

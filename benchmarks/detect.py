@@ -26,16 +26,16 @@ from torchvision.ops import deform_conv2d
 
 from benchmarks.coarse_step import count_operations, matmul_rate
 from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
-from fiber_cli.data.prompts import Shown, chunk_labels
-from fiber_cli.data.region_transforms import padded
-from fiber_cli.data.regionsets import Asked, label_prompts
+from fiber_cli.tasks.regions.prompts import Shown, chunk_labels
+from fiber_cli.tasks.regions.transforms import padded
+from fiber_cli.tasks.regions.evaluation import Asked, label_prompts
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.model.config import PRESETS, FiberConfig
-from fiber_cli.model.detector import TokenHead
-from fiber_cli.model.dyhead import deform_conv_by_rows
-from fiber_cli.predict import to_device
-from fiber_cli.tasks import grounding
-from fiber_cli.tasks.grounding import GroundingTask
+from fiber_cli.model.detector.detector import TokenHead
+from fiber_cli.model.detector.dyhead import deform_conv_by_rows
+from fiber_cli.tasks.prediction import to_device
+from fiber_cli.tasks.regions import task as grounding
+from fiber_cli.tasks.regions.task import GroundingTask
 
 NAMES, CHUNK, LENGTH = 1203, 40, 256
 KINDS = (

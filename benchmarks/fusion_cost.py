@@ -20,12 +20,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks.coarse_step import count_operations
 from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
 from benchmarks.detect import LENGTH, NAMES, fine_config, made_up_names, random_pixels
-from fiber_cli.data.prompts import build_prompt, chunk_labels, encode_prompt
+from fiber_cli.tasks.regions.prompts import build_prompt, chunk_labels, encode_prompt
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.model.config import FiberConfig
-from fiber_cli.model.detector import HeadOutput, TokenHead
+from fiber_cli.model.detector.detector import HeadOutput, TokenHead
 from fiber_cli.model.text import TextLayer, split_heads
-from fiber_cli.tasks.grounding import GroundingTask
+from fiber_cli.tasks.regions.task import GroundingTask
 
 WIDTH, HEADS, DROPOUT = 2048, 8, 0.1
 BOXES = 8

@@ -14,12 +14,12 @@ from torch import nn
 
 from benchmarks.coarse_step import count_operations, random_batch
 from benchmarks.common import hardware, open_gates, options, pick_device, timed, write
-from fiber_cli.data.evalset import EvalSet
+from fiber_cli.tasks.evalset import EvalSet
 from fiber_cli.data.images import normalize
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
-from fiber_cli.pairs import grouped, match_scores, score_pairs
-from fiber_cli.tasks.coarse import CoarseTask
+from fiber_cli.tasks.retrieval.pairs import grouped, match_scores, score_pairs
+from fiber_cli.tasks.coarse.task import CoarseTask
 
 LENGTH = 40
 COCO_IMAGES, COCO_TEXTS = 5_000, 25_010

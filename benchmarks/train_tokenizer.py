@@ -17,8 +17,8 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from tokenizers import ByteLevelBPETokenizer  # noqa: E402
 
-from fiber_cli.data import scene_text  # noqa: E402
-from fiber_cli.data.scenes import scene  # noqa: E402
+from fiber_cli.data.scenes import language as scene_text  # noqa: E402
+from fiber_cli.data.scenes.drawing import scene  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "fiber_cli" / "assets" / "tokenizer"
 SIZE = 2000

@@ -1,3 +1,3 @@
-from fiber_cli.cli import main
+from fiber_cli.cli.app import main
 
 main()

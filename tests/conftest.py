@@ -21,8 +21,9 @@ def saved(tmp_path_factory) -> Path:
     """A run folder with the checkpoint of a small coarse model with random weights."""
     import torch
 
-    from fiber_cli import build, checkpoint
-    from fiber_cli.recipe import parse_recipe
+    from fiber_cli.training import work as build
+    from fiber_cli.checkpoints import directory as checkpoint
+    from fiber_cli.config.resolve import parse_recipe
 
     folder = tmp_path_factory.mktemp("run")
     work = build.work(parse_recipe(RECIPE, "test"))
@@ -37,8 +38,9 @@ def saved(tmp_path_factory) -> Path:
 @pytest.fixture(scope="session")
 def runs(saved, tmp_path_factory) -> dict[str, Path]:
     """Task → a run folder with a checkpoint that has the weights of `saved` and a fresh head."""
-    from fiber_cli import build, checkpoint
-    from fiber_cli.recipe import parse_recipe
+    from fiber_cli.training import work as build
+    from fiber_cli.checkpoints import directory as checkpoint
+    from fiber_cli.config.resolve import parse_recipe
 
     made = {"coarse": saved}
     for name, (task, override) in TASKS.items():

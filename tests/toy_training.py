@@ -11,10 +11,11 @@ import torch
 import yaml
 from torch import nn
 
-from fiber_cli import dist, engine
-from fiber_cli.build import Work
+from fiber_cli.distributed import collectives as dist
+from fiber_cli.training import engine
+from fiber_cli.training.work import Work
 from fiber_cli.errors import UserError
-from fiber_cli.recipe import parse_recipe
+from fiber_cli.config.resolve import parse_recipe
 
 GLOBAL_BATCH = 8
 #: Loaders that are read, and a frame that keeps its callers' variables, as a library's error report may do.
