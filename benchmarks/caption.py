@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from benchmarks.common import hardware, open_gates, options, pick_device, timed, write
-from fiber_cli.model import captioner
+from fiber_cli.model import beam_search as search
 from fiber_cli.model.captioner import Stepper
 from fiber_cli.model.config import PRESETS
 from fiber_cli.tasks.caption.task import CaptionTask
@@ -26,11 +26,11 @@ class Prefix(Stepper):
         return self.recomputed(self.tokens)
 
     def recomputed(self, ids: Tensor) -> Tensor:
-        memory = self.memory.repeat_interleave(self.rows, 0)
+        memory = self.memory.repeat_interleave(self.captions_per_image, 0)
         return self.captioner.states(memory, ids)[:, self.tokens.shape[1] - 1]
 
-    def _keep(self, rows: Tensor) -> None:
-        self.tokens = self.tokens[rows]
+    def select(self, captions: Tensor) -> None:
+        self.tokens = self.tokens[captions]
 
 
 class FullWidth(Prefix):
@@ -64,10 +64,10 @@ def main() -> None:
     settings = {"beam": args.beam, "max_length": args.length + 1, "special": task.special}
     seconds, found = {}, {}
     for name, stepper in WAYS.items():
-        captioner.Stepper = stepper
-        runs = [timed(lambda: captioner.beam_search(task.captioner, memory, **settings), device)]
+        search.Stepper = stepper
+        runs = [timed(lambda: search.beam_search(task.captioner, memory, **settings), device)]
         runs += [
-            timed(lambda: captioner.beam_search(task.captioner, memory, **settings), device)
+            timed(lambda: search.beam_search(task.captioner, memory, **settings), device)
             for _ in range(args.repeats)
         ]
         seconds[name] = sorted(run[0] for run in runs[1:])[args.repeats // 2]

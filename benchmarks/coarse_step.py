@@ -17,9 +17,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import hardware, options, pick_device, timed, write
-from fiber_cli.data.images import normalize
 from fiber_cli.model.config import PRESETS, FiberConfig
-from fiber_cli.tasks.coarse.task import CoarseTask, sampling_weights
+from fiber_cli.model.pixels import normalize
+from fiber_cli.tasks.coarse.negatives import draw_negatives
+from fiber_cli.tasks.coarse.task import CoarseTask
 
 
 def random_batch(config: FiberConfig, batch: int, length: int = 40, seed: int = 0) -> dict:
@@ -52,8 +53,8 @@ def step_from_pixels(task: CoarseTask, batch: dict) -> dict[str, Tensor]:
     fused = encoder.fuse(encoder.image_stem(pixels), encoder.text_stem(batch["mlm_ids"], mask))
     logits = task.mlm(task.pool.text_transform(fused.text)).float()
     mlm = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["mlm_labels"].flatten())
-    weights = tuple(sampling_weights(s, 0) for s in similarities)
-    image_rows, text_rows = task.draw_negatives(batch["image_key"], batch["seed"], weights)
+    weights = task.negative_weights(similarities)
+    image_rows, text_rows = draw_negatives(batch["image_key"], batch["seed"], weights)
     triple = encoder.image_stem(torch.cat([pixels, pixels, pixels[image_rows]]))
     texts = encoder.text_stem(torch.cat([ids, ids[text_rows], ids]), torch.cat([mask, mask[text_rows], mask]))
     labels = (torch.arange(len(triple.map), device=ids.device) < len(ids)).long()

@@ -26,16 +26,16 @@ from torchvision.ops import deform_conv2d
 
 from benchmarks.coarse_step import count_operations, matmul_rate
 from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
-from fiber_cli.tasks.regions.prompts import Shown, chunk_labels
-from fiber_cli.tasks.regions.transforms import padded
-from fiber_cli.tasks.regions.evaluation import Asked, label_prompts
+from fiber_cli.tasks.regions.prompt_batch import PromptBatch, chunk_labels, label_prompts
+from fiber_cli.tasks.regions.prompts import PromptName
+from fiber_cli.model.pixels import padded
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.model.config import PRESETS, FiberConfig
-from fiber_cli.model.detector.detector import TokenHead
-from fiber_cli.model.detector.dyhead import deform_conv_by_rows
-from fiber_cli.tasks.prediction import to_device
-from fiber_cli.tasks.regions import task as grounding
-from fiber_cli.tasks.regions.task import GroundingTask
+from fiber_cli.model.detector.head import TokenHead
+from fiber_cli.model.detector.deform_conv import deform_conv_by_rows
+from fiber_cli.distributed.device import to_device
+from fiber_cli.tasks.regions import task as region_task
+from fiber_cli.tasks.regions.task import RegionTask
 
 NAMES, CHUNK, LENGTH = 1203, 40, 256
 KINDS = (
@@ -51,11 +51,11 @@ THINGS = (
 SAME_BOX, SAME_SCORE = 0.05, 1e-4
 
 
-def made_up_names(count: int) -> list[Shown]:
+def made_up_names(count: int) -> list[PromptName]:
     """Distinct names of two words, in an order that mixes both."""
     pairs = list(itertools.product(KINDS.split(), THINGS.split()))
     order = np.random.default_rng(0).permutation(len(pairs))[:count]
-    return [Shown(" ".join(pairs[i])) for i in order]
+    return [PromptName(" ".join(pairs[i])) for i in order]
 
 
 def fine_config(preset: str, vocab: int, drop_path: float = 0.0, **changes) -> FiberConfig:
@@ -74,7 +74,7 @@ def random_pixels(size: tuple[int, int], **like) -> torch.Tensor:
 class Meter:
     """Sums up what `measure`, call -> (amount, result), says of every call of a part of a task's detection."""
 
-    def __init__(self, task: GroundingTask, measure: Callable[[Callable], tuple[float, Any]]):
+    def __init__(self, task: RegionTask, measure: Callable[[Callable], tuple[float, Any]]):
         self.sums: dict[str, float] = defaultdict(float)
         for part, (owner, method) in {
             "image stem": (task, "image_stem"),
@@ -82,7 +82,7 @@ class Meter:
             "fused top": (task.encoder, "fuse"),
             "pyramid": (task.detector.fpn, "forward"),
             "head": (task.detector.head, "forward"),
-            "boxes": (grounding, "postprocess"),
+            "boxes": (region_task, "postprocess"),
         }.items():
             setattr(owner, method, self._measured(part, getattr(owner, method), measure))
 
@@ -108,7 +108,7 @@ def operations(config: FiberConfig, size: tuple[int, int]) -> dict[str, float]:
         return count_operations(lambda: results.append(call())), results[0]
 
     with FakeTensorMode():
-        task = GroundingTask(config).eval()
+        task = RegionTask(config).eval()
         meter = Meter(task, counted)
         ids = torch.zeros(1, LENGTH, dtype=torch.long)
         text = task.encoder.text_stem(ids, ids == 0)
@@ -160,7 +160,7 @@ def main() -> None:
     names = made_up_names(NAMES)
     config = fine_config(args.preset, len(tokenizer))
     torch.manual_seed(0)
-    task = GroundingTask(config, score_threshold=0.0, max_detections=300).to(device).eval()
+    task = RegionTask(config, score_threshold=0.0, max_detections=300).to(device).eval()
     open_gates(task)
     # As drawn, boxes of neighbouring anchors differ so little that rounding decides between them.
     for conv in (task.detector.head.box, task.detector.head.centerness):
@@ -177,20 +177,20 @@ def main() -> None:
     task.detector.head.register_forward_pre_hook(look)
     meter = Meter(task, lambda call: timed(call, device))
 
-    def asked(chunk: int | str, first: int, end: int) -> dict:
+    def detection_batch(chunk: int | str, first: int, end: int) -> dict:
         labels = torch.tensor([label for group in groups[chunk][first:end] for label in group])
-        asked = Asked.all(prompts[chunk][first:end], 1)._replace(labels=labels)
-        return to_device(asked.batch([pixels], [torch.tensor(size)]), device)
+        prompt_batch = PromptBatch.all_pairs(prompts[chunk][first:end], 1)._replace(labels=labels)
+        return to_device(prompt_batch.with_images([pixels], [torch.tensor(size)]), device)
 
     def predict(chunk: int | str, first: int, end: int) -> tuple[float, np.ndarray]:
-        batch = asked(chunk, first, end)
+        batch = detection_batch(chunk, first, end)
         seconds, (rows,) = timed(lambda: task.predict(batch), device)
         return seconds, rows
 
     def full_passes(first: int, end: int) -> list[tuple[float, np.ndarray]]:
         return [predict(CHUNK, i, i + 1) for i in range(first, end)]
 
-    task.predict(asked(CHUNK, 0, 1))  # warms up
+    task.predict(detection_batch(CHUNK, 0, 1))  # warms up
     meter.taken()
     # Half before and half after, so that a machine that grows slower in between favours neither.
     passes = full_passes(0, (timed_prompts + 1) // 2)

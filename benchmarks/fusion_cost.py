@@ -20,12 +20,13 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks.coarse_step import count_operations
 from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
 from benchmarks.detect import LENGTH, NAMES, fine_config, made_up_names, random_pixels
-from fiber_cli.tasks.regions.prompts import build_prompt, chunk_labels, encode_prompt
+from fiber_cli.tasks.regions.prompt_batch import chunk_labels
+from fiber_cli.tasks.regions.prompts import build_prompt, encode_prompt
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.model.config import FiberConfig
-from fiber_cli.model.detector.detector import HeadOutput, TokenHead
+from fiber_cli.model.detector.head import HeadOutput, TokenHead
 from fiber_cli.model.text import TextLayer, split_heads
-from fiber_cli.tasks.regions.task import GroundingTask
+from fiber_cli.tasks.regions.task import RegionTask
 
 WIDTH, HEADS, DROPOUT = 2048, 8, 0.1
 BOXES = 8
@@ -76,13 +77,13 @@ class DeepFusionHead(TokenHead):
         return super().forward(levels, text * mask[:, :, None])
 
 
-def three_ways(preset: str, vocab: int) -> dict[str, GroundingTask]:
+def three_ways(preset: str, vocab: int) -> dict[str, RegionTask]:
     """Tasks over the same towers and detector; without fusion the towers' cross-attention lies idle."""
     config, alone = (fine_config(preset, vocab, drop_path=0.4, **changes) for changes in ({}, {"fusion_layers": 0}))
-    fused = GroundingTask(config)
+    fused = RegionTask(config)
     open_gates(fused)
     with torch.device("meta"):
-        plain, deep = GroundingTask(alone), GroundingTask(alone)
+        plain, deep = RegionTask(alone), RegionTask(alone)
     for task in (plain, deep):
         task.encoder.image, task.encoder.text = fused.encoder.image, fused.encoder.text
         for part in ("norms", "fpn", "head"):
@@ -119,7 +120,7 @@ def operations(preset: str, vocab: int, size: tuple[int, int], images: int) -> d
         for name, task in three_ways(preset, vocab).items():
             ids = torch.zeros(images, LENGTH, dtype=torch.long)
 
-            def passes(task: GroundingTask = task, ids: Tensor = ids) -> None:
+            def passes(task: RegionTask = task, ids: Tensor = ids) -> None:
                 pixels = torch.cat([random_pixels(size) for _ in range(images)])
                 stem = task.image_stem(pixels, torch.tensor([size] * images))
                 out = task.detect(stem, task.encoder.text_stem(ids, ids == 0))
@@ -148,7 +149,7 @@ def main() -> None:
     # Parameters without a gradient, those of the other ways, are left alone.
     optimizer = torch.optim.AdamW(own.parameters(), lr=1e-5)
 
-    def step(task: GroundingTask) -> float:
+    def step(task: RegionTask) -> float:
         loss = task(batch)["loss"]
         loss.backward()
         optimizer.step()

@@ -14,27 +14,42 @@ from torch import nn
 
 from benchmarks.coarse_step import count_operations, random_batch
 from benchmarks.common import hardware, open_gates, options, pick_device, timed, write
-from fiber_cli.tasks.evalset import EvalSet
-from fiber_cli.data.images import normalize
+from fiber_cli.data.text import load_tokenizer
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
-from fiber_cli.tasks.retrieval.pairs import grouped, match_scores, score_pairs
+from fiber_cli.model.pixels import normalize
+from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.coarse.task import CoarseTask
+from fiber_cli.tasks.evalset import ImageSet, TextSet
+from fiber_cli.tasks.prediction import PredictOptions
+from fiber_cli.tasks.retrieval.pairs import grouped, match_scores, score_pairs
 
 LENGTH = 40
 COCO_IMAGES, COCO_TEXTS = 5_000, 25_010
 KS = (10, 20, 50, 100)
 
 
-class Tensors(EvalSet):
-    """Items that lie in memory."""
+class Images(ImageSet):
+    """Images that lie in memory, uint8 (N, 3, H, W)."""
 
-    def __init__(self, **columns: torch.Tensor):
-        self.columns, self.left_out, self.text_length = columns, [], LENGTH
-        self.ids = list(map(str, range(len(next(iter(columns.values()))))))
+    def __init__(self, pixels: torch.Tensor):
+        super().__init__([], 32)
+        self.pixels = pixels
+        self.ids = [str(number) for number in range(len(pixels))]
 
-    def read(self, index: int) -> dict:
-        return {name: column[index] for name, column in self.columns.items()}
+    def read(self, index: int) -> dict[str, torch.Tensor]:
+        return {"pixels": self.pixels[index]}
+
+
+class Texts(TextSet):
+    """Texts that lie in memory as token ids int64 and mask bool (M, L)."""
+
+    def __init__(self, ids: torch.Tensor, mask: torch.Tensor):
+        super().__init__([""] * len(ids), load_tokenizer("builtin"), ids.shape[1])
+        self.token_ids, self.mask = ids, mask
+
+    def read(self, index: int) -> dict[str, torch.Tensor]:
+        return {"ids": self.token_ids[index], "mask": self.mask[index]}
 
 
 @torch.no_grad()
@@ -45,14 +60,16 @@ def from_pixels(task: CoarseTask, pixels: torch.Tensor, ids: torch.Tensor, mask:
     return task.itm(task.pool(fused.pyramid[-1], fused.text))[:, 1]
 
 
-class MatchOnly(nn.Module):
-    """What a pair score needs of a task, without values: for counting."""
+class MatchOnly(nn.Module, Matching):
+    """What a pair score needs of a task, without the heads: for counting."""
 
     def __init__(self, config: FiberConfig):
         super().__init__()
         self.encoder = FusedEncoder(config)
-        self.pool = lambda image, text: torch.cat([image[:, 0, 0, :1], text[:, 0, :1]], 1)
-        self.itm = lambda pooled: pooled
+
+    def match(self, image: ImageStem, text: TextStem, *, pooled: bool = False) -> torch.Tensor:
+        fused = self.encoder.fuse(image, text, pooled=pooled)
+        return torch.cat([fused.pyramid[-1][:, 0, 0, :1], fused.text[:, 0, :1]], 1)
 
 
 def operations(config: FiberConfig, images: int, lengths: np.ndarray, batch: int) -> tuple[int, int]:
@@ -100,14 +117,14 @@ def main() -> None:
     pixels = random_batch(config, images, LENGTH)["pixels"]
     text = random_batch(config, texts, LENGTH, seed=1)
     ids, mask = text["ids"], text["mask"]
+    image_set, text_set = Images(pixels), Texts(ids, mask)
     encoder, scores = task.encoder, np.zeros(0)
 
     def cached() -> None:
         nonlocal scores
         scores = score_pairs(
-            task, Tensors(pixels=pixels), Tensors(ids=ids, mask=mask), [np.arange(texts)] * images, batch_size=batch,
-            workers=0,
-        ).scores  # fmt: skip
+            task, image_set, text_set, [np.arange(texts)] * images, PredictOptions(batch, workers=0)
+        ).scores
 
     drawn = torch.randperm(pairs, generator=torch.Generator().manual_seed(0))[:sample]
     plain_scores = []
@@ -123,7 +140,7 @@ def main() -> None:
             encoder.image_stem(normalize(part.to(device)))
 
     def text_stems() -> None:
-        for rows, real in zip(ids.split(batch), mask.split(batch)):
+        for rows, real in zip(ids.split(batch), mask.split(batch), strict=True):
             encoder.text_stem(rows.to(device), real.to(device))
 
     published(drawn[:batch])  # warms up

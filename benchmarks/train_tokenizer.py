@@ -17,8 +17,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 from tokenizers import ByteLevelBPETokenizer  # noqa: E402
 
-from fiber_cli.data.scenes import language as scene_text  # noqa: E402
-from fiber_cli.data.scenes.drawing import scene  # noqa: E402
+from fiber_cli.data.scenes.captions import captions  # noqa: E402
+from fiber_cli.data.scenes.expressions import expressions  # noqa: E402
+from fiber_cli.data.scenes.layout import scene  # noqa: E402
+from fiber_cli.data.scenes.questions import questions  # noqa: E402
+from fiber_cli.data.scenes.statements import pair_statements, statements  # noqa: E402
 
 FOLDER = Path(__file__).parents[1] / "fiber_cli" / "assets" / "tokenizer"
 SIZE = 2000
@@ -78,12 +81,12 @@ def corpus() -> Iterator[str]:
     """Scene texts as they come; each common word inside a sentence and at its beginning, weighted by rank."""
     scenes = [scene(0, "train", index) for index in range(SCENES)]
     for one, two in zip(scenes, scenes[1:]):
-        yield from (caption.text for caption in scene_text.captions(one))
-        yield from (question.text for question in scene_text.questions(one))
-        yield from (question.answers[0] for question in scene_text.questions(one))
-        yield from (statement.text for statement in scene_text.statements(one))
-        yield from (statement.text for statement in scene_text.pair_statements(one, two))
-        yield from (referring.text for referring in scene_text.referring(one))
+        yield from (caption.text for caption in captions(one))
+        yield from (question.text for question in questions(one))
+        yield from (question.answers[0] for question in questions(one))
+        yield from (statement.text for statement in statements(one))
+        yield from (statement.text for statement in pair_statements(one, two))
+        yield from (expression.text for expression in expressions(one))
     for rank, word in enumerate(dict.fromkeys(WORDS)):
         weight = 20 + 4000 // (rank + 10)
         yield from [f"x {word}"] * weight

@@ -17,36 +17,53 @@ def shared() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tokenizer():
+    """The packaged tokenizer."""
+    from fiber_cli.data.text import load_tokenizer
+
+    return load_tokenizer("builtin")
+
+
+@pytest.fixture
+def vqa_folder(tmp_path) -> Path:
+    """See `vqa_files`."""
+    from vqa_files import write_vqa_files
+
+    return write_vqa_files(tmp_path)
+
+
+@pytest.fixture(scope="session")
 def saved(tmp_path_factory) -> Path:
     """A run folder with the checkpoint of a small coarse model with random weights."""
     import torch
 
-    from fiber_cli.training import work as build
-    from fiber_cli.checkpoints import directory as checkpoint
+    from fiber_cli.checkpoints import directory
     from fiber_cli.config.resolve import parse_recipe
+    from fiber_cli.training.work import work
 
     folder = tmp_path_factory.mktemp("run")
-    work = build.work(parse_recipe(RECIPE, "test"))
+    coarse = work(parse_recipe(RECIPE, "test"))
     with torch.no_grad():
-        for parameter in work.task.parameters():
+        for parameter in coarse.task.parameters():
             # Far from the start, so that images and texts differ.
             parameter.add_(0.2 * torch.randn_like(parameter))
-    checkpoint.save(folder, 3, config=work.config, weights=work.task.state_dict(), tokenizer=work.tokenizer)
+    directory.save(folder, 3, config=coarse.config, weights=coarse.task.state_dict(), tokenizer=coarse.tokenizer)
     return folder
 
 
 @pytest.fixture(scope="session")
 def runs(saved, tmp_path_factory) -> dict[str, Path]:
     """Task → a run folder with a checkpoint that has the weights of `saved` and a fresh head."""
-    from fiber_cli.training import work as build
-    from fiber_cli.checkpoints import directory as checkpoint
+    from fiber_cli.checkpoints import directory
+    from fiber_cli.checkpoints.weights import named_weights
     from fiber_cli.config.resolve import parse_recipe
+    from fiber_cli.training.work import work
 
     made = {"coarse": saved}
     for name, (task, override) in TASKS.items():
         recipe = parse_recipe(RECIPE.replace("{name: coarse}", task), "test", ["log.validate_every=2", override, VAL])
-        work = build.work(recipe, init_from=saved)
+        fine_tuned = work(recipe, init_from=saved)
         made[name] = tmp_path_factory.mktemp(name)
-        weights = checkpoint.named_weights(work.task)
-        checkpoint.save(made[name], 1, config=work.config, weights=weights, tokenizer=work.tokenizer)
+        weights = named_weights(fine_tuned.task)
+        directory.save(made[name], 1, config=fine_tuned.config, weights=weights, tokenizer=fine_tuned.tokenizer)
     return made

@@ -1,4 +1,7 @@
-"""Imports point one way (see the diagram in the README); held over the syntax trees, nothing is run."""
+"""Imports point one way (see the structure in the README); held over the syntax trees, nothing is run.
+
+Imports for annotations alone, under `if TYPE_CHECKING`, are no arrows.
+"""
 
 import ast
 import sys
@@ -7,46 +10,55 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fiber_cli"
-LEAVES = {"errors", "dist", "boxes", "kinds"}
-#: Unit (module or sub-package) → the units that it may import, itself and `errors` apart. Every other module
-#: stands between the tasks and the command line and may import all but that.
+LEAVES = {"errors", "boxes", "seeds", "settings"}
+#: Room → the rooms that it may import, itself and the leaves apart.
 ALLOWED = {
     "errors": set(),
     "boxes": set(),
-    "dist": set(),
-    "kinds": set(),
-    "strict": set(),
-    "settings": {"strict", "kinds"},
-    "recipe": {"settings", "strict"},
-    "model": {"boxes"},
-    "data": {"boxes", "dist", "kinds", "metrics"},
-    "metrics": {"boxes", "dist"},
-    "tasks": {"model", "data", "metrics", *LEAVES},
+    "seeds": set(),
+    "settings": set(),
+    "distributed": set(),
+    "model": set(),
+    "data": set(),
+    "tasks": {"data", "model", "distributed"},
+    "config": {"tasks", "data"},
+    "checkpoints": {"tasks", "data", "model", "distributed"},
+    "evaluation": {"checkpoints", "tasks", "data", "distributed"},
+    "inference": {"checkpoints", "tasks", "data", "model", "distributed"},
+    "infer": {"inference"},
+    "training": {"config", "checkpoints", "tasks", "data", "model", "distributed"},
+    "cli": {"config", "training", "evaluation", "inference", "checkpoints", "tasks", "data", "distributed"},
+    "__main__": {"cli"},
+    "__init__": {"inference"},
 }
-#: Third-party packages that only these units import at all.
-ONLY = {"deepspeed": {"engine"}, "typer": {"cli"}}
+#: What rooms know of others they know by these modules only.
+ONLY_THROUGH = {
+    # The settings of tasks and sources, not their code.
+    ("config", "tasks"): {"tasks", "tasks.declaration"},
+    ("config", "data"): {"data.sources"},
+}
+#: Third-party packages that only these files import.
+ONLY = {
+    "deepspeed": "training/deepspeed_engine.py",
+    "pycocotools": "tasks/regions/coco_ap.py",
+    "matplotlib": "training/curves.py",
+}
+#: Third-party packages of the networks.
 MODEL_PACKAGES = {"torch", "torchvision", "timm"}
-#: What must not be loaded for `fiber --help` and for reading a recipe.
-HEAVY = {
-    "torch",
-    "torchvision",
-    "timm",
-    "transformers",
-    "deepspeed",
-    "numpy",
-    "PIL",
-    "matplotlib",
-    "safetensors",
-}
-LIGHT = ("errors", "kinds", "strict", "settings", "recipe", "cli", "__main__")
+#: What must not be loaded for `fiber --help`.
+HEAVY = {"torch", "torchvision", "timm", "transformers", "deepspeed", "numpy", "PIL", "matplotlib", "safetensors"}
 
 
-def unit(path: Path) -> str:
+def files() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def room(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
-def modules() -> list[tuple[str, Path]]:
-    return [(unit(path), path) for path in sorted(PACKAGE.rglob("*.py"))]
+def is_typing_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
 
 
 def imported(node: ast.AST) -> list[str]:
@@ -60,66 +72,100 @@ def imported(node: ast.AST) -> list[str]:
 
 
 def imports(path: Path, *, at_load_only: bool = False) -> set[str]:
-    """Dotted names that a file imports; `at_load_only` leaves out functions and `if TYPE_CHECKING`."""
-    found: set[str] = set()
+    """Dotted names that a file imports; `at_load_only` leaves out functions."""
+    names: set[str] = set()
 
     def visit(node: ast.AST) -> None:
-        late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        typing = isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
-        if at_load_only and (late or typing):
+        is_late = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if is_typing_only(node) or (at_load_only and is_late):
             return
-        found.update(imported(node))
+        names.update(imported(node))
         for child in ast.iter_child_nodes(node):
             visit(child)
 
     visit(ast.parse(path.read_text(encoding="utf-8")))
-    return found
+    return names
 
 
-def own(names: set[str]) -> set[str]:
-    """Units of this package among the names (`fiber_cli.__version__` and the bare package are none)."""
-    units = {name.split(".")[1] for name in names if name.startswith("fiber_cli.")}
-    return {name for name in units if (PACKAGE / name).is_dir() or (PACKAGE / f"{name}.py").is_file()}
+def module_of(name: str) -> str | None:
+    """The module of this package, without `fiber_cli.`, that a dotted name is or is in."""
+    if not name.startswith("fiber_cli."):
+        return None
+    parts = name.split(".")[1:]
+    while parts:
+        path = PACKAGE.joinpath(*parts)
+        if path.is_dir() or path.with_suffix(".py").is_file():
+            return ".".join(parts)
+        parts.pop()
+    return None
 
 
-@pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: str(value).rpartition("fiber_cli/")[2])
-def test_arrows(name, path):
-    inside = own(imports(path)) - {name, "errors"}
-    if name in ALLOWED:
-        assert inside <= ALLOWED[name], f"{name} must not import {inside - ALLOWED[name]}"
-    elif name != "__main__":
-        assert "cli" not in inside
-    for package, users in ONLY.items():
-        if name not in users:
-            assert package not in {full.split(".")[0] for full in imports(path)}, f"only {users} use {package}"
+def modules(names: set[str]) -> set[str]:
+    return {module for name in names if (module := module_of(name)) is not None}
 
 
-def test_arrows_make_no_circle():
-    graph: dict[str, set[str]] = {}
-    for name, path in modules():
-        graph.setdefault(name, set()).update(own(imports(path, at_load_only=True)) - {name})
+@pytest.mark.parametrize("path", files(), ids=lambda path: path.relative_to(PACKAGE).as_posix())
+def test_an_arrow_points_the_wrong_way(path):
+    own = room(path)
+    for module in modules(imports(path)):
+        other = module.split(".")[0]
+        assert other in {own, *LEAVES, *ALLOWED[own]}, f"{own} must not import {module}"
+        through = ONLY_THROUGH.get((own, other))
+        assert through is None or module in through, f"{own} knows {other} by {through}, not by {module}"
+
+
+@pytest.mark.parametrize(("package", "user"), ONLY.items())
+def test_a_package_is_used_in_more_than_one_file(package, user):
+    for path in files():
+        if package in {name.split(".")[0] for name in imports(path)}:
+            assert path.relative_to(PACKAGE).as_posix() == user
+
+
+def test_modules_import_one_another():
+    graph = {}
+    for path in files():
+        name = path.relative_to(PACKAGE).with_suffix("").as_posix().replace("/", ".").removesuffix(".__init__")
+        graph[name] = modules(imports(path, at_load_only=True)) - {name}
     while free := {name for name, needs in graph.items() if not needs & graph.keys()}:
         graph = {name: needs for name, needs in graph.items() if name not in free}
     assert not graph, f"these import one another: {sorted(graph)}"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "model").rglob("*.py")), ids=lambda path: path.name)
-def test_model_is_networks_only(path):
+def test_the_model_is_more_than_networks(path):
     outside = {name.split(".")[0] for name in imports(path)} - set(sys.stdlib_module_names) - {"fiber_cli"}
     assert outside <= MODEL_PACKAGES
 
 
-def test_what_the_command_line_loads_is_light():
-    """Follows load-time imports from the light modules; `fiber_cli.data` counts as its whole __init__."""
-    for name in LIGHT:
-        names = imports(PACKAGE / f"{name}.py", at_load_only=True)
-        assert not {full.split(".")[0] for full in names} & HEAVY, name
-        assert own(names) <= set(LIGHT), name
+def loaded_by(path: Path, seen: dict[Path, set[str]]) -> None:
+    """Follow the imports that loading a file makes, packages' own files included; fills the third-party names of each."""
+    if path in seen:
+        return
+    names = imports(path, at_load_only=True)
+    seen[path] = {name.split(".")[0] for name in names}
+    for module in modules(names):
+        parts = module.split(".")
+        for depth in range(1, len(parts) + 1):
+            below = PACKAGE.joinpath(*parts[:depth])
+            loaded_by(below / "__init__.py" if below.is_dir() else below.with_suffix(".py"), seen)
 
 
-def test_the_rules_are_about_something():
-    names = {name for name, _ in modules()}
-    assert {"model", "data", "tasks", "metrics", "engine", "cli", "recipe"} <= names
-    assert "deepspeed" in {full.split(".")[0] for full in imports(PACKAGE / "engine.py")}
-    assert "torch" in {full.split(".")[0] for full in imports(PACKAGE / "model" / "swin.py")}
-    assert imports(PACKAGE / "cli.py") - imports(PACKAGE / "cli.py", at_load_only=True)
+def test_the_command_line_loads_something_heavy():
+    seen: dict[Path, set[str]] = {}
+    loaded_by(PACKAGE / "__main__.py", seen)
+    loaded_by(PACKAGE / "__init__.py", seen)
+    for path in sorted((PACKAGE / "tasks").glob("*/__init__.py")):
+        loaded_by(path, seen)
+    assert PACKAGE / "tasks" / "vqa" / "settings.py" in seen
+    for path, names in seen.items():
+        assert not names & HEAVY, f"{path} is loaded by `fiber --help`"
+
+
+def test_the_rules_are_about_nothing():
+    rooms = {room(path) for path in files()}
+    assert rooms == ALLOWED.keys()
+    engine = PACKAGE / ONLY["deepspeed"]
+    assert "deepspeed" in {name.split(".")[0] for name in imports(engine)}
+    assert "torch" in {name.split(".")[0] for name in imports(PACKAGE / "model" / "swin.py")}
+    evaluation = PACKAGE / "cli" / "evaluation.py"
+    assert imports(evaluation) - imports(evaluation, at_load_only=True)

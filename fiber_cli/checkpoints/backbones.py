@@ -1,25 +1,21 @@
 """Starting weights of the two towers: ImageNet Swin in timm's form, RoBERTa in transformers' form."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from fiber_cli.checkpoints.directory import fit_position_biases, load_into, read_tensors
-from fiber_cli.checkpoints.published import COARSE, read_official, rename
+from fiber_cli.checkpoints.position_bias import fit_position_biases
+from fiber_cli.checkpoints.published.names import rename
+from fiber_cli.checkpoints.published.towers import ROBERTA
+from fiber_cli.checkpoints.weights import load_into, read_tensors, read_torch_file
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import FusedEncoder
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
-
-_TEXT = {
-    theirs.removeprefix("text_transformer."): ours.removeprefix("encoder.")
-    for theirs, ours in COARSE.items()
-    if theirs.startswith("text_transformer.") and "t2i" not in theirs
-}
 
 
 def load_swin(encoder: FusedEncoder, source: str) -> None:
@@ -30,24 +26,36 @@ def load_swin(encoder: FusedEncoder, source: str) -> None:
     """
     state = _local_weights(source)
     if state is None:
-        import timm
-
-        if not timm.is_model(source):
-            raise UserError(
-                f"model.swin={source}: neither a file, a folder, nor a timm model name "
-                "(the paper's is swin_base_patch4_window12_384.ms_in22k; null starts at random)"
-            )
-        with _download("model.swin", f"timm/{source}"), torch.device("cpu"):
-            state = timm.create_model(source, pretrained=True, num_classes=0).state_dict()
+        state = _timm_weights(source)
     weights = {}
     for key, tensor in state.items():
-        if key.endswith(("relative_position_index", "attn_mask")) or key.startswith("head."):
-            continue
-        # timm holds the merging at the start of the next stage, we at the end of this one.
-        key = re.sub(r"^layers\.(\d+)\.downsample", lambda m: f"stages.{int(m[1]) - 1}.merge", key)
-        key = re.sub(r"^layers\.", "stages.", key)
-        weights[f"image.{key}"] = tensor.float()
-    _fill(encoder, fit_position_biases(weights, encoder), "image.", f"Swin weights {source}", "model.swin")
+        derived = key.endswith(("relative_position_index", "attn_mask"))
+        if not derived and not key.startswith("head."):
+            weights[f"image.{_swin_name(key)}"] = tensor.float()
+    fitted = fit_position_biases(weights, encoder)
+    _fill(encoder, fitted, tower="image.", title=f"Swin weights {source}", setting="model.swin")
+
+
+def _timm_weights(name: str) -> dict[str, Tensor]:
+    import timm
+
+    if not timm.is_model(name):
+        raise UserError(
+            f"model.swin={name}: neither a file, a folder, nor a timm model name "
+            "(the paper's is swin_base_patch4_window12_384.ms_in22k; null starts at random)"
+        )
+    with _download("model.swin", f"timm/{name}"), torch.device("cpu"):
+        return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
+
+
+def _swin_name(key: str) -> str:
+    """Our name of a timm Swin's parameter. timm holds the merging at the start of the next stage, we at the end of
+    this one."""
+    merging = re.match(r"layers\.(\d+)\.downsample", key)
+    if merging is not None:
+        stage = int(merging[1]) - 1
+        return f"stages.{stage}.merge{key[merging.end() :]}"
+    return re.sub(r"^layers\.", "stages.", key)
 
 
 def load_roberta(encoder: FusedEncoder, source: str) -> None:
@@ -57,42 +65,54 @@ def load_roberta(encoder: FusedEncoder, source: str) -> None:
     """
     state = _local_weights(source)
     if state is None:
-        from transformers import RobertaModel
-
-        with _download("model.roberta", source):
-            state = RobertaModel.from_pretrained(source, add_pooling_layer=False).state_dict()
+        state = _hub_roberta(source)
     weights = {}
     for key, tensor in state.items():
-        key = key.removeprefix("roberta.")
-        if (name := rename(key, _TEXT)) is not None:
-            weights[name] = tensor.float()
-    _fill(encoder, weights, "text.", f"RoBERTa weights {source}", "model.roberta")
+        name = rename(key.removeprefix("roberta."), ROBERTA)
+        if name is not None:
+            weights[f"text.{name}"] = tensor.float()
+    _fill(encoder, weights, tower="text.", title=f"RoBERTa weights {source}", setting="model.roberta")
 
 
-def _fill(encoder: FusedEncoder, weights: dict[str, Tensor], tower: str, what: str, setting: str) -> None:
+def _hub_roberta(name: str) -> dict[str, Tensor]:
+    from transformers import RobertaModel
+
+    with _download("model.roberta", name):
+        return RobertaModel.from_pretrained(name, add_pooling_layer=False).state_dict()
+
+
+def _fill(encoder: FusedEncoder, weights: Mapping[str, Tensor], *, tower: str, title: str, setting: str) -> None:
+    """Copy the weights of one tower, all of it but its cross-attention."""
     if not weights:
-        raise UserError(f"{what}: no tensor of a known name in it; {setting} wants a model of that family")
-    names = [name for name, _ in encoder.named_parameters()]
-    fresh = [name for name in names if not name.startswith(tower) or ".cross." in name]
+        raise UserError(f"{title}: no tensor of a known name in it; {setting} wants a model of that family")
+    fresh = []
+    for name, _ in encoder.named_parameters():
+        if not name.startswith(tower) or ".cross." in name:
+            fresh.append(name)
     try:
         load_into(encoder, weights, expect_missing=fresh)
     except UserError as error:
-        raise UserError(f"{what} ({setting}): {error}") from error
+        raise UserError(f"{title} ({setting}): {error}") from error
 
 
 def _local_weights(source: str) -> dict[str, Tensor] | None:
     """Tensors of a local file or folder; None when `source` names neither."""
     path = Path(source)
     if path.is_dir():
-        files = [path / name for name in WEIGHT_FILES if (path / name).is_file()]
-        if not files:
-            raise UserError(f"{path}: holds none of {', '.join(WEIGHT_FILES)}")
-        path = files[0]
+        path = _weights_file(path)
     elif not path.is_file():
         return None
     if path.suffix == ".safetensors":
         return read_tensors(path)
-    return read_official(path)
+    return read_torch_file(path)
+
+
+def _weights_file(folder: Path) -> Path:
+    for name in WEIGHT_FILES:
+        file = folder / name
+        if file.is_file():
+            return file
+    raise UserError(f"{folder}: holds none of {', '.join(WEIGHT_FILES)}")
 
 
 @contextmanager
@@ -101,8 +121,9 @@ def _download(setting: str, repository: str) -> Iterator[None]:
     try:
         yield
     except (OSError, RuntimeError, ValueError) as error:
+        reason = str(error).splitlines()[0][:200]
         raise UserError(
             f"{setting}: {repository} could not be fetched from the Hugging Face hub "
-            f"({str(error).splitlines()[0][:200]}); without a connection, run `hf download {repository}` on a machine "
+            f"({reason}); without a connection, run `hf download {repository}` on a machine "
             f"that has one and set {setting} to that folder, or set {setting}=null to start from random weights"
         ) from error

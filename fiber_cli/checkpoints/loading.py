@@ -2,47 +2,38 @@
 
 import hashlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
-from torch import nn
-
-from fiber_cli.checkpoints import directory as checkpoint
+from fiber_cli.checkpoints.config import CheckpointConfig, read_config
+from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
-from fiber_cli.model.config import FiberConfig
-from fiber_cli.tasks import TASKS
+from fiber_cli.tasks import declared, tasks_with
+from fiber_cli.tasks.abilities import Ability
 from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.declaration import TaskDeclaration
 
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+AbilityType = TypeVar("AbilityType", bound=Ability)
 
 
 class Loaded(NamedTuple):
-    """A task in evaluation mode on the CPU, its tokeniser, config.json, and the directory they are from."""
+    """A task in evaluation mode on the CPU, what it knows of its input, config.json, and the directory of them all."""
 
-    task: nn.Module
-    tokenizer: "PreTrainedTokenizerBase"
-    config: dict[str, Any]
+    task: Task
+    context: TaskContext[Any]
+    config: CheckpointConfig
     path: Path
+
+    @property
+    def declaration(self) -> TaskDeclaration:
+        return declared(self.name)
 
     @property
     def name(self) -> str:
         """The task's name in `TASKS`."""
-        return self.config["task"]["name"]
-
-    @property
-    def text_length(self) -> int:
-        return self.config["preprocessing"]["text_length"]
-
-    @property
-    def image_size(self) -> tuple[int, int]:
-        """(height, width) in pixels."""
-        return tuple(self.config["preprocessing"]["image_size"])
-
-    @property
-    def labels(self) -> list[str] | None:
-        """The answers of VQA; the category names that detection was trained on."""
-        return self.config["labels"]
+        return self.config.task.name
 
     @property
     def fingerprint(self) -> str:
@@ -50,26 +41,43 @@ class Loaded(NamedTuple):
         with (self.path / "model.safetensors").open("rb") as file:
             return hashlib.file_digest(file, hashlib.blake2b).hexdigest()[:32]
 
+    def can(self, ability: type[Ability]) -> bool:
+        """Whether the task has an ability, and its settings do not switch it off."""
+        task: object = self.task
+        return isinstance(task, ability) and ability not in self.task.switched_off
 
-def new_task(config: dict[str, Any]) -> Task:
-    """The task that a checkpoint's config.json describes, with fresh weights."""
-    settings = dict(config["task"])
-    name = settings.pop("name")
-    if name == "vqa":
-        settings["labels"] = len(config["labels"])
-    return TASKS[name](FiberConfig.from_dict(config["model"]), **settings)
+    def ability(self, ability: type[AbilityType]) -> AbilityType:
+        """The task as something that has an ability. Raises UserError, naming the tasks that have it, where it has
+        not."""
+        task: object = self.task
+        if isinstance(task, ability) and ability not in self.task.switched_off:
+            return task
+        raise UserError(
+            f"{self.path} is a checkpoint of {self.name}, without {ability.needs}; use one of {commands_for(ability)}"
+        )
+
+
+def commands_for(ability: type[Ability]) -> str:
+    """The commands that train tasks with an ability, in words."""
+    commands = [f"`fiber {declared(name).verb} {name}`" for name in tasks_with(ability)]
+    *others, last = commands
+    return f"{', '.join(others)} or {last}" if others else last
+
+
+def new_task(context: TaskContext[Any]) -> Task:
+    """A task with fresh weights."""
+    return declared(context.settings.name).module.load().from_context(context)
 
 
 def load(path: str | Path) -> Loaded:
-    """The task of a checkpoint directory, or of what `checkpoint.resolve` finds for `path`. Raises UserError."""
-    path = checkpoint.resolve(path)
-    config = checkpoint.load_config(path)
-    name = config["task"]["name"]
-    if name not in TASKS:
-        raise UserError(f"{path}: task {name!r} is unknown to this version; it knows {', '.join(TASKS)}")
+    """The task of a checkpoint directory, or of what `directory.resolve` finds for `path`. Raises UserError."""
+    path = resolve(path)
+    config = read_config(path)
+    tokenizer = load_tokenizer(path / "tokenizer")
+    context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)
     try:
-        task = new_task(config)
+        task = new_task(context)
     except (TypeError, KeyError) as error:
         raise UserError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
-    checkpoint.load_into(task, checkpoint.load_weights(path))
-    return Loaded(task.eval(), load_tokenizer(path / "tokenizer"), config, path)
+    load_into(task, load_weights(path))
+    return Loaded(task.eval(), context, config, path)

@@ -5,38 +5,32 @@ valid name.
 """
 
 import dataclasses
-import json
 import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
-from fiber_cli.config import strict
-from fiber_cli.config.settings import SECTIONS, AnySource, Recipe, RecipeError, broken_rules
+from fiber_cli.config.recipe import Recipe
+from fiber_cli.config.rules import broken_rules
+from fiber_cli.config.strict import Builder, one_of, unknown
+from fiber_cli.config.yaml_nodes import compose, empty_mapping, is_null, override, reason
+from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings
 
-AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
+Settings = TypeVar("Settings", SourceSettings, TaskSettings)
 
 
 def parse_recipe(text: str, where: str, overrides: Sequence[str] = (), name: str = "recipe") -> Recipe:
     """A recipe from YAML; `where` is what errors call its source. Raises RecipeError with every problem."""
-    try:
-        root = strict.compose(text, where)
-    except yaml.YAMLError as error:
-        line = getattr(getattr(error, "problem_mark", None), "line", 0) + 1
-        raise RecipeError(f"{where}:{line}: not valid YAML: {strict.reason(error)}") from None
-    if strict.is_null(root):
-        root = strict.empty_mapping(root.start_mark)
-    problems = [problem for text in overrides if (problem := strict.override(root, text))]
-    homes = {
-        f.name: f"{section}.{f.name}"
-        for section, forms in SECTIONS.items()
-        for cls in forms.values()
-        for f in dataclasses.fields(cls)
-    }
-    builder = strict.Builder(homes)
+    root = _compose(text, where)
+    problems = []
+    for assignment in overrides:
+        problem = override(root, assignment)
+        if problem is not None:
+            problems.append(problem)
+    builder = Builder(_section_of_keys())
     recipe = builder.build(Recipe, root, "")
     problems += builder.errors
     if recipe is not None:
@@ -52,31 +46,63 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = (), name: str
     return _absolute(recipe)
 
 
+def _compose(text: str, where: str) -> yaml.Node:
+    try:
+        root = compose(text, where)
+    except yaml.MarkedYAMLError as error:
+        line = error.problem_mark.line + 1 if error.problem_mark else 1
+        raise RecipeError(f"{where}:{line}: not valid YAML: {reason(error)}") from None
+    except yaml.YAMLError as error:
+        raise RecipeError(f"{where}:1: not valid YAML: {reason(error)}") from None
+    return empty_mapping(root.start_mark) if is_null(root) else root
+
+
+def _section_of_keys() -> dict[str, str]:
+    """Setting → its full name, for keys in the wrong section."""
+    homes = {}
+    for section in dataclasses.fields(Recipe):
+        choices = one_of(section.type)
+        forms = list(choices.forms.values()) if choices else [section.type]
+        for settings in filter(dataclasses.is_dataclass, forms):
+            for setting in dataclasses.fields(settings):
+                homes[setting.name] = f"{section.name}.{setting.name}"
+    return homes
+
+
 def _absolute(recipe: Recipe) -> Recipe:
     """All paths from the root of the file system, so that the resolved recipe means the same everywhere."""
-    data = recipe.data
-    root = os.path.abspath(os.path.expanduser(data.root or ""))
+    root = os.path.abspath(os.path.expanduser(recipe.data.root or ""))
+    data = dataclasses.replace(
+        recipe.data,
+        root=recipe.data.root and root,
+        train=tuple(_with_paths_below(root, source) for source in recipe.data.train),
+        val=tuple(_with_paths_below(root, source) for source in recipe.data.val),
+    )
+    return dataclasses.replace(recipe, data=data, task=_with_paths_below(root, recipe.task))
 
-    def absolute(value: Any) -> Any:
-        if isinstance(value, tuple):
-            return tuple(map(absolute, value))
-        if isinstance(value, dict):
-            return {name: absolute(folder) for name, folder in value.items()}
-        return value and os.path.normpath(os.path.join(root, os.path.expanduser(value)))
 
-    def section(spec: Any) -> Any:
-        paths = [f.name for f in dataclasses.fields(spec) if f.metadata.get("path")]
-        return dataclasses.replace(spec, **{name: absolute(getattr(spec, name)) for name in paths})
+def _with_paths_below(root: str, settings: Settings) -> Settings:
+    """The settings with those that name files below `root`."""
+    changes = {}
+    for setting in dataclasses.fields(settings):
+        if setting.metadata.get("path"):
+            changes[setting.name] = _path_below(root, getattr(settings, setting.name))
+    return dataclasses.replace(settings, **changes)
 
-    sources = {split: tuple(map(section, getattr(data, split))) for split in ("train", "val")}
-    data = dataclasses.replace(data, root=data.root and root, **sources)
-    return dataclasses.replace(recipe, data=data, task=section(recipe.task))
+
+def _path_below(root: str, value: Any) -> Any:
+    """A path, or all in a list or a mapping of them; nothing stays nothing."""
+    if isinstance(value, tuple):
+        return tuple(_path_below(root, path) for path in value)
+    if isinstance(value, dict):
+        return {name: _path_below(root, path) for name, path in value.items()}
+    return value and os.path.normpath(os.path.join(root, os.path.expanduser(value)))
 
 
 def shipped_recipes() -> dict[str, Path]:
     """Name → file of the recipes that come with the package (beside it in a source tree)."""
     package = Path(__file__).parents[1]
-    folder = next(f for f in (package / "recipes", package.parent / "recipes") if f.is_dir())
+    folder = next(path for path in (package / "recipes", package.parent / "recipes") if path.is_dir())
     return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
 
 
@@ -91,7 +117,7 @@ def find_recipe(name_or_path: str) -> Path:
     if path.suffix in (".yaml", ".yml") and path.stem in shipped:
         print(f"{name_or_path} does not exist; using fiber's own recipe {path.stem!r}", file=sys.stderr)
         return shipped[path.stem]
-    raise RecipeError(f"no such file, and {strict.unknown('recipe', name_or_path, shipped)}")
+    raise RecipeError(f"no such file, and {unknown('recipe', name_or_path, shipped)}")
 
 
 def resolve_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
@@ -112,62 +138,9 @@ def recipe_header(path: Path) -> dict[str, str]:
     for line in path.read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             break
-        head, colon, rest = line[1:].strip().partition(": ")
-        key, text = (head, rest) if colon and head.isidentifier() else (key, line[1:].strip())
+        text = line[1:].strip()
+        head, colon, rest = text.partition(": ")
+        if colon and head.isidentifier():
+            key, text = head, rest
         header[key] = f"{header.get(key, '')} {text}".strip()
     return header
-
-
-def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
-    """DeepSpeed's configuration on `world` ranks, for a torch AdamW and a schedule that the engine drives.
-
-    bf16 and fp16 compute the task under DeepSpeed's autocast, which leaves the parameters float32 at every
-    ZeRO stage.
-    """
-    run = recipe.runtime
-    config: dict[str, Any] = {
-        "train_micro_batch_size_per_gpu": run.micro_batch,
-        "gradient_accumulation_steps": run.micro_steps(world),
-        "zero_optimization": {"stage": run.zero_stage},
-        "gradient_clipping": run.clip or 0.0,
-        "steps_per_print": 10**9,
-        "wall_clock_breakdown": False,
-    }
-    if run.offload == "cpu":
-        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
-        config["zero_force_ds_cpu_optimizer"] = False  # DeepSpeed's own CPU Adam wants a compiler
-    if run.precision != "fp32":
-        config["torch_autocast"] = {"enabled": True, "dtype": AUTOCAST[run.precision]}
-    return _merged(config, recipe.deepspeed)
-
-
-def _merged(base: dict, over: dict) -> dict:
-    merged = base | over
-    for key in base.keys() & over.keys():
-        if isinstance(base[key], dict) and isinstance(over[key], dict):
-            merged[key] = _merged(base[key], over[key])
-    return merged
-
-
-def schema_markdown() -> str:
-    """The reference of all sections and keys."""
-    lines = ["# Recipe reference", ""]
-    lines += _table(f for f in dataclasses.fields(Recipe) if f.name not in SECTIONS)
-    places = [(f"`{name}`", forms) for name, forms in SECTIONS.items()]
-    places.insert(3, ("an item of `data.train` or `data.val`", strict.forms(AnySource)))
-    for place, forms in places:
-        for cls in dict.fromkeys(forms.values()):
-            tags = ", ".join(f"`{tag}`" for tag in forms if tag and forms[tag] is cls)
-            title = f"{place}: {tags}" if tags else place
-            lines += ["", f"## {title}", "", " ".join(cls.__doc__.split()), "", *_table(dataclasses.fields(cls))]
-    return "\n".join(lines) + "\n"
-
-
-def _table(fields: Iterable[dataclasses.Field]) -> Iterator[str]:
-    yield from ("| key | type and limits | default | meaning |", "|---|---|---|---|")
-    for f in fields:
-        limits = [f"{strict.LIMITS[key][1]} {f.metadata[key]}" for key in strict.LIMITS if key in f.metadata]
-        default = f.default_factory() if f.default_factory is not dataclasses.MISSING else f.default
-        shown = "required" if default is dataclasses.MISSING else f"`{json.dumps(default)}`"
-        meaning = f.metadata.get("doc", "Says which form of this section it is.")
-        yield f"| `{f.name}` | {', '.join([strict.describe(f.type), *limits])} | {shown} | {meaning} |"

@@ -1,136 +1,43 @@
-"""YAML into frozen dataclasses, with every error collected and named by place, key, value and mend.
+"""YAML nodes into frozen dataclasses, with every error collected and named by place, key, value and mend.
 
-A field's metadata gives its one-line `doc` and its limits (`gt`, `ge`, `lt`, `le`). The first field of each
-member of a union of dataclasses is its tag, a `Literal` of the names that it stands for. Scalars follow YAML 1.2:
-`1e-5` is a number, and only `true` and `false` are truth values.
+A field's metadata gives its one-line `doc` and its limits (`gt`, `ge`, `lt`, `le`), see `settings.option`. Where a
+section has one of several forms, the field's type is `Annotated[Base, OneOf(tag, forms)]`: the first field of a form is
+its tag, a `Literal` of the names that it stands for.
 """
 
 import dataclasses
 import difflib
 import math
 import operator
-import re
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
 
-COMMAND_LINE = "command line"
-TAG = "tag:yaml.org,2002:"
+from fiber_cli.config.yaml_nodes import COMMAND_LINE, empty_mapping, is_null, place, plain
+from fiber_cli.settings import former_names
+
 UNIONS = (typing.Union, types.UnionType)
-LIMITS = {
+#: Limit of a setting → what holds for it, in code and in words.
+LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
     "gt": (operator.gt, "greater than"),
     "ge": (operator.ge, "at least"),
     "lt": (operator.lt, "less than"),
     "le": (operator.le, "at most"),
 }
+NO_LIMITS: Mapping[str, Any] = types.MappingProxyType({})
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 
 
-class Loader(yaml.SafeLoader):
-    """PyYAML's parser with the scalar rules of YAML 1.2's core schema."""
+@dataclass(frozen=True)
+class OneOf:
+    """A section's forms: name → dataclass, told apart by the field `tag`. A form may be loaded when it is asked for."""
 
-    yaml_implicit_resolvers = {}
-
-
-for _tag, _pattern, _first in (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
-):
-    Loader.add_implicit_resolver(TAG + _tag, re.compile(f"(?:{_pattern})$"), list(_first))
-
-
-def compose(text: str, name: str) -> yaml.Node:
-    """The node tree of one document; an empty document is a null. `name` is what `place` calls the source.
-
-    Raises yaml.YAMLError.
-    """
-    loader = Loader(text)
-    loader.name = name
-    empty = yaml.ScalarNode(f"{TAG}null", "", loader.get_mark())
-    try:
-        return loader.get_single_node() or empty
-    finally:
-        loader.dispose()
-
-
-def place(node: yaml.Node) -> str:
-    """`file:line`, or the command line."""
-    mark = node.start_mark
-    return mark.name if mark.name == COMMAND_LINE else f"{mark.name}:{mark.line + 1}"
-
-
-def plain(node: yaml.Node) -> Any:
-    """The node as dicts, lists and scalars."""
-    if isinstance(node, yaml.MappingNode):
-        return {str(plain(key)): plain(value) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
-        return [plain(item) for item in node.value]
-    match node.tag.removeprefix(TAG):
-        case "null":
-            return None
-        case "bool":
-            return node.value.lower() == "true"
-        case "int":
-            return int(node.value.replace("_", ""))
-        case "float":
-            return float(re.sub(r"\.(?=[a-z])", "", node.value.lower().replace("_", "")))
-    return node.value
-
-
-def override(root: yaml.Node, text: str) -> str | None:
-    """Sets `section.key=value` or `list.0.key=value` in the tree; returns what is wrong with it, or None."""
-    path, equals, value = text.partition("=")
-    keys = path.strip().split(".")
-    if not equals or not all(keys):
-        return f"{COMMAND_LINE}: {text!r} is not of the form section.key=value"
-    try:
-        graft(root, keys, compose(value, COMMAND_LINE))
-    except yaml.YAMLError as error:
-        return f"{COMMAND_LINE}: {path}: {value!r} is not valid YAML: {reason(error)}"
-    except LookupError as error:
-        return f"{COMMAND_LINE}: {path}: {error.args[0]}"
-    return None
-
-
-def graft(node: yaml.Node, keys: list[str], new: yaml.Node) -> yaml.Node:
-    """`node` with `new` at `keys`; mappings not there yet are made. Raises LookupError(what is wrong)."""
-    if not keys:
-        return new
-    key, rest = keys[0], keys[1:]
-    if is_null(node):
-        node = empty_mapping(new.start_mark)
-    if isinstance(node, yaml.MappingNode):
-        for i, (name, child) in enumerate(node.value):
-            if name.value == key:
-                node.value[i] = (name, graft(child, rest, new))
-                return node
-        name = yaml.ScalarNode(f"{TAG}str", key, new.start_mark)
-        node.value.append((name, graft(empty_mapping(new.start_mark), rest, new)))
-    elif isinstance(node, yaml.SequenceNode):
-        if not key.isdecimal() or int(key) >= len(node.value):
-            raise LookupError(f"the list has {len(node.value)} items, counted from 0; there is no {key!r}")
-        node.value[int(key)] = graft(node.value[int(key)], rest, new)
-    else:
-        raise LookupError(f"{node.value!r} is a single value, it has no {key!r}")
-    return node
-
-
-def is_null(node: yaml.Node) -> bool:
-    return isinstance(node, yaml.ScalarNode) and plain(node) is None
-
-
-def empty_mapping(mark: yaml.Mark) -> yaml.MappingNode:
-    return yaml.MappingNode(f"{TAG}map", [], mark)
-
-
-def reason(error: yaml.YAMLError) -> str:
-    return " ".join(str(getattr(error, "problem", None) or error).split())
+    tag: str
+    forms: Mapping[str, type[Any]]
 
 
 def unknown(what: str, name: str, valid: Iterable[str], hint: str | None = None) -> str:
@@ -141,28 +48,37 @@ def unknown(what: str, name: str, valid: Iterable[str], hint: str | None = None)
     return f"unknown {what} {name!r}{mend}; valid: {', '.join(valid)}"
 
 
-def forms(kind: Any) -> dict[str, type]:
-    """Tag → dataclass of a union of dataclasses, "" → a dataclass that stands alone; empty for other types."""
-    if dataclasses.is_dataclass(kind):
-        return {"": kind}
-    classes = typing.get_args(kind) if typing.get_origin(kind) in UNIONS else ()
-    if not all(map(dataclasses.is_dataclass, classes)):
-        return {}
-    return {tag: c for c in classes for tag in typing.get_args(dataclasses.fields(c)[0].type)}
+def one_of(kind: Any) -> OneOf | None:
+    """The forms that a type has, where it is a section of several."""
+    if typing.get_origin(kind) is typing.Annotated:
+        for mark in typing.get_args(kind)[1:]:
+            if isinstance(mark, OneOf):
+                return mark
+    return None
 
 
 def describe(kind: Any) -> str:
     """A type in words, for the reference."""
-    args = typing.get_args(kind)
-    if tagged := forms(kind):
-        return "mapping: " + ", ".join(f"`{tag}`" for tag in tagged)
-    if typing.get_origin(kind) is Literal:
-        return ", ".join(f"`{a}`" for a in args)
-    if typing.get_origin(kind) in UNIONS:
-        return " or ".join(map(describe, args))
-    if typing.get_origin(kind) is tuple:
-        return f"list of {describe(args[0])}" if args[-1] is ... else ", ".join(map(describe, args))
-    return {types.NoneType: "null", **TYPE_NAMES}[kind]
+    choices = one_of(kind)
+    if choices is not None:
+        return "mapping: " + ", ".join(f"`{name}`" for name in choices.forms)
+    origin, args = _container(kind), typing.get_args(kind)
+    if origin is Literal:
+        return ", ".join(f"`{value}`" for value in args)
+    if origin in UNIONS:
+        return " or ".join(describe(choice) for choice in args)
+    if origin is tuple and args[-1] is ...:
+        return f"list of {describe(args[0])}"
+    if origin is tuple:
+        return ", ".join(describe(item) for item in args)
+    if origin is types.NoneType:
+        return "null"
+    return TYPE_NAMES[origin]
+
+
+def _container(kind: Any) -> Any:
+    """`dict` of `dict[str, Any]`; a type without parameters itself."""
+    return typing.get_origin(kind) or kind
 
 
 class Builder:
@@ -172,99 +88,161 @@ class Builder:
     `elsewhere` maps a key to its full path, to tell a key that is right but in the wrong section.
     """
 
-    def __init__(self, elsewhere: dict[str, str]):
+    def __init__(self, elsewhere: Mapping[str, str]):
         self.errors: list[str] = []
         self.bad: set[str] = set()
         self.places: dict[str, str] = {}
         self.elsewhere = elsewhere
 
     def fail(self, path: str, node: yaml.Node, message: str) -> None:
-        """Notes the error; its None stands for the value."""
+        """Notes the error; None stands for the value."""
         self.bad.add(path)
         self.errors.append(f"{place(node)}: {path or 'recipe'}: {message}")
 
-    def build(self, kind: Any, node: yaml.Node, path: str, limits: Mapping = {}) -> Any:
+    def build(self, kind: Any, node: yaml.Node, path: str, limits: Mapping[str, Any] = NO_LIMITS) -> Any:
         """The node's value as `kind`, or None after `fail`."""
         self.places[path] = place(node)
-        if classes := forms(kind):
-            return self.record(classes[""], node, path) if "" in classes else self.tagged(classes, node, path)
-        args = typing.get_args(kind)
+        choices = one_of(kind)
+        if choices is not None:
+            return self.form(choices, node, path)
+        if dataclasses.is_dataclass(kind):
+            return self.record(typing.cast("type[Any]", kind), node, path)
+        origin, args = _container(kind), typing.get_args(kind)
         if types.NoneType in args and is_null(node):
             return None
-        if typing.get_origin(kind) in UNIONS:
-            # Of lists and mappings one that takes them, of single values the first.
-            choices = [a for a in args if a is not types.NoneType]
-            wanted = {yaml.SequenceNode: tuple, yaml.MappingNode: dict}.get(type(node))
-            fitting = [a for a in choices if (typing.get_origin(a) or a) is wanted]
-            return self.build((fitting or choices)[0], node, path, limits)
-        if typing.get_origin(kind) is tuple:
+        if origin in UNIONS:
+            return self.build(_choose(args, node), node, path, limits)
+        if origin is tuple:
             return self.items(args, node, path, limits)
-        value = plain(node)
-        if typing.get_origin(kind) is Literal:
-            # Compared with its type: True equals 1, but is no ZeRO stage.
-            if (type(value), value) not in [(type(a), a) for a in args]:
-                return self.fail(path, node, unknown("value", str(value), map(str, args)))
-            return value
-        return self.scalar(kind, value, node, path, limits)
+        if origin is Literal:
+            return self.literal(args, node, path)
+        return self.scalar(origin, node, path, limits)
 
-    def scalar(self, kind: type, value: Any, node: yaml.Node, path: str, limits: Mapping) -> Any:
+    def literal(self, values: tuple[Any, ...], node: yaml.Node, path: str) -> Any:
+        """One of the values."""
+        given = plain(node)
+        for value in values:
+            # Compared with its type: True equals 1, but is no ZeRO stage.
+            if type(value) is type(given) and value == given:
+                return value
+        self.fail(path, node, unknown("value", str(given), map(str, values)))
+        return None
+
+    def scalar(self, kind: type[Any], node: yaml.Node, path: str, limits: Mapping[str, Any]) -> Any:
+        """A number within its limits, a text, a truth value, or a mapping as it is."""
+        value = plain(node)
         if kind is float and type(value) is int:
             value = float(value)
         elif kind is int and type(value) is float and value.is_integer():
             value = int(value)
-        if type(value) is not kind:
-            return self.fail(path, node, f"wanted {TYPE_NAMES[kind]}, got {value!r}")
-        if kind is float and not math.isfinite(value):
-            return self.fail(path, node, f"wanted a finite number, got {value!r}")
-        for key, (holds, words) in LIMITS.items():
-            if key in limits and not holds(value, limits[key]):
-                return self.fail(path, node, f"{value!r} is out of range, must be {words} {limits[key]}")
-        return value
+        problem = _problem(kind, value, limits)
+        if problem is None:
+            return value
+        self.fail(path, node, problem)
+        return None
 
-    def items(self, args: tuple, node: yaml.Node, path: str, limits: Mapping) -> tuple | None:
+    def items(
+        self, args: tuple[Any, ...], node: yaml.Node, path: str, limits: Mapping[str, Any]
+    ) -> tuple[Any, ...] | None:
+        """A list, of any length where the last argument is an ellipsis."""
         if not isinstance(node, yaml.SequenceNode):
-            return self.fail(path, node, f"wanted a list, got {plain(node)!r}")
-        kinds = [args[0]] * len(node.value) if args[-1] is ... else args
+            self.fail(path, node, f"wanted a list, got {plain(node)!r}")
+            return None
+        kinds = [args[0]] * len(node.value) if args[-1] is ... else list(args)
         if len(kinds) != len(node.value):
-            return self.fail(path, node, f"wanted a list of {len(kinds)}, got {plain(node)!r}")
-        pairs = enumerate(zip(kinds, node.value, strict=True))
-        return tuple(self.build(k, n, f"{path}.{i}", limits) for i, (k, n) in pairs)
+            self.fail(path, node, f"wanted a list of {len(kinds)}, got {plain(node)!r}")
+            return None
+        values = []
+        for number, (kind, item) in enumerate(zip(kinds, node.value, strict=True)):
+            values.append(self.build(kind, item, f"{path}.{number}", limits))
+        return tuple(values)
 
-    def tagged(self, classes: dict[str, type], node: yaml.Node, path: str) -> Any:
-        tag = dataclasses.fields(next(iter(classes.values())))[0].name
+    def form(self, choices: OneOf, node: yaml.Node, path: str) -> Any:
+        """A mapping in the form that its tag names."""
         if not isinstance(node, yaml.MappingNode):
-            return self.fail(path, node, f"wanted a mapping with {tag!r}, got {plain(node)!r}")
-        given = next((value for key, value in node.value if key.value == tag), None)
-        if given is None:
-            return self.fail(path, node, f"{tag!r} is missing; one of {', '.join(classes)}")
-        name = str(plain(given))
-        if name not in classes:
-            return self.fail(path, given, unknown(tag, name, classes))
-        return self.record(classes[name], node, path)
+            self.fail(path, node, f"wanted a mapping with {choices.tag!r}, got {plain(node)!r}")
+            return None
+        tag = next((value for key, value in node.value if key.value == choices.tag), None)
+        if tag is None:
+            self.fail(path, node, f"{choices.tag!r} is missing; one of {', '.join(choices.forms)}")
+            return None
+        name = str(plain(tag))
+        if name not in list(choices.forms):
+            self.fail(path, tag, unknown(choices.tag, name, choices.forms))
+            return None
+        return self.record(choices.forms[name], node, path)
 
-    def record(self, cls: type, node: yaml.Node, path: str) -> Any:
+    def record(self, settings: type[Any], node: yaml.Node, path: str) -> Any:
+        """A mapping as a dataclass."""
         if is_null(node):
             node = empty_mapping(node.start_mark)
         if not isinstance(node, yaml.MappingNode):
-            return self.fail(path, node, f"wanted a mapping, got {plain(node)!r}")
-        fields = {f.name: f for f in dataclasses.fields(cls)}
+            self.fail(path, node, f"wanted a mapping, got {plain(node)!r}")
+            return None
+        prefix = f"{path}." if path else ""
+        values = self.given(settings, node, prefix)
+        for field in dataclasses.fields(settings):
+            if field.name not in values and _is_required(field):
+                values[field.name] = self.missing(field, node, prefix + field.name)
+        return settings(**values)
+
+    def given(self, settings: type[Any], node: yaml.MappingNode, prefix: str) -> dict[str, Any]:
+        """The values of the keys that stand in a mapping."""
+        fields = {field.name: field for field in dataclasses.fields(settings)}
+        former = former_names(settings)
         values: dict[str, Any] = {}
         first: dict[str, yaml.Node] = {}
-        prefix = f"{path}." if path else ""
         for key_node, value_node in node.value:
             key = str(plain(key_node))
-            if key in first:
+            key = former.get(key, key)
+            if key in first and not _is_override(key_node, first[key]):
                 self.fail(prefix + key, key_node, f"given twice, first at {place(first[key])}")
             elif key not in fields:
                 self.fail(prefix + key, key_node, unknown("key", key, fields, self.elsewhere.get(key)))
             else:
-                values[key] = self.build(fields[key].type, value_node, prefix + key, fields[key].metadata)
+                field = fields[key]
+                values[key] = self.build(field.type, value_node, prefix + key, field.metadata)
             first.setdefault(key, key_node)
-        for name, f in fields.items():
-            if name in values or {f.default, f.default_factory} != {dataclasses.MISSING}:
-                continue
-            if forms(f.type):
-                values[name] = self.build(f.type, empty_mapping(node.start_mark), prefix + name)
-            else:
-                values[name] = self.fail(prefix + name, node, f"missing ({f.metadata['doc'].rstrip('.')})")
-        return cls(**values)
+        return values
+
+    def missing(self, field: "dataclasses.Field[Any]", node: yaml.Node, path: str) -> Any:
+        """What stands for a required setting that is not given: of a section, its errors."""
+        if dataclasses.is_dataclass(field.type) or one_of(field.type) is not None:
+            return self.build(field.type, empty_mapping(node.start_mark), path)
+        self.fail(path, node, f"missing ({field.metadata['doc'].rstrip('.')})")
+        return None
+
+
+def _is_override(later: yaml.Node, earlier: yaml.Node) -> bool:
+    """Whether the command line gives a setting that the file has under its other name."""
+    return place(later) == COMMAND_LINE != place(earlier)
+
+
+def _choose(args: tuple[Any, ...], node: yaml.Node) -> Any:
+    """Which type of a union a node is: of lists and mappings one that takes them, of single values the first."""
+    choices = [kind for kind in args if kind is not types.NoneType]
+    wanted: type[Any] | None = None
+    if isinstance(node, yaml.SequenceNode):
+        wanted = tuple
+    elif isinstance(node, yaml.MappingNode):
+        wanted = dict
+    for kind in choices:
+        if _container(kind) is wanted:
+            return kind
+    return choices[0]
+
+
+def _problem(kind: type[Any], value: Any, limits: Mapping[str, Any]) -> str | None:
+    """What is wrong with a single value."""
+    if type(value) is not kind:
+        return f"wanted {TYPE_NAMES[kind]}, got {value!r}"
+    if kind is float and not math.isfinite(value):
+        return f"wanted a finite number, got {value!r}"
+    for key, (holds, words) in LIMITS.items():
+        if key in limits and not holds(value, limits[key]):
+            return f"{value!r} is out of range, must be {words} {limits[key]}"
+    return None
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING

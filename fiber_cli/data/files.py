@@ -18,7 +18,7 @@ def read_bytes(path: str | Path, wanted: str) -> bytes:
         raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
 
 
-def read_json(path: str | Path, wanted: str, object_hook: Callable | None = None) -> Any:
+def read_json(path: str | Path, wanted: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
     """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
     content = read_bytes(path, wanted)
     try:
@@ -42,5 +42,10 @@ def expecting(where: str | Path, what: str, form: str = "", *, see: Callable[[],
     try:
         yield
     except (LookupError, TypeError, ValueError, AttributeError, BadSample) as error:
-        place, mend = see and f", see {see()}" or "", form and f"; wanted is {form}"
-        raise UserError(f"{where}: not {what}{place} ({type(error).__name__}: {error}){mend}") from None
+        message = f"{where}: not {what}"
+        if see is not None:
+            message += f", see {see()}"
+        message += f" ({type(error).__name__}: {error})"
+        if form:
+            message += f"; wanted is {form}"
+        raise UserError(message) from None

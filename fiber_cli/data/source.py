@@ -1,35 +1,88 @@
-"""What every source of images and captions offers, whatever its files look like."""
+"""What a source of samples can yield, as types: a task asks for what it reads, whatever the files look like.
 
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+This module loads neither numpy nor torch: the settings of a recipe are checked against these types.
+"""
 
-import numpy as np
-from PIL import Image
+import copy
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
+
+from fiber_cli.data.records import NamedBoxes, Phrase, Question, Regions, Statement
+from fiber_cli.errors import UserError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL import Image
+
+    from fiber_cli.data.records import PhraseBoxes
+
+#: The limit at which Pillow suspects a decompression bomb: 89 megapixels are 256 MB of RGB.
+MAX_PIXELS = 89_478_485
+
+Item = TypeVar("Item")
+Value = TypeVar("Value")
+SourceType = TypeVar("SourceType", bound="Source")
 
 
 class BadSample(Exception):
     """One image or text that cannot be used. The reason is shown to the user; the run goes on without it."""
 
 
-class Source(Protocol):
-    """Images with captions, by number. Objects must pickle, because worker processes get copies.
+class Source(ABC):
+    """Samples by number. Objects must pickle, because worker processes get copies.
 
-    Sources of files have `max_pixels`: images with more are bad samples. prompts: how prompts show category names,
-    see `prompts.shown_names`.
+    max_pixels: images with more are bad samples. dropped: how many entries of the files are not used.
     """
 
+    #: What the samples are, in words.
+    yields: ClassVar[str] = "samples"
     name: str
-    prompts: Mapping[str, Mapping[str, str]] | None = None
+    max_pixels: int = MAX_PIXELS
+    dropped: int = 0
 
-    def __len__(self) -> int: ...
+    #: No more samples than that are used, None for all.
+    limit: int | None = None
 
-    def order(self, rng: np.random.Generator) -> np.ndarray:
+    @abstractmethod
+    def total(self) -> int:
+        """How many samples there are."""
+
+    def __len__(self) -> int:
+        return self.total() if self.limit is None else min(self.limit, self.total())
+
+    def order(self, rng: "np.random.Generator") -> "np.ndarray":
         """A permutation of `range(len(self))`; neighbours may share a file, so that reading stays local."""
         return rng.permutation(len(self))
 
+    @abstractmethod
     def key(self, i: int) -> str:
-        """The image's id, unique within the source."""
+        """The sample's id, unique within the source."""
 
+    def first(self, count: int) -> Self:
+        """The source with its first `count` samples only."""
+        head = copy.copy(self)
+        head.limit = count
+        return head
+
+
+class ImageSource(Source):
+    """Samples with one image each."""
+
+    yields = "images"
+
+    @abstractmethod
+    def image(self, i: int, at_least: int = 0) -> "Image.Image":
+        """The picture in RGB; `at_least` > 0 allows to decode it smaller and faster while both sides stay at least that
+        many pixels. Raises `BadSample` where it cannot be read."""
+
+
+class CaptionSource(ImageSource):
+    """Images with captions."""
+
+    yields = "captions"
+
+    @abstractmethod
     def captions(self, i: int) -> tuple[str, ...]:
         """The image's captions, possibly none; raises `BadSample` where they cannot be read."""
 
@@ -37,32 +90,144 @@ class Source(Protocol):
         """How many captions an image has; 0 where they cannot be read."""
         return len(readable_captions(self, i))
 
-    def image(self, i: int, at_least: int = 0) -> Image.Image:
-        """The picture in RGB; `at_least` > 0 allows to decode it smaller and faster while both sides stay at least that
-        many pixels. Raises `BadSample` where it cannot be read."""
+    def image_id(self, i: int) -> int | str:
+        """The community's name of the image, in the files that it submits."""
+        return self.key(i)
+
+    def domain(self, i: int) -> str | None:
+        """The part of the data set, scored also alone, that the image belongs to."""
+        return None
+
+
+class QuestionSource(ImageSource):
+    """Images with questions."""
+
+    yields = "questions"
+
+    @abstractmethod
+    def questions(self, i: int) -> tuple[Question, ...]:
+        """What is asked about the image of sample i."""
+
+    def answerable(self, has_answer: Callable[[Question], bool]) -> "QuestionSource":
+        """The source as it is trained on: without the samples that have no question for which `has_answer` holds; they
+        are counted in `dropped`. A source that makes its questions as it goes stays whole. Raises `UserError` where
+        none is left."""
+        return self
+
+
+class StatementSource(Source):
+    """Statements about one image or two. images_each: how many a statement is about."""
+
+    yields = "statements"
+    images_each: int
+
+    @abstractmethod
+    def statements(self, i: int) -> tuple[Statement, ...]:
+        """What is said, truly or falsely, of the images of sample i."""
+
+    @abstractmethod
+    def images(self, i: int, at_least: int = 0) -> "tuple[Image.Image, ...]":
+        """The one picture, or the left and the right one; `at_least`: see `ImageSource.image`."""
+
+
+class RegionSource(ImageSource):
+    """Images with boxes: of categories, or of phrases of a caption."""
+
+    yields = "boxes"
+
+    @abstractmethod
+    def regions(self, i: int) -> Regions:
+        """The boxes of sample i; raises `BadSample`."""
+
+
+class CategorySource(RegionSource):
+    """Images with boxes of categories.
+
+    names: the categories' names by label, empty where a file has none. prompts: how prompts show the names of some, see
+    `tasks.regions.prompts.prompt_names`. federated: whether the images have LVIS's lists of what was looked for.
+    """
+
+    yields = "boxes with names"
+    names: Sequence[str] = ()
+    prompts: Mapping[str, Mapping[str, str]] | None = None
+    federated: bool = False
+
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """The data set's own ids of the categories, in the order of `names`."""
+        return range(len(self.names))
+
+    def image_id(self, i: int) -> int:
+        """The data set's own id of the image; several samples may have one image."""
+        return i
+
+    def truth(self) -> dict[str, Any] | None:
+        """The content of the JSON in COCO's form that the source is of, None where it is of another form."""
+        return None
+
+
+class PhraseSource(RegionSource):
+    """Images with a caption each whose phrases have boxes.
+
+    refers: whether the captions are expressions for one box each; None: as the task has it.
+    """
+
+    yields = "phrases with boxes"
+    refers: bool | None = None
+
+    def phrases(self, i: int) -> tuple[str, list[Phrase]]:
+        """The caption and its phrases with boxes, those of a data set's own protocol where it has one; by default
+        every span with the boxes that have it."""
+        regions = self.regions(i)
+        if isinstance(regions, NamedBoxes):
+            raise BadSample("has boxes of categories, but no caption with phrases")
+        return regions.caption, phrases_of_spans(regions)
+
+
+def phrases_of_spans(regions: "PhraseBoxes") -> list[Phrase]:
+    """Every span of a caption with the boxes that have it, in the order of the spans."""
+    import numpy as np
+
+    boxes_of: dict[tuple[int, int], list[np.ndarray]] = {}
+    for box, spans in zip(regions.boxes, regions.spans, strict=True):
+        for start, end in spans:
+            boxes_of.setdefault((start, end), []).append(box)
+    return [Phrase(span, np.array(boxes_of[span], np.float32).reshape(-1, 4)) for span in sorted(boxes_of)]
+
+
+def require(sources: Iterable[Source], kind: type[SourceType], where: str = "data.train") -> list[SourceType]:
+    """The sources as what they must be; `UserError` for one that does not yield what `kind` does."""
+    fitting = []
+    for source in sources:
+        if not isinstance(source, kind):
+            raise UserError(f"{where}: {source.name} has no {kind.yields}; name a source that has them")
+        fitting.append(source)
+    return fitting
 
 
 def sample_id(source: Source, i: int) -> str:
-    """The name under which logs and results speak of an image: `source/key`."""
+    """The name under which logs and results speak of a sample: `source/key`."""
     return f"{source.name}/{source.key(i)}"
 
 
 def usable(
-    items: Iterable[Any], read: Callable[[Any], Any], name: Callable[[Any], str]
-) -> tuple[list[Any], list[Any], list[tuple[str, str]]]:
+    items: Iterable[Item], read: Callable[[Item], Value], name: Callable[[Item], str]
+) -> tuple[list[Item], list[Value], list[tuple[str, str]]]:
     """The items that `read` can use, what it makes of them, and (name, reason) of those for which it raises
     `BadSample`."""
-    kept, made, bad = [], [], []
+    kept: list[Item] = []
+    values: list[Value] = []
+    bad: list[tuple[str, str]] = []
     for item in items:
         try:
-            made.append(read(item))
+            values.append(read(item))
             kept.append(item)
         except BadSample as error:
             bad.append((name(item), str(error)))
-    return kept, made, bad
+    return kept, values, bad
 
 
-def some_captions(source: Source, i: int) -> tuple[str, ...]:
+def some_captions(source: CaptionSource, i: int) -> tuple[str, ...]:
     """The image's captions, at least one; raises `BadSample`."""
     captions = source.captions(i)
     if not captions:
@@ -70,40 +235,9 @@ def some_captions(source: Source, i: int) -> tuple[str, ...]:
     return captions
 
 
-def readable_captions(source: Source, i: int) -> tuple[str, ...]:
+def readable_captions(source: CaptionSource, i: int) -> tuple[str, ...]:
     """The image's captions, none where they cannot be read."""
     try:
         return source.captions(i)
     except BadSample:
         return ()
-
-
-class EachCaption(Source):
-    """A view of a source with one entry per (image, caption) pair: an epoch shows every caption once.
-
-    An image whose captions are missing or unreadable keeps one entry, so that it is counted as bad.
-    """
-
-    def __init__(self, source: Source):
-        self.source, self.name = source, source.name
-        counts = np.array([max(1, source.caption_count(i)) for i in range(len(source))])
-        self._image = np.repeat(np.arange(len(counts)), counts)
-        self._first = np.cumsum(counts) - counts
-
-    def __len__(self) -> int:
-        return len(self._image)
-
-    def order(self, rng: np.random.Generator) -> np.ndarray:
-        """All pairs in random order; the source's own order where each image has one caption."""
-        return self.source.order(rng) if len(self) == len(self.source) else rng.permutation(len(self))
-
-    def key(self, i: int) -> str:
-        return self.source.key(int(self._image[i]))
-
-    def captions(self, i: int) -> tuple[str, ...]:
-        image = int(self._image[i])
-        number = i - int(self._first[image])
-        return self.source.captions(image)[number : number + 1]
-
-    def image(self, i: int, at_least: int = 0) -> Image.Image:
-        return self.source.image(int(self._image[i]), at_least)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -16,27 +16,30 @@ if TYPE_CHECKING:
 BUILTIN = Path(__file__).parents[1] / "assets" / "tokenizer"
 
 
+class EncodedTexts(NamedTuple):
+    """Token ids int64 (B, L), bool mask (B, L) of real tokens, and how many texts were cut."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    truncated: int
+
+
+class EncodedText(TypedDict):
+    """One text: its rows of `EncodedTexts`, and whether it was cut, 0 or 1."""
+
+    ids: torch.Tensor
+    mask: torch.Tensor
+    truncated: int
+
+
 def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     """A tokeniser by folder, by name on the Hugging Face hub, or the packaged one, `builtin`.
 
     A folder needs `tokenizer.json`, or `vocab.json` and `merges.txt`. Raises `UserError` where nothing usable
     is found or a special token that the model needs is missing.
     """
-    from transformers import AutoTokenizer, RobertaTokenizer
-
-    folder = BUILTIN if name == "builtin" else Path(name).expanduser()
     try:
-        if folder.is_dir():
-            files = {path.name for path in folder.iterdir()}
-            # transformers builds an empty tokeniser from an empty folder without a word.
-            if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files:
-                raise OSError("the folder has neither tokenizer.json nor vocab.json and merges.txt")
-            described = files & {"tokenizer_config.json", "config.json"}
-            tokenizer = (AutoTokenizer if described else RobertaTokenizer).from_pretrained(folder)
-        elif folder.is_absolute() or len(folder.parts) > 2 or str(name).startswith((".", "~")):
-            raise OSError("there is no such folder")
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(str(name))
+        tokenizer = _from_folder_or_hub(name)
     except Exception as error:  # the tokenizers library raises bare Exception for damaged files
         raise UserError(
             f"model.tokenizer: cannot load the tokeniser {name!s}: {str(error).splitlines()[0]}\n"
@@ -44,7 +47,13 @@ def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
             "https://huggingface.co/roberta-base; or a hub name that this machine can download or has in its "
             "cache (HF_HOME); or `builtin`."
         ) from error
-    missing = [kind for kind in ("pad", "cls", "sep", "mask") if getattr(tokenizer, f"{kind}_token_id") is None]
+    needed = {
+        "pad": tokenizer.pad_token_id,
+        "cls": tokenizer.cls_token_id,
+        "sep": tokenizer.sep_token_id,
+        "mask": tokenizer.mask_token_id,
+    }
+    missing = [kind for kind, token in needed.items() if token is None]
     if missing:
         raise UserError(
             f"model.tokenizer: {name!s} has no {', '.join(missing)} token; use a tokeniser of RoBERTa's form."
@@ -52,26 +61,58 @@ def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def _from_folder_or_hub(name: str | Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer
+
+    folder = BUILTIN if name == "builtin" else Path(name).expanduser()
+    if folder.is_dir():
+        return _from_folder(folder)
+    if folder.is_absolute() or len(folder.parts) > 2 or str(name).startswith((".", "~")):
+        raise OSError("there is no such folder")
+    return AutoTokenizer.from_pretrained(str(name))
+
+
+def _from_folder(folder: Path) -> "PreTrainedTokenizerBase":
+    from transformers import AutoTokenizer, RobertaTokenizer
+
+    files = {path.name for path in folder.iterdir()}
+    # transformers builds an empty tokeniser from an empty folder without a word.
+    if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files:
+        raise OSError("the folder has neither tokenizer.json nor vocab.json and merges.txt")
+    if files & {"tokenizer_config.json", "config.json"}:
+        return AutoTokenizer.from_pretrained(folder)
+    return RobertaTokenizer.from_pretrained(folder)
+
+
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:
     """`cls_id`, `sep_id`, `pad_id` and `mask_id`, as generation needs them."""
-    return {f"{kind}_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("cls", "sep", "pad", "mask")}
+    return {
+        "cls_id": tokenizer.cls_token_id,
+        "sep_id": tokenizer.sep_token_id,
+        "pad_id": tokenizer.pad_token_id,
+        "mask_id": tokenizer.mask_token_id,
+    }
 
 
-def encode(
-    tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int
-) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Token ids int64 (B, max_length), always padded to that length; bool mask of real tokens; how many texts
-    were cut. A cut text keeps its beginning and the closing token."""
-    whole = tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
-    rows = [row if len(row) <= max_length else row[: max_length - 1] + row[-1:] for row in whole]
-    padded = [row + [tokenizer.pad_token_id] * (max_length - len(row)) for row in rows]
-    ids = torch.tensor(padded, dtype=torch.int64).reshape(len(rows), max_length)
-    lengths = torch.tensor([len(row) for row in rows], dtype=torch.int64)
-    return ids, torch.arange(max_length) < lengths[:, None], sum(len(row) > max_length for row in whole)
+def encode(tokenizer: "PreTrainedTokenizerBase", texts: Sequence[str], max_length: int) -> EncodedTexts:
+    """Texts to tokens, always padded to `max_length`; a cut text keeps its beginning and the closing token."""
+    token_lists: list[list[int]] = tokenizer(list(texts), verbose=False)["input_ids"] if texts else []
+    padded = []
+    lengths = []
+    truncated = 0
+    for tokens in token_lists:
+        if len(tokens) > max_length:
+            tokens = tokens[: max_length - 1] + tokens[-1:]
+            truncated += 1
+        lengths.append(len(tokens))
+        padded.append(tokens + [tokenizer.pad_token_id] * (max_length - len(tokens)))
+    ids = torch.tensor(padded, dtype=torch.int64).reshape(len(token_lists), max_length)
+    mask = torch.arange(max_length) < torch.tensor(lengths, dtype=torch.int64)[:, None]
+    return EncodedTexts(ids, mask, truncated)
 
 
-def encode_one(tokenizer: "PreTrainedTokenizerBase", text: str, max_length: int) -> dict[str, Any]:
-    """One text: its rows of `encode` as `ids` and `mask`, and `truncated`."""
+def encode_one(tokenizer: "PreTrainedTokenizerBase", text: str, max_length: int) -> EncodedText:
+    """One text, see `encode`: ids and mask (max_length,)."""
     ids, mask, truncated = encode(tokenizer, [text], max_length)
     return {"ids": ids[0], "mask": mask[0], "truncated": truncated}
 
@@ -86,8 +127,11 @@ def mask_tokens(
     and -100 elsewhere.
     """
     tokens = ids.numpy()
-    chosen = (rng.random(tokens.shape) < probability) & ~np.isin(tokens, tokenizer.all_special_ids)
+    special = np.isin(tokens, tokenizer.all_special_ids)
+    chosen = (rng.random(tokens.shape) < probability) & ~special
     fate = rng.random(tokens.shape)
+    random_tokens = rng.integers(len(tokenizer), size=tokens.shape)
     masked = np.where(chosen & (fate < 0.8), tokenizer.mask_token_id, tokens)
-    masked = np.where(chosen & (fate >= 0.9), rng.integers(len(tokenizer), size=tokens.shape), masked)
-    return torch.from_numpy(masked), torch.from_numpy(np.where(chosen, tokens, -100))
+    masked = np.where(chosen & (fate >= 0.9), random_tokens, masked)
+    labels = np.where(chosen, tokens, -100)
+    return torch.from_numpy(masked), torch.from_numpy(labels)

@@ -1,186 +1,153 @@
-"""What the DATASET of `fiber eval` means: built-in scenes, a known name, a JSON of a known form, or shards."""
+"""What the DATASET of `fiber eval` means: built-in scenes, a known name, a file of a known form, or shards."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fiber_cli.data.files import read_json
+from fiber_cli.data.sources import source_format
+from fiber_cli.data.sources.coco import CocoSettings
+from fiber_cli.data.sources.karpathy import KarpathySettings
+from fiber_cli.data.sources.mdetr import MdetrSettings
+from fiber_cli.data.sources.odvg import OdvgSettings
+from fiber_cli.data.sources.region_shards import RegionShardsSettings
+from fiber_cli.data.sources.scenes import ScenesSettings
+from fiber_cli.data.sources.statements import StatementsSettings
+from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError
-from fiber_cli.kinds import KINDS, REGION_TASKS
+from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file
+from fiber_cli.evaluation.names import DATASETS, SCENES
+from fiber_cli.evaluation.odinw import read_odinw
+from fiber_cli.settings import SourceSettings
+from fiber_cli.tasks import declarations, declared
+from fiber_cli.tasks.declaration import TaskDeclaration
 
-#: Where each dataset's images are looked for below its folder: what must be there, and the folder that the
-#: file names in its JSON are relative to (COCO's begin with val2014/).
-KARPATHY = {
-    "coco": (("val2014", "."), ("images/val2014", "images")),
-    "flickr30k": (("images", "images"), ("flickr30k-images", "flickr30k-images")),
-    "flickr8k": (("images", "images"), ("Flicker8k_Dataset", "Flicker8k_Dataset")),
+#: How many scenes are evaluated.
+SCENE_COUNT = 200
+#: Ending of a file's name → formats that it can hold; a task reads the first that it can.
+KINDS_OF_FILES = {
+    ".json": ("karpathy", "coco", "mdetr"),
+    ".jsonl": ("statements", "odvg"),
+    ".yaml": ("coco",),
+    ".yml": ("coco",),
 }
-#: Split → what is appended to the file names of VQAv2's questions, its annotations, and the image folder.
-VQA = {
-    "val": ("v2_OpenEnded_mscoco_val2014", "v2_mscoco_val2014", "val2014"),
-    "test-dev": ("v2_OpenEnded_mscoco_test-dev2015", None, "test2015"),
-    "test": ("v2_OpenEnded_mscoco_test2015", None, "test2015"),
-}
-#: Split → JSON lines and image folder of NLVR2 (test-P is test1).
-NLVR2 = {"dev": ("dev.json", "dev"), "test": ("test1.json", "test1")}
-NOCAPS = {"val": "nocaps_val_4500_captions.json", "test": "nocaps_test_image_info.json"}
-#: Split → file and image folder of COCO's detection.
-COCO = {"val": ("annotations/instances_val2017.json", "val2017")}
-LVIS = {"val": ("lvis_v1_val.json", "."), "minival": ("lvis_v1_minival_inserted_image_name.json", ".")}
-REFERRING = {
-    "refcoco": ("val", "testA", "testB"),
-    "refcoco+": ("val", "testA", "testB"),
-    "refcocog": ("val", "test"),
-}
-#: What `fiber eval` knows by name → the tasks that it is for, where not all are.
-NAMES = {
-    "scenes": tuple(KINDS),
-    "coco": ("coarse", "retrieval", "caption", *REGION_TASKS),
-    **dict.fromkeys(("flickr30k", "flickr8k"), ("coarse", "retrieval", "caption")),
-    **dict.fromkeys(("coco_caption", "nocaps"), ("caption",)),
-    "vqav2": ("vqa",),
-    "nlvr2": ("nlvr2",),
-    **dict.fromkeys(("lvis", "odinw13", "flickr30k_entities", *REFERRING), REGION_TASKS),
-}
-#: Scenes, and the side at which those for detectors are drawn.
-SCENES, SCENE_SIZE = 200, 128
-
-
-class EvalData(NamedTuple):
-    """`sources` in a recipe's form: `kind` and its settings."""
-
-    name: str
-    split: str
-    sources: list[dict[str, Any]]
+KINDS_OF_SHARDS = ("webdataset", "region_shards")
+FORMS_IN_WORDS = (
+    "a JSON of captions or boxes, a JSONL of statements or of ODVG, a YAML list of detection sets, or a folder or "
+    "pattern of .tar shards"
+)
 
 
 def tasks_for(dataset: str) -> tuple[str, ...]:
     """The tasks that can be evaluated on a dataset of that name, or on a file of its form as far as the name tells."""
-    by_ending = {".jsonl": ("nlvr2", *REGION_TASKS), ".yaml": REGION_TASKS, ".yml": REGION_TASKS}
-    return NAMES.get(dataset, by_ending.get(Path(dataset).suffix, tuple(KINDS)))
+    return tuple(declaration.name for declaration in declarations() if _suits(dataset, declaration))
 
 
 def eval_data(dataset: str, task: str, split: str | None = None, root: Path | None = None) -> EvalData:
     """Sources of an evaluation of a task.
 
-    dataset: a name in `NAMES`, whose files lie in `root` (the current folder if None) as README's table says; the path
-    of a Karpathy JSON, of a JSON with boxes, or of a statements JSONL, whose images lie in `root` or in images/ beside
-    it; an ODVG JSONL or shards of such records, with the names of detection in label_map.json beside them; a YAML list
-    of detection sets in ODinW's manner; or a folder, glob or pattern of shards, which have no splits.
+    dataset: `scenes`, or a name in `KNOWN`, whose files lie in `root` (the current folder if None) as README's table
+    says; the path of a Karpathy JSON, of a JSON with boxes, or of a statements JSONL, whose images lie in `root` or in
+    images/ beside it; an ODVG JSONL or shards of such records, with the names of detection in label_map.json beside
+    them; a YAML list of detection sets in ODinW's manner; or a folder, glob or pattern of shards, which have no splits.
     The split is val of scenes and of VQAv2, dev of NLVR2, else test where there is one. Raises UserError.
     """
-    if task not in tasks_for(dataset):
+    declaration = declared(task)
+    if not _suits(dataset, declaration):
         raise UserError(f"{dataset} is for checkpoints of {', '.join(tasks_for(dataset))}, not of {task}")
-    region = _region_data if task in REGION_TASKS else _image_data
-    data = region(dataset, task, split, root)
-    wrong = {source["kind"] for source in data.sources} - set(KINDS[task])
-    if wrong:
-        raise UserError(f"{dataset}: a checkpoint of {task} cannot be evaluated on data of kind {', '.join(wrong)}")
-    return data
-
-
-def _region_data(dataset: str, task: str, split: str | None, root: Path | None) -> EvalData:
-    path, folder = Path(dataset), Path(root or ".")
-    if dataset == "scenes":
-        what = {"detection": ("detection",), "grounding": ("grounding",), "refexp": ("referring",)}
-        split, kinds = split or "val", what.get(task, ("detection", "referring"))
-        spec = {"split": split, "count": SCENES, "image_size": SCENE_SIZE}
-        return EvalData(dataset, split, [spec | {"kind": f"scene_{kind}"} for kind in kinds])
-    if dataset in ("coco", "lvis"):
-        file, images = _choose({"coco": COCO, "lvis": LVIS}[dataset], split := split or "val", dataset)
-        images = str((folder / "images" if (folder / "images").is_dir() else folder) / images)
-        return EvalData(dataset, split, [{"kind": "coco", "json": _file(folder / file), "images": images}])
-    if dataset == "flickr30k_entities":
-        images = str(folder / "flickr30k-images")
-        spec = {"folder": str(folder), "images": images, "split": split or "test"}
-        return EvalData(dataset, split or "test", [{"kind": "flickr_entities", **spec}])
-    if dataset in REFERRING:
-        _choose(dict.fromkeys(REFERRING[dataset]), split := split or "val", dataset)
-        spec = {"kind": "mdetr", "json": _file(folder / f"final_{dataset}_{split}.json"), "refers": True}
-        return EvalData(dataset, split, [{**spec, "images": str(folder / "train2014")}])
-    if split:
-        raise UserError(f"{dataset} has no --split; name the file to evaluate")
-    if dataset == "odinw13" or path.suffix in (".yaml", ".yml"):
-        from fiber_cli.data.sources.coco import read_odinw  # brings torch with it
-
-        listed = folder / "odinw13.yaml" if dataset == "odinw13" else path
-        return EvalData(path.stem, "test", [{"kind": "coco", **entry} for entry in read_odinw(_file(listed))])
-    if path.suffix == ".json":
-        images = str(root or path.parent / "images")
-        content = read_json(path, "a JSON with boxes")
-        if not isinstance(content, dict):
-            raise UserError(f"{path}: a list; wanted is an object with images, annotations and categories")
-        kind = "mdetr" if "tokens_positive" in next(iter(content.get("annotations") or ()), ()) else "coco"
-        return EvalData(path.stem, "all", [{"kind": kind, "json": _file(path), "images": images}])
-    names = (path if path.is_dir() else path.parent) / "label_map.json"
-    spec = {"label_map": str(names)} if names.is_file() else {}
-    if path.suffix == ".jsonl":
-        spec |= {"kind": "odvg", "jsonl": _file(path), "images": str(root or path.parent)}
-        return EvalData(path.stem, "all", [spec])
+    if dataset == SCENES:
+        return _scenes(declaration, split or "val")
+    if dataset in KNOWN:
+        known = KNOWN[dataset]
+        kind = _readable(known.kinds, declaration)
+        assert kind is not None
+        return known.find(Request(dataset, split, Path(root or "."), kind))
+    path = Path(dataset)
+    if path.suffix in KINDS_OF_FILES:
+        return _file(path, declaration, split, root)
     if path.is_dir() or path.suffix == ".tar":
+        return _shards(dataset, declaration, split, root)
+    names = [name for name in DATASETS if _suits(name, declaration)]
+    raise UserError(f"unknown dataset {dataset!r}: give one of {', '.join(names)}, {FORMS_IN_WORDS}")
+
+
+def _suits(dataset: str, declaration: TaskDeclaration) -> bool:
+    if dataset in KNOWN:
+        known = KNOWN[dataset]
+        return _readable(known.kinds, declaration) is not None and known.suits(declaration)
+    kinds = KINDS_OF_FILES.get(Path(dataset).suffix)
+    return kinds is None or _readable(kinds, declaration) is not None
+
+
+def _readable(kinds: tuple[str, ...], declaration: TaskDeclaration) -> str | None:
+    """The first of the formats that a task can read."""
+    for kind in kinds:
+        if declaration.can_read(source_format(kind).source):
+            return kind
+    return None
+
+
+def _scenes(declaration: TaskDeclaration, split: Any) -> EvalData:
+    sources: list[SourceSettings] = []
+    for scenes in declaration.scenes:
+        sources.append(ScenesSettings(**scenes, split=split, count=SCENE_COUNT))
+    return EvalData(SCENES, split, sources)
+
+
+def _file(path: Path, declaration: TaskDeclaration, split: str | None, root: Path | None) -> EvalData:
+    kind = _readable(KINDS_OF_FILES[path.suffix], declaration)
+    if kind == "karpathy":
+        split = split or "test"
+        images = str(root or path.parent / "images")
+        source = KarpathySettings(kind="karpathy", json=existing_file(path), images=images, split=split)
+        return EvalData(path.stem.removeprefix("dataset_"), split, [source])
+    if split:
+        raise UserError(f"{path} has no --split; name the file to evaluate")
+    if kind == "statements":
+        images = str(root or path.parent / "images")
+        return _whole(path, StatementsSettings(kind="statements", jsonl=existing_file(path), images=images))
+    if kind == "odvg":
+        images = str(root or path.parent)
+        label_map = _label_map(path.parent)
+        return _whole(path, OdvgSettings(kind="odvg", jsonl=existing_file(path), images=images, label_map=label_map))
+    if path.suffix == ".json":
+        return _whole(path, _json_with_boxes(path, str(root or path.parent / "images")))
+    return EvalData(path.stem, "test", read_odinw(existing_file(path)))
+
+
+def _whole(path: Path, source: SourceSettings) -> EvalData:
+    return EvalData(path.stem, "all", [source])
+
+
+def _json_with_boxes(path: Path, images: str) -> SourceSettings:
+    """A file in COCO's form, or in MDETR's, whose annotations have spans."""
+    content = read_json(existing_file(path), "a JSON with boxes")
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a list; wanted is an object with images, annotations and categories")
+    annotations = content.get("annotations") or [{}]
+    if "tokens_positive" in annotations[0]:
+        return MdetrSettings(kind="mdetr", json=str(path), images=images)
+    return CocoSettings(kind="coco", json=str(path), images=images)
+
+
+def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, root: Path | None) -> EvalData:
+    path = Path(dataset)
+    kind = _readable(KINDS_OF_SHARDS, declaration)
+    if kind is None:
+        raise UserError(f"{dataset}: a checkpoint of {declaration.name} cannot be evaluated on shards")
+    if kind == "region_shards":
+        if split:
+            raise UserError(f"{dataset} has no --split; name the file to evaluate")
         if root:
             raise UserError(f"{dataset}: shards hold their images; leave out --root")
-        return EvalData(path.stem, "all", [spec | {"kind": "region_shards", "shards": dataset}])
-    raise UserError(
-        f"unknown dataset {dataset!r}: give one of {', '.join(n for n, able in NAMES.items() if task in able)}, a JSON in "
-        "COCO's or MDETR's form, an ODVG JSONL, a YAML list of sets, or a folder or pattern of .tar shards"
-    )
+        label_map = _label_map(path if path.is_dir() else path.parent)
+        return _whole(path, RegionShardsSettings(kind="region_shards", shards=dataset, label_map=label_map))
+    if split or root:
+        raise UserError(f"{dataset}: shards have no --split and no --root; name the shards to evaluate")
+    name = path.name if path.is_dir() else path.resolve().parent.name
+    return EvalData(name, "all", [WebDatasetSettings(kind="webdataset", shards=dataset)])
 
 
-def _image_data(dataset: str, task: str, split: str | None, root: Path | None) -> EvalData:
-    path, folder = Path(dataset), Path(root or ".")
-    if dataset == "scenes":
-        split = split or "val"
-        return EvalData(dataset, split, [{"kind": "scenes", "split": split, "count": SCENES}])
-    if dataset == "vqav2":
-        questions, annotations, images = _choose(VQA, split := split or "val", dataset)
-        spec = {"questions": _file(folder / f"{questions}_questions.json"), "images": str(folder / images)}
-        if annotations:
-            spec["annotations"] = _file(folder / f"{annotations}_annotations.json")
-        return EvalData(dataset, split, [{"kind": "vqa", "pattern": f"COCO_{images}_{{image_id:012d}}.jpg", **spec}])
-    if dataset == "nlvr2":
-        lines, images = _choose(NLVR2, split := split or "dev", dataset)
-        images = next((f for f in (folder / images, folder / "images" / images) if f.is_dir()), folder / images)
-        return EvalData(dataset, split, [{"kind": "statements", "jsonl": _file(folder / lines), "images": str(images)}])
-    if dataset == "nocaps":
-        json = _file(folder / _choose(NOCAPS, split := split or "val", dataset))
-        return EvalData(dataset, split, [{"kind": "nocaps", "json": json, "images": str(folder / "images")}])
-    if (known := dataset.removesuffix("_caption")) in KARPATHY:
-        json, split = _file(folder / f"dataset_{known}.json"), split or "test"
-        images = [folder / base for there, base in KARPATHY[known] if (folder / there).is_dir()]
-        if not images:
-            looked = " or ".join(f"{there}/" for there, _ in KARPATHY[known])
-            raise UserError(f"{folder}: no images of {known} there; wanted is {looked}")
-        return EvalData(dataset, split, [_karpathy(json, images[0], split)])
-    if path.suffix == ".jsonl":
-        if split:
-            raise UserError(f"{dataset}: a JSONL of statements has no --split; name the file to evaluate")
-        spec = {"jsonl": _file(path), "images": str(root or path.parent / "images")}
-        return EvalData(path.stem, "all", [{"kind": "statements", **spec}])
-    if path.suffix == ".json":
-        images, split = root or path.parent / "images", split or "test"
-        return EvalData(path.stem.removeprefix("dataset_"), split, [_karpathy(path, images, split)])
-    if path.is_dir() or path.suffix == ".tar":
-        if split or root:
-            raise UserError(f"{dataset}: shards have no --split and no --root; name the shards to evaluate")
-        name = path.name if path.is_dir() else path.resolve().parent.name
-        return EvalData(name, "all", [{"kind": "webdataset", "shards": dataset}])
-    raise UserError(
-        f"unknown dataset {dataset!r}: give one of {', '.join(NAMES)}, a JSON, a JSONL of statements, or a folder or "
-        "pattern of .tar shards"
-    )
-
-
-def _file(path: Path) -> str:
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; --root names the folder with {path.name} and the images")
-    return str(path)
-
-
-def _choose(table: dict[str, Any], split: str, dataset: str) -> Any:
-    if split not in table:
-        raise UserError(f"--split {split}: {dataset} has {', '.join(table)}")
-    return table[split]
-
-
-def _karpathy(json: Path | str, images: Path, split: str) -> dict[str, Any]:
-    return {"kind": "karpathy", "json": str(json), "images": str(images), "split": split}
+def _label_map(folder: Path) -> str | None:
+    """The names of detection records, where they lie beside them."""
+    file = folder / "label_map.json"
+    return str(file) if file.is_file() else None

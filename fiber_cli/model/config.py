@@ -1,10 +1,25 @@
-"""Sizes of the two towers and of the fusion between them."""
+"""Sizes of the two towers, of the fusion between them and of the detector on top."""
 
 import dataclasses
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, NamedTuple, Self
 
 from fiber_cli.errors import UserError
+
+
+class BlockPosition(NamedTuple):
+    """An image block, by the number of its stage and its number in that stage."""
+
+    stage: int
+    block: int
+
+
+class FusedPair(NamedTuple):
+    """An image block and the text layer that it is fused with."""
+
+    stage: int
+    block: int
+    layer: int
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,20 @@ class ImageConfig:
     def dims(self) -> tuple[int, ...]:
         """Channels of every stage."""
         return tuple(self.embed_dim * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels between neighbouring tokens of every stage."""
+        return tuple(self.patch * 2**stage for stage in range(len(self.depths)))
+
+    @property
+    def block_positions(self) -> tuple[BlockPosition, ...]:
+        """Every block, in the order in which they run."""
+        positions = []
+        for stage, depth in enumerate(self.depths):
+            for block in range(depth):
+                positions.append(BlockPosition(stage, block))
+        return tuple(positions)
 
 
 @dataclass(frozen=True)
@@ -67,6 +96,13 @@ class FiberConfig:
     gate_init: float = 0.0
 
     def __post_init__(self) -> None:
+        self._check_depths()
+        _check_heads("text_hidden", self.text.hidden, self.text.heads)
+        stages = zip(self.image.dims, self.image.heads, strict=True)
+        for stage, (dim, heads) in enumerate(stages):
+            _check_heads(f"stage {stage} channels", dim, heads)
+
+    def _check_depths(self) -> None:
         blocks = sum(self.image.depths)
         if not 0 <= self.fusion_layers <= min(blocks, self.text.layers):
             raise UserError(
@@ -77,24 +113,22 @@ class FiberConfig:
             raise UserError(
                 f"depths {self.image.depths} and image_heads {self.image.heads} name different numbers of stages"
             )
-        for what, width, heads in [("text_hidden", self.text.hidden, self.text.heads)] + [
-            (f"stage {s} channels", dim, heads) for s, (dim, heads) in enumerate(zip(self.image.dims, self.image.heads))
-        ]:
-            if width % heads:
-                raise UserError(f"{what}={width} is not divisible by its {heads} attention heads")
 
     @property
-    def fused_pairs(self) -> tuple[tuple[int, int, int], ...]:
-        """(stage, block, text layer) of every fused step: the last blocks pair one to one with the last layers."""
-        blocks = [(s, b) for s, depth in enumerate(self.image.depths) for b in range(depth)]
-        layers = range(self.text.layers)
-        first = len(blocks) - self.fusion_layers, self.text.layers - self.fusion_layers
-        return tuple((s, b, layer) for (s, b), layer in zip(blocks[first[0] :], layers[first[1] :]))
+    def fused_pairs(self) -> tuple[FusedPair, ...]:
+        """Every fused step, in order: the last image blocks pair one to one with the last text layers."""
+        blocks = self.image.block_positions
+        fused_blocks = blocks[len(blocks) - self.fusion_layers :]
+        first_layer = self.text.layers - self.fusion_layers
+        pairs = []
+        for number, (stage, block) in enumerate(fused_blocks):
+            pairs.append(FusedPair(stage, block, first_layer + number))
+        return tuple(pairs)
 
     @property
     def multiple(self) -> int:
         """Image sides must be a multiple of this many pixels: the patch, halved maps after it."""
-        return self.image.patch * 2 ** (len(self.image.depths) - 1)
+        return self.image.strides[-1]
 
     def at_image_size(self, size: tuple[int, int]) -> Self:
         """The same model for another image size: the window grows with the longer side, as published (12 at 384,
@@ -102,23 +136,37 @@ class FiberConfig:
         if any(side % self.multiple for side in size):
             raise UserError(f"image size {size[0]}x{size[1]}: sides must be multiples of {self.multiple}")
         window = self.image.window * max(size) // max(self.image_size)
-        return dataclasses.replace(self, image=dataclasses.replace(self.image, window=max(1, window)), image_size=size)
+        image = dataclasses.replace(self.image, window=max(1, window))
+        return dataclasses.replace(self, image=image, image_size=size)
 
-    def to_dict(self) -> dict:
+    def to_dict(self) -> dict[str, Any]:
+        """Nested dictionaries that JSON can hold."""
         return dataclasses.asdict(self)
 
     @classmethod
-    def from_dict(cls, values: dict) -> Self:
-        """Inverse of `to_dict`, after a trip through JSON. Unknown or missing keys raise TypeError."""
-        image = ImageConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in values["image"].items()})
-        text, image_size = TextConfig(**values["text"]), tuple(values["image_size"])
-        return cls(**values | {"image": image, "text": text, "image_size": image_size})
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """Inverse of `to_dict`, after a trip through JSON. An unknown name raises TypeError; a missing "image",
+        "text" or "image_size" KeyError; others that are missing take their defaults."""
+        image = dict(values["image"])
+        for name, value in image.items():
+            if isinstance(value, list):
+                image[name] = tuple(value)
+        parsed = dict(values)
+        parsed["image"] = ImageConfig(**image)
+        parsed["text"] = TextConfig(**values["text"])
+        parsed["image_size"] = tuple(values["image_size"])
+        return cls(**parsed)
+
+
+def _check_heads(name: str, width: int, heads: int) -> None:
+    if width % heads:
+        raise UserError(f"{name}={width} is not divisible by its {heads} attention heads")
 
 
 @dataclass(frozen=True)
 class DetectorConfig:
     """What stands on the encoder in the fine stage: width of the feature pyramid and of the head's `blocks`, and the
-    rate of DropBlock in the pyramid. log_scale: at first the alignment of places with tokens is exp(-log_scale) times
+    rate of DropBlock in the pyramid. log_scale: at first the alignment of anchors with tokens is exp(-log_scale) times
     their product; 0 as published, below it narrow heads begin to name things sooner."""
 
     channels: int = 256
@@ -128,15 +176,19 @@ class DetectorConfig:
 
     def __post_init__(self) -> None:
         if self.channels % 32:
-            # A group of one channel has no spread on a level of one place.
+            # A group of one channel has no spread on a level of one position.
             raise UserError(f"detector channels={self.channels}: must be a multiple of 32, for GroupNorm in 16 groups")
 
 
 BASE = FiberConfig()
-#: Trains from nothing in minutes on two CPU cores. Patches of 8 leave three stages, at the strides 8, 16 and 32.
+
+#: Patches of 8 leave three stages, at the strides 8, 16 and 32.
+_TINY_IMAGE = ImageConfig(embed_dim=64, depths=(2, 2, 1), heads=(2, 4, 8), window=4, patch=8, drop_path=0.0)
+_TINY_TEXT = TextConfig(layers=3, hidden=96, heads=4, intermediate=384, vocab=2000, positions=258, dropout=0.0)
+#: Trains from nothing in minutes on two CPU cores.
 TINY = FiberConfig(
-    image=ImageConfig(embed_dim=64, depths=(2, 2, 1), heads=(2, 4, 8), window=4, patch=8, drop_path=0.0),
-    text=TextConfig(layers=3, hidden=96, heads=4, intermediate=384, vocab=2000, positions=258, dropout=0.0),
+    image=_TINY_IMAGE,
+    text=_TINY_TEXT,
     fusion_layers=2,
     hidden=256,
     image_size=(64, 64),

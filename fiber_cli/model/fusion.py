@@ -2,18 +2,19 @@
 
 Everything the toolkit does is one of five calls: `image_stem` and `text_stem` (once per image and per text),
 `image_top` and `text_top` (fusion off), `fuse` (fusion on), and `decode` (causal text over an image memory).
-Shapes: B batch, H and W sides of the token map, C channels, L text length, N image tokens.
+Shapes: B batch, H and W sides of the token map, C channels, L text length, M images, N image tokens.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fiber_cli.errors import UserError
-from fiber_cli.model.config import FiberConfig
+from fiber_cli.model.config import BlockPosition, FiberConfig
+from fiber_cli.model.decoder_cache import DecoderCache, KeyValues
 from fiber_cli.model.init import initialise
 from fiber_cli.model.swin import Swin, SwinBlock
 from fiber_cli.model.text import Roberta, TextLayer
@@ -43,23 +44,6 @@ class Fused(NamedTuple):
     mask: Tensor
 
 
-class DecoderCache:
-    """What captioning keeps between steps: per layer self-attention keys and values (`past` of `TextLayer.forward`),
-    per fused layer those of the image memory, and how many real tokens each row has seen."""
-
-    def __init__(self, layers: int):
-        self.layers: list[list[Tensor]] = [[] for _ in range(layers)]
-        self.memory: dict[int, tuple[Tensor, Tensor]] = {}
-        self.seen_B1: Tensor | int = 0
-        self.real_BL: Tensor | None = None
-
-    def reorder(self, rows: Tensor) -> None:
-        """Keep the given rows (int64 (rows,)), repeated or permuted, of every self-attention cache: the survivors of a
-        beam step. Beams must stay beside their image."""
-        self.layers = [[kept[rows] for kept in layer] for layer in self.layers]
-        self.seen_B1, self.real_BL = self.seen_B1[rows], self.real_BL[rows]
-
-
 class FusedEncoder(nn.Module):
     """Swin and RoBERTa with gated cross-attention in their last `fusion_layers` blocks.
 
@@ -74,38 +58,41 @@ class FusedEncoder(nn.Module):
         for name, parameter in self.named_parameters():
             if name.endswith(".alpha"):
                 nn.init.constant_(parameter, config.gate_init)
-        blocks = [(s, b) for s, depth in enumerate(config.image.depths) for b in range(depth)]
-        self._stem_blocks = blocks[: len(blocks) - config.fusion_layers]
-        self._top_blocks = blocks[len(blocks) - config.fusion_layers :]
+        blocks = config.image.block_positions
+        stem_blocks = len(blocks) - config.fusion_layers
+        self._stem_blocks, self._top_blocks = blocks[:stem_blocks], blocks[stem_blocks:]
         self._stem_layers = config.text.layers - config.fusion_layers
-        dims, projected = config.image.dims, config.fused_pairs if captioning else ()
-        widths = {str(layer): dims[stage] for stage, _, layer in projected if dims[stage] != dims[-1]}
-        self.memory_proj = nn.ModuleDict({layer: nn.Linear(dims[-1], width) for layer, width in widths.items()})
+        self.memory_proj = nn.ModuleDict()
+        if captioning:
+            self.memory_proj.update(_memory_projections(config))
         initialise(self.memory_proj, config.init_std)
         #: Whether to recompute every block's inside in the backward pass instead of keeping it.
         self.checkpoint_activations = False
 
     def image_stem(self, pixels: Tensor) -> ImageStem:
         """Normalised RGB float (B, 3, H, W), sides a multiple of 32 pixels (`config.multiple`) -> ImageStem."""
+        height, width = pixels.shape[-2:]
         multiple = self.config.multiple
-        if pixels.shape[-2] % multiple or pixels.shape[-1] % multiple:
-            raise UserError(
-                f"image of {pixels.shape[-2]}x{pixels.shape[-1]} (height x width): sides must be multiples of {multiple}"
-            )
+        if height % multiple or width % multiple:
+            raise UserError(f"image of {height}x{width} (height x width): sides must be multiples of {multiple}")
         x, stages = self._image_blocks(self.image.patch_embed(pixels), self._stem_blocks)
         return ImageStem(x, stages)
 
     def text_stem(self, ids: Tensor, mask: Tensor) -> TextStem:
         """ids int64 (B, L), mask bool (B, L) True for real tokens -> TextStem."""
-        return TextStem(self._text_layers(self.text.embeddings(ids), mask, slice(self._stem_layers)), mask)
+        layers = self.text.layers[: self._stem_layers]
+        tokens = self._text_layers(self.text.embeddings(ids), mask, layers)
+        return TextStem(tokens, mask)
 
     def image_top(self, stem: ImageStem) -> Tensor:
         """Remaining image blocks, fusion off: (B, H, W, C) of the last stage, before the final LayerNorm."""
-        return self._image_blocks(stem.map, self._top_blocks)[0]
+        x, _ = self._image_blocks(stem.map, self._top_blocks)
+        return x
 
     def text_top(self, stem: TextStem) -> Tensor:
         """Remaining text layers, fusion off, every output LayerNorm on: (B, L, C)."""
-        return self._text_layers(*stem, slice(self._stem_layers, None))
+        layers = self.text.layers[self._stem_layers :]
+        return self._text_layers(stem.tokens, stem.mask, layers)
 
     def fuse(
         self,
@@ -126,22 +113,25 @@ class FusedEncoder(nn.Module):
         `pooled=True` computes what pooling heads read and no more: the pyramid's last map is its mean (B, 1, 1, C), the
         text its first token (B, 1, C).
         """
-        x, tokens, pyramid = image.map, text.tokens, list(image.earlier)
-        keys = text.mask[:, None, None, :]
+        x, tokens = image.map, text.tokens
+        pyramid = list(image.earlier)
+        text_keys = text.mask[:, None, None, :]
         pairs = self.config.fused_pairs
-        for stage, block, layer in pairs:
-            last = (stage, block, layer) == pairs[-1]
-            options = {"last_norm": last_norm or not last, "first": 1 if last and pooled else None}
+        for pair in pairs:
+            last = pair == pairs[-1]
+            layer = self.text.layers[pair.layer]
+            norm = last_norm or not last
+            first = 1 if pooled and last else None
             before = tokens
-            tokens = self._run(self.text.layers[layer], before, keys, x.flatten(1, 2), **options)
+            tokens = self._run(layer, before, text_keys, x.flatten(1, 2), last_norm=norm, first=first)
             if last and not image_output:
                 break
-            module = self.image.stages[stage]
-            step = module.blocks[block].mean if last and pooled else module.blocks[block]
-            x = self._run(step, x, before, text.mask)
-            if block + 1 == len(module.blocks):
+            stage = self.image.stages[pair.stage]
+            block = stage.blocks[pair.block]
+            x = self._run(block.mean if pooled and last else block, x, before, text.mask)
+            if stage.ends_with(pair.block):
                 pyramid.append(x)
-                x = module.merge(x)
+                x = stage.merge(x)
         return Fused(tuple(pyramid), tokens, text.mask)
 
     def decode(
@@ -154,46 +144,49 @@ class FusedEncoder(nn.Module):
         tokens that follow those already seen, and only they are computed. Returns (M*K, L, C), last LayerNorm on.
         """
         real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
-        seen = 0
+        seen: Tensor | int = 0
         if cache is not None:
-            seen = cache.seen_B1
-            cache.seen_B1 = seen + (ids != self.config.text.pad_id).sum(1, keepdim=True)
-            if cache.real_BL is not None:
-                real = torch.cat([cache.real_BL, real], 1)
-            cache.real_BL = real
+            real, seen = cache.add_tokens(real, ids != self.config.text.pad_id)
+        visible = _causal_mask(real, queries=ids.shape[1])
         x = self.text.embeddings(ids, seen)
-        past = real.shape[1] - ids.shape[1]
-        causal = torch.ones(ids.shape[1], real.shape[1], dtype=torch.bool, device=ids.device).tril(past)
-        visible = causal[None, None] & real[:, None, None, :]
-        for i, layer in enumerate(self.text.layers):
-            memory = self._layer_memory(i, image_memory, cache) if layer.cross is not None else None
-            x = self._run(layer, x, visible, memory=memory, past=None if cache is None else cache.layers[i])
+        for number, layer in enumerate(self.text.layers):
+            layer_cache = None if cache is None else cache.layers[number]
+            memory = self._layer_memory(number, image_memory, cache)
+            x = self._run(layer, x, visible, memory, cache=layer_cache)
         return x
 
-    def _layer_memory(self, layer: int, image_memory: Tensor, cache: DecoderCache | None) -> tuple[Tensor, Tensor]:
-        kept = {} if cache is None else cache.memory
-        if layer not in kept:
-            image = self.memory_proj[str(layer)](image_memory) if str(layer) in self.memory_proj else image_memory
-            kept[layer] = self.text.layers[layer].cross.memory(image)
-        return kept[layer]
+    def _layer_memory(self, number: int, image_memory: Tensor, cache: DecoderCache | None) -> KeyValues | None:
+        """Keys and values of the image memory for a text layer, from the cache where they are in it; None for a layer
+        that is not fused."""
+        cross = self.text.layers[number].cross
+        if cross is None:
+            return None
+        if cache is not None and number in cache.image_kv:
+            return cache.image_kv[number]
+        if str(number) in self.memory_proj:
+            image_memory = self.memory_proj[str(number)](image_memory)
+        key_values = cross.project_image(image_memory)
+        if cache is not None:
+            cache.image_kv[number] = key_values
+        return key_values
 
-    def _image_blocks(self, x: Tensor, blocks: list[tuple[int, int]]) -> tuple[Tensor, tuple[Tensor, ...]]:
+    def _image_blocks(self, x: Tensor, positions: Sequence[BlockPosition]) -> tuple[Tensor, tuple[Tensor, ...]]:
         """Run blocks in order, merging at the end of each stage; also return the outputs of the stages that end."""
-        ended = []
-        for stage, block in blocks:
-            module = self.image.stages[stage]
-            x = self._run(module.blocks[block], x)
-            if block + 1 == len(module.blocks):
-                ended.append(x)
-                x = module.merge(x)
-        return x, tuple(ended)
+        outputs = []
+        for position in positions:
+            stage = self.image.stages[position.stage]
+            x = self._run(stage.blocks[position.block], x)
+            if stage.ends_with(position.block):
+                outputs.append(x)
+                x = stage.merge(x)
+        return x, tuple(outputs)
 
-    def _text_layers(self, x: Tensor, mask: Tensor, which: slice) -> Tensor:
-        for layer in self.text.layers[which]:
+    def _text_layers(self, x: Tensor, mask: Tensor, layers: Iterable[TextLayer]) -> Tensor:
+        for layer in layers:
             x = self._run(layer, x, mask[:, None, None, :])
         return x
 
-    def _run(self, module: Callable[..., Tensor], *args, **kwargs) -> Tensor:
+    def _run(self, module: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
         if self.checkpoint_activations and torch.is_grad_enabled():
             return checkpoint(module, *args, use_reentrant=False, **kwargs)
         return module(*args, **kwargs)
@@ -203,3 +196,22 @@ class FusedEncoder(nn.Module):
         for module in self.modules():
             if isinstance(module, SwinBlock | TextLayer):
                 module.compile()
+
+
+def _memory_projections(config: FiberConfig) -> dict[str, nn.Module]:
+    """Fused layer, as a string -> projection of the image memory, where the layer attends to another width."""
+    dims = config.image.dims
+    projections: dict[str, nn.Module] = {}
+    for pair in config.fused_pairs:
+        width = dims[pair.stage]
+        if width != dims[-1]:
+            projections[str(pair.layer)] = nn.Linear(dims[-1], width)
+    return projections
+
+
+def _causal_mask(real_BL: Tensor, queries: int) -> Tensor:
+    """Which of L tokens the last so many of them may see: the real ones up to themselves, bool (B, 1, queries, L)."""
+    length = real_BL.shape[1]
+    earlier = length - queries
+    causal_QL = torch.ones(queries, length, dtype=torch.bool, device=real_BL.device).tril(earlier)
+    return causal_QL & real_BL[:, None, None, :]

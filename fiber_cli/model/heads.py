@@ -29,13 +29,17 @@ class PairPooler(nn.Module):
     def text(self, tokens_BLC: Tensor) -> Tensor:
         """(B, L, C) -> pooled (B, D). Only the first token is read."""
         x = self.text_transform(tokens_BLC[:, 0])
-        return torch.tanh(self.text_pooler(x)) if self.text_pooler is not None else x
+        if self.text_pooler is None:
+            return x
+        return torch.tanh(self.text_pooler(x))
 
     def image(self, map_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) -> pooled (B, D)."""
         # The mean of a linear map is the map of the mean, at 1/(H*W) of the cost.
         x = self.image_transform(map_BHWC.mean((1, 2)))
-        return torch.tanh(self.image_pooler(x)) if self.image_pooler is not None else x
+        if self.image_pooler is None:
+            return x
+        return torch.tanh(self.image_pooler(x))
 
     def forward(self, map_BHWC: Tensor, tokens_BLC: Tensor) -> Tensor:
         """Pooled text and image side by side, (B, 2*D): what ITM, VQA and NLVR2 classify."""
@@ -55,7 +59,8 @@ class MlmHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., V)."""
-        return self.decoder(self.norm(F.gelu(self.dense(x)))) + self.bias
+        hidden = self.norm(F.gelu(self.dense(x)))
+        return self.decoder(hidden) + self.bias
 
 
 class ItmHead(nn.Module):
@@ -83,4 +88,5 @@ class Classifier(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, inputs) -> (B, outputs)."""
-        return self.fc2(F.gelu(self.norm(self.fc1(pooled))))
+        hidden = F.gelu(self.norm(self.fc1(pooled)))
+        return self.fc2(hidden)

@@ -8,10 +8,17 @@ def initialise(module: nn.Module, std: float | None) -> None:
     Embeddings: normal(0, 0.02), the padding row 0."""
     for layer in module.modules():
         if isinstance(layer, nn.Linear):
-            nn.init.normal_(layer.weight, std=layer.in_features**-0.5 if std is None else std)
-            if layer.bias is not None:
-                nn.init.zeros_(layer.bias)
+            deviation = layer.in_features**-0.5 if std is None else std
+            nn.init.normal_(layer.weight, std=deviation)
+            zero_bias(layer)
         elif isinstance(layer, nn.Embedding):
             nn.init.normal_(layer.weight, std=0.02)
             if layer.padding_idx is not None:
-                nn.init.zeros_(layer.weight.data[layer.padding_idx])
+                padding_row = layer.weight.data[layer.padding_idx]
+                nn.init.zeros_(padding_row)
+
+
+def zero_bias(layer: nn.Linear | nn.Conv2d) -> None:
+    """Set the bias to 0 where the layer has one."""
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)

@@ -5,34 +5,78 @@ head, T text length. Source: the published coarse and fine stages; sections "Ima
 cross-attention" of the paper's supplement as measured on the published weights.
 """
 
+from itertools import islice
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F
-from timm.layers import DropPath, Mlp, PatchEmbed, trunc_normal_
+from timm.layers.drop import DropPath
+from timm.layers.mlp import Mlp
+from timm.layers.patch_embed import PatchEmbed
+from timm.layers.weight_init import trunc_normal_
 from timm.models.swin_transformer import PatchMerging
 from torch import Tensor, nn
 
-from fiber_cli.model.config import FiberConfig, ImageConfig
+from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.init import initialise
+from fiber_cli.model.module_sequence import ModuleSequence
 
 
 def relative_position_index(window: int, height: int, width: int) -> Tensor:
     """Row of a bias table made for `window` for every (query, key) pair of a height x width window inside it: int64
     (N, N), N = height * width."""
     y, x = torch.cartesian_prod(torch.arange(height), torch.arange(width)).unbind(1)
-    dy, dx = y[:, None] - y[None, :], x[:, None] - x[None, :]
-    return (dy + window - 1) * (2 * window - 1) + dx + window - 1
+    dy, dx = y[:, None] - y, x[:, None] - x
+    largest = window - 1
+    return (dy + largest) * (2 * window - 1) + dx + largest
 
 
 def shift_mask(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
     """Additive mask that keeps rolled-in tokens apart: float (G, N, N), 0 or -100 (the published finite value).
     All sizes are (height, width); a shift of 0 leaves that axis alone."""
-    # Three bands an axis: what the last window starts with, what was rolled into it, all else.
-    places = (torch.arange(side) - side for side in size)
-    y, x = ((place >= -w).long() + (place >= -s) for place, w, s in zip(places, window, shift))
-    region = 3 * y[:, None] + x[None, :]
-    region = region.view(size[0] // window[0], window[0], size[1] // window[1], window[1])
-    region_GN = region.permute(0, 2, 1, 3).reshape(-1, window[0] * window[1])
-    return (region_GN[:, :, None] != region_GN[:, None, :]).float() * -100.0
+    band_H = _shift_bands(size[0], window[0], shift[0])
+    band_W = _shift_bands(size[1], window[1], shift[1])
+    region_HW = 3 * band_H[:, None] + band_W
+    region_1GN1 = window_partition(region_HW[None, :, :, None], window)
+    region_GN = region_1GN1[0, :, :, 0]
+    apart = region_GN[:, :, None] != region_GN[:, None, :]
+    return apart.float() * -100.0
+
+
+def _shift_bands(side: int, window: int, shift: int) -> Tensor:
+    """Of every row or column its band, int64 (side,): 1 for what the last window starts with, 2 for what was rolled
+    into it, 0 for all else."""
+    position = torch.arange(side)
+    in_last_window, rolled_in = position >= side - window, position >= side - shift
+    return in_last_window.long() + rolled_in.long()
+
+
+def window_partition(x_BHWC: Tensor, window: tuple[int, int]) -> Tensor:
+    """(B, H, W, C) -> (B, G, N, C); the sides must be multiples of the window's (height, width)."""
+    B, H, W, C = x_BHWC.shape
+    height, width = window
+    down, across = H // height, W // width
+    grid = x_BHWC.view(B, down, height, across, width, C)
+    return grid.transpose(2, 3).reshape(B, -1, height * width, C)
+
+
+def window_reverse(x_BGNC: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
+    """Inverse of `window_partition`: (B, G, N, C) -> (B, H, W, C) for `size` (H, W)."""
+    B, _, _, C = x_BGNC.shape
+    height, width = window
+    down, across = size[0] // height, size[1] // width
+    grid = x_BGNC.view(B, down, across, height, width, C)
+    return grid.transpose(2, 3).reshape(B, *size, C)
+
+
+class WindowPlan(NamedTuple):
+    """What follows from a map's size alone. Sizes and shift are (height, width); `mask` is None without a shift."""
+
+    padded: tuple[int, int]
+    window: tuple[int, int]
+    shift: tuple[int, int]
+    bias_index_NN: Tensor
+    mask_GNN: Tensor | None
 
 
 class WindowAttention(nn.Module):
@@ -49,46 +93,71 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         table = torch.empty((2 * window - 1) ** 2, heads)
         self.relative_position_bias_table = nn.Parameter(trunc_normal_(table, std=0.02))
-        self._plans: dict[tuple, tuple] = {}
-
-    def _plan(self, height: int, width: int, device: torch.device) -> tuple:
-        """What follows from the map's size: padded size, window, shift (each (height, width)), bias index, mask."""
-        key = (height, width, device)
-        if key not in self._plans:
-            sides, w = (height, width), self.window
-            window = (w, w) if self.fixed_window else (min(w, height), min(w, width))
-            padded = tuple(side + -side % step for side, step in zip(sides, window))
-            shift = tuple(self.shift if self.fixed_window or side > w else 0 for side in sides)
-            index = relative_position_index(w, *window).to(device)
-            mask = shift_mask(padded, window, shift).to(device) if any(shift) else None
-            self._plans[key] = padded, window, shift, index, mask
-        return self._plans[key]
+        self._plans: dict[tuple[int, int, torch.device], WindowPlan] = {}
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C). Maps that no whole number of windows covers are padded with zeros on the
         right and bottom; the padding is not masked, as published."""
-        B, H, W, C = x_BHWC.shape
-        h = self.heads
-        (Hp, Wp), (wh, ww), shift, index_NN, mask_GNN = self._plan(H, W, x_BHWC.device)
-        padded = (Hp, Wp) != (H, W)
-        x = F.pad(x_BHWC, (0, 0, 0, Wp - W, 0, Hp - H)) if padded else x_BHWC
-        if mask_GNN is not None:
-            x = torch.roll(x, (-shift[0], -shift[1]), (1, 2))
-        rows, cols, N = Hp // wh, Wp // ww, wh * ww
-        x = x.view(B, rows, wh, cols, ww, C).permute(0, 1, 3, 2, 4, 5).reshape(B, rows * cols, N, C)
-        q, k, v = self.qkv(x).view(B, rows * cols, N, 3, h, C // h).permute(3, 0, 1, 4, 2, 5).unbind(0)
-        bias = F.embedding(index_NN, self.relative_position_bias_table).permute(2, 0, 1)[None]
-        if mask_GNN is not None:
-            # Windows differ in their mask, so they stand beside the heads and samples share one bias.
-            bias = (bias + mask_GNN[:, None]).flatten(0, 1)[None]
-        q, k, v = (t.reshape(-1, bias.shape[1], N, C // h) for t in (q, k, v))
+        H, W = x_BHWC.shape[1:3]
+        plan = self._plan(H, W, x_BHWC.device)
+        down, right = plan.shift
+        padded_H, padded_W = plan.padded
+        padded, shifted = plan.padded != (H, W), plan.mask_GNN is not None
+        x = x_BHWC
+        if padded:
+            x = F.pad(x, (0, 0, 0, padded_W - W, 0, padded_H - H))
+        if shifted:
+            x = torch.roll(x, (-down, -right), (1, 2))
+        x_BGNC = self._attend(window_partition(x, plan.window), plan)
+        x = window_reverse(x_BGNC, plan.window, plan.padded)
+        if shifted:
+            x = torch.roll(x, (down, right), (1, 2))
+        return x[:, :H, :W] if padded else x
+
+    def _attend(self, x_BGNC: Tensor, plan: WindowPlan) -> Tensor:
+        B, G, N, C = x_BGNC.shape
+        h, d = self.heads, C // self.heads
+        qkv_BGN3hd = self.qkv(x_BGNC).view(B, G, N, 3, h, d)
+        qkv_3BGhNd = qkv_BGN3hd.permute(3, 0, 1, 4, 2, 5)
+        bias = self._bias(plan)
+        q, k, v = qkv_3BGhNd.reshape(3, -1, bias.shape[1], N, d).unbind(0)
         out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
-        out = out.reshape(B, rows * cols, h, N, C // h).transpose(2, 3).reshape(B, rows * cols, N, C)
-        out = self.proj(out)
-        out = out.view(B, rows, cols, wh, ww, C).permute(0, 1, 3, 2, 4, 5).reshape(B, Hp, Wp, C)
-        if mask_GNN is not None:
-            out = torch.roll(out, shift, (1, 2))
-        return out[:, :H, :W] if padded else out
+        out_BGNhd = out.reshape(B, G, h, N, d).transpose(2, 3)
+        return self.proj(out_BGNhd.reshape(B, G, N, C))
+
+    def _bias(self, plan: WindowPlan) -> Tensor:
+        """What is added to the attention's logits: (1, h, N, N) for all windows, or (1, G*h, N, N) where windows differ
+        in their mask, so that they stand beside the heads and samples share one bias."""
+        bias_NNh = F.embedding(plan.bias_index_NN, self.relative_position_bias_table)
+        bias_1hNN = bias_NNh.permute(2, 0, 1)[None]
+        if plan.mask_GNN is None:
+            return bias_1hNN
+        bias_GhNN = bias_1hNN + plan.mask_GNN[:, None]
+        return bias_GhNN.flatten(0, 1)[None]
+
+    def _plan(self, height: int, width: int, device: torch.device) -> WindowPlan:
+        key = (height, width, device)
+        if key not in self._plans:
+            self._plans[key] = self._make_plan(height, width, device)
+        return self._plans[key]
+
+    def _make_plan(self, height: int, width: int, device: torch.device) -> WindowPlan:
+        window = (self._window_along(height), self._window_along(width))
+        padded = (_round_up(height, window[0]), _round_up(width, window[1]))
+        shift = (self._shift_along(height), self._shift_along(width))
+        bias_index = relative_position_index(self.window, *window).to(device)
+        mask = shift_mask(padded, window, shift).to(device) if any(shift) else None
+        return WindowPlan(padded, window, shift, bias_index, mask)
+
+    def _window_along(self, side: int) -> int:
+        return self.window if self.fixed_window else min(self.window, side)
+
+    def _shift_along(self, side: int) -> int:
+        return self.shift if self.fixed_window or side > self.window else 0
+
+
+def _round_up(side: int, step: int) -> int:
+    return side + -side % step
 
 
 class ImageCrossAttention(nn.Module):
@@ -107,19 +176,27 @@ class ImageCrossAttention(nn.Module):
     def forward(self, z_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor) -> Tensor:
         """Adds the gated term to the self-attention output `z` (after its projection, before the residual).
 
-        `text_BTC` is the current text state, `mask_BT` bool, True for real tokens. `z` may have fewer rows (see
+        `text_BTC` is the current text state, `mask_BT` bool, True for real tokens. `z` may be of fewer maps (see
         `SwinBlock.forward`).
         """
-        rows, (_, H, W, C), h = len(text_BTC), z_BHWC.shape, self.heads
-        q = self.query(self.norm(z_BHWC)).view(-1, H * W, h, C // h).transpose(1, 2)
-        k, v = self.key_value(text_BTC).view(rows, -1, 2, h, C // h).permute(2, 0, 3, 1, 4).unbind(0)
-        out = F.scaled_dot_product_attention(repeat_rows(q, rows), k, v, attn_mask=mask_BT[:, None, None, :])
-        return repeat_rows(z_BHWC, rows) + self.alpha * self.proj(out.transpose(1, 2).reshape(rows, H, W, C))
+        _, H, W, C = z_BHWC.shape
+        h, d = self.heads, C // self.heads
+        texts = len(text_BTC)
+        query = self.query(self.norm(z_BHWC))
+        q_MhNd = query.view(-1, H * W, h, d).transpose(1, 2)
+        q_BhNd = repeat_for_texts(q_MhNd, texts)
+        kv_BT2hd = self.key_value(text_BTC).view(texts, -1, 2, h, d)
+        k_BhTd, v_BhTd = kv_BT2hd.permute(2, 0, 3, 1, 4).unbind(0)
+        out_BhNd = F.scaled_dot_product_attention(q_BhNd, k_BhTd, v_BhTd, attn_mask=mask_BT[:, None, None, :])
+        out_BHWC = out_BhNd.transpose(1, 2).reshape(texts, H, W, C)
+        return repeat_for_texts(z_BHWC, texts) + self.alpha * self.proj(out_BHWC)
 
 
-def repeat_rows(x: Tensor, rows: int) -> Tensor:
-    """(M, …) -> (rows, …), the copies of a row side by side; the tensor itself where M is `rows`."""
-    return x if len(x) == rows else x.repeat_interleave(rows // len(x), 0)
+def repeat_for_texts(x: Tensor, texts: int) -> Tensor:
+    """(M, …) of M maps -> (texts, …), the copies of one map side by side; the tensor itself where M is `texts`."""
+    if len(x) == texts:
+        return x
+    return x.repeat_interleave(texts // len(x), 0)
 
 
 class SwinBlock(nn.Module):
@@ -127,7 +204,7 @@ class SwinBlock(nn.Module):
 
     def __init__(self, config: FiberConfig, stage: int, block: int, drop_path: float, fused: bool):
         super().__init__()
-        image: ImageConfig = config.image
+        image = config.image
         dim, heads = image.dims[stage], image.heads[stage]
         shift = image.window // 2 if block % 2 else 0
         self.norm1 = nn.LayerNorm(dim)
@@ -150,14 +227,17 @@ class SwinBlock(nn.Module):
         """The mean of `forward` over the map, (B, 1, 1, C). It commutes with the MLP's second linear map, which then
         costs 1/(H*W)."""
         x = self._attend(x_BHWC, text_BTC, mask_BT)
-        hidden = self.mlp.act(self.mlp.fc1(self.norm2(x))).mean((1, 2), keepdim=True)
-        return x.mean((1, 2), keepdim=True) + self.drop_path(self.mlp.fc2(hidden))
+        hidden = self.mlp.act(self.mlp.fc1(self.norm2(x)))
+        mean_hidden = hidden.mean((1, 2), keepdim=True)
+        mlp = self.mlp.fc2(mean_hidden)
+        return x.mean((1, 2), keepdim=True) + self.drop_path(mlp)
 
     def _attend(self, x_BHWC: Tensor, text_BTC: Tensor | None, mask_BT: Tensor | None) -> Tensor:
         z = self.attn(self.norm1(x_BHWC))
         if text_BTC is not None:
+            assert self.cross is not None, "this block is not fused"
             z = self.cross(z, text_BTC, mask_BT)
-        return repeat_rows(x_BHWC, len(z)) + self.drop_path(z)
+        return repeat_for_texts(x_BHWC, len(z)) + self.drop_path(z)
 
 
 class SwinStage(nn.Module):
@@ -165,11 +245,16 @@ class SwinStage(nn.Module):
 
     def __init__(self, config: FiberConfig, stage: int, drop_path: list[float], fused_blocks: set[int]):
         super().__init__()
+        self.blocks: ModuleSequence[SwinBlock] = ModuleSequence()
+        for block, rate in enumerate(drop_path):
+            self.blocks.append(SwinBlock(config, stage, block, rate, block in fused_blocks))
         dims = config.image.dims
-        self.blocks = nn.ModuleList(
-            SwinBlock(config, stage, block, rate, block in fused_blocks) for block, rate in enumerate(drop_path)
-        )
-        self.merge = PatchMerging(dims[stage], dims[stage + 1]) if stage + 1 < len(dims) else nn.Identity()
+        last = stage + 1 == len(dims)
+        self.merge = nn.Identity() if last else PatchMerging(dims[stage], dims[stage + 1])
+
+    def ends_with(self, block: int) -> bool:
+        """Whether this block is the stage's last."""
+        return block + 1 == len(self.blocks)
 
 
 class Swin(nn.Module):
@@ -181,13 +266,17 @@ class Swin(nn.Module):
         self.patch_embed = PatchEmbed(
             None, image.patch, 3, image.dims[0], norm_layer=nn.LayerNorm, output_fmt="NHWC", dynamic_img_pad=True
         )
-        blocks = sum(image.depths)
-        rates = [image.drop_path * block / max(1, blocks - 1) for block in range(blocks)]
-        self.stages = nn.ModuleList()
+        rates = iter(_drop_path_rates(image.drop_path, blocks=sum(image.depths)))
+        self.stages: ModuleSequence[SwinStage] = ModuleSequence()
         for stage, depth in enumerate(image.depths):
-            start = sum(image.depths[:stage])
-            fused = {b for s, b, _ in config.fused_pairs if s == stage}
-            self.stages.append(SwinStage(config, stage, rates[start : start + depth], fused))
+            fused_blocks = {pair.block for pair in config.fused_pairs if pair.stage == stage}
+            stage_rates = list(islice(rates, depth))
+            self.stages.append(SwinStage(config, stage, stage_rates, fused_blocks))
         #: Applied on the way to the ITC pooler only; fused passes and captioning read the raw stream.
-        self.norm = nn.LayerNorm(image.dims[-1])
+        self.norm: nn.Module = nn.LayerNorm(image.dims[-1])
         initialise(self, config.init_std)
+
+
+def _drop_path_rates(last: float, blocks: int) -> list[float]:
+    """Growing evenly from 0 at the first block to `last` at the last."""
+    return [last * block / max(1, blocks - 1) for block in range(blocks)]

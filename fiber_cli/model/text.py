@@ -1,6 +1,6 @@
 """RoBERTa text encoder whose later layers can also attend to image tokens.
 
-Shapes: B batch, L text length, C width, N image tokens, h heads, d channels a head.
+Shapes: B batch, L text length, C width, M images, N image tokens, h heads, d channels a head.
 """
 
 import torch
@@ -8,7 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fiber_cli.model.config import FiberConfig, TextConfig
+from fiber_cli.model.decoder_cache import KeyValues, LayerCache
 from fiber_cli.model.init import initialise
+from fiber_cli.model.module_sequence import ModuleSequence
 
 
 def position_ids(ids_BL: Tensor, pad_id: int, past_B1: Tensor | int = 0) -> Tensor:
@@ -23,6 +25,11 @@ def position_ids(ids_BL: Tensor, pad_id: int, past_B1: Tensor | int = 0) -> Tens
 def split_heads(x_BLC: Tensor, heads: int) -> Tensor:
     """(B, L, C) -> (B, h, L, d)."""
     return x_BLC.unflatten(2, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x_BhLd: Tensor) -> Tensor:
+    """Inverse of `split_heads`."""
+    return x_BhLd.transpose(1, 2).flatten(2)
 
 
 class TextEmbeddings(nn.Module):
@@ -41,7 +48,8 @@ class TextEmbeddings(nn.Module):
         """int64 (B, L) -> (B, L, C)."""
         positions = position_ids(ids_BL, self.pad_id, past_B1)
         token_type = self.token_type(torch.zeros_like(ids_BL))
-        return self.dropout(self.norm(self.word(ids_BL) + token_type + self.position(positions)))
+        x_BLC = self.word(ids_BL) + token_type + self.position(positions)
+        return self.dropout(self.norm(x_BLC))
 
 
 class TextCrossAttention(nn.Module):
@@ -56,22 +64,27 @@ class TextCrossAttention(nn.Module):
         self.proj = nn.Linear(config.hidden, config.hidden)
         self.alpha = nn.Parameter(torch.zeros(1))
 
-    def memory(self, image_BNC: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values of the image tokens, (B, h, N, d) each: computed once for a caption's many steps."""
-        return split_heads(self.key(image_BNC), self.heads), split_heads(self.value(image_BNC), self.heads)
+    def project_image(self, image_MNC: Tensor) -> KeyValues:
+        """Keys and values of the image tokens, (M, h, N, d) each: computed once for a caption's many steps."""
+        keys = split_heads(self.key(image_MNC), self.heads)
+        values = split_heads(self.value(image_MNC), self.heads)
+        return KeyValues(keys, values)
 
-    def forward(self, a_BLC: Tensor, image_BNC: Tensor | None, memory: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    def forward(self, a_BLC: Tensor, image: Tensor | KeyValues) -> Tensor:
         """Adds the gated term to the self-attention output `a` (after its projection, before the residual).
 
-        With `memory` of M images and `a` of M*K rows, rows of one image being contiguous (beams), the K rows share
-        the image's keys and values by standing in the query's length, so nothing is repeated.
+        `image`: image tokens (M, N, C), or what `project_image` has made of them. With B = M*K texts, those of one
+        image being contiguous (beams), the K share the image's keys and values by standing in the query's length, so
+        nothing is repeated.
         """
-        k, v = self.memory(image_BNC) if memory is None else memory
-        rows, L, C = a_BLC.shape
-        q = split_heads(self.query(a_BLC).view(k.shape[0], -1, C), self.heads)
-        out = F.scaled_dot_product_attention(q, k, v, dropout_p=self.dropout if self.training else 0.0)
-        out = self.proj(out.transpose(1, 2).reshape(rows, L, C))
-        return a_BLC + self.alpha * F.dropout(out, self.dropout, self.training)
+        k_MhNd, v_MhNd = image if isinstance(image, KeyValues) else self.project_image(image)
+        B, L, C = a_BLC.shape
+        q_MLC = self.query(a_BLC).view(len(k_MhNd), -1, C)
+        q_MhLd = split_heads(q_MLC, self.heads)
+        dropout = self.dropout if self.training else 0.0
+        out_MhLd = F.scaled_dot_product_attention(q_MhLd, k_MhNd, v_MhNd, dropout_p=dropout)
+        out_BLC = self.proj(merge_heads(out_MhLd).reshape(B, L, C))
+        return a_BLC + self.alpha * F.dropout(out_BLC, self.dropout, self.training)
 
 
 class TextLayer(nn.Module):
@@ -94,33 +107,40 @@ class TextLayer(nn.Module):
         self,
         x_BLC: Tensor,
         mask: Tensor,
-        image_BNC: Tensor | None = None,
+        image: Tensor | KeyValues | None = None,
         *,
         last_norm: bool = True,
-        memory: tuple[Tensor, Tensor] | None = None,
-        past: list[Tensor] | None = None,
+        cache: LayerCache | None = None,
         first: int | None = None,
     ) -> Tensor:
         """(B, L, C) -> (B, L, C). `mask` is bool, broadcastable to (B, h, L, keys), True where a key may be seen.
 
+        `image`, for a fused layer: see `TextCrossAttention.forward`.
         `last_norm=False` leaves out the output LayerNorm (the coarse stage's last fused layer, as published).
-        `past`: keys and values (B, h, past, d) of earlier decoding steps, empty before the first; x joins them, there
-        too. `first`: compute the first so many tokens only, (B, first, C).
+        `cache`: x follows the tokens in it, sees them too, and joins them. `first`: compute the first so many tokens
+        alone, (B, first, C), which see all of x.
         """
-        x, h = x_BLC[:, :first], self.heads
-        q, k, v = (split_heads(t, h) for t in (self.query(x), self.key(x_BLC), self.value(x_BLC)))
-        if past:
-            k, v = torch.cat([past[0], k], 2), torch.cat([past[1], v], 2)
-        if past is not None:
-            past[:] = k, v
-        dropout = self.dropout if self.training else 0.0
-        a = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
-        a = F.dropout(self.attn_out(a.transpose(1, 2).reshape(x.shape)), self.dropout, self.training)
-        if image_BNC is not None or memory is not None:
-            a = self.cross(a, image_BNC, memory)
+        x = x_BLC[:, :first]
+        a = self._attend(x, x_BLC, mask, cache)
+        if image is not None:
+            assert self.cross is not None, "this layer is not fused"
+            a = self.cross(a, image)
         x = self.attn_norm(a + x)
-        out = F.dropout(self.fc2(F.gelu(self.fc1(x))), self.dropout, self.training) + x
+        mlp = self.fc2(F.gelu(self.fc1(x)))
+        out = F.dropout(mlp, self.dropout, self.training) + x
         return self.out_norm(out) if last_norm else out
+
+    def _attend(self, x: Tensor, context: Tensor, mask: Tensor, cache: LayerCache | None) -> Tensor:
+        """Self-attention of the tokens x (B, L or fewer, C) to `context` (B, L, C) and the tokens in the cache."""
+        q = split_heads(self.query(x), self.heads)
+        k = split_heads(self.key(context), self.heads)
+        v = split_heads(self.value(context), self.heads)
+        if cache is not None:
+            k, v = cache.extend(KeyValues(k, v))
+        dropout = self.dropout if self.training else 0.0
+        out_BhLd = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        out_BLC = self.attn_out(merge_heads(out_BhLd))
+        return F.dropout(out_BLC, self.dropout, self.training)
 
 
 class Roberta(nn.Module):
@@ -129,10 +149,11 @@ class Roberta(nn.Module):
     def __init__(self, config: FiberConfig):
         super().__init__()
         text = config.text
-        image_dim = {layer: config.image.dims[stage] for stage, _, layer in config.fused_pairs}
+        image_dims = {pair.layer: config.image.dims[pair.stage] for pair in config.fused_pairs}
         self.embeddings = TextEmbeddings(text)
-        self.layers = nn.ModuleList(TextLayer(text, image_dim.get(i)) for i in range(text.layers))
+        layers = [TextLayer(text, image_dims.get(i)) for i in range(text.layers)]
+        self.layers: ModuleSequence[TextLayer] = ModuleSequence(layers)
         initialise(self, config.init_std)
         if config.init_std is None:
-            # Words, not their places, tell texts apart from the start; otherwise ITC idles for a hundred steps.
+            # Words, not their positions, tell texts apart from the start; otherwise ITC idles for a hundred steps.
             self.embeddings.word.weight.data.mul_(10)

@@ -1,17 +1,73 @@
-"""One file per task; each task is a module that turns a batch into losses."""
+"""One folder a task; adding one is adding a folder, a line in `TASKS`, a recipe and a test.
 
-from fiber_cli.kinds import REGION_TASKS
-from fiber_cli.tasks.caption.task import CaptionTask
-from fiber_cli.tasks.coarse.task import CoarseTask, RetrievalTask
-from fiber_cli.tasks.regions.task import GroundingTask
-from fiber_cli.tasks.nlvr2.task import Nlvr2Task
-from fiber_cli.tasks.vqa.task import VqaTask
+Importing this package loads the table alone; the declarations load no torch.
+"""
 
+from collections.abc import Iterator, Mapping
+from functools import cache
+from importlib import import_module
+
+from fiber_cli.errors import UserError
+from fiber_cli.settings import TaskSettings
+from fiber_cli.tasks.abilities import Ability
+from fiber_cli.tasks.declaration import PublishedForm, TaskDeclaration
+
+#: Name in recipes and on the command line → package of this folder and its declaration.
 TASKS = {
-    "coarse": CoarseTask,
-    "retrieval": RetrievalTask,
-    "vqa": VqaTask,
-    "nlvr2": Nlvr2Task,
-    "caption": CaptionTask,
-    **dict.fromkeys(REGION_TASKS, GroundingTask),
+    "coarse": "coarse:COARSE",
+    "fine": "regions:FINE",
+    "retrieval": "retrieval:RETRIEVAL",
+    "vqa": "vqa:VQA",
+    "nlvr2": "nlvr2:NLVR2",
+    "caption": "caption:CAPTION",
+    "detection": "regions:DETECTION",
+    "grounding": "regions:GROUNDING",
+    "refexp": "regions:REFEXP",
 }
+
+
+@cache
+def declared(name: str) -> TaskDeclaration:
+    """The declaration of a task. Raises UserError for a name that is not in the table."""
+    if name not in TASKS:
+        raise UserError(f"task {name!r} is unknown to this version; it knows {', '.join(TASKS)}")
+    package, attribute = TASKS[name].split(":")
+    declaration: TaskDeclaration = getattr(import_module(f"{__name__}.{package}"), attribute)
+    if declaration.name != name:
+        raise TypeError(f"TASKS names {TASKS[name]} for {name!r}, which declares {declaration.name!r}")
+    return declaration
+
+
+def declarations() -> Iterator[TaskDeclaration]:
+    """All of them, in the order of the table."""
+    for name in TASKS:
+        yield declared(name)
+
+
+def tasks_with(ability: type[Ability]) -> tuple[str, ...]:
+    """The tasks whose checkpoints can do something, as far as their settings do not switch it off."""
+    return tuple(declaration.name for declaration in declarations() if ability in declaration.abilities)
+
+
+def published_forms() -> dict[str, tuple[TaskDeclaration, PublishedForm]]:
+    """The kinds of checkpoint of the authors' code that can be converted, each with the task that it becomes one of."""
+    forms = {}
+    for declaration in declarations():
+        for name, form in declaration.published.items():
+            forms[name] = declaration, form
+    return forms
+
+
+class SettingsByName(Mapping[str, type[TaskSettings]]):
+    """Task → settings class."""
+
+    def __getitem__(self, name: str) -> type[TaskSettings]:
+        if name not in TASKS:
+            raise KeyError(name)
+        return declared(name).settings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(TASKS)
+
+    def __len__(self) -> int:
+        return len(TASKS)

@@ -1,23 +1,41 @@
-"""What every task shares: the encoder, and what the engine asks of a task."""
+"""What every task's module shares, and what training asks of it."""
 
-from typing import ClassVar
+from abc import ABC, abstractmethod
+from typing import Any, Self
 
 from torch import Tensor, nn
 
 from fiber_cli.model.fusion import FusedEncoder
+from fiber_cli.settings import Owner, owned
+from fiber_cli.tasks.abilities import Ability
+from fiber_cli.tasks.context import TaskContext
 
 
-class Task(nn.Module):
-    """A model with its losses: `forward(batch)` gives {"loss": …, parts for the log}, `predict(batch)` one row per
-    item of the batch, on the task's device.
+class Task(nn.Module, ABC):
+    """A model with its losses. The constructor takes the model's sizes and the settings that the model owns."""
 
-    NEW and DROPPED: prefixes of the parameters that weights of another task, given by `--init-from`, may lack (they
-    keep their fresh values) and may have beyond this task's (they are left out).
-    """
-
-    NEW: ClassVar[tuple[str, ...]] = ()
-    DROPPED: ClassVar[tuple[str, ...]] = ()
     encoder: FusedEncoder
+
+    @classmethod
+    def from_context(cls, context: TaskContext[Any]) -> Self:
+        """The task with fresh weights."""
+        return cls(context.model, **owned(context.settings, Owner.MODEL))
+
+    @abstractmethod
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """ "loss", which carries the graph, and parts for the log."""
+
+    @abstractmethod
+    def predict(self, batch: dict[str, Any]) -> Any:
+        """One row for every item of the batch, on the task's device."""
+
+    @property
+    def switched_off(self) -> frozenset[type[Ability]]:
+        """The abilities of the declaration that the settings leave out."""
+        return frozenset()
+
+    def prepare_training(self, context: TaskContext[Any]) -> None:
+        """Called once before the first step, for what only training needs."""
 
     def step_state(self) -> dict[str, Tensor]:
         """What a training step changes besides the parameters; put back when the step is not applied."""

@@ -1,16 +1,23 @@
 """What is evaluated: numbered items, each read once, with the truth that predictions are held against."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from fiber_cli.data.loader import collate, make_loader
-from fiber_cli.data.source import Source, sample_id, some_captions, usable
+from fiber_cli.data.loader import make_loader
+from fiber_cli.data.readers import collate
+from fiber_cli.data.source import ImageSource, sample_id, usable
 from fiber_cli.data.text import encode_one
 from fiber_cli.data.transforms import EvalTransform
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+Item = dict[str, Any]
 
 
 class Score(NamedTuple):
@@ -19,12 +26,12 @@ class Score(NamedTuple):
     out and why."""
 
     metrics: dict[str, float]
-    files: dict[str, Any] = {}
-    notes: list[str] = []
+    files: dict[str, Any] = {}  # noqa: RUF012 (never changed)
+    notes: list[str] = []  # noqa: RUF012
 
 
-class EvalSet:
-    """Items by number. A subclass fills `ids`, the items' names, and gives `read` and `score`.
+class EvalItems(ABC):
+    """Items by number. A subclass fills `ids`, the items' names, and gives `read`.
 
     `left_out` lists (id, reason) of what could not become an item; items that `read` finds unusable show up while
     loading.
@@ -36,16 +43,12 @@ class EvalSet:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def read(self, index: int) -> dict[str, Any]:
+    @abstractmethod
+    def read(self, index: int) -> Item:
         """Tensors of one item, equal in shape for all items, and `truncated` where it has a text: whether it was cut.
         Raises `BadSample`."""
-        raise NotImplementedError
 
-    def score(self, predictions: dict[int, np.ndarray]) -> Score:
-        """The metrics of the task's rows by item number; items without a row could not be read."""
-        raise NotImplementedError
-
-    def loader(self, *, rank: int, world: int, batch_size: int, workers: int) -> DataLoader:
+    def loader(self, *, rank: int, world: int, batch_size: int, workers: int) -> "DataLoader[Any]":
         """Batches of this rank's share, in its order; no item is repeated to fill a batch or a rank.
 
         A batch holds `index` int64 (B,), the stacked tensors of `read`, `truncated` (how many texts were cut), and
@@ -63,9 +66,17 @@ class EvalSet:
         batch = self.collate(kept, items) if kept else {"truncated": 0}
         return batch | {"index": torch.tensor(kept, dtype=torch.int64), "bad": bad}
 
-    def collate(self, indices: list[int], items: list[dict[str, Any]]) -> dict[str, Any]:
+    def collate(self, indices: list[int], items: list[Item]) -> dict[str, Any]:
         """The batch of what `read` has made of the indices, at least one."""
         return collate([{"truncated": 0, "bad": [], **item} for item in items])
+
+
+class EvalSet(EvalItems):
+    """Items whose predictions have a score."""
+
+    @abstractmethod
+    def score(self, predictions: dict[int, Any]) -> Score:
+        """The metrics of the task's rows by item number; items without a row could not be read."""
 
 
 class Blind(EvalSet):
@@ -74,48 +85,50 @@ class Blind(EvalSet):
 
     def __init__(self, seen: EvalSet):
         self.seen, self.ids, self.left_out = seen, seen.ids, seen.left_out
-        self.score = seen.score
 
-    def read(self, index: int) -> dict[str, Any]:
+    def read(self, index: int) -> Item:
         other = (index + len(self) // 2) % len(self)
         return self.seen.read(index) | {"pixels": self.seen.read(other)["pixels"]}
 
+    def score(self, predictions: dict[int, Any]) -> Score:
+        return self.seen.score(predictions)
 
-class ImageSet(EvalSet):
+
+class ImageSet(EvalItems):
     """Images of sources by (source, number): `pixels` uint8 (3, H, W)."""
 
-    def __init__(self, images: Sequence[tuple[Source, int]], image_size: int | tuple[int, int]):
+    def __init__(self, images: Sequence[tuple[ImageSource, int]], image_size: int | tuple[int, int]):
         self.images, self.transform = list(images), EvalTransform(image_size)
         self.ids = [sample_id(source, i) for source, i in self.images]
 
-    def read(self, index: int) -> dict[str, Any]:
+    def read(self, index: int) -> Item:
         source, i = self.images[index]
         return {"pixels": self.transform(source.image(i))}
 
 
-class TextSet(EvalSet):
+class TextSet(EvalItems):
     """Texts: `ids` int64 (L,) and `mask` bool (L,)."""
 
-    def __init__(self, texts: Sequence[str], tokenizer, text_length: int):
+    def __init__(self, texts: Sequence[str], tokenizer: "PreTrainedTokenizerBase", text_length: int):
         self.texts, self.tokenizer, self.text_length = list(texts), tokenizer, text_length
-        self.ids = list(map(str, range(len(self.texts))))
+        self.ids = [str(number) for number in range(len(self.texts))]
 
-    def read(self, index: int) -> dict[str, Any]:
-        return encode_one(self.tokenizer, self.texts[index], self.text_length)
+    def read(self, index: int) -> Item:
+        return {**encode_one(self.tokenizer, self.texts[index], self.text_length)}
 
 
-class RetrievalSet:
-    """All images of the sources with all their captions, as an `ImageSet` and a `TextSet`.
+class PicturesWithTextSet(EvalSet):
+    """Items of one picture or several and a text. A subclass fills `ids`."""
 
-    text_image: int64 (texts,), the image of each text. Images without a readable caption are in neither and listed in
-    `left_out` as (id, reason).
-    """
+    def __init__(self, tokenizer: "PreTrainedTokenizerBase", text_length: int, image_size: int | tuple[int, int]):
+        self.tokenizer, self.text_length = tokenizer, text_length
+        self.transform = EvalTransform(image_size)
 
-    def __init__(self, sources: Sequence[Source], tokenizer, text_length: int, image_size: int | tuple[int, int]):
-        every = [(source, i) for source in sources for i in range(len(source))]
-        images, captions, self.left_out = usable(
-            every, lambda each: some_captions(*each), lambda each: sample_id(*each)
-        )
-        self.images = ImageSet(images, image_size)
-        self.texts = TextSet([text for texts in captions for text in texts], tokenizer, text_length)
-        self.text_image = np.array([n for n, texts in enumerate(captions) for _ in texts], dtype=np.int64)
+    def encode(self, text: str) -> Item:
+        """`ids` int64 (L,), `mask` bool (L,) and `truncated`."""
+        return {**encode_one(self.tokenizer, text, self.text_length)}
+
+
+def by_index(predictions: dict[int, np.ndarray]) -> list[tuple[int, np.ndarray]]:
+    """(item number, prediction) in the order of the items."""
+    return sorted(predictions.items(), key=lambda item: item[0])

@@ -1,64 +1,83 @@
 """A task's predictions for all items of an evaluation set, in one process or many."""
 
 import sys
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
 import torch
-from torch import nn
 from tqdm import tqdm
 
-from fiber_cli.distributed import collectives as dist
-from fiber_cli.tasks.evalset import EvalSet
+from fiber_cli.distributed import collectives
+from fiber_cli.distributed.device import precision_context, to_device
 
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-def precision_context(precision: str, device: torch.device) -> torch.autocast:
-    """Autocast for "bf16" and "fp16", nothing for "fp32"."""
-    return torch.autocast(device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST)
+if TYPE_CHECKING:
+    from fiber_cli.tasks.base import Task
+    from fiber_cli.tasks.evalset import EvalItems
 
 
-def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {k: v.to(device, non_blocking=True) if torch.is_tensor(v) else v for k, v in batch.items()}
+@dataclass(frozen=True)
+class PredictOptions:
+    """batch_size: items, or pairs, in one pass of a rank. workers: processes that read, of a rank. precision: "fp32",
+    "bf16" or "fp16", of the computation."""
+
+    batch_size: int
+    workers: int
+    precision: str = "fp32"
 
 
 class Predictions(NamedTuple):
     """`rows` by item number; (id, reason) of the items left out; how many texts were cut."""
 
-    rows: dict[int, np.ndarray]
+    rows: dict[int, Any]
     bad: list[tuple[str, str]]
     truncated: int
 
 
 @torch.no_grad()
-def predict_all(
-    task: nn.Module, evalset: EvalSet, *, batch_size: int, workers: int, precision: str = "fp32", what: str = ""
-) -> Predictions:
+def predict_all(task: "Task", evalset: "EvalItems", options: PredictOptions, *, what: str = "") -> Predictions:
     """`task.predict` of every item, the same on all ranks.
 
     Every rank predicts its share; rows come together by their number, each counted once. `what` names the items on
     the progress bar, which a terminal gets.
     """
-    device = next(task.parameters()).device
     was_training = task.training
     task.eval()
-    rows, bad, truncated = {}, [], 0
-    batches = evalset.loader(rank=dist.rank(), world=dist.world_size(), batch_size=batch_size, workers=workers)
-    shown = dist.is_main() and sys.stderr.isatty()
-    for batch in tqdm(batches, desc=what, unit="batch", disable=not shown, leave=False, dynamic_ncols=True):
-        bad += batch["bad"]
-        truncated += batch["truncated"]
-        if len(batch["index"]):
-            with precision_context(precision, device):
-                out = task.predict(to_device(batch, device))
-            if torch.is_tensor(out):
-                out = (out.float() if out.is_floating_point() else out).cpu().numpy()
-            rows.update(zip(batch["index"].tolist(), out))
+    local = _predict_share(task, evalset, options, what)
     task.train(was_training)
-    shares = dist.gather_objects((rows, bad, truncated))
-    return Predictions(
-        {number: row for part, _, _ in shares for number, row in part.items()},
-        [*evalset.left_out, *(pair for _, part, _ in shares for pair in part)],
-        sum(part for _, _, part in shares),
-    )
+    rows: dict[int, Any] = {}
+    bad = list(evalset.left_out)
+    truncated = 0
+    for share in collectives.gather_objects(local):
+        rows.update(share.rows)
+        bad.extend(share.bad)
+        truncated += share.truncated
+    return Predictions(rows, bad, truncated)
+
+
+def _predict_share(task: "Task", evalset: "EvalItems", options: PredictOptions, what: str) -> Predictions:
+    """The predictions of this rank's items."""
+    device = next(task.parameters()).device
+    rank, world = collectives.rank(), collectives.world_size()
+    batches = evalset.loader(rank=rank, world=world, batch_size=options.batch_size, workers=options.workers)
+    on_screen = collectives.is_main() and sys.stderr.isatty()
+    rows: dict[int, Any] = {}
+    bad: list[tuple[str, str]] = []
+    truncated = 0
+    for batch in tqdm(batches, desc=what, unit="batch", disable=not on_screen, leave=False, dynamic_ncols=True):
+        bad.extend(batch["bad"])
+        truncated += batch["truncated"]
+        if len(batch["index"]) == 0:
+            continue
+        with precision_context(options.precision, device):
+            predicted = task.predict(to_device(batch, device))
+        if torch.is_tensor(predicted):
+            predicted = _as_array(predicted)
+        rows.update(zip(batch["index"].tolist(), predicted, strict=True))
+    return Predictions(rows, bad, truncated)
+
+
+def _as_array(tensor: torch.Tensor) -> Any:
+    """On the CPU, floating point as float32, which numpy has for every precision."""
+    if tensor.is_floating_point():
+        tensor = tensor.float()
+    return tensor.cpu().numpy()

@@ -4,7 +4,7 @@ import signal
 from types import FrameType
 from typing import Self
 
-from fiber_cli.distributed.collectives import STOP_SIGNALS
+from fiber_cli.distributed.launch import STOP_SIGNALS
 
 
 class StopRequest:

@@ -28,10 +28,14 @@ def test_encode_pads_cuts_and_counts(small):
     ids, mask, truncated = encode(tokenizer, ["ab", "", "abcdefgh"], 6)
     a = len(SPECIAL)
     assert ids.tolist() == [[0, a, a + 1, 2, 1, 1], [0, 2, 1, 1, 1, 1], [0, a, a + 1, a + 2, a + 3, 2]]
-    assert mask.sum(1).tolist() == [4, 2, 6] and mask.dtype == torch.bool and ids.dtype == torch.int64
-    assert (mask == (ids != 1)).all() and truncated == 1
+    assert mask.sum(1).tolist() == [4, 2, 6]
+    assert mask.dtype == torch.bool
+    assert ids.dtype == torch.int64
+    assert (mask == (ids != 1)).all()
+    assert truncated == 1
     ids, mask, truncated = encode(tokenizer, [], 6)
-    assert ids.shape == mask.shape == (0, 6) and truncated == 0
+    assert ids.shape == mask.shape == (0, 6)
+    assert truncated == 0
 
 
 def test_robertas_tokenizer(shared, tmp_path):
@@ -39,7 +43,9 @@ def test_robertas_tokenizer(shared, tmp_path):
     ids, _, truncated = encode(load_tokenizer(folder), ["Hello world", "a <mask>"], 7)
     # As published for roberta-base: Hello 31414, " world" 232, a 102, <s> 0, </s> 2, <pad> 1.
     assert ids[0].tolist() == [0, 31414, 232, 2, 1, 1, 1]
-    assert ids[1, 1].item() == 102 and 50264 in ids[1].tolist() and truncated == 0
+    assert ids[1, 1].item() == 102
+    assert 50264 in ids[1].tolist()
+    assert truncated == 0
     for name in ("vocab.json", "merges.txt"):  # without a configuration beside them
         shutil.copy(folder / name, tmp_path)
     bare = load_tokenizer(tmp_path)
@@ -86,24 +92,32 @@ def test_masking_has_berts_proportions():
     ids[:, 0], ids[:, -1] = 0, 1
     new, labels = masked(ids)
     chosen = labels != -100
-    assert not chosen[:, [0, -1]].any() and (new[:, [0, -1]] == ids[:, [0, -1]]).all()
-    assert (labels[chosen] == ids[chosen]).all() and (new[~chosen] == ids[~chosen]).all()
+    assert not chosen[:, [0, -1]].any()
+    assert (new[:, [0, -1]] == ids[:, [0, -1]]).all()
+    assert (labels[chosen] == ids[chosen]).all()
+    assert (new[~chosen] == ids[~chosen]).all()
     share = chosen[:, 1:-1].float().mean().item()
     assert share == pytest.approx(0.15, abs=0.003)  # 198,000 draws: three deviations are 0.0024
     per_position = chosen[:, 1:-1].float().mean(0)
-    assert per_position.min() > 0.09 and per_position.max() < 0.21
+    assert per_position.min() > 0.09
+    assert per_position.max() < 0.21
     fate = new[chosen]
     assert (fate == 4).float().mean().item() == pytest.approx(0.8, abs=0.01)
     assert (fate == labels[chosen]).float().mean().item() == pytest.approx(0.1, abs=0.007)
     random = fate[(fate != 4) & (fate != labels[chosen])]
-    assert random.min() < 20 and random.max() > 980  # from the whole vocabulary
+    assert random.min() < 20
+    assert random.max() > 980
 
 
 def test_masking_depends_on_the_generator_only_and_leaves_its_input():
     ids = torch.arange(5, 45)
     before = ids.clone()
     a, b, c = masked(ids, 1, 0.5), masked(ids, 1, 0.5), masked(ids, 2, 0.5)
-    assert torch.equal(a[0], b[0]) and torch.equal(a[1], b[1]) and not torch.equal(a[1], c[1])
-    assert torch.equal(ids, before) and a[0].dtype == a[1].dtype == torch.int64
+    assert torch.equal(a[0], b[0])
+    assert torch.equal(a[1], b[1])
+    assert not torch.equal(a[1], c[1])
+    assert torch.equal(ids, before)
+    assert a[0].dtype == a[1].dtype == torch.int64
     none = masked(ids, 1, 0.0)
-    assert torch.equal(none[0], ids) and (none[1] == -100).all()
+    assert torch.equal(none[0], ids)
+    assert (none[1] == -100).all()

@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 
 import fiber_cli
-from fiber_cli.data.scenes import language as texts
-from fiber_cli.data.scenes.drawing import scene
+from fiber_cli.data.scenes.captions import MAX_WORDS, captions
+from fiber_cli.data.scenes.expressions import expressions
+from fiber_cli.data.scenes.layout import scene
+from fiber_cli.data.scenes.questions import questions
+from fiber_cli.data.scenes.vocabulary import SYNONYMS, VALUES
 
 FOLDER = Path(fiber_cli.__file__).parent / "assets" / "tokenizer"
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "train_tokenizer.py"
@@ -23,7 +26,8 @@ def tokenizer():
 
 def test_special_tokens(tokenizer):
     assert tokenizer.convert_tokens_to_ids(["<s>", "<pad>", "</s>", "<unk>"]) == [0, 1, 2, 3]
-    assert tokenizer.mask_token_id == len(tokenizer) - 1 and 1000 <= len(tokenizer) <= 2000
+    assert tokenizer.mask_token_id == len(tokenizer) - 1
+    assert 1000 <= len(tokenizer) <= 2000
     special = (tokenizer.cls_token_id, tokenizer.pad_token_id, tokenizer.sep_token_id, tokenizer.unk_token_id)
     assert special == (0, 1, 2, 3) == (tokenizer.bos_token_id, 1, tokenizer.eos_token_id, 3)
     assert tokenizer("")["input_ids"] == [0, 2]
@@ -54,17 +58,17 @@ def test_every_byte_has_a_token(tokenizer):
 
 def test_scene_texts_take_one_token_a_word_and_fit_the_text_length(tokenizer):
     scenes = [scene(3, split, index) for split in ("val", "test") for index in range(150)]
-    lines = [caption.text for one in scenes for caption in texts.captions(one)]
+    lines = [caption.text for one in scenes for caption in captions(one)]
     for line, ids in zip(lines, tokenizer(lines)["input_ids"], strict=True):
-        assert len(ids) - 2 == len(re.findall(r"\w+|[^\w\s]", line)) <= 38, line
-    other = [entry.text for one in scenes for entry in (*texts.questions(one), *texts.referring(one))]
+        assert len(ids) - 2 == len(re.findall(r"\w+|[^\w\s]", line)) <= MAX_WORDS, line
+    other = [entry.text for one in scenes for entry in (*questions(one), *expressions(one))]
     assert max(len(ids) for ids in tokenizer(other)["input_ids"]) <= 40
-    words = {word for values in texts.VALUES.values() for word in values} | set(texts.SYNONYMS.values())
+    words = {word for values in VALUES.values() for word in values} | set(SYNONYMS.values())
     assert all(len(tokenizer.tokenize(f" {word}")) == 1 for word in words)
 
 
 def test_offsets_follow_phrases(tokenizer):
-    for caption in texts.captions(scene(3, "val", 0)):
+    for caption in captions(scene(3, "val", 0)):
         offsets = tokenizer(caption.text, return_offsets_mapping=True)["offset_mapping"]
         starts, ends = {start for start, _ in offsets}, {end for _, end in offsets}
         assert all(phrase.start in starts and phrase.end in ends for phrase in caption.phrases)

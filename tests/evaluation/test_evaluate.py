@@ -9,9 +9,11 @@ from small_runs import RECIPE, TASKS, VAL
 
 from fiber_cli.training import work as build
 from fiber_cli.checkpoints import directory as checkpoint
+from fiber_cli.checkpoints.position_bias import resize_position_bias
+from fiber_cli.checkpoints.weights import load_weights, named_weights
 from fiber_cli.evaluation import evaluate
 from fiber_cli.tasks.evalset import Blind
-from fiber_cli.data.scenes.drawing import ScenesSource
+from fiber_cli.data.sources.scenes import ScenesSource
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.data.transforms import EvalTransform
@@ -56,7 +58,7 @@ def test_epochs_become_steps():
 
 def test_a_checkpoint_gives_back_the_task(saved):
     task, tokenizer, config, _ = load(saved)
-    original = checkpoint.load_weights(checkpoint.resolve(saved))
+    original = load_weights(checkpoint.resolve(saved))
     assert not task.training and config["preprocessing"] == {"image_size": [64, 64], "text_length": 30}
     assert task.state_dict().keys() == original.keys()
     assert all(torch.equal(value, original[name]) for name, value in task.state_dict().items())
@@ -64,12 +66,12 @@ def test_a_checkpoint_gives_back_the_task(saved):
 
 def test_weights_move_to_another_image_size(saved):
     work = build.work(parse_recipe(RECIPE, "test", ["model.image_size=128"]), init_from=saved)
-    old = checkpoint.load_weights(checkpoint.resolve(saved))
+    old = load_weights(checkpoint.resolve(saved))
     new = work.task.state_dict()
     table = "encoder.image.stages.0.blocks.0.attn.relative_position_bias_table"
     assert new[table].shape[0] > old[table].shape[0]
     window = work.task.encoder.config.image.window
-    torch.testing.assert_close(new[table], checkpoint.resize_position_bias(old[table], window))
+    torch.testing.assert_close(new[table], resize_position_bias(old[table], window))
     assert torch.equal(new["mlm.dense.weight"], old["mlm.dense.weight"])
     with pytest.raises(UserError, match=r"shape: .* \(\d+, \d+\) in the weights"):
         build.work(parse_recipe(RECIPE, "test", ["model.hidden=48"]), init_from=saved)
@@ -171,10 +173,10 @@ def test_every_task_starts_from_coarse_weights_trains_and_validates(saved, name,
     """Forward and backward of a batch, and the metrics that the recipe's keep_best may name."""
     recipe = parse_recipe(RECIPE.replace("{name: coarse}", TASKS[name][0]), "test", ["log.validate_every=2", VAL])
     work = build.work(recipe, init_from=saved)
-    old = checkpoint.load_weights(checkpoint.resolve(saved))
+    old = load_weights(checkpoint.resolve(saved))
     told = capsys.readouterr().err.splitlines()
     new, dropped = (set(told[n].partition(": ")[2].split(", ")) - {"none"} for n in (-2, -1))
-    own = checkpoint.named_weights(work.task)
+    own = named_weights(work.task)
     assert new == own.keys() - old.keys() and dropped == old.keys() - own.keys()
     assert all(torch.equal(own[key], old[key]) for key in own.keys() & old.keys())
     losses = work.task.train()(next(iter(work.batches(0))) | {"seed": 1, "step": 0})

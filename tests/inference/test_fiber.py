@@ -1,153 +1,272 @@
-"""`Fiber` and the commands that take a user's own pictures."""
+"""`Fiber`: pictures and texts in, plain results out."""
 
-import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from small_detector import LABELS, MOST, assert_same
 
-from commands import command
-from fiber_cli.data.images import normalize
-from fiber_cli.data.scenes.drawing import draw, scene
+import fiber_cli
+from fiber_cli.data.scenes.drawing import draw
+from fiber_cli.data.scenes.layout import scene
 from fiber_cli.data.text import encode
 from fiber_cli.errors import UserError
-from fiber_cli.inference.fiber import Fiber, find_images
-from fiber_cli.tasks.caption import task as caption
+from fiber_cli.inference.fiber import Fiber
+from fiber_cli.model.pixels import normalize
+from fiber_cli.tasks.caption import task as caption_task
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
-    """A folder with three pictures, one of them below another folder, a broken one, and a text file."""
-    folder = tmp_path_factory.mktemp("pictures")
-    (folder / "more").mkdir()
-    for n, name in enumerate(("a.png", "b.jpg", "more/c.png")):
-        draw(scene(0, "val", n, 64)).save(folder / name)
-    (folder / "broken.jpg").write_bytes(b"\xff\xd8 not a picture")
-    (folder / "notes.txt").write_text("no picture")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def good(pictures):
-    return [pictures / "a.png", pictures / "b.jpg", pictures / "more" / "c.png"]
+def coarse(runs):
+    return Fiber.from_pretrained(runs["coarse"], batch_size=2)
 
 
 def tokens(model, texts):
-    ids, mask, _ = encode(model.loaded.tokenizer, texts, model.loaded.text_length)
+    ids, mask, _ = encode(model.context.tokenizer, texts, model.context.text_length)
     return ids, mask
 
 
-def test_embeddings_are_the_tasks_features_for_every_form_of_input(runs, good):
-    model = Fiber.from_pretrained(runs["coarse"], batch_size=2)
-    features = model.embed_images(good)
-    assert features.shape == (3, 256) and features.dtype == np.float32
+def test_fiber_is_imported_from_the_package_which_loads_nothing_by_itself():
+    code = (
+        "import sys, fiber_cli\n"
+        "assert not {'torch', 'numpy', 'PIL'} & sys.modules.keys()\n"
+        "from fiber_cli import Detection, Fiber, to_supervision\n"
+        "assert 'fiber_cli.evaluation' not in sys.modules, 'of evaluation'\n"
+        "assert 'deepspeed' not in sys.modules\n"
+        "print(Fiber.__name__)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "Fiber\n"
+    with pytest.raises(AttributeError, match="Fibre"):
+        _ = fiber_cli.Fibre
+
+
+def test_embeddings_are_the_tasks_features_for_every_form_of_input(coarse, readable):
+    features = coarse.embed_images(readable)
+    assert features.shape == (3, 256)
+    assert features.dtype == np.float32
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, atol=1e-5)
-    pixels = torch.stack([model.transform(Image.open(path).convert("RGB")) for path in good])
+    pixels = torch.stack([coarse.transform(Image.open(path).convert("RGB")) for path in readable])
     with torch.no_grad():
-        np.testing.assert_allclose(features, model.task.predict({"pixels": pixels}).numpy(), atol=1e-5)
-    opened = Image.open(good[0])
-    for one in (str(good[0]), good[0], opened, np.asarray(opened.convert("RGB"))):
-        single = model.embed_images(one)
+        np.testing.assert_allclose(features, coarse.task.predict({"pixels": pixels}).numpy(), atol=1e-5)
+    opened = Image.open(readable[0])
+    for one in (str(readable[0]), readable[0], opened, np.asarray(opened.convert("RGB"))):
+        single = coarse.embed_images(one)
         assert single.shape == (256,)
         np.testing.assert_allclose(single, features[0], atol=1e-5)
     batch = np.stack([np.asarray(opened.convert("RGB"))] * 2)
-    np.testing.assert_allclose(model.embed_images(batch), features[[0, 0]], atol=1e-5)
+    np.testing.assert_allclose(coarse.embed_images(batch), features[[0, 0]], atol=1e-5)
     texts = ["a red circle", "two stars on a dark background", "a moon"]
-    rows = model.embed_texts(texts)
-    ids, mask = tokens(model, texts)
+    rows = coarse.embed_texts(texts)
+    ids, mask = tokens(coarse, texts)
     with torch.no_grad():
-        np.testing.assert_allclose(rows, model.task.predict({"ids": ids, "mask": mask}).numpy(), atol=1e-5)
-    np.testing.assert_allclose(model.embed_texts(texts[1]), rows[1], atol=1e-5)
+        np.testing.assert_allclose(rows, coarse.task.predict({"ids": ids, "mask": mask}).numpy(), atol=1e-5)
+    np.testing.assert_allclose(coarse.embed_texts(texts[1]), rows[1], atol=1e-5)
 
 
-def test_match_pairs_and_broadcasts(runs, good):
-    model = Fiber.from_pretrained(runs["coarse"], batch_size=2)
+def test_match_pairs_and_broadcasts(coarse, readable):
     texts = ["a red circle", "a star", "a large green moon"]
-    paired = model.match(good, texts)
-    one_image = model.match(good[0], texts)
-    one_text = model.match(good, texts[0])
+    paired = coarse.match(readable, texts)
+    one_image = coarse.match(readable[0], texts)
+    one_text = coarse.match(readable, texts[0])
     assert paired.shape == one_image.shape == one_text.shape == (3,)
-    assert isinstance(model.match(good[0], texts[0]), float)
+    assert isinstance(coarse.match(readable[0], texts[0]), float)
     for n in range(3):
-        assert paired[n] == pytest.approx(model.match(good[n], texts[n]), abs=1e-4)
-        assert one_image[n] == pytest.approx(model.match(good[0], texts[n]), abs=1e-4)
-        assert one_text[n] == pytest.approx(model.match(good[n], texts[0]), abs=1e-4)
-    pixels = model.transform(Image.open(good[1]).convert("RGB"))[None]
+        assert paired[n] == pytest.approx(coarse.match(readable[n], texts[n]), abs=1e-4)
+        assert one_image[n] == pytest.approx(coarse.match(readable[0], texts[n]), abs=1e-4)
+        assert one_text[n] == pytest.approx(coarse.match(readable[n], texts[0]), abs=1e-4)
+    pixels = coarse.transform(Image.open(readable[1]).convert("RGB"))[None]
     with torch.no_grad():
-        stem = model.task.encoder.image_stem(normalize(pixels))
-        logits = model.task.match(stem, model.task.encoder.text_stem(*tokens(model, texts[1:2])))
+        stem = coarse.task.encoder.image_stem(normalize(pixels))
+        logits = coarse.task.match(stem, coarse.task.encoder.text_stem(*tokens(coarse, texts[1:2])))
     assert paired[1] == pytest.approx(float(logits[0, 1]), abs=1e-4)
     with pytest.raises(UserError, match="3 images and 2 texts"):
-        model.match(good, texts[:2])
+        coarse.match(readable, texts[:2])
 
 
-def test_answers_and_captions(runs, good, monkeypatch):
-    search = caption.beam_search
+def test_a_picture_of_several_pairs_has_one_stem(coarse, readable, monkeypatch):
+    rows, image_stem = [], coarse.task.encoder.image_stem
+    monkeypatch.setattr(
+        coarse.task.encoder, "image_stem", lambda pixels: rows.append(len(pixels)) or image_stem(pixels)
+    )
+    coarse.match(readable[0], ["a red circle", "a star", "a moon"])
+    assert rows == [1, 1]  # in batches of two pairs
+
+
+def test_answers_are_of_the_checkpoints_vocabulary(runs, readable):
     vqa = Fiber.from_pretrained(runs["vqa"])
-    one = vqa.answer(good[0], "is there a star?")
-    assert one in vqa.loaded.labels
-    assert vqa.answer(good, "is there a star?")[0] == one == vqa.answer([good[0]], ["is there a star?"])[0]
+    one = vqa.answer(readable[0], "is there a star?")
+    assert one in vqa.context.labels
+    assert vqa.answer(readable, "is there a star?")[0] == one
+    assert vqa.answer([readable[0]], ["is there a star?"]) == [one]
+
+
+def test_captions_and_how_they_are_searched_for(runs, readable, monkeypatch):
     captioner = Fiber.from_pretrained(runs["caption"], batch_size=2)
-    captions = captioner.caption(good, beam=2)
-    assert len(captions) == 3 and all(isinstance(text, str) and "<" not in text for text in captions)
-    assert captioner.caption(good[2], beam=2) == captions[2]
-    called = []
-    monkeypatch.setattr(caption, "beam_search", lambda *a, **o: called.append(o["published"]) or search(*a, **o))
-    captioner.caption(good[:1], beam=2, published=True)
-    captioner.caption(good[:1], beam=2)
-    assert called == [True, False]
+    captions = captioner.caption(readable, beam=2)
+    assert len(captions) == 3
+    assert all(isinstance(text, str) and "<" not in text for text in captions)
+    assert captioner.caption(readable[2], beam=2) == captions[2]
+    calls, search = [], caption_task.beam_search
+    monkeypatch.setattr(caption_task, "beam_search", lambda *a, **o: calls.append(o) or search(*a, **o))
+    captioner.caption(readable[:1], beam=2, as_published=True)
+    captioner.caption(readable[:1], beam=3)
+    with pytest.warns(DeprecationWarning, match="as_published"):
+        captioner.caption(readable[:1], beam=2, published=True)
+    assert [(call["beam"], call["as_published"]) for call in calls] == [(2, True), (3, False), (2, True)]
 
 
-def test_what_a_checkpoint_cannot_do_and_bad_input(runs, pictures, good):
+def test_options_of_a_call_do_not_stay_in_the_model(runs, readable):
+    captioner = Fiber.from_pretrained(runs["caption"])
+    before = captioner.task.beam, captioner.task.search_as_published
+    captioner.caption(readable[0], beam=before[0] + 1, as_published=not before[1])
+    assert (captioner.task.beam, captioner.task.search_as_published) == before
+
+
+def test_what_a_checkpoint_cannot_do_and_bad_input(runs, coarse, detector, pictures, readable):
     for name, method, arguments, said in (
-        ("vqa", "caption", (good[0],), "fiber finetune caption"),
-        ("caption", "answer", (good[0], "what?"), "fiber finetune vqa"),
+        ("vqa", "caption", (readable[0],), "fiber finetune caption"),
+        ("caption", "answer", (readable[0], "what?"), "fiber finetune vqa"),
         ("nlvr2", "embed_texts", ("a",), "fiber pretrain coarse"),
-        ("vqa", "match", (good[0], "a"), "ITM head"),
+        ("vqa", "match", (readable[0], "a"), "ITM head"),
     ):
         with pytest.raises(UserError, match=said):
             getattr(Fiber.from_pretrained(runs[name]), method)(*arguments)
-    model = Fiber.from_pretrained(runs["coarse"])
-    with pytest.raises(UserError, match="broken.jpg: not a readable image"):
-        model.embed_images([good[0], pictures / "broken.jpg"])
+    with pytest.raises(UserError, match=r"a checkpoint of coarse, without a detector; .*`fiber pretrain fine`"):
+        coarse.detect(readable[0], "cat")
+    with pytest.raises(UserError, match="a checkpoint of detection, without dual-encoder features"):
+        detector.embed_images(readable[0])
+    with pytest.raises(UserError, match=r"broken\.jpg: not a readable image"):
+        coarse.embed_images([readable[0], pictures / "broken.jpg"])
     with pytest.raises(UserError, match="no such file"):
-        model.embed_images("nowhere.png")
+        coarse.embed_images("nowhere.png")
     with pytest.raises(UserError, match="wanted is uint8 RGB"):
-        model.embed_images(np.zeros((4, 4, 3)))
+        coarse.embed_images(np.zeros((4, 4, 3)))
     with pytest.raises(UserError, match="longer than the model's 30 tokens"):
-        model.embed_texts("red " * 40)
+        coarse.embed_texts("red " * 40)
     with pytest.raises(UserError, match="no input"):
-        model.embed_images([])
-    assert [path.name for path in find_images([pictures])] == ["a.png", "b.jpg", "broken.jpg", "c.png"]
+        coarse.embed_images([])
 
 
-def test_commands_on_a_folder_with_a_broken_image(runs, pictures, capsys, tmp_path):
-    """The broken image is named and the rest is done."""
-    code, out, err = command(capsys, "caption", pictures, "--checkpoint", runs["caption"], "--json", "--beam", "2")
-    found = json.loads(out)
-    assert code == 0 and [path["image"].rpartition("/")[2] for path in found] == ["a.png", "b.jpg", "c.png"]
-    assert set(found[0]) == {"image", "caption"} and "left out: " in err and "broken.jpg" in err
-    code, out, err = command(capsys, "answer", pictures, "how many stars are there?", "--checkpoint", runs["vqa"])
-    assert code == 0 and len(out.splitlines()) == 3 and "broken.jpg" in err
-    assert all(line.split("\t")[1] for line in out.splitlines())
-    index, sheet = tmp_path / "index", tmp_path / "sheet.png"
-    words = ["rerank", "--images", pictures, "--query", "a red circle", "--index", index, "--sheet", sheet]
-    code, out, err = command(capsys, *words, "--json", "--top-k", "2", "--workers", "0", "--checkpoint", runs["coarse"])
-    assert code == 0 and [found["rank"] for found in json.loads(out)] == [1, 2] and "broken.jpg" in err
-    assert index.is_file() and Image.open(sheet).size[0] > 100
-    code, out, err = command(capsys, "caption", pictures / "broken.jpg", "--checkpoint", runs["caption"])
-    assert code == 1 and out == "" and "none of 1 images could be read" in err
-    code, _, err = command(capsys, "caption", pictures / "nothing.png", "--checkpoint", runs["caption"])
-    assert code == 1 and "no such file or folder" in err
+def overlap(a, b):
+    """IoU of boxes given by their edges."""
+    width, height = (min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1))
+    inter = max(0, width) * max(0, height)
+    return inter / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - inter)
 
 
-def test_the_newest_run_of_the_task_is_taken(runs, good, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code, _, err = command(capsys, "answer", good[0], "is there a star?")
-    assert code == 1 and "no runs/*/checkpoints/latest of task vqa" in err
-    (tmp_path / "runs").mkdir()
-    for name in ("vqa", "caption"):
-        (tmp_path / "runs" / name).symlink_to(runs[name])
-    assert command(capsys, "answer", good[0], "is there a star?")[0] == 0
-    assert command(capsys, "caption", good[0], "--beam", "1")[0] == 0
+def test_detection_of_every_form_of_input_alone_and_in_a_batch(detector, readable):
+    detections = detector.detect(readable, LABELS, threshold=0)
+    assert len(detections) == 3
+    assert all(len(of_picture) == MOST for of_picture in detections)
+    for path, of_picture in zip(readable, detections, strict=True):
+        width, height = Image.open(path).size
+        scores = [one.score for one in of_picture]
+        assert scores == sorted(scores, reverse=True)
+        for label, index, score, (x1, y1, x2, y2) in of_picture:
+            assert label == LABELS[index]
+            assert 0 < score < 1
+            assert 0 <= x1 < x2 <= width
+            assert 0 <= y1 < y2 <= height
+    assert len({one.index for of_picture in detections for one in of_picture}) == 4
+    opened = Image.open(readable[1])
+    for one in (str(readable[1]), readable[1], opened, np.asarray(opened)):
+        assert_same(detector.detect(one, LABELS, threshold=0), detections[1])
+    typed = detector.detect(readable[0], "red circle . Star . traffic_light_(big) . dog.", threshold=0)
+    assert_same(typed, detections[0])
+
+
+def test_threshold_nms_and_top_k_hold_for_one_call(detector, readable):
+    one = readable[0]
+    before = dict(detector.task.postprocessing)
+    everything = detector.detect(one, LABELS, threshold=0)
+    middle = everything[12].score
+    above = [detection for detection in everything if detection.score >= middle]
+    assert_same(detector.detect(one, LABELS, threshold=middle), above)
+    assert_same(detector.detect(one, LABELS, threshold=0, top_k=5), everything[:5])
+    lonely = detector.detect(one, LABELS, threshold=0, nms_iou=0, top_k=1000)
+    crowd = detector.detect(one, LABELS, threshold=0, nms_iou=1, top_k=1000)
+    assert len(lonely) < len(crowd)
+    for n, detection in enumerate(lonely):
+        of_label = [better for better in lonely[:n] if better.label == detection.label]
+        assert not any(overlap(detection.box, better.box) > 0.02 for better in of_label)
+    assert detector.task.postprocessing == before
+    assert_same(detector.detect(one, LABELS, threshold=0), everything)
+
+
+@pytest.mark.parametrize("options", [{"threshold": 1.5}, {"nms_iou": -1}, {"top_k": 0}])
+def test_limits_that_are_none_are_told(detector, readable, options):
+    with pytest.raises(UserError, match=next(iter(options))):
+        detector.detect(readable[0], "cat", **options)
+
+
+def test_bad_pictures_of_detection_are_told(detector, tmp_path):
+    with pytest.raises(UserError, match="no such file"):
+        detector.detect("nowhere.png", "cat")
+    Image.new("1", (10_000, 10_000)).save(tmp_path / "huge.png")
+    with pytest.raises(UserError, match=r"huge\.png: more than 89,478,485 pixels"):
+        detector.detect(tmp_path / "huge.png", "cat")
+
+
+def test_chunks_are_prompts_of_their_own_over_one_image_stem(detector, readable, monkeypatch):
+    stems, alone = [], []
+    image_stem = detector.task.encoder.image_stem
+    for index, label in enumerate(LABELS):
+        detections = detector.detect(readable[0], [label], threshold=0)
+        alone += [one._replace(index=index) for one in detections]
+    monkeypatch.setattr(detector.task.encoder, "image_stem", lambda pixels: stems.append(1) or image_stem(pixels))
+    alone.sort(key=lambda one: -one.score)
+    chunked = detector.detect(readable[0], LABELS, threshold=0, chunk=1)
+    assert_same(chunked, alone[:MOST])
+    assert len(stems) == 1
+    together = detector.detect(readable[0], LABELS, threshold=0)
+    assert max(abs(one.score - two.score) for one, two in zip(together, chunked, strict=True)) > 1e-4
+    assert_same(detector.detect(readable[0], LABELS, threshold=0, chunk=4), together)
+
+
+def test_phrases_of_a_sentence(detector, readable):
+    """A sentence that is a prompt of labels gives what the labels give."""
+    labels = ["red circle", "dog"]
+    expected = detector.detect(readable, labels, threshold=0)
+    grounded = detector.ground(readable, "red circle. dog", labels, threshold=0)
+    for detections, of_labels in zip(grounded, expected, strict=True):
+        assert_same(detections, of_labels)
+    assert_same(detector.ground(readable[0], "red circle. dog", "red circle; dog;", threshold=0), expected[0])
+    detections = detector.ground(readable[0], "the Dog sees a dog", ["dog", "dog"], threshold=0)
+    assert {one.index for one in detections} == {0, 1}
+    assert {one.label for one in detections} == {"dog"}
+
+
+def test_noun_phrases_of_a_sentence_are_grounded(detector, readable, monkeypatch):
+    spans = [("a red circle", (0, 12)), ("two stars", (20, 29))]
+    monkeypatch.setattr("fiber_cli.data.phrases.noun_phrases", lambda sentence: spans)
+    detections = detector.ground(readable[0], "a red circle beside two stars", threshold=0)
+    assert {one[:2] for one in detections} == {("a red circle", 0), ("two stars", 1)}
+
+
+def test_upright_pictures_of_every_mode(detector, tmp_path):
+    def detect(picture):
+        return detector.detect(picture, LABELS, threshold=0)
+
+    upright = draw(scene(0, "val", 4, 64)).resize((90, 60))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise to look at it
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    assert_same(detect(tmp_path / "turned.png"), detect(upright))
+    grey = upright.convert("L")
+    grey.save(tmp_path / "grey.png")
+    assert_same(detect(tmp_path / "grey.png"), detect(grey))
+    upright.convert("CMYK").save(tmp_path / "cmyk.jpg")
+    seen = Image.open(tmp_path / "cmyk.jpg").convert("RGB")
+    assert_same(detect(tmp_path / "cmyk.jpg"), detect(seen))
+    clear = upright.copy()
+    clear.putalpha(0)
+    clear.save(tmp_path / "clear.png")
+    assert_same(detect(tmp_path / "clear.png"), detect(Image.new("RGB", upright.size, "white")))
+    for size in ((1, 1), (1, 200)):
+        for *_, (x1, y1, x2, y2) in detect(Image.new("RGB", size)):
+            assert 0 <= x1 < x2 <= size[0]
+            assert 0 <= y1 < y2 <= size[1]

@@ -14,13 +14,16 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from fiber_cli.checkpoints import published as convert
-from fiber_cli.checkpoints.directory import resize_position_bias
-from fiber_cli.tasks.caption.cider import CiderD, CiderReward, read_document_frequency
+from fiber_cli.checkpoints.position_bias import resize_position_bias
+from fiber_cli.checkpoints.published import coarse as published
+from fiber_cli.checkpoints.published.names import rename
 from fiber_cli.model.config import FiberConfig, ImageConfig, TextConfig
-from fiber_cli.model.fusion import DecoderCache, ImageStem, TextStem
-from fiber_cli.tasks.caption.task import CaptionTask
-from fiber_cli.tasks.coarse.task import CoarseTask, sampling_weights
+from fiber_cli.model.decoder_cache import DecoderCache
+from fiber_cli.model.fusion import ImageStem, TextStem
+from fiber_cli.tasks.caption.cider import CiderD, CiderReward, read_document_frequency
+from fiber_cli.tasks.caption.task import CaptionTask, TokenLosses
+from fiber_cli.tasks.coarse.negatives import sampling_weights
+from fiber_cli.tasks.coarse.task import CoarseTask
 from fiber_cli.tasks.nlvr2.task import Nlvr2Task
 from fiber_cli.tasks.vqa.task import VqaTask
 
@@ -100,11 +103,11 @@ class Golden:
     def load(self, task: nn.Module) -> nn.Module:
         """The task with the file's weights; those of other tasks, all of which the file holds, are left out."""
         names = dict(task.named_parameters())
-        other = {k for k in self.official if (name := convert.rename(k, convert.COARSE)) and name not in names}
+        other = {k for k in self.official if (name := rename(k, published.COARSE)) and name not in names}
         other |= {k for k in self.official if k.startswith("rank_output.") and "itm.fc.weight" not in names}
-        unused = convert.unused_shapes(self.config, names)
+        unused = published.unused_shapes(self.config, names)
         official = {k: t for k, t in self.official.items() if k not in other or k in unused}
-        task.load_state_dict(convert.from_official(official, self.config, names))
+        task.load_state_dict(published.from_published(official, self.config, names))
         return task.eval()
 
     def coarse(self, **settings) -> CoarseTask:
@@ -179,7 +182,7 @@ def test_itc(golden, variant):
     image, text = golden["out.itc.image_cls"], golden["out.itc.text_cls"]
     loss, similarities = task.itc_loss(image, text)
     golden.close(loss, f"out.itc.{variant}.loss", "losses")
-    for name, similarity in zip(("i2t", "t2i"), similarities):
+    for name, similarity in zip(("i2t", "t2i"), similarities, strict=True):
         columns = len(image) + filled
         expected = golden[f"out.itc.{variant}.sim_{name}"][:, :columns]
         atol = float(golden.meta["tolerance"]["similarities"].split()[1])
@@ -198,11 +201,11 @@ def test_queue_update(golden):
     task = golden.coarse(queue_size=golden.meta["queue_size"])
     total = int(golden["in.queue.queue_total"])
     set_queue(task, golden, total)
-    task.push_queue(golden["out.itc.image_cls"], golden["out.itc.text_cls"])
-    golden.close(task.image_queue.T, "out.queue_after.image_queue", "features")
-    golden.close(task.text_queue.T, "out.queue_after.text_queue", "features")
-    assert task.queue_start == int(golden["out.queue_after.queue_ptr"])
-    assert task.queue_filled == min(int(golden["out.queue_after.queue_total"]), task.queue_size)
+    task.queue.push(golden["out.itc.image_cls"], golden["out.itc.text_cls"])
+    golden.close(task.queue.image.T, "out.queue_after.image_queue", "features")
+    golden.close(task.queue.text.T, "out.queue_after.text_queue", "features")
+    assert task.queue.start == int(golden["out.queue_after.queue_ptr"])
+    assert task.queue.filled == min(int(golden["out.queue_after.queue_total"]), task.queue.size)
 
 
 def test_pretraining_step_and_gradients(golden):
@@ -226,7 +229,7 @@ def test_pretraining_step_and_gradients(golden):
 
     (mlm + itc + itm).backward()
     gradients = {name: p.grad for name, p in task.named_parameters() if p.grad is not None}
-    official = convert.to_official(gradients, golden.config)
+    official = published.to_published(gradients, golden.config)
     for name, expected in golden.group("out.grad.").items():
         error = (official[name] - expected).abs().max()
         assert error <= 1e-3 * expected.abs().max() + 1e-6, f"gradient of {name}: off by {error}"
@@ -263,7 +266,7 @@ def caption_task(golden: Golden, *, scale: float = 1.0, bias: torch.Tensor | flo
     return task.eval()
 
 
-def caption_entropies(golden: Golden, task: CaptionTask, texts: str = "in."):
+def caption_losses(golden: Golden, task: CaptionTask, texts: str = "in.") -> TokenLosses:
     memory = task.captioner.memory(golden["in.image"])
     return task.cross_entropies(task.captioner, memory, golden[f"{texts}text_ids"], golden[f"{texts}text_masks"].bool())
 
@@ -280,8 +283,8 @@ def test_caption_likelihood(golden, monkeypatch):
     assert torch.equal(task.labels(golden["in.text_ids"]), golden["out.caption_mle_labels"])
     golden.close(task(batch)["loss"], "out.caption_mle_loss", "losses")
     golden.close(task.train()(batch)["loss"], "out.caption_mle_loss", "losses")
-    published = caption_task(golden, objective="gold", gold_published=True)
-    golden.close(published(batch)["loss"], "out.caption_gold_eval_loss", "losses")
+    as_published = caption_task(golden, objective="gold", gold_as_published=True)
+    golden.close(as_published(batch)["loss"], "out.caption_gold_eval_loss", "losses")
     golden.close(caption_task(golden, objective="gold")(batch)["loss"], "out.caption_mle_loss", "losses")
     golden.close(caption_task(golden, objective="cider")(batch)["loss"], "out.caption_cider_eval_loss", "losses")
 
@@ -289,20 +292,20 @@ def test_caption_likelihood(golden, monkeypatch):
 @torch.no_grad()
 @pytest.mark.parametrize("variant", ["gold", "gold2"])
 def test_gold(golden, variant):
-    task = caption_task(golden, scale=float(golden["in.gold.mlm_scale"]), objective="gold", gold_published=True)
+    task = caption_task(golden, scale=float(golden["in.gold.mlm_scale"]), objective="gold", gold_as_published=True)
     task.refresh_frozen(0)
     if variant == "gold2":
         task.mlm.bias.add_(golden["in.gold2.mlm_bias_delta"])
-    entropies, real = caption_entropies(golden, task, "in.gold.")
+    losses = caption_losses(golden, task, "in.gold.")
     ids, mask = golden["in.gold.text_ids"], golden["in.gold.text_masks"].bool()
     assert torch.equal(task.labels(ids), golden["out.gold.labels"])
     weights = task.gold_weights(golden["in.image"], ids, mask)
     golden.close(weights, f"out.{variant}.weights", "features")
-    golden.close(task.gold_loss(entropies, real, weights), f"out.{variant}.loss", "losses")
+    golden.close(task.gold_loss(losses, weights), f"out.{variant}.loss", "losses")
     # Ours divides by the real labels instead.
-    task.gold_published = False
-    rows = (golden[f"out.{variant}.weights"] * entropies).sum(1)
-    torch.testing.assert_close(task.gold_loss(entropies, real, weights), (rows / real.sum(1)).mean())
+    task.gold_as_published = False
+    rows = (golden[f"out.{variant}.weights"] * losses.entropies).sum(1)
+    torch.testing.assert_close(task.gold_loss(losses, weights), (rows / losses.real.sum(1)).mean())
 
 
 class StubTokenizer:
@@ -320,7 +323,7 @@ def test_cider_optimisation(golden, monkeypatch):
     settings = {"cider_samples": given["samples_per_image"], "cider_weight": given["rl_weight"]}
     task = caption_task(golden, bias=golden["in.scst.mlm_bias_delta"], objective="cider", **settings)
     table = read_document_frequency(FOLDER / given["df_file"])
-    task.reward = CiderReward(CiderD(**table), StubTokenizer())
+    task.reward = CiderReward(CiderD(table), StubTokenizer())
     drawn = golden["in.scst.sampled_text_ids"]
     monkeypatch.setattr("fiber_cli.tasks.caption.task.sample", lambda *args, **kwargs: drawn)
     batch = caption_batch(golden, monkeypatch) | {"references": golden.meta["scst"]["gt_txt"]}
@@ -336,7 +339,7 @@ def test_published_beam_search(golden):
         special = golden.meta["config"]["special_ids"]
         bias[special["sep"]], bias[special["pad"]] = variant["sep"], variant["pad"]
         task = caption_task(golden, bias=bias, beam=variant["beam"], max_length=variant["max_len"])
-        task.published_search = True
+        task.search_as_published = True
         tokens = task.caption(task.captioner.memory(golden["in.image"]))
         assert torch.equal(tokens, golden[f"out.beam.{number}.tokens"]), f"search {number}"
 

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from fiber_cli.training import optim
-from fiber_cli.checkpoints.published import COARSE, rename
+from fiber_cli.checkpoints.published.coarse import COARSE
+from fiber_cli.checkpoints.published.names import rename
+from fiber_cli.model.config import BASE
+from fiber_cli.tasks.caption.task import CaptionTask
+from fiber_cli.tasks.coarse.task import CoarseTask
+from fiber_cli.tasks.nlvr2.task import Nlvr2Task
+from fiber_cli.tasks.vqa.task import VqaTask
 
 #: Name → kind, decays, decays by the published rule.
 CASES = {
@@ -98,3 +104,38 @@ def test_schedules():
     assert cosine[6] + cosine[10] == pytest.approx(1.0)
     assert factors("linear", warmup=0, steps=2) == pytest.approx([1.0, 0.5])
     assert all(0 < f <= 1 for f in factors("linear") + cosine)
+
+
+#: Entry of the published groups → the task of its model, with its settings, and its classifier's norm.
+PUBLISHED_MODELS = {
+    "pretrain": (CoarseTask, {}, set()),
+    "vqa": (VqaTask, {"labels": 3129}, {"vqa.norm.weight"}),
+    "nlvr2": (Nlvr2Task, {}, {"nlvr2.norm.weight"}),
+    "caption_mle": (CaptionTask, {}, set()),
+}
+
+
+@pytest.mark.parametrize("entry", PUBLISHED_MODELS)
+def test_every_parameter_learns_and_decays_as_published(shared, entry):
+    """By the coarse rule; by ours, gates, the temperature and norms that the published code decays do not."""
+    make, settings, classifier_norm = PUBLISHED_MODELS[entry]
+    with torch.device("meta"):
+        parameters = dict(make(BASE, **settings).named_parameters())
+    names = {id(parameter): name for name, parameter in parameters.items()}
+
+    def rates_and_decays(rule):
+        options = {"weight_decay": 0.01, "cross_modal_mult": 5.0, "head_mult": 5.0, "published": rule}
+        groups = optim.param_groups(parameters.items(), **options)
+        return {names[id(p)]: (group["mult"], group["weight_decay"]) for group in groups for p in group["params"]}
+
+    expected = {}
+    for group in json.loads((shared / "golden" / "coarse_param_groups.json").read_text())[entry]:
+        for key in group["names"]:
+            name = rename(key, COARSE)
+            if name in parameters:
+                expected[name] = (group["lr_over_base"], group["weight_decay"])
+    assert expected.keys() == parameters.keys()
+    assert rates_and_decays("coarse") == expected
+    changed = {name for name, (_, decay) in rates_and_decays("none").items() if decay != expected[name][1]}
+    gates = {name for name in parameters if name.endswith(".alpha") or name == "temperature"}
+    assert changed == classifier_norm | gates | {name for name in parameters if name.endswith("cross.norm.weight")}

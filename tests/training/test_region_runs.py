@@ -7,13 +7,15 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from fiber_cli.training import engine
-from fiber_cli.checkpoints.directory import load_weights, resolve
-from fiber_cli.cli.app import main
-from fiber_cli.data.scenes.language import category_boxes
-from fiber_cli.data.scenes.drawing import draw, scene
+from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.checkpoints.loading import load
+from fiber_cli.checkpoints.weights import load_weights
+from fiber_cli.cli.app import main
 from fiber_cli.config.resolve import parse_recipe
+from fiber_cli.data.scenes.categories import category_boxes
+from fiber_cli.data.scenes.drawing import draw
+from fiber_cli.data.scenes.layout import scene
+from fiber_cli.training.fit import fit
 
 MODEL = """
 model: {preset: tiny, image_size: 64, text_length: 60, depths: [1, 1, 1], text_layers: 2, fusion_layers: 1}
@@ -34,7 +36,7 @@ log: {{validate_every: 2, keep_best: detection/ap50}}
 
 
 def train(text: str, output: Path, *overrides: str, **options) -> Path:
-    assert engine.fit(parse_recipe(text, "test", overrides), output, **options) == 0
+    assert fit(parse_recipe(text, "test", overrides), output, **options) == 0
     return output
 
 
@@ -47,18 +49,18 @@ def runs(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def own(tmp_path_factory) -> Path:
+def users_data(tmp_path_factory) -> Path:
     """A user's data set: holes in the ids, a crowd, a box of no area, an image without boxes, grey and broken ones."""
     folder = tmp_path_factory.mktemp("own")
     (folder / "images").mkdir()
     names = {"red star": 3, "blue ring": 7}
     images, annotations = [], []
     for i in range(8):
-        shown = scene(0, "train", i)
-        picture = draw(shown)
+        drawn = scene(0, "train", i)
+        picture = draw(drawn)
         (picture.convert("L") if i == 1 else picture).save(folder / f"images/{i}.png")
         images.append({"id": 10 + i, "file_name": f"{i}.png", "width": picture.width, "height": picture.height})
-        for n, (_, (x1, y1, x2, y2)) in enumerate(category_boxes(shown) if i else ()):
+        for n, (_, (x1, y1, x2, y2)) in enumerate(category_boxes(drawn) if i else ()):
             box = {"image_id": 10 + i, "category_id": (3, 7)[n % 2], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
             annotations.append(box | {"id": len(annotations), "area": (x2 - x1) * (y2 - y1)})
     annotations.append({**annotations[0], "iscrowd": 1, "id": 900})
@@ -92,27 +94,32 @@ def test_fine_takes_the_encoder_of_coarse(runs, capsys):
 
 def test_evaluation_on_scenes(runs, tmp_path, capsys):
     results = evaluate(capsys, "scenes", runs / "fine", tmp_path, "--limit", "4", "--chunk", "20")
-    assert results["mode"] == "fine" and results["samples"] == 8
+    assert results["mode"] == "fine"
+    assert results["samples"] == 8
     assert {"detection/ap", "refexp/acc@giou50"} <= results["metrics"].keys()
     found = json.loads((tmp_path / "scene-detection-val-0/detections.json").read_text())
-    assert found and found[0].keys() == {"image_id", "category_id", "bbox", "score"}
+    assert found
+    assert found[0].keys() == {"image_id", "category_id", "bbox", "score"}
 
 
 @pytest.mark.parametrize("overrides", [(), ("model.fusion_layers=0",)], ids=["fused", "no fuse"])
-def test_detection_from_a_users_json(runs, own, tmp_path, capsys, overrides):
+def test_detection_from_a_users_json(runs, users_data, tmp_path, capsys, overrides):
     """Nothing is given but a JSON and a folder; from the fine checkpoint, or from nothing and without fusion."""
-    source = f"{{kind: coco, json: {own}/own.json, images: {own}/images}}"
+    source = f"{{kind: coco, json: {users_data}/own.json, images: {users_data}/images}}"
     recipe = f"{MODEL}\ntask: {{name: detection, prompt: all, {SIZES}}}\n"
     recipe += f"data: {{train: [{source}], val: [{source}], workers: 0, max_bad_rate: 1}}\nlog: {{validate_every: 2}}\n"
     run = train(recipe, tmp_path / "run", *overrides, init_from=None if overrides else runs / "fine")
     err = capsys.readouterr().err
     assert "1 boxes without an area inside their image are not trained on" in err
-    assert load(run).labels == ["red star", "blue ring"]
-    results = evaluate(capsys, str(own / "own.json"), run, tmp_path / "eval")
-    assert results["samples"] == 7 and len(results["bad"]) == 1 and "7.png" in results["bad"][0][0]
+    assert load(run).context.labels == ("red star", "blue ring")
+    results = evaluate(capsys, str(users_data / "own.json"), run, tmp_path / "eval")
+    assert results["samples"] == 7
+    assert len(results["bad"]) == 1
+    assert "7.png" in results["bad"][0][0]
     assert "detection/ap50" in results["metrics"]
     found = json.loads((tmp_path / "eval/detections.json").read_text())
-    assert {row["category_id"] for row in found} == {3, 7} and {row["image_id"] for row in found} == set(range(10, 17))
+    assert {row["category_id"] for row in found} == {3, 7}
+    assert {row["image_id"] for row in found} == set(range(10, 17))
 
 
 def test_grounding_and_referring(runs, tmp_path, capsys):
@@ -123,7 +130,8 @@ def test_grounding_and_referring(runs, tmp_path, capsys):
         )
         run = train(recipe, tmp_path / task, init_from=runs / "fine")
         results = evaluate(capsys, "scenes", run, tmp_path / f"{task}-eval", "--limit", "3")
-        assert metric in results["metrics"] and results["mode"] == task
+        assert metric in results["metrics"]
+        assert results["mode"] == task
 
 
 def test_runs_go_on_exactly(runs, tmp_path):
@@ -137,23 +145,24 @@ def test_runs_go_on_exactly(runs, tmp_path):
     assert all(first[name].equal(second[name]) for name in first)
 
 
-def test_several_sets_are_averaged(runs, own, tmp_path, capsys):
+def test_several_sets_are_averaged(runs, users_data, tmp_path, capsys):
     """As ODinW counts: the plain mean of the sets' AP."""
     entries = [{"name": name, "json": "own.json", "images": "images"} for name in ("one", "two")]
-    (own / "sets.yaml").write_text(json.dumps(entries))
-    results = evaluate(capsys, str(own / "sets.yaml"), runs / "fine", tmp_path)
+    (users_data / "sets.yaml").write_text(json.dumps(entries))
+    results = evaluate(capsys, str(users_data / "sets.yaml"), runs / "fine", tmp_path)
     metrics = results["metrics"]
     assert metrics["odinw/ap"] == pytest.approx((metrics["odinw/ap/one"] + metrics["odinw/ap/two"]) / 2)
-    assert "detection/ap" not in metrics and (tmp_path / "one/detections.json").is_file()
+    assert "detection/ap" not in metrics
+    assert (tmp_path / "one/detections.json").is_file()
 
 
-def test_wrong_sizes_are_told(own, runs, tmp_path, capsys):
+def test_wrong_sizes_are_told(users_data, runs, tmp_path, capsys):
     """Boxes of another picture's size are told from the picture."""
-    content = json.loads((own / "own.json").read_text())
+    content = json.loads((users_data / "own.json").read_text())
     content["images"][2]["width"] += 1
     (tmp_path / "wrong.json").write_text(json.dumps(content))
     results = evaluate(
-        capsys, str(tmp_path / "wrong.json"), runs / "fine", tmp_path / "e", "--root", str(own / "images")
+        capsys, str(tmp_path / "wrong.json"), runs / "fine", tmp_path / "e", "--root", str(users_data / "images")
     )
     assert any("the boxes are of" in reason for _, reason in results["bad"])
-    assert Image.open(own / "images/2.png").width == content["images"][2]["width"] - 1
+    assert Image.open(users_data / "images/2.png").width == content["images"][2]["width"] - 1

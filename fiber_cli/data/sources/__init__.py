@@ -1,28 +1,56 @@
-"""Images and texts from disk to batches. Importing this package pulls in neither torch nor transformers."""
+"""The formats of data, one file each. Importing this package loads none of them."""
 
+from collections.abc import Iterator, Mapping
 from importlib import import_module
 
-#: The kinds of source that a recipe can name → module and class.
-SOURCES = {
-    "karpathy": "karpathy.KarpathySource",
-    "webdataset": "shards.WebDatasetSource",
-    "visual_genome": "visual_genome.VisualGenomeSource",
-    "scenes": "scenes.ScenesSource",
-    "vqa": "vqa.VqaSource",
-    "statements": "statements.StatementSource",
-    "nocaps": "nocaps.NocapsSource",
-    "coco": "detection.CocoDetection",
-    "mdetr": "grounding.MdetrGrounding",
-    "odvg": "grounding.OdvgSource",
-    "region_shards": "grounding.ShardRegions",
-    "flickr_entities": "grounding.FlickrEntities",
-    "scene_detection": "grounding.SceneDetection",
-    "scene_grounding": "grounding.SceneGrounding",
-    "scene_referring": "grounding.SceneReferring",
+from fiber_cli.data.source import MAX_PIXELS, Source
+from fiber_cli.data.sources.format import Format
+from fiber_cli.settings import SourceSettings
+
+#: Kind in recipes → module of this package and its declaration.
+FORMATS = {
+    "karpathy": "karpathy:KARPATHY",
+    "webdataset": "webdataset:WEBDATASET",
+    "visual_genome": "visual_genome:VISUAL_GENOME",
+    "nocaps": "nocaps:NOCAPS",
+    "scenes": "scenes:SCENES",
+    "vqa": "vqa:VQA",
+    "statements": "statements:STATEMENTS",
+    "coco": "coco:COCO",
+    "mdetr": "mdetr:MDETR",
+    "odvg": "odvg:ODVG",
+    "region_shards": "region_shards:REGION_SHARDS",
+    "flickr_entities": "flickr_entities:FLICKR_ENTITIES",
+    "scene_detection": "scenes:SCENE_DETECTION",
+    "scene_grounding": "scenes:SCENE_GROUNDING",
+    "scene_referring": "scenes:SCENE_REFERRING",
 }
 
 
-def source_class(kind: str) -> type:
-    """The class of a kind of source; the other settings of a recipe's entry are its constructor's arguments."""
-    module, name = SOURCES[kind].split(".")
-    return getattr(import_module(f"{__name__}.{module}"), name)
+def source_format(kind: str) -> Format:
+    """The declaration of a kind of source; KeyError for one that is not in the table."""
+    module, name = FORMATS[kind].split(":")
+    declaration: Format = getattr(import_module(f"{__name__}.{module}"), name)
+    if declaration.kind != kind:
+        raise TypeError(f"FORMATS names {FORMATS[kind]} for {kind!r}, which declares {declaration.kind!r}")
+    return declaration
+
+
+class SettingsByKind(Mapping[str, type[SourceSettings]]):
+    """Kind → settings class; a format's module is loaded when it is asked for."""
+
+    def __getitem__(self, kind: str) -> type[SourceSettings]:
+        return source_format(kind).settings
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(FORMATS)
+
+    def __len__(self) -> int:
+        return len(FORMATS)
+
+
+def open_source(settings: SourceSettings, *, max_pixels: int = MAX_PIXELS) -> Source:
+    """The source that an entry of a recipe names; `UserError` where its files cannot be used."""
+    source = source_format(settings.kind).source(**settings.arguments())
+    source.max_pixels = max_pixels
+    return source

@@ -1,14 +1,39 @@
-"""Karpathy's JSON of COCO, Flickr30k and Flickr8k: one file with all captions and splits."""
+"""Karpathy's JSON of COCO, Flickr30k and Flickr8k: images with captions, in splits."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 from fiber_cli.data.files import expecting, read_json
-from fiber_cli.data.images import FolderSource
+from fiber_cli.data.folder import CaptionedFolder
+from fiber_cli.data.sources.format import Format
 from fiber_cli.errors import UserError
+from fiber_cli.settings import SourceSettings, option
+
+_FORM = '{"images": [{"filename": …, "split": …, "sentences": [{"raw": …}, …]}, …]}'
 
 
-class KarpathySource(FolderSource):
+@dataclass(frozen=True)
+class KarpathySettings(SourceSettings):
+    """Karpathy JSON with an image folder."""
+
+    kind: Literal["karpathy"]
+    json: str = option("The JSON file, such as dataset_coco.json.", path=True)
+    images: str = option("Folder that the file names in the JSON are relative to.", path=True)
+    split: str | tuple[str, ...] = option("One split or several; train includes COCO's restval.", "train")
+
+
+class KarpathyEntry(NamedTuple):
+    """An image of a Karpathy JSON; `restval` reads as `train`. cocoid: where the file gives COCO's ids."""
+
+    file: str
+    split: str
+    captions: list[str]
+    cocoid: int | None
+
+
+class KarpathySource(CaptionedFolder):
     """The images of one or several splits, each with all its captions.
 
     json: a file with `images[]{filename, filepath (optional), split, sentences[]{raw}}`; images: the folder
@@ -17,34 +42,44 @@ class KarpathySource(FolderSource):
     """
 
     def __init__(self, json: str | Path, images: str | Path, split: str | Sequence[str] = "train"):
-        entries = read_karpathy(json)
         wanted = {split} if isinstance(split, str) else set(split)
-        present = {entry["split"] for entry in entries}
-        if not wanted or wanted - present:
-            raise UserError(
-                f"{json}: no images of split {', '.join(sorted(wanted - present)) or '(none given)'}; "
-                f"the splits of this file are: {', '.join(sorted(present)) or 'none'}"
-            )
-        entries = [entry for entry in entries if entry["split"] in wanted]
-        files, captions = ([entry[field] for entry in entries] for field in ("file", "captions"))
-        # COCO's ids where the file gives them.
-        self.image_ids = [entry["file"] if entry["cocoid"] is None else entry["cocoid"] for entry in entries]
-        super().__init__(f"{Path(json).stem}:{'+'.join(sorted(wanted))}", images, files, captions)
+        entries = _of_splits(json, wanted)
+        self._cocoids = [entry.cocoid for entry in entries]
+        name = f"{Path(json).stem}:{'+'.join(sorted(wanted))}"
+        files = [entry.file for entry in entries]
+        super().__init__(name, images, files, [entry.captions for entry in entries])
+
+    def image_id(self, i: int) -> int | str:
+        """COCO's id where the file gives it, else the file."""
+        cocoid = self._cocoids[i]
+        return self.key(i) if cocoid is None else cocoid
 
 
-def read_karpathy(path: str | Path) -> list[dict]:
-    """The images of a Karpathy JSON as `{file, split, captions, cocoid}`; `restval` reads as `train`."""
+KARPATHY = Format(kind="karpathy", settings=KarpathySettings, source=KarpathySource)
+
+
+def _of_splits(json: str | Path, wanted: set[str]) -> list[KarpathyEntry]:
+    entries = read_karpathy(json)
+    present = {entry.split for entry in entries}
+    if not wanted or wanted - present:
+        absent = ", ".join(sorted(wanted - present)) or "(none given)"
+        there = ", ".join(sorted(present)) or "none"
+        raise UserError(f"{json}: no images of split {absent}; the splits of this file are: {there}")
+    return [entry for entry in entries if entry.split in wanted]
+
+
+def read_karpathy(path: str | Path) -> list[KarpathyEntry]:
+    """The images of a Karpathy JSON. Raises `UserError` for a missing or malformed file."""
     content = read_json(path, "a Karpathy JSON such as dataset_coco.json")
-    entries = []
-    form = '{"images": [{"filename": …, "split": …, "sentences": [{"raw": …}, …]}, …]}'
-    with expecting(path, "a Karpathy JSON", form, see=lambda: f"images[{len(entries)}]"):
+    entries: list[KarpathyEntry] = []
+    with expecting(path, "a Karpathy JSON", _FORM, see=lambda: f"images[{len(entries)}]"):
         for image in content["images"]:
-            entries.append(
-                {
-                    "file": str(Path(image.get("filepath", ""), image["filename"])),
-                    "split": "train" if image["split"] == "restval" else image["split"],
-                    "captions": [text for s in image["sentences"] if (text := s["raw"].strip())],
-                    "cocoid": image.get("cocoid"),
-                }
-            )
+            entries.append(_entry(image))
     return entries
+
+
+def _entry(image: dict[str, Any]) -> KarpathyEntry:
+    captions = [sentence["raw"].strip() for sentence in image["sentences"]]
+    split = "train" if image["split"] == "restval" else image["split"]
+    file = Path(image.get("filepath", ""), image["filename"])
+    return KarpathyEntry(str(file), split, [text for text in captions if text], image.get("cocoid"))

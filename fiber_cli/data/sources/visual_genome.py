@@ -1,14 +1,31 @@
 """Visual Genome: region descriptions as captions of the whole image."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 from fiber_cli.data.files import expecting, read_json
-from fiber_cli.data.images import FolderSource
+from fiber_cli.data.folder import CaptionedFolder
+from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.karpathy import read_karpathy
 from fiber_cli.errors import UserError
+from fiber_cli.settings import SourceSettings, option
+
+_FORM = '[{"id": …, "regions": [{"phrase": …}, …]}, …]'
 
 
-class VisualGenomeSource(FolderSource):
+@dataclass(frozen=True)
+class VisualGenomeSettings(SourceSettings):
+    """Visual Genome region descriptions."""
+
+    kind: Literal["visual_genome"]
+    regions: str = option("region_descriptions.json.", path=True)
+    images: str = option("Folder with the images.", path=True)
+    image_data: str | None = option("image_data.json, which names each image's COCO id.", None, path=True)
+    exclude: str | None = option("Karpathy JSON whose val and test images are left out.", None, path=True)
+
+
+class VisualGenomeSource(CaptionedFolder):
     """All images of `region_descriptions.json`; the captions of an image are the phrases of its regions.
 
     images: the folder that holds `VG_100K` and `VG_100K_2`. Half of the images are COCO's: `exclude`, a
@@ -23,32 +40,44 @@ class VisualGenomeSource(FolderSource):
         image_data: str | Path | None = None,
         exclude: str | Path | None = None,
     ):
-        if (image_data is None) != (exclude is None):
-            raise UserError("visual_genome: image_data and exclude work only together; give both or neither")
-        held_out = _held_out(image_data, exclude) if exclude else set()
-        second = {path.stem for path in Path(images, "VG_100K_2").glob("*.jpg")}
+        held_out = _held_out(image_data, exclude)
+        in_second_folder = {path.stem for path in Path(images, "VG_100K_2").glob("*.jpg")}
         # A region becomes its phrase as soon as it is parsed: 5.4 million dicts would take gigabytes.
-        entries = read_json(regions, "region_descriptions.json", lambda item: item.get("phrase", item))
-        files, rows = [], []
-        form = '[{"id": …, "regions": [{"phrase": …}, …]}, …]'
-        with expecting(regions, "Visual Genome's region descriptions", form):
+        entries = read_json(regions, "region_descriptions.json", _phrase_alone)
+        files: list[str] = []
+        captions: list[list[str]] = []
+        with expecting(regions, "Visual Genome's region descriptions", _FORM):
             for entry in entries:
-                if entry["id"] not in held_out:
-                    rows.append([text for phrase in entry["regions"] if (text := phrase.strip())])
-                    folder = "VG_100K_2" if str(entry["id"]) in second else "VG_100K"
-                    files.append(f"{folder}/{entry['id']}.jpg")
+                if entry["id"] in held_out:
+                    continue
+                phrases = [phrase.strip() for phrase in entry["regions"]]
+                captions.append([phrase for phrase in phrases if phrase])
+                folder = "VG_100K_2" if str(entry["id"]) in in_second_folder else "VG_100K"
+                files.append(f"{folder}/{entry['id']}.jpg")
         self.excluded = len(entries) - len(files)
         if not files:
             raise UserError(f"{regions}: no image is left, {self.excluded} are excluded; check both files")
-        super().__init__("visual_genome", images, files, rows)
+        super().__init__("visual_genome", images, files, captions)
 
 
-def _held_out(image_data: str | Path, exclude: str | Path) -> set[int]:
+VISUAL_GENOME = Format(kind="visual_genome", settings=VisualGenomeSettings, source=VisualGenomeSource)
+
+
+def _phrase_alone(item: dict[str, Any]) -> Any:
+    return item.get("phrase", item)
+
+
+def _held_out(image_data: str | Path | None, exclude: str | Path | None) -> set[int]:
     """Visual Genome's ids of the images that are outside the train split of the Karpathy JSON."""
-    coco = {entry["cocoid"] for entry in read_karpathy(exclude) if entry["split"] != "train"} - {None}
+    if image_data is None and exclude is None:
+        return set()
+    if image_data is None or exclude is None:
+        raise UserError("visual_genome: image_data and exclude work only together; give both or neither")
+    coco_ids = {entry.cocoid for entry in read_karpathy(exclude) if entry.split != "train"}
+    coco_ids.discard(None)
     images = read_json(image_data, "Visual Genome's image_data.json")
     with expecting(image_data, "Visual Genome's image_data.json"):
-        held_out = {image["image_id"] for image in images if image["coco_id"] in coco}
+        held_out = {image["image_id"] for image in images if image["coco_id"] in coco_ids}
     if not held_out:
         raise UserError(f"{exclude}: outside train no `cocoid` is in {image_data}; give dataset_coco.json")
     return held_out

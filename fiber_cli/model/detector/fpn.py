@@ -1,22 +1,28 @@
 """Feature pyramid over the last three image stages: five levels, strides 8 to 128, one width."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fiber_cli.model.init import zero_bias
+
 
 def drop_block(x_BCHW: Tensor, rate: float, block: int = 3) -> Tensor:
     """Zero `block` x `block` squares, shared by all channels, and scale what is left up to the same sum of weights.
-    A place starts a square with chance `rate / block**2`."""
-    start = (torch.rand_like(x_BCHW[:, :1], dtype=torch.float32) < rate / block**2).float()
-    kept = 1 - F.max_pool2d(start, block, 1, block // 2)
-    return x_BCHW * (kept * (kept.numel() / kept.sum().clamp(min=1))).to(x_BCHW.dtype)
+    A position starts a square with chance `rate / block**2`."""
+    chances = torch.rand_like(x_BCHW[:, :1], dtype=torch.float32)
+    starts = (chances < rate / block**2).float()
+    remaining = 1 - F.max_pool2d(starts, block, 1, block // 2)
+    scale = remaining.numel() / remaining.sum().clamp(min=1)
+    return x_BCHW * (remaining * scale).to(x_BCHW.dtype)
 
 
 class Fpn(nn.Module):
     """`dims` are the channels of the three stages, finest first; `drop` is DropBlock's rate, in training."""
 
-    def __init__(self, dims: tuple[int, ...], channels: int, drop: float):
+    def __init__(self, dims: Sequence[int], channels: int, drop: float):
         super().__init__()
         self.drop = drop
         self.inner = nn.ModuleList(nn.Conv2d(dim, channels, 1) for dim in dims)
@@ -25,15 +31,20 @@ class Fpn(nn.Module):
         self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
         for conv in (*self.inner, *self.layer, self.p6, self.p7):
             nn.init.kaiming_uniform_(conv.weight, a=1)
-            nn.init.zeros_(conv.bias)
+            zero_bias(conv)
 
-    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
         """Three maps (B, C_s, H_s, W_s) -> P3 to P7, each (B, channels, H_l, W_l)."""
         inner = self.inner[-1](maps[-1])
         levels = [self.layer[-1](inner)]
-        for lateral, conv, x in list(zip(self.inner, self.layer, maps))[-2::-1]:
-            inner = lateral(x) + F.interpolate(inner, x.shape[-2:], mode="nearest")
-            dropped = drop_block(inner, self.drop) if self.training and self.drop else inner
-            levels.insert(0, conv(dropped))
+        for stage in reversed(range(len(maps) - 1)):
+            lateral = self.inner[stage](maps[stage])
+            inner = lateral + F.interpolate(inner, lateral.shape[-2:], mode="nearest")
+            level = self.layer[stage](self._drop(inner))
+            levels.insert(0, level)
         p6 = self.p6(levels[-1])
-        return [*levels, p6, self.p7(F.relu(p6))]
+        p7 = self.p7(F.relu(p6))
+        return [*levels, p6, p7]
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return drop_block(x, self.drop) if self.training and self.drop else x

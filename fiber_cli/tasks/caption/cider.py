@@ -1,16 +1,19 @@
-"""CIDEr-D (Vedantam et al. 2015, section 5), the reward of CIDEr optimisation; `metrics/captions.py` has CIDEr."""
+"""CIDEr-D (Vedantam et al. 2015, section 5), the reward of CIDEr optimisation; `metrics` has CIDEr."""
 
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from fiber_cli.errors import UserError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 ORDERS = 4
 SIGMA = 6.0
@@ -24,86 +27,133 @@ def wrap(caption: str) -> str:
 def ngrams(text: str) -> list[Counter[str]]:
     """How often each n-gram of whitespace-separated words occurs, for n = 1 to 4, words joined by one space."""
     words = text.split()
-    return [Counter(" ".join(words[i : i + n]) for i in range(len(words) - n + 1)) for n in range(1, ORDERS + 1)]
+    counts = []
+    for order in range(1, ORDERS + 1):
+        starts = range(len(words) - order + 1)
+        counts.append(Counter(" ".join(words[i : i + order]) for i in starts))
+    return counts
 
 
-def document_frequency(references: Sequence[Iterable[str]]) -> dict[str, Any]:
-    """The number of images as "ref_len", and under "document_frequency" that of the images whose references hold
-    each n-gram. references: those of each image; for the reward as `wrap` gives them."""
-    frequency = Counter()
+class DocumentFrequency(NamedTuple):
+    """`ref_len`: the number of images; `document_frequency`: in how many of them a reference has an n-gram."""
+
+    ref_len: float
+    document_frequency: Mapping[str, float]
+
+
+def document_frequency(references: Sequence[Iterable[str]]) -> DocumentFrequency:
+    """Of all n-grams of the references, those of each image; for the reward as `wrap` gives them."""
+    images: Counter[str] = Counter()
     for texts in references:
-        frequency.update({gram for text in texts for counts in ngrams(text) for gram in counts})
-    return {"ref_len": float(len(references)), "document_frequency": dict(frequency)}
+        grams: set[str] = set()
+        for text in texts:
+            grams.update(*ngrams(text))
+        images.update(grams)
+    return DocumentFrequency(float(len(references)), dict(images))
 
 
-def write_document_frequency(path: str | Path, table: dict[str, Any]) -> None:
+def write_document_frequency(path: str | Path, table: DocumentFrequency) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    Path(path).write_text(json.dumps(table, ensure_ascii=False), encoding="utf-8")
+    text = json.dumps(table._asdict(), ensure_ascii=False)
+    Path(path).write_text(text, encoding="utf-8")
 
 
-def read_document_frequency(path: str | Path) -> dict[str, Any]:
+def read_document_frequency(path: str | Path) -> DocumentFrequency:
     """Inverse of `write_document_frequency`; UserError for a file that cannot be read or is of another form."""
     try:
-        content = json.loads(Path(path).read_bytes())
-        table = {key: content[key] for key in ("ref_len", "document_frequency")}
-        sizes = [table["ref_len"], *table["document_frequency"].values()]
-        if not (all(isinstance(size, int | float) for size in sizes) and table["ref_len"] > 0):
-            raise ValueError("frequencies must be numbers, and ref_len positive")
+        return _parsed(json.loads(Path(path).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: no table of document frequencies ({type(error).__name__}: {error}); make one from the training "
             'captions: {"ref_len": number of images, "document_frequency": {n-gram: number of images, …}}'
         ) from None
+
+
+def _parsed(content: Any) -> DocumentFrequency:
+    table = DocumentFrequency(content["ref_len"], content["document_frequency"])
+    sizes = [table.ref_len, *table.document_frequency.values()]
+    if not all(isinstance(size, int | float) for size in sizes) or table.ref_len <= 0:
+        raise ValueError("frequencies must be numbers, and ref_len positive")
     return table
 
 
-class CiderD:
-    """Scores captions by their n-grams, each weighted by its rarity in the `ref_len` images of a table like
-    `document_frequency`'s."""
+class _Vector(NamedTuple):
+    """A text for CIDEr-D. For each n: the weight of each n-gram, and the vector's norm. length: its bigrams."""
 
-    def __init__(self, ref_len: float, document_frequency: dict[str, float]):
-        self._frequency, self._log_images = document_frequency, math.log(ref_len)
+    weights: list[dict[str, float]]
+    norms: list[float]
+    length: int
+
+
+class CiderD:
+    """Scores captions by their n-grams, each weighted by its rarity in the images of a table."""
+
+    def __init__(self, table: DocumentFrequency):
+        self._frequency = table.document_frequency
+        self._log_images = math.log(table.ref_len)
 
     def __call__(self, hypotheses: Sequence[str], references: Sequence[Sequence[str]]) -> np.ndarray:
         """float64 (captions,), 0 to 10. hypotheses: equally many of each image, one image's side by side;
         references: those of each image, at least one."""
-        each = len(hypotheses) // len(references)
-        assert len(hypotheses) == each * len(references)
+        captions_per_image = len(hypotheses) // len(references)
+        assert len(hypotheses) == captions_per_image * len(references)
         scores = []
         for image, texts in enumerate(references):
-            truth = [self._vector(text) for text in texts]
-            for text in hypotheses[image * each : (image + 1) * each]:
-                ours = self._vector(text)
-                scores.append(10 * sum(_similarity(ours, theirs) for theirs in truth) / ORDERS / len(truth))
+            truth = list(map(self._vector, texts))
+            first = image * captions_per_image
+            for text in hypotheses[first : first + captions_per_image]:
+                vector = self._vector(text)
+                total = sum(_similarity(vector, reference) for reference in truth)
+                scores.append(10 * total / ORDERS / len(truth))
         return np.array(scores)
 
-    def _vector(self, text: str) -> tuple[list[dict[str, float]], list[float], int]:
-        """The weight of each n-gram and the vector's norm, for each n; and the number of bigrams, CIDEr-D's length."""
+    def _vector(self, text: str) -> _Vector:
         counts = ngrams(text)
-        images = self._frequency.get
-        weights = [
-            {gram: count * (self._log_images - math.log(max(1, images(gram, 0)))) for gram, count in grams.items()}
-            for grams in counts
-        ]
-        return weights, [math.sqrt(sum(w * w for w in each.values())) for each in weights], counts[1].total()
+        weights = []
+        norms = []
+        for of_order in counts:
+            weighted = {gram: count * self._rarity(gram) for gram, count in of_order.items()}
+            weights.append(weighted)
+            norms.append(math.sqrt(sum(weight * weight for weight in weighted.values())))
+        return _Vector(weights, norms, length=counts[1].total())
+
+    def _rarity(self, gram: str) -> float:
+        images = self._frequency.get(gram, 0)
+        return self._log_images - math.log(max(1, images))
 
 
-def _similarity(hypothesis: tuple, reference: tuple) -> float:
-    """The sum over n of the clipped cosine of two `_vector`s, less for captions of different lengths."""
-    (weights, norms, length), (other_weights, other_norms, other_length) = hypothesis, reference
+def _similarity(hypothesis: _Vector, reference: _Vector) -> float:
+    """The sum over n of the clipped cosine, less for captions of different lengths."""
     total = 0.0
-    for ours, theirs, norm in zip(weights, other_weights, np.multiply(norms, other_norms).tolist()):
-        product = sum(min(weight, theirs[gram]) * theirs[gram] for gram, weight in ours.items() if gram in theirs)
+    for order in range(ORDERS):
+        product = _clipped_product(hypothesis.weights[order], reference.weights[order])
+        norm = hypothesis.norms[order] * reference.norms[order]
         total += product / norm if norm else product
-    return total * math.exp(-((length - other_length) ** 2) / (2 * SIGMA**2))
+    difference = hypothesis.length - reference.length
+    return total * math.exp(-(difference**2) / (2 * SIGMA**2))
+
+
+def _clipped_product(hypothesis: Mapping[str, float], reference: Mapping[str, float]) -> float:
+    """The scalar product in which no n-gram of the hypothesis weighs more than in the reference."""
+    products = []
+    for gram, weight in hypothesis.items():
+        other = reference.get(gram)
+        if other is not None:
+            products.append(min(weight, other) * other)
+    return sum(products)
 
 
 class CiderReward:
     """CIDEr-D of generated token rows, as `CaptionTask` asks for it."""
 
-    def __init__(self, scorer: CiderD, tokenizer: Any):
-        self.scorer, self.tokenizer = scorer, tokenizer
+    def __init__(self, scorer: CiderD, tokenizer: "PreTrainedTokenizerBase"):
+        self.scorer = scorer
+        self.tokenizer = tokenizer
 
     def __call__(self, ids: Tensor, references: Sequence[Sequence[str]]) -> np.ndarray:
+        """Token ids int64 (B*K, L) and each image's references -> float64 (B*K,)."""
         texts = self.tokenizer.batch_decode(ids.tolist(), skip_special_tokens=True)
-        return self.scorer([wrap(text) for text in texts], [[wrap(text) for text in own] for own in references])
+        wrapped_references = []
+        for of_image in references:
+            wrapped_references.append(list(map(wrap, of_image)))
+        return self.scorer(list(map(wrap, texts)), wrapped_references)

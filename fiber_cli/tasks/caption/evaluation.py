@@ -1,44 +1,90 @@
 """Caption evaluation: images whose generated captions are held against references."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import numpy as np
-
-from fiber_cli.tasks.evalset import ImageSet, Score
-from fiber_cli.data.source import Source, readable_captions
+from fiber_cli.data.source import CaptionSource, Source, readable_captions, require
 from fiber_cli.tasks.caption.metrics import caption_metrics
+from fiber_cli.tasks.caption.settings import CaptionSettings
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.evalset import EvalSet, ImageSet, Score, by_index
+from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-class CaptionSet(ImageSet):
-    """All images of the sources: `pixels` uint8 (3, H, W). Sources may have `image_ids`, the community's names of
-    the images, else their keys are given, and `domains`, the names (or None) of parts that are also scored alone."""
+class ScoredCaption(NamedTuple):
+    """A generated caption and what it is held against. domain: the part of the data set that is scored also alone."""
 
-    def __init__(self, sources: Sequence[Source], tokenizer, image_size: int | tuple[int, int]):
-        super().__init__([(source, i) for source in sources for i in range(len(source))], image_size)
+    caption: str
+    references: tuple[str, ...]
+    domain: str | None
+
+
+class CaptionSet(ImageSet, EvalSet):
+    """All images of the sources: `pixels` uint8 (3, H, W)."""
+
+    def __init__(
+        self,
+        sources: Sequence[CaptionSource],
+        tokenizer: "PreTrainedTokenizerBase",
+        image_size: int | tuple[int, int],
+    ):
+        self.samples: list[tuple[CaptionSource, int]] = []
+        for source in sources:
+            self.samples.extend((source, i) for i in range(len(source)))
+        super().__init__(self.samples, image_size)
         self.tokenizer = tokenizer
 
-    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+    def score(self, predictions: dict[int, Any]) -> Score:
         """`caption_metrics` of rows of token ids, for images with references; `caption/<domain>/…` of a domain's alone,
         CIDEr's word frequencies included; `captions.json` in the form that COCO takes."""
-        numbers = sorted(predictions)
-        rows = [predictions[number].tolist() for number in numbers]
-        captions = [text.strip() for text in self.tokenizer.batch_decode(rows, skip_special_tokens=True)]
-        answers, groups = [], {None: []}
-        for number, caption in zip(numbers, captions):
-            source, i = self.images[number]
-            image_id = source.image_ids[i] if hasattr(source, "image_ids") else source.key(i)
-            answers.append({"image_id": image_id, "caption": caption})
-            if references := readable_captions(source, i):
-                domain = source.domains[i] if hasattr(source, "domains") else None
-                for group in {None, domain}:
-                    groups.setdefault(group, []).append((caption, references))
-        metrics, notes = {}, []
-        if without := len(answers) - len(groups[None]):
-            notes.append(f"{without} of {len(answers)} images have no reference captions and count in no metric")
-        for group, pairs in groups.items():
-            if pairs:
-                found, remarks = caption_metrics(*zip(*pairs))
-                notes += [remark for remark in remarks if remark not in notes]
-                prefix = "caption/" if group is None else f"caption/{group}/"
-                metrics |= {prefix + name.removeprefix("caption/"): value for name, value in found.items()}
-        return Score(metrics, {"captions.json": answers}, notes)
+        submitted = []
+        scored = []
+        for index, caption in self._captions(predictions):
+            source, i = self.samples[index]
+            submitted.append({"image_id": source.image_id(i), "caption": caption})
+            references = readable_captions(source, i)
+            if references:
+                scored.append(ScoredCaption(caption, references, source.domain(i)))
+        notes = []
+        without = len(submitted) - len(scored)
+        if without:
+            notes.append(f"{without} of {len(submitted)} images have no reference captions and count in no metric")
+        metrics, remarks = _metrics(scored)
+        return Score(metrics, {"captions.json": submitted}, notes + remarks)
+
+    def _captions(self, predictions: dict[int, Any]) -> Iterator[tuple[int, str]]:
+        """(item number, caption) in the order of the items."""
+        ordered = by_index(predictions)
+        rows = [ids.tolist() for _, ids in ordered]
+        texts = self.tokenizer.batch_decode(rows, skip_special_tokens=True)
+        for (index, _), text in zip(ordered, texts, strict=True):
+            yield index, text.strip()
+
+
+def _metrics(scored: Sequence[ScoredCaption]) -> tuple[dict[str, float], list[str]]:
+    """Of all captions and of each domain's, with notes."""
+    groups: dict[str, list[ScoredCaption]] = {}
+    for item in scored:
+        groups.setdefault("caption/", []).append(item)
+        if item.domain is not None:
+            groups.setdefault(f"caption/{item.domain}/", []).append(item)
+    metrics = {}
+    notes: list[str] = []
+    for prefix, items in groups.items():
+        captions = [item.caption for item in items]
+        values, remarks = caption_metrics(captions, [item.references for item in items])
+        for name, value in values.items():
+            metrics[prefix + name.removeprefix("caption/")] = value
+        notes.extend(remark for remark in remarks if remark not in notes)
+    return metrics, notes
+
+
+def evaluation(
+    sources: Sequence[Source], context: TaskContext[CaptionSettings], options: EvaluationOptions
+) -> ItemEvaluation:
+    """All images of the sources."""
+    images = require(sources, CaptionSource, "evaluation")
+    return ItemEvaluation("caption", CaptionSet(images, context.tokenizer, context.model.image_size), options)

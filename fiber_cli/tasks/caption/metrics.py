@@ -3,6 +3,7 @@
 import re
 import subprocess
 from collections.abc import Sequence
+from itertools import islice
 from pathlib import Path
 
 import pycocoevalcap
@@ -13,9 +14,20 @@ from pycocoevalcap.rouge.rouge import Rouge
 from pycocoevalcap.spice.spice import Spice
 from pycocoevalcap.tokenizer.ptbtokenizer import PUNCTUATIONS, STANFORD_CORENLP_3_4_1_JAR
 
+#: BLEU of up to so many words in a row.
+ORDERS = 4
 FOLDER = Path(pycocoevalcap.__path__[0])
 #: What SPICE would download the first time it is used.
 SPICE_FILES = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+#: Ends the name of a metric that was computed without Java.
+PLAIN_TOKENS = " (plain tokens)"
+
+#: Image number → tokenised texts, as pycocoevalcap has them.
+TextsOfImages = dict[int, list[str]]
+
+
+class LeftOut(Exception):
+    """Why a metric is not computed."""
 
 
 def caption_metrics(
@@ -24,31 +36,44 @@ def caption_metrics(
     """Percentages `caption/bleu1` to `bleu4`, `rouge_l`, `cider`, `meteor` and `spice` of one caption an image against
     its references, at least one; and notes on what is left out and why. Without Java only what needs none is computed,
     on a plain tokenisation and with that in the name, as in `caption/cider (plain tokens)`."""
-    texts = [*hypotheses, *(text for own in references for text in own)]
-    suffix, notes = "", []
+    texts = [*hypotheses]
+    for of_image in references:
+        texts.extend(of_image)
     try:
-        tokenized = iter(ptb_tokens(texts))
+        tokenized = ptb_tokens(texts)
     except (OSError, subprocess.CalledProcessError) as error:
-        suffix = " (plain tokens)"
-        notes.append(
-            f"METEOR, SPICE and the standard tokeniser are left out because Java, which they need, does not run ({error}"
-            "): install a Java runtime. BLEU, ROUGE-L and CIDEr are of plain lower-cased words, so not to be compared"
+        note = (
+            "METEOR, SPICE and the standard tokeniser are left out because Java, which they need, does not run "
+            f"({error}): install a Java runtime. BLEU, ROUGE-L and CIDEr are of plain lower-cased words, so not to be "
+            "compared"
         )
-        tokenized = iter([" ".join(re.findall(r"\w+", text.lower())) for text in texts])
-    results = {i: [next(tokenized)] for i in range(len(hypotheses))}
-    truth = {i: [next(tokenized) for _ in own] for i, own in enumerate(references)}
-    bleu, _ = Bleu(4).compute_score(truth, results, verbose=0)
-    scores = {f"bleu{n}": score for n, score in enumerate(bleu, 1)}
-    scores["rouge_l"], _ = Rouge().compute_score(truth, results)
-    scores["cider"], _ = Cider().compute_score(truth, results)
-    if not suffix:
-        scores["meteor"] = _meteor(truth, results)
-        spice = _spice(truth, results)
-        if isinstance(spice, str):
-            notes.append(spice)
-        else:
-            scores["spice"] = spice
-    return {f"caption/{name}{suffix}": 100 * float(score) for name, score in scores.items()}, notes
+        results, truth = _by_image(plain_tokens(texts), references)
+        return _percentages(_python_scores(truth, results), suffix=PLAIN_TOKENS), [note]
+    results, truth = _by_image(tokenized, references)
+    scores = _python_scores(truth, results)
+    scores["meteor"] = _meteor(truth, results)
+    notes = []
+    try:
+        scores["spice"] = _spice(truth, results)
+    except LeftOut as reason:
+        notes.append(f"SPICE is left out: {reason}")
+    return _percentages(scores), notes
+
+
+def _by_image(tokenized: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[TextsOfImages, TextsOfImages]:
+    """Captions, one an image, and references, which stand behind all captions in `tokenized`."""
+    texts = iter(tokenized)
+    results: TextsOfImages = {}
+    truth: TextsOfImages = {}
+    for image in range(len(references)):
+        results[image] = [next(texts)]
+    for image, of_image in enumerate(references):
+        truth[image] = list(islice(texts, len(of_image)))
+    return results, truth
+
+
+def _percentages(scores: dict[str, float], *, suffix: str = "") -> dict[str, float]:
+    return {f"caption/{name}{suffix}": 100 * float(score) for name, score in scores.items()}
 
 
 def ptb_tokens(texts: Sequence[str]) -> list[str]:
@@ -57,31 +82,57 @@ def ptb_tokens(texts: Sequence[str]) -> list[str]:
 
     Runs pycocoevalcap's tokeniser over pipes; its wrapper writes into the package's folder and loses empty last texts.
     """
-    # One line a text, whatever Java takes for the end of a line; METEOR separates texts by |||.
-    lines = "".join(" ".join(text.replace("|||", " ").split()) + "\n" for text in texts)
+    lines = "".join(map(_one_line, texts))
     command = ["java", "-Dfile.encoding=UTF-8", "-cp", str(FOLDER / "tokenizer" / STANFORD_CORENLP_3_4_1_JAR)]
     command += ["edu.stanford.nlp.process.PTBTokenizer", "-preserveLines", "-lowerCase", "-encoding", "UTF-8"]
-    done = subprocess.run(command, input=lines.encode(), capture_output=True, check=True)
-    tokenized = done.stdout.decode().split("\n")[:-1]
+    finished = subprocess.run(command, input=lines.encode(), capture_output=True, check=True)
+    tokenized = finished.stdout.decode().split("\n")[:-1]
     assert len(tokenized) == len(texts), (len(tokenized), len(texts))
-    return [" ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATIONS) for line in tokenized]
+    return list(map(_without_punctuation, tokenized))
 
 
-def _meteor(truth: dict[int, list[str]], results: dict[int, list[str]]) -> float:
+def _one_line(text: str) -> str:
+    """One line a text, whatever Java takes for the end of a line; METEOR separates texts by |||."""
+    return " ".join(text.replace("|||", " ").split()) + "\n"
+
+
+def _without_punctuation(line: str) -> str:
+    return " ".join(word for word in line.rstrip().split(" ") if word not in PUNCTUATIONS)
+
+
+def plain_tokens(texts: Sequence[str]) -> list[str]:
+    """Every text in lower-cased words joined by one space."""
+    return [" ".join(re.findall(r"\w+", text.lower())) for text in texts]
+
+
+def _python_scores(truth: TextsOfImages, results: TextsOfImages) -> dict[str, float]:
+    """What needs no Java."""
+    scores = {}
+    bleu, _ = Bleu(ORDERS).compute_score(truth, results, verbose=0)
+    for order, score in enumerate(bleu, 1):
+        scores[f"bleu{order}"] = score
+    scores["rouge_l"], _ = Rouge().compute_score(truth, results)
+    scores["cider"], _ = Cider().compute_score(truth, results)
+    return scores
+
+
+def _meteor(truth: TextsOfImages, results: TextsOfImages) -> float:
     meteor = Meteor()
     with meteor.meteor_p as process:
         try:
-            return meteor.compute_score(truth, results)[0]
+            score, _ = meteor.compute_score(truth, results)
         finally:
             process.kill()
+    return score
 
 
-def _spice(truth: dict[int, list[str]], results: dict[int, list[str]]) -> float | str:
-    """The score, or why there is none."""
+def _spice(truth: TextsOfImages, results: TextsOfImages) -> float:
+    """Raises `LeftOut`."""
     if not all((FOLDER / "spice" / "lib" / file).is_file() for file in SPICE_FILES):
-        get = "python -m pycocoevalcap.spice.get_stanford_models"
-        return f"SPICE is left out: its CoreNLP models are not installed; to fetch them (about 400 MB), run {get}"
+        command = "python -m pycocoevalcap.spice.get_stanford_models"
+        raise LeftOut(f"its CoreNLP models are not installed; to fetch them (about 400 MB), run {command}")
     try:
-        return Spice().compute_score(truth, results)[0]
+        score, _ = Spice().compute_score(truth, results)
     except (OSError, subprocess.CalledProcessError) as error:
-        return f"SPICE is left out: its program failed ({error}); it was made for Java 8"
+        raise LeftOut(f"its program failed ({error}); it was made for Java 8") from error
+    return score

@@ -1,21 +1,20 @@
 """NLVR2: whether a statement is true of two images, or of one (paper section 3.3)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fiber_cli.data.images import normalize
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.fusion import FusedEncoder, TextStem
 from fiber_cli.model.heads import Classifier, PairPooler
+from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.base import Task
 
 
 class Nlvr2Task(Task):
     """The statement is fused with each image; one classifier looks at both pooled pairs."""
-
-    NEW = ("nlvr2.",)
-    DROPPED = ("mlm.", "itm.", "itc_pool.", "temperature")
 
     def __init__(self, config: FiberConfig):
         super().__init__()
@@ -23,9 +22,9 @@ class Nlvr2Task(Task):
         self.pool = PairPooler(config)
         self.nlvr2 = Classifier(config, 4 * config.hidden, 2)
 
-    def forward(self, batch: dict) -> dict[str, Tensor]:
-        """ "loss" carries the graph: cross-entropy, a mean over the batch. "nlvr2_loss" and "accuracy", in [0, 1], are for
-        the log.
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """ "loss" carries the graph: cross-entropy, a mean over the batch. "nlvr2_loss" and "accuracy", in [0, 1], are
+        for the log.
 
         batch: as for `predict`, and labels int64 (B,), 1 for a true statement.
         """
@@ -34,12 +33,12 @@ class Nlvr2Task(Task):
         accuracy = (logits.detach().argmax(1) == labels).float().mean()
         return {"loss": loss, "nlvr2_loss": loss.detach(), "accuracy": accuracy}
 
-    def predict(self, batch: dict) -> Tensor:
+    def predict(self, batch: dict[str, Any]) -> Tensor:
         """1 for true and 0 for false, int64 (B,). batch: pixels uint8 (B, 1 or 2, 3, H, W); ids int64 (B, L); mask
         bool (B, L)."""
         return self.logits(batch).argmax(1)
 
-    def logits(self, batch: dict) -> Tensor:
+    def logits(self, batch: dict[str, Any]) -> Tensor:
         """Float32 (B, 2), index 1 means true, of a batch as for `predict`. Where there is one image, its fused pass
         stands on both sides."""
         count = batch["pixels"].shape[1]

@@ -1,63 +1,38 @@
-"""Pictures with boxes, and the words for them, to training samples: detection and grounding data alike.
-
-A region source is a `Source` with `regions(i)`, which gives a `Grounded` or a `Detected`; where it gives the latter
-the source has `names`, the category names by label. Boxes are xyxy edges in pixels of the upright picture.
-"""
+"""Images with boxes, and the words for them, to training samples: detection and grounding data alike."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL import Image
 
-from fiber_cli.tasks.regions import prompts
-from fiber_cli.data.loader import collate, speaks_of_sides
-from fiber_cli.tasks.regions.transforms import RegionTransform, inclusive, pad_batch, swap_sides
-from fiber_cli.data.source import BadSample, Source, sample_id
+from fiber_cli.data.box_edges import inclusive
+from fiber_cli.data.readers import collate, speaks_of_sides
+from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Size
+from fiber_cli.data.source import BadSample, CategorySource, ImageSource, RegionSource, Source, require, sample_id
 from fiber_cli.errors import UserError
+from fiber_cli.model.pixels import pad_batch
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.regions.label_sampling import CONTROL, sample_labels
+from fiber_cli.tasks.regions.prompts import (
+    SEPARATION,
+    Prompt,
+    PromptName,
+    build_prompt,
+    encode_prompt,
+    prompt_names,
+)
+from fiber_cli.tasks.regions.settings import RegionSettings
+from fiber_cli.tasks.regions.transforms import RegionTransform, swap_sides
+from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 
-Size = tuple[int, int]
-
-
-class Grounded(NamedTuple):
-    """A caption, boxes float32 (n, 4), and for each box its spans in the caption; size (height, width) if known."""
-
-    caption: str
-    boxes: np.ndarray
-    spans: list[list[prompts.Span]]
-    size: Size | None = None
-
-
-class Detected(NamedTuple):
-    """Boxes float32 (n, 4) and labels int64 (n,), numbers of the source's `names`; size (height, width) if known."""
-
-    boxes: np.ndarray
-    labels: np.ndarray
-    size: Size | None = None
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 
-class Phrase(NamedTuple):
-    """A phrase to be found: its span, its boxes float32 (m, 4) as the evaluation takes them, its types."""
-
-    span: prompts.Span
-    boxes: np.ndarray
-    types: tuple[str, ...] = ()
-
-
-class Ragged:
-    """Rows of different lengths in one array, which worker processes share without copying."""
-
-    def __init__(self, rows: Sequence[Sequence], shape: tuple[int, ...], dtype: type):
-        self.ends = np.cumsum([len(row) for row in rows])
-        self.values = np.array([value for row in rows for value in row], dtype).reshape(-1, *shape)
-
-    def __getitem__(self, i: int) -> np.ndarray:
-        return self.values[self.ends[i - 1] if i else 0 : self.ends[i]]
-
-
-def region_image(source: Source, i: int, size: Size | None) -> Image.Image:
-    """The picture at its full size; `BadSample` where the annotations speak of another size."""
+def region_image(source: ImageSource, i: int, size: Size | None) -> Image.Image:
+    """The image at its full size; `BadSample` where the annotations speak of another size, (height, width)."""
     image = source.image(i)
     if size and size != (image.height, image.width):
         raise BadSample(
@@ -66,81 +41,178 @@ def region_image(source: Source, i: int, size: Size | None) -> Image.Image:
     return image
 
 
+class _Vocabulary(NamedTuple):
+    """The names of a source as prompts show them, the tokens of each with its separator, and whether any names a
+    side."""
+
+    names: list[PromptName]
+    lengths: list[int]
+    names_a_side: bool
+
+
+class _RegionSample(NamedTuple):
+    """pixels: uint8 (3, h, w). boxes: (n, 4), xyxy of the first and last pixel in `pixels`, each with its spans in the
+    prompt."""
+
+    pixels: torch.Tensor
+    boxes: np.ndarray
+    prompt: Prompt
+
+
 class RegionReader:
-    """One picture with its boxes and one prompt.
+    """One image with its boxes and one prompt.
 
     Gives `pixels` uint8 (3, h, w); `boxes` float32 (n, 4), xyxy of the first and last pixel in `pixels`; `ids` int64
     and `mask` bool (L,); `positive_map` bool (n, L), each box's tokens.
 
     Grounding data brings its caption. The prompt of detection data is made of names: prompt "sampled" takes those in
-    the picture and up to `negatives` others (see `sample_labels`); "all" takes all, shuffled unless the source has
-    `prompts`, and is a `UserError` where they do not fit. published_names, draw_background: the published way, see
-    `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors pictures under captions as they are.
+    the image and up to `negatives` others (see `sample_labels`); "all" takes all, shuffled unless the source has
+    `prompts`, and is a `UserError` where they do not fit. names_as_published, draw_background: see `clean_name` and
+    `sample_labels`; swap_sides=False, also published, mirrors images under captions as they are.
     """
 
     def __init__(
-        self, tokenizer, text_length: int, transform: RegionTransform, *, prompt: str = "sampled",
-        negatives: int = 85, control: tuple[float, float, float] = prompts.CONTROL, published_names: bool = False,
-        draw_background: bool = False, swap_sides: bool = True,
-    ):  # fmt: skip
-        assert prompt in ("sampled", "all")
-        self.tokenizer, self.text_length, self.transform = tokenizer, text_length, transform
-        self.prompt, self.published_names, self.swap_sides = prompt, published_names, swap_sides
-        self.sampling = {"negatives": negatives, "control": control, "draw_background": draw_background}
-        self._vocabularies: dict[tuple, tuple] = {}
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        text_length: int,
+        transform: RegionTransform,
+        *,
+        prompt: Literal["sampled", "all"] = "sampled",
+        negatives: int = 85,
+        control: tuple[float, float, float] = CONTROL,
+        names_as_published: bool = False,
+        draw_background: bool = False,
+        swap_sides: bool = True,
+    ):
+        self.tokenizer = tokenizer
+        self.text_length = text_length
+        self.transform = transform
+        self.prompt = prompt
+        self.negatives = negatives
+        self.control = control
+        self.names_as_published = names_as_published
+        self.draw_background = draw_background
+        self.swap_sides = swap_sides
+        self._vocabularies: dict[tuple[object, ...], _Vocabulary] = {}
 
-    def __call__(self, source: Source, i: int, rng: np.random.Generator) -> dict:
+    def __call__(self, source: RegionSource, i: int, rng: np.random.Generator) -> dict[str, Any]:
         regions = source.regions(i)
         image = region_image(source, i, regions.size)
-        boxes, kept = inclusive(regions.boxes, (image.height, image.width))
-        if isinstance(regions, Grounded):
-            pixels, boxes, mirrored = self.transform(image, boxes[kept], rng)
-            prompt = prompts.Prompt(regions.caption, [spans for spans, keep in zip(regions.spans, kept) if keep])
-            if mirrored and self.swap_sides:
-                prompt = prompts.Prompt(*swap_sides(*prompt))
+        boxes, inside = inclusive(regions.boxes, (image.height, image.width))
+        if isinstance(regions, PhraseBoxes):
+            spans = [box_spans for box_spans, kept in zip(regions.spans, inside, strict=True) if kept]
+            sample = self._caption_sample(image, boxes[inside], Prompt(regions.caption, spans), rng)
         else:
-            shown, lengths, sided = self._vocabulary(source)
-            labels = regions.labels[kept]
-            order = self._order(source, labels, lengths, rng)
-            place = {label: number for number, label in enumerate(order)}
-            fits = np.isin(labels, order)
-            pixels, boxes, _ = self.transform(image, boxes[kept][fits], rng, flip=not sided)
-            text, spans = prompts.build_prompt([shown[label] for label in order])
-            prompt = prompts.Prompt(text, [spans[place[label]] for label in labels[fits].tolist()])
-        encoded = prompts.encode_prompt(self.tokenizer, prompt, self.text_length)._asdict()
-        return {"pixels": pixels, "boxes": torch.from_numpy(boxes), **encoded, "sample_ids": sample_id(source, i)}
+            assert isinstance(source, CategorySource), "only categories come as NamedBoxes"
+            sample = self._names_sample(source, image, NamedBoxes(boxes[inside], regions.labels[inside]), rng)
+        encoded = encode_prompt(self.tokenizer, sample.prompt, self.text_length)
+        return {
+            "pixels": sample.pixels,
+            "boxes": torch.from_numpy(sample.boxes),
+            **encoded._asdict(),
+            "sample_ids": sample_id(source, i),
+        }
 
-    def _vocabulary(self, source: Source) -> tuple:
-        """How the source's names are shown, the tokens of each with its separator, and whether any names a side."""
+    def _caption_sample(
+        self, image: Image.Image, boxes: np.ndarray, prompt: Prompt, rng: np.random.Generator
+    ) -> _RegionSample:
+        pixels, boxes, mirrored = self.transform(image, boxes, rng)
+        if mirrored and self.swap_sides:
+            prompt = Prompt(*swap_sides(*prompt))
+        return _RegionSample(pixels, boxes, prompt)
+
+    def _names_sample(
+        self, source: CategorySource, image: Image.Image, regions: NamedBoxes, rng: np.random.Generator
+    ) -> _RegionSample:
+        vocabulary = self._vocabulary(source)
+        labels = self._prompt_labels(source, regions.labels, vocabulary.lengths, rng)
+        in_prompt = np.isin(regions.labels, labels)
+        pixels, boxes, _ = self.transform(image, regions.boxes[in_prompt], rng, flip=not vocabulary.names_a_side)
+        text, label_spans = build_prompt([vocabulary.names[label] for label in labels])
+        spans_of = dict(zip(labels, label_spans, strict=True))
+        box_spans = [spans_of[label] for label in regions.labels[in_prompt].tolist()]
+        return _RegionSample(pixels, boxes, Prompt(text, box_spans))
+
+    def _prompt_labels(
+        self, source: CategorySource, positives: np.ndarray, lengths: list[int], rng: np.random.Generator
+    ) -> list[int]:
+        """The labels of the prompt, in its order."""
+        if self.prompt == "sampled":
+            return sample_labels(
+                positives,
+                source.names,
+                lengths,
+                rng,
+                budget=self.text_length - 2,
+                negatives=self.negatives,
+                control=self.control,
+                draw_background=self.draw_background,
+            )
+        if source.prompts:
+            return list(range(len(lengths)))
+        return rng.permutation(len(lengths)).tolist()
+
+    def _vocabulary(self, source: CategorySource) -> _Vocabulary:
         key = (*source.names, id(source.prompts))
         if key not in self._vocabularies:
-            shown = prompts.shown_names(source.names, source.prompts, self.published_names)
-            texts = [part.prefix + part.name + part.suffix + prompts.SEPARATION for part in shown]
-            lengths = [len(row) for row in self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]]
-            whole = len(self.tokenizer(prompts.build_prompt(shown).text, verbose=False)["input_ids"])
-            if self.prompt == "all" and whole > self.text_length:
-                raise UserError(
-                    f"{source.name}: its {len(shown)} names are {whole} tokens, the model reads {self.text_length}; "
-                    'choose prompt "sampled"'
-                )
-            self._vocabularies[key] = shown, lengths, any(map(speaks_of_sides, texts))
+            self._vocabularies[key] = self._read_vocabulary(source)
         return self._vocabularies[key]
 
-    def _order(self, source: Source, labels: np.ndarray, lengths: list[int], rng: np.random.Generator) -> list[int]:
-        if self.prompt == "all":
-            return list(range(len(lengths))) if source.prompts else rng.permutation(len(lengths)).tolist()
-        return prompts.sample_labels(labels, source.names, lengths, rng, budget=self.text_length - 2, **self.sampling)
+    def _read_vocabulary(self, source: CategorySource) -> _Vocabulary:
+        names = prompt_names(source.names, source.prompts, self.names_as_published)
+        texts = [name.text + SEPARATION for name in names]
+        ids = self.tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]
+        prompt_ids = self.tokenizer(build_prompt(names).text, verbose=False)["input_ids"]
+        if self.prompt == "all" and len(prompt_ids) > self.text_length:
+            raise UserError(
+                f"{source.name}: its {len(names)} names are {len(prompt_ids)} tokens, the model reads "
+                f'{self.text_length}; choose prompt "sampled"'
+            )
+        names_a_side = any(map(speaks_of_sides, texts))
+        return _Vocabulary(names, list(map(len, ids)), names_a_side)
 
 
-def collate_regions(samples: list[dict]) -> dict:
-    """A batch: as `loader.collate`, but `pixels` uint8 (B, 3, H, W) padded, `sizes` int64 (B, 2) the true (h, w),
-    and `boxes` (N, 4) and `positive_map` (N, L) of all pictures one after another, `box_counts` int64 (B,) of each."""
-    ragged = ("pixels", "boxes", "positive_map")
-    batch = collate([{k: value for k, value in sample.items() if k not in ragged} for sample in samples])
-    pixels, sizes = pad_batch([sample["pixels"] for sample in samples])
-    return batch | {
+def collate_regions(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch: as `readers.collate`, but `pixels` uint8 (B, 3, H, W) padded, `sizes` int64 (B, 2) the true (h, w),
+    and `boxes` (N, 4) and `positive_map` (N, L) of all images one after another, `box_counts` int64 (B,) of each."""
+    of_images: dict[str, list[torch.Tensor]] = {"pixels": [], "boxes": [], "positive_map": []}
+    stackable = []
+    for sample in samples:
+        rest = dict(sample)
+        for name, values in of_images.items():
+            values.append(rest.pop(name))
+        stackable.append(rest)
+    pixels, sizes = pad_batch(of_images["pixels"])
+    return collate(stackable) | {
         "pixels": pixels,
         "sizes": sizes,
-        **{name: torch.cat([sample[name] for sample in samples]) for name in ("boxes", "positive_map")},
-        "box_counts": torch.tensor([len(sample["boxes"]) for sample in samples]),
+        "boxes": torch.cat(of_images["boxes"]),
+        "positive_map": torch.cat(of_images["positive_map"]),
+        "box_counts": torch.tensor(list(map(len, of_images["boxes"]))),
     }
+
+
+def training_data(
+    sources: Sequence[Source], context: TaskContext[RegionSettings], options: ReadingOptions
+) -> TrainingData:
+    """Samples as `RegionReader` makes them; the labels are the category names of all sources."""
+    settings = context.settings
+    regions = require(sources, RegionSource)
+    reader = RegionReader(
+        context.tokenizer,
+        context.text_length,
+        RegionTransform(settings.short_sides, settings.longest_side, settings.flip),
+        prompt=settings.prompt,
+        negatives=settings.negatives,
+        control=settings.control,
+        names_as_published=settings.names_as_published,
+        draw_background=settings.draw_background,
+        swap_sides=settings.swap_sides,
+    )
+    names: dict[str, None] = {}
+    for source in regions:
+        if isinstance(source, CategorySource):
+            names.update(dict.fromkeys(source.names))
+    return TrainingData(
+        regions, reader, collate_regions, tuple(names) or None, dropped="boxes without an area inside their image"
+    )

@@ -5,50 +5,85 @@ the loss of one process that holds the whole batch.
 Shapes: B images on this rank, L text length, G true boxes of one image.
 """
 
-from typing import Any, ClassVar, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fiber_cli.distributed import collectives as dist
-from fiber_cli.data.images import normalize
-from fiber_cli.tasks.regions.transforms import padded
+from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
-from fiber_cli.model.detector.atss import loss_sums
 from fiber_cli.model.config import DetectorConfig, FiberConfig
-from fiber_cli.model.detector.detector import POSTPROCESSING, Detector, HeadOutput, postprocess
+from fiber_cli.model.detector.detector import Detector
+from fiber_cli.model.detector.head import HeadOutput
+from fiber_cli.model.detector.losses import LossSums, loss_sums
+from fiber_cli.model.detector.postprocess import POSTPROCESSING, ImageDetections, postprocess
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
+from fiber_cli.model.pixels import normalize, padded
+from fiber_cli.tasks.abilities import Detecting
 from fiber_cli.tasks.base import Task
 
 BOX_WEIGHT = 2.0
 
 
-class GroundingTask(Task):
-    """The detector and its losses.
+class _Prompts(NamedTuple):
+    """P texts, and for the labels of each prompt the positions of their tokens and the numbers to report."""
 
-    frozen_stages: the patch embedding and so many image stages keep their weights and run as in evaluation; 0 trains
-    everything. unmatched_target: what an anchor without a box should name, "none" or, as published, the "last_token"
-    slot. settings: those of `postprocess`; the rest is `DetectorConfig`'s.
+    stem: TextStem
+    tokens: list[list[list[int]]]
+    numbers: Sequence[Tensor]
+
+
+class RegionTask(Task, Detecting):
+    """The detector and its losses; the module of all four region-level tasks.
+
+    channels, blocks, drop_block, log_scale: see `DetectorConfig`. frozen_stages: the patch embedding and so many image
+    stages keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what an anchor without a
+    box should name, "none" or, as published, the "last_token" slot. score_threshold, pre_nms_topk, nms_iou,
+    max_detections, aggregation: see `postprocess`.
     """
 
-    NEW: ClassVar[tuple[str, ...]] = ("detector.",)
-    DROPPED: ClassVar[tuple[str, ...]] = ("pool.", "itc_pool.", "mlm.", "itm.", "temperature", "encoder.image.norm.")
-
-    def __init__(self, config: FiberConfig, *, frozen_stages: int = 0, unmatched_target: str = "none", **settings: Any):
+    def __init__(
+        self,
+        config: FiberConfig,
+        *,
+        channels: int = DetectorConfig.channels,
+        blocks: int = DetectorConfig.blocks,
+        drop_block: float = DetectorConfig.drop_block,
+        log_scale: float = DetectorConfig.log_scale,
+        frozen_stages: int = 0,
+        unmatched_target: Literal["none", "last_token"] = "none",
+        score_threshold: float = POSTPROCESSING["score_threshold"],
+        pre_nms_topk: int = POSTPROCESSING["pre_nms_topk"],
+        nms_iou: float = POSTPROCESSING["nms_iou"],
+        max_detections: int = POSTPROCESSING["max_detections"],
+        aggregation: Literal["mean", "max"] = POSTPROCESSING["aggregation"],
+    ):
         super().__init__()
         self.encoder = FusedEncoder(config)
         # The final norm of the image-only pass is for ITC; the detector norms every stage by itself.
         self.encoder.image.norm = nn.Identity()
-        self.postprocessing = {name: settings.pop(name, default) for name, default in POSTPROCESSING.items()}
-        self.detector = Detector(config, DetectorConfig(**settings))
+        self.postprocessing: Mapping[str, Any] = {
+            "score_threshold": score_threshold,
+            "pre_nms_topk": pre_nms_topk,
+            "nms_iou": nms_iou,
+            "max_detections": max_detections,
+            "aggregation": aggregation,
+        }
+        self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block, log_scale))
         self.last_token_unmatched = unmatched_target == "last_token"
+        self._frozen = self._first_modules(frozen_stages)
+        for module in self._frozen:
+            module.requires_grad_(False)
+
+    def _first_modules(self, frozen_stages: int) -> list[nn.Module]:
         image = self.encoder.image
         if frozen_stages > len(image.stages):
             raise UserError(f"task.frozen_stages={frozen_stages}: the image encoder has {len(image.stages)} stages")
-        self._frozen = [image.patch_embed, *image.stages[:frozen_stages]] if frozen_stages else []
-        for module in self._frozen:
-            module.requires_grad_(False)
+        if not frozen_stages:
+            return []
+        return [image.patch_embed, *image.stages[:frozen_stages]]
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -60,18 +95,18 @@ class GroundingTask(Task):
         """pixels: uint8 or float in 0 to 255, (B, 3, H, W), images in the top left corner; sizes: int64 (B, 2), their
         true (height, width). What lies beyond is zero after the normalisation, as published; the network has no mask
         for it."""
-        pixels = normalize(pixels)
-        height, width = (
-            torch.arange(side, device=pixels.device) < true[:, None]
-            for side, true in zip(pixels.shape[-2:], sizes.to(pixels.device).unbind(1))
-        )
-        return self.encoder.image_stem(pixels * (height[:, None, :, None] & width[:, None, None, :]))
+        heights, widths = sizes.to(pixels.device).unbind(1)
+        rows_BH = torch.arange(pixels.shape[-2], device=pixels.device) < heights[:, None]
+        columns_BW = torch.arange(pixels.shape[-1], device=pixels.device) < widths[:, None]
+        inside_B1HW = rows_BH[:, None, :, None] & columns_BW[:, None, None, :]
+        return self.encoder.image_stem(normalize(pixels) * inside_B1HW)
 
     def detect(self, image: ImageStem, text: TextStem) -> HeadOutput:
         """What the head says about the images for one text each."""
-        return self.detector(self.encoder.fuse(image, text, last_norm=True))
+        output: HeadOutput = self.detector(self.encoder.fuse(image, text, last_norm=True))
+        return output
 
-    def forward(self, batch: dict) -> dict[str, Tensor]:
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One step's losses: "loss" carries the graph; "token_loss", "reg_loss" and "centerness_loss", whose sum it
         is, are for the log.
 
@@ -79,21 +114,21 @@ class GroundingTask(Task):
         boxes (N, 4), xyxy with inclusive ends, and positive_map (N, L), non-zero where a token names the box;
         box_counts int64 (B,).
         """
-        stem = self.image_stem(batch["pixels"], batch["sizes"])
-        return self.losses(self.detect(stem, self.encoder.text_stem(batch["ids"], batch["mask"])), batch)
+        image = self.image_stem(batch["pixels"], batch["sizes"])
+        text = self.encoder.text_stem(batch["ids"], batch["mask"])
+        return self.losses(self.detect(image, text), batch)
 
-    def losses(self, out: HeadOutput, batch: dict) -> dict[str, Tensor]:
+    def losses(self, out: HeadOutput, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of `forward` from the head's output."""
-        boxes = batch["box_counts"].tolist()
+        box_counts = batch["box_counts"].tolist()
         sums = loss_sums(
-            *out,
+            out,
             batch["mask"],
-            batch["boxes"].split(boxes),
-            batch["positive_map"].split(boxes),
+            batch["boxes"].split(box_counts),
+            batch["positive_map"].split(box_counts),
             last_token_unmatched=self.last_token_unmatched,
         )
-        counts = torch.stack([sums.positives.to(sums.centerness_target), sums.centerness_target])
-        positives, centerness_target = dist.all_reduce_sum(counts) / dist.world_size()
+        positives, centerness_target = _mean_counts(sums)
         positives = positives.clamp(min=1)
         losses = {
             "token_loss": sums.token / positives,
@@ -101,10 +136,11 @@ class GroundingTask(Task):
             "reg_loss": BOX_WEIGHT * sums.box / centerness_target.clamp(min=1e-6),
             "centerness_loss": sums.centerness / positives,
         }
-        return {"loss": sum(losses.values())} | {name: loss.detach() for name, loss in losses.items()}
+        logged = {name: loss.detach() for name, loss in losses.items()}
+        return {"loss": losses["token_loss"] + losses["reg_loss"] + losses["centerness_loss"], **logged}
 
     @torch.no_grad()
-    def predict(self, batch: dict) -> list[np.ndarray]:
+    def predict(self, batch: dict[str, Any]) -> list[np.ndarray]:
         """Detections of every image: float32 (K, 6) rows of x1, y1, x2, y2 in pixels of the original image, score,
         label; best first within each prompt, K differs.
 
@@ -115,28 +151,68 @@ class GroundingTask(Task):
         own. The stem of an image runs once for all prompts, and images that pad to one size go together, so that none
         is padded further for its company.
         """
-        sizes, settings = padded(batch["sizes"]).tolist(), self.postprocessing | batch.get("postprocessing", {})
-        text = self.encoder.text_stem(batch["ids"], batch["mask"])
-        labels = batch["label_prompt"].bincount(minlength=len(batch["ids"])).tolist()  # of each prompt
-        numbers = batch["labels"].to(text.tokens.device).split(labels)
-        tokens = [[row.nonzero().flatten().tolist() for row in own] for own in batch["positive_map"].split(labels)]
-        rows: list[list[Tensor]] = [[] for _ in sizes]
-        for height, width in {tuple(size): None for size in sizes}:
-            images = torch.tensor([i for i, size in enumerate(sizes) if size == [height, width]])
-            stem = self.image_stem(batch["pixels"][images, :, :height, :width], batch["sizes"][images])
-            place = {image: row for row, image in enumerate(images.tolist())}
-            pairs = [pair for pair in batch["pairs"].tolist() if pair[0] in place]
+        settings = {**self.postprocessing, **batch.get("postprocessing", {})}
+        prompts = self._encode_prompts(batch)
+        all_pairs = batch["pairs"].tolist()
+        detections: list[list[Tensor]] = [[] for _ in range(len(batch["sizes"]))]
+        for images, (height, width) in _same_padded_size(batch["sizes"]):
+            chosen = torch.tensor(images)
+            stem = self.image_stem(batch["pixels"][chosen, :, :height, :width], batch["sizes"][chosen])
+            row_of = {image: row for row, image in enumerate(images)}
+            pairs = [pair for pair in all_pairs if pair[0] in row_of]
             for first in range(0, len(pairs), len(images)):
-                part = pairs[first : first + len(images)]
-                which, prompts = [place[image] for image, _ in part], [prompt for _, prompt in part]
-                out = self.detect(
-                    ImageStem(stem.map[which], tuple(level[which] for level in stem.earlier)),
-                    TextStem(text.tokens[prompts], text.mask[prompts]),
-                )
-                for row, (image, prompt) in enumerate(part):
-                    found = postprocess(out, row, batch["sizes"][image].tolist(), tokens[prompt], **settings)
-                    factor = batch["original_sizes"][image] / batch["sizes"][image]
-                    boxes = found.boxes * factor.flip(0).repeat(2).to(found.boxes)
-                    columns = boxes, found.scores[:, None], numbers[prompt][found.labels][:, None].to(boxes)
-                    rows[image].append(torch.cat(columns, 1).float())
-        return [torch.cat(row).cpu().numpy() if row else np.empty((0, 6), np.float32) for row in rows]
+                chunk = pairs[first : first + len(images)]
+                out = self._detect_pairs(stem, prompts.stem, [(row_of[image], prompt) for image, prompt in chunk])
+                for row, (image, prompt) in enumerate(chunk):
+                    size = batch["sizes"][image]
+                    of_pair = postprocess(out, row, size.tolist(), prompts.tokens[prompt], **settings)
+                    factor = batch["original_sizes"][image] / size
+                    detections[image].append(_as_rows(of_pair, prompts.numbers[prompt], factor))
+        return [_concatenated(of_image) for of_image in detections]
+
+    def _encode_prompts(self, batch: dict[str, Any]) -> _Prompts:
+        stem = self.encoder.text_stem(batch["ids"], batch["mask"])
+        label_counts = batch["label_prompt"].bincount(minlength=len(batch["ids"])).tolist()
+        numbers = batch["labels"].to(stem.tokens.device).split(label_counts)
+        tokens = []
+        for positive_map in batch["positive_map"].split(label_counts):
+            tokens.append([label.nonzero().flatten().tolist() for label in positive_map])
+        return _Prompts(stem, tokens, numbers)
+
+    def _detect_pairs(self, images: ImageStem, texts: TextStem, pairs: Sequence[tuple[int, int]]) -> HeadOutput:
+        """The head's output for each pair of an image and a text, by their rows."""
+        image_rows, text_rows = map(list, zip(*pairs, strict=True))
+        earlier = tuple(stage[image_rows] for stage in images.earlier)
+        paired_images = ImageStem(images.map[image_rows], earlier)
+        paired_texts = TextStem(texts.tokens[text_rows], texts.mask[text_rows])
+        return self.detect(paired_images, paired_texts)
+
+
+def _mean_counts(sums: LossSums) -> tuple[Tensor, Tensor]:
+    """The number of positive anchors and the sum of their centerness targets, means over the ranks."""
+    counts = torch.stack([sums.positives.to(sums.centerness_target), sums.centerness_target])
+    positives, centerness_target = collectives.all_reduce_sum(counts) / collectives.world_size()
+    return positives, centerness_target
+
+
+def _same_padded_size(sizes: Tensor) -> Iterator[tuple[list[int], tuple[int, int]]]:
+    """Numbers of the images that pad to one (height, width), and that size; sizes: int64 (B, 2)."""
+    images_of: dict[tuple[int, int], list[int]] = {}
+    for image, (height, width) in enumerate(padded(sizes).tolist()):
+        images_of.setdefault((height, width), []).append(image)
+    for size, images in images_of.items():
+        yield images, size
+
+
+def _as_rows(detections: ImageDetections, numbers: Tensor, factor: Tensor) -> Tensor:
+    """Rows of `predict`. numbers: to report for the labels; factor: (2,), of the height and the width."""
+    boxes = detections.boxes * factor.flip(0).repeat(2).to(detections.boxes)
+    labels = numbers[detections.labels]
+    columns = (boxes, detections.scores[:, None], labels[:, None].to(boxes))
+    return torch.cat(columns, 1).float()
+
+
+def _concatenated(detections: Sequence[Tensor]) -> np.ndarray:
+    if not detections:
+        return np.empty((0, 6), np.float32)
+    return torch.cat(list(detections)).cpu().numpy()

@@ -1,8 +1,4 @@
-"""Pictures and boxes to the network's pixels, in the published convention of boxes.
-
-Sources give boxes as xyxy edges, x2 = x + width. The network's boxes name the first and the last pixel, both inside:
-x2 = x + width - 1, and mirroring and clipping keep to that.
-"""
+"""Images with boxes to the network's pixels; the boxes name their first and last pixel, see `data.box_edges`."""
 
 import re
 from collections.abc import Sequence
@@ -11,62 +7,52 @@ import numpy as np
 import torch
 from PIL import Image
 
-from fiber_cli.tasks.regions.prompts import Span
+from fiber_cli.data.box_edges import flip_boxes, scale_boxes
+from fiber_cli.data.records import Size, Span
 
 LONGEST = 1333
-#: The maps of all levels halve evenly on sides that are multiples of this.
-DIVISOR = 32
 _SIDES = re.compile(r"\b(left|right)(?=(?:most|hand|side|wards?|s)?\b)", re.IGNORECASE)
 
 
-def resized(height: int, width: int, short: int, longest: int = LONGEST) -> tuple[int, int]:
+def resized(height: int, width: int, short: int, longest: int = LONGEST) -> Size:
     """(height, width) with the shorter side `short`, or less where the longer side would pass `longest`."""
     low, high = min(height, width), max(height, width)
     if high / low * short > longest:
         short = max(1, round(longest * low / high))
     if low == short:
         return height, width
-    return (int(short * height / width), short) if width < height else (short, int(short * width / height))
-
-
-def scale_boxes(boxes: np.ndarray, size: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
-    """Boxes (n, 4) of a picture of `size` (height, width) in that picture at `new`."""
-    y, x = new[0] / size[0], new[1] / size[1]
-    return boxes * np.array([x, y, x, y], boxes.dtype)
-
-
-def inclusive(boxes: np.ndarray, size: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    """Edges (n, 4) to (boxes of first and last pixels, kept inside the picture; bool (n,), which are boxes still).
-
-    A box of a single row or column of pixels is none, as published.
-    """
-    last = np.array([size[1], size[0]] * 2, boxes.dtype) - 1
-    boxes = (boxes - np.array([0, 0, 1, 1], boxes.dtype)).clip(0, last)
-    return boxes, (boxes[:, 2:] > boxes[:, :2]).all(1)
-
-
-def flip_boxes(boxes: np.ndarray, width: int) -> np.ndarray:
-    """Boxes of pixels in the mirrored picture."""
-    mirrored = boxes.copy()
-    mirrored[:, [0, 2]] = width - 1 - boxes[:, [2, 0]]
-    return mirrored
+    if width < height:
+        return int(short * height / width), short
+    return short, int(short * width / height)
 
 
 def swap_sides(text: str, spans: Sequence[Sequence[Span]]) -> tuple[str, list[list[Span]]]:
-    """The text of the mirrored picture, left for right and right for left, with the spans in it."""
-    places: list[tuple[int, int]] = []
+    """The text of the mirrored image, left for right and right for left, with the spans in it."""
+    swapped = _SIDES.sub(_other_side, text)
+    words = list(_SIDES.finditer(text))
 
-    def other(match: re.Match) -> str:
-        word = "right" if match[0].lower() == "left" else "left"
-        places.append((match.end(), len(word) - len(match[0])))
-        return word.upper() if match[0].isupper() else word.capitalize() if match[0][0].isupper() else word
+    def moved(offset: int) -> int:
+        shift = 0
+        for word in words:
+            if word.end() <= offset:
+                shift += len(_other_side(word)) - len(word[0])
+        return offset + shift
 
-    swapped = _SIDES.sub(other, text)
+    moved_spans = []
+    for label_spans in spans:
+        moved_spans.append([(moved(start), moved(end)) for start, end in label_spans])
+    return swapped, moved_spans
 
-    def moved(at: int) -> int:
-        return at + sum(shift for end, shift in places if end <= at)
 
-    return swapped, [[(moved(start), moved(end)) for start, end in row] for row in spans]
+def _other_side(match: re.Match[str]) -> str:
+    """The other side, in the case of the word that is there."""
+    word = match[0]
+    other = "right" if word.lower() == "left" else "left"
+    if word.isupper():
+        return other.upper()
+    if word[0].isupper():
+        return other.capitalize()
+    return other
 
 
 class RegionTransform:
@@ -76,40 +62,44 @@ class RegionTransform:
     """
 
     def __init__(self, short_sides: Sequence[int], longest: int, flip: float):
-        self.short_sides, self.longest, self.flip = tuple(short_sides), longest, flip
+        self.short_sides = tuple(short_sides)
+        self.longest = longest
+        self.flip = flip
 
     def __call__(
         self, image: Image.Image, boxes: np.ndarray, rng: np.random.Generator | None = None, flip: bool = True
     ) -> tuple[torch.Tensor, np.ndarray, bool]:
-        """An RGB picture and boxes of its pixels to uint8 (3, h, w), the boxes in it, and whether it is mirrored."""
+        """An RGB image and boxes of its pixels to uint8 (3, h, w), the boxes in it, and whether it is mirrored.
+
+        rng: needed where there is something to draw. flip=False forbids the mirroring.
+        """
         size = image.height, image.width
-        short = self.short_sides[0 if len(self.short_sides) == 1 else int(rng.integers(len(self.short_sides)))]
-        new = resized(*size, short, self.longest)
-        if 1 in new:  # the rule leaves a line of pixels as long as it is
-            new = min(new[0], self.longest), min(new[1], self.longest)
-        if new != size:
-            image = image.resize(new[::-1], Image.Resampling.BILINEAR)
-        pixels, boxes = torch.from_numpy(np.array(image)).permute(2, 0, 1), scale_boxes(boxes, size, new)
-        mirrored = bool(self.flip and flip and rng.random() < self.flip)
+        new_size = self.new_size(size, self._short_side(rng))
+        if new_size != size:
+            image = image.resize(new_size[::-1], Image.Resampling.BILINEAR)
+        pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+        boxes = scale_boxes(boxes, size, new_size)
+        mirrored = flip and self._draw_flip(rng)
         if mirrored:
-            pixels, boxes = pixels.flip(2), flip_boxes(boxes, new[1])
+            pixels = pixels.flip(2)
+            boxes = flip_boxes(boxes, new_size[1])
         return pixels, boxes, mirrored
 
+    def new_size(self, size: Size, short: int) -> Size:
+        """(height, width) of an image of `size` (height, width) for the network."""
+        height, width = resized(*size, short, self.longest)
+        if 1 in (height, width):  # the rule leaves a line of pixels as long as it is
+            return min(height, self.longest), min(width, self.longest)
+        return height, width
 
-def padded(side):
-    """A side of the image, or a tensor of them, as the network gets it."""
-    return -(-side // DIVISOR) * DIVISOR
+    def _short_side(self, rng: np.random.Generator | None) -> int:
+        if len(self.short_sides) == 1:
+            return self.short_sides[0]
+        assert rng is not None, "several short sides are drawn from"
+        return self.short_sides[int(rng.integers(len(self.short_sides)))]
 
-
-def pad_batch(images: Sequence[torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """uint8 (3, h, w) of any sizes to (uint8 (B, 3, H, W), true sizes int64 (B, 2) as (h, w)).
-
-    Each picture lies at the top left; H and W are the largest sides, up to a multiple of 32. The padding is 0 here,
-    and must be set to 0 again once the pixels are normalised.
-    """
-    sizes = torch.tensor([image.shape[1:] for image in images])
-    height, width = map(padded, sizes.amax(0).tolist())
-    batch = torch.zeros((len(images), 3, height, width), dtype=torch.uint8)
-    for row, image in zip(batch, images):
-        row[:, : image.shape[1], : image.shape[2]] = image
-    return batch, sizes
+    def _draw_flip(self, rng: np.random.Generator | None) -> bool:
+        if not self.flip:
+            return False
+        assert rng is not None, "mirroring is drawn"
+        return bool(rng.random() < self.flip)

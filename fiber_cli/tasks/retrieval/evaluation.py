@@ -1,153 +1,301 @@
 """Image-text retrieval by the dual encoder, by fusion, by their sum, and by fusion over the dual encoder's best (paper
 Tables 3 and 4), in one process or many."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from itertools import chain
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
-from torch import nn
 
-from fiber_cli.distributed import collectives as dist
-from fiber_cli.tasks.evalset import RetrievalSet
+from fiber_cli.data.source import CaptionSource, Source, require, sample_id, some_captions, usable
+from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
+from fiber_cli.tasks.abilities import Embedding, Matching
+from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.coarse.settings import PairSettings
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.evalset import ImageSet, TextSet
+from fiber_cli.tasks.evaluation import GIB, Evaluation, EvaluationOptions, PairScorer, Result, refuse_chunk
+from fiber_cli.tasks.prediction import PredictOptions, predict_all
 from fiber_cli.tasks.retrieval.metrics import recalls
-from fiber_cli.tasks.retrieval.pairs import score_pairs
-from fiber_cli.tasks.prediction import predict_all
+from fiber_cli.tasks.retrieval.pairs import Storage, best_columns, score_pairs
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 #: How many of the best candidates of a query are listed in rankings.json.
 LISTED = 10
 
 
-class Result(NamedTuple):
-    """What an evaluation found. `counts`: how many items (`samples`), which were left out (`bad`), how many texts were
-    cut; the rest as in `Score`."""
+class RetrievalSet:
+    """All images of the sources with all their captions, as an `ImageSet` and a `TextSet`.
 
-    metrics: dict[str, float]
-    counts: dict[str, Any]
-    files: dict[str, Any]
-    notes: list[str]
-
-
-def retrieval_mode(task: nn.Module) -> str:
-    """ITC where the task has it, else ITM over all pairs."""
-    return "itm" if getattr(task, "temperature", None) is None else "itc"
-
-
-def retrieve(
-    mode: str,
-    task_itc: nn.Module | None,
-    set_itc: RetrievalSet | None,
-    task_itm: nn.Module | None,
-    set_itm: RetrievalSet | None,
-    *,
-    rerank: Sequence[int] = (),
-    scoring: Mapping[str, Any] = {},
-    **options: Any,
-) -> Result:
-    """Retrieval both ways, the same on all ranks: metrics "itc/ir@1" …, in percent; as counts also the images and the
-    texts they are from; as file rankings.json, the best candidates of every query.
-
-    mode: "itc" (dual encoder), "itm" (fusion over all pairs), "itc+itm" (their sum; gives all three) or "rerank": for
-    each k of `rerank`, the sum over a query's k best by the dual encoder, all others counting as not retrieved. All k
-    come from one pass, in which a pair that both directions want is scored once. "itc" and "itm" read their own task
-    and set alone; the two sets hold the same images and texts in the same order, maybe at other sizes. Images that
-    cannot be read are left out with their texts. options: batch_size, workers and precision, see `predict_all`;
-    scoring: folder, fingerprint (of `task_itm`) and memory, see `score_pairs`.
+    text_image: int64 (texts,), the image of each text. Images without a readable caption are in neither and listed in
+    `left_out` as (id, reason).
     """
-    evalset = set_itm if mode == "itm" else set_itc
-    bad, truncated = [*evalset.left_out], 0
-    # By the name of the metric, the scores by which a text ranks images and an image ranks texts, both (images, texts).
-    found: dict[str, tuple[np.ndarray, np.ndarray]] = {}
-    if mode != "itm":
-        if getattr(task_itc, "temperature", None) is None:
-            raise UserError(f"mode {mode} needs a checkpoint trained with ITC (task.itc > 0), which this one is not")
-        images = predict_all(task_itc, set_itc.images, **options, what="images")
-        texts = predict_all(task_itc, set_itc.texts, **options, what="texts")
-        itc = _similarities(images.rows, texts.rows, set_itc)
-        found["itc"] = itc, itc
-        bad, truncated = bad + images.bad, texts.truncated
-    if mode != "itc":
-        wanted = [np.arange(len(set_itm.texts))] * len(set_itm.images)
-        if mode == "rerank":
-            # Of the first rank, so that all agree on ties.
-            k = max(rerank)
-            candidates = dist.gather_objects((best(itc, k), best(itc.T, k)) if dist.is_main() else None)[0]
-            wanted = _wanted(*candidates, itc)
-        itm, more, truncated = score_pairs(task_itm, set_itm.images, set_itm.texts, wanted, **options, **scoring)
-        bad = list(dict.fromkeys(bad + more))
-        if mode != "rerank":
-            found["itm"] = itm, itm
-        if mode != "itm" and dist.is_main():
+
+    def __init__(
+        self,
+        sources: Sequence[CaptionSource],
+        tokenizer: "PreTrainedTokenizerBase",
+        text_length: int,
+        image_size: int | tuple[int, int],
+    ):
+        samples: list[tuple[CaptionSource, int]] = []
+        for source in sources:
+            samples.extend((source, i) for i in range(len(source)))
+        images, captions, self.left_out = usable(samples, _captions, _name)
+        self.images = ImageSet(images, image_size)
+        self.texts = TextSet(list(chain.from_iterable(captions)), tokenizer, text_length)
+        self.text_image = np.repeat(np.arange(len(captions)), list(map(len, captions)))
+
+
+def _captions(sample: tuple[CaptionSource, int]) -> tuple[str, ...]:
+    source, i = sample
+    return some_captions(source, i)
+
+
+def _name(sample: tuple[CaptionSource, int]) -> str:
+    return sample_id(*sample)
+
+
+class Rankings(NamedTuple):
+    """Scores (images, texts) by which a text ranks images, and by which an image ranks texts."""
+
+    by_text: np.ndarray
+    by_image: np.ndarray
+
+    def select(self, images: np.ndarray, texts: np.ndarray) -> "Rankings":
+        """Those among some images and texts."""
+        pairs = np.ix_(images, texts)
+        return Rankings(self.by_text[pairs], self.by_image[pairs])
+
+
+class Candidates(NamedTuple):
+    """The dual encoder's best: of each image its texts (images, K), of each text its images (texts, K)."""
+
+    texts: np.ndarray
+    images: np.ndarray
+
+
+def trained_mode(settings: PairSettings) -> str:
+    """ITC where the task has it, else ITM over all pairs."""
+    return "itc" if settings.itc else "itm"
+
+
+def evaluation(
+    sources: Sequence[Source], context: TaskContext[PairSettings], options: EvaluationOptions
+) -> "RetrievalEvaluation":
+    """All images of the sources with all their captions."""
+    return RetrievalEvaluation(require(sources, CaptionSource, "evaluation"), context, options)
+
+
+class RetrievalEvaluation(Evaluation):
+    """Retrieval both ways: metrics "itc/ir@1" …, in percent; as counts the images and the texts they are from; as file
+    rankings.json, the best candidates of every query.
+
+    The mode is "itc" (dual encoder), "itm" (fusion over all pairs), "itc+itm" (their sum; gives all three) or "rerank":
+    for each k of `rerank`, the sum over a query's k best by the dual encoder, all others counting as not retrieved. All
+    k come from one pass, in which a pair that both directions want is scored once. Images that cannot be read are left
+    out with their texts. Raises UserError for a mode that the checkpoints cannot have.
+    """
+
+    def __init__(
+        self, sources: Sequence[CaptionSource], context: TaskContext[PairSettings], options: EvaluationOptions
+    ):
+        settings = context.settings
+        if options.blind:
+            raise UserError("--blind: in retrieval chance is known, 1 / candidates; it is for other tasks")
+        refuse_chunk(options, settings.name)
+        if options.scorer is not None and (options.mode == "itc" or not _scores_pairs(options.scorer)):
+            raise UserError("--itm-checkpoint scores pairs: it is for retrieval with fusion, by a retrieval checkpoint")
+        default = trained_mode(settings) if options.scorer is None else "itc+itm"
+        self.mode = options.mode or default
+        self.rerank, self.scorer = options.rerank, options.scorer
+        self.storage = Storage(options.folder, options.fingerprint, int(options.stem_memory * GIB))
+        self.evalset = _retrieval_set(sources, context)
+        # The same images and texts, maybe at other sizes.
+        self.pairs = self.evalset if self.scorer is None else _retrieval_set(sources, self.scorer.context)
+
+    def measure(self, task: Task, options: PredictOptions) -> Result:
+        scorer = task if self.scorer is None else self.scorer.task
+        reading = Reading(list(self.evalset.left_out))
+        itc = None
+        if self.mode != "itm":
+            itc = self.similarities(task, options, reading)
+        rankings: dict[str, Rankings] = {} if itc is None else {"itc": Rankings(itc, itc)}
+        if self.mode == "rerank":
+            assert itc is not None
+            rankings |= self.reranked(scorer, itc, options, reading)
+        elif self.mode != "itc":
+            rankings |= self.fused(scorer, itc, options, reading)
+        result = _result(self.evalset, rankings, reading) if collectives.is_main() else None
+        return collectives.gather_objects(result)[0]
+
+    def similarities(self, task: Task, options: PredictOptions, reading: "Reading") -> np.ndarray:
+        """Cosines (images, texts); -inf where the image, or the text's own image, cannot be read."""
+        if not isinstance(task, Embedding) or Embedding in task.switched_off:
+            raise UserError(
+                f"mode {self.mode} needs a checkpoint trained with ITC (task.itc > 0), which this one is not"
+            )
+        images = predict_all(task, self.evalset.images, options, what="images")
+        texts = predict_all(task, self.evalset.texts, options, what="texts")
+        reading.add(images.bad, texts.truncated)
+        scores = np.full((len(self.evalset.images), len(self.evalset.texts)), -np.inf, dtype=np.float32)
+        rows = np.array(sorted(images.rows), dtype=np.int64)
+        columns = np.flatnonzero(np.isin(self.evalset.text_image, rows))
+        if len(rows):
+            image_features = np.stack([images.rows[row] for row in rows.tolist()])
+            text_features = np.stack([texts.rows[column] for column in columns.tolist()])
+            scores[np.ix_(rows, columns)] = image_features @ text_features.T
+        return scores
+
+    def fused(
+        self, scorer: Task, itc: np.ndarray | None, options: PredictOptions, reading: "Reading"
+    ) -> dict[str, Rankings]:
+        """Fusion over all pairs, and its sum with the dual encoder's similarities where there are any."""
+        all_texts = np.arange(len(self.pairs.texts))
+        itm = self.pair_scores(scorer, [all_texts] * len(self.pairs.images), options, reading)
+        rankings = {"itm": Rankings(itm, itm)}
+        if itc is not None and collectives.is_main():
             total = itc + itm
-            if mode == "rerank":
-                found |= {f"rerank-{k}": _reranked(total, *candidates, k) for k in rerank}
-            else:
-                found[mode] = total, total
-    return dist.gather_objects(_result(evalset, found, bad, truncated) if dist.is_main() else None)[0]
+            rankings[self.mode] = Rankings(total, total)
+        return rankings
+
+    def reranked(
+        self, scorer: Task, itc: np.ndarray, options: PredictOptions, reading: "Reading"
+    ) -> dict[str, Rankings]:
+        """Fusion over the dual encoder's best, for each k."""
+        k = max(self.rerank)
+        # Of the first rank, so that all agree on ties.
+        candidates = Candidates(best_columns(itc, k), best_columns(itc.T, k)) if collectives.is_main() else None
+        candidates = collectives.gather_objects(candidates)[0]
+        itm = self.pair_scores(scorer, _wanted(candidates, itc), options, reading)
+        if not collectives.is_main():
+            return {}
+        total = itc + itm
+        return {f"rerank-{k}": _best_alone(total, candidates, k) for k in self.rerank}
+
+    def pair_scores(
+        self, scorer: Task, wanted: list[np.ndarray], options: PredictOptions, reading: "Reading"
+    ) -> np.ndarray:
+        """The scores of `score_pairs`, (images, texts). Raises UserError for a checkpoint that cannot match."""
+        if not isinstance(scorer, Matching) or Matching in scorer.switched_off:
+            raise UserError(
+                "fusion needs an ITM head (task.itm > 0), which this checkpoint lacks: name one with --itm-checkpoint"
+            )
+        found = score_pairs(scorer, self.pairs.images, self.pairs.texts, wanted, options, self.storage)
+        reading.add(found.bad, found.truncated)
+        return found.scores
 
 
-def _similarities(images: dict[int, np.ndarray], texts: dict[int, np.ndarray], evalset: RetrievalSet) -> np.ndarray:
-    """Cosines (images, texts); -inf where the image, or the text's own image, cannot be read."""
-    scores = np.full((len(evalset.images), len(evalset.texts)), -np.inf, dtype=np.float32)
-    columns = np.flatnonzero(np.isin(evalset.text_image, list(images)))
-    rows = sorted(images)
-    if rows:
-        scores[np.ix_(rows, columns)] = np.stack([images[n] for n in rows]) @ np.stack([texts[n] for n in columns]).T
-    return scores
+class Reading:
+    """What could not be read, each once, and how many texts were cut in the last pass over them."""
+
+    def __init__(self, bad: list[tuple[str, str]]):
+        self.bad, self.truncated = bad, 0
+
+    def add(self, bad: list[tuple[str, str]], truncated: int) -> None:
+        self.bad = list(dict.fromkeys([*self.bad, *bad]))
+        self.truncated = truncated
 
 
-def best(scores: np.ndarray, k: int) -> np.ndarray:
-    """Columns of the k best of each row, int64 (rows, min(k, columns)), best first, earlier columns first among
-    equals."""
-    found = [np.argsort(-row, kind="stable")[:k] for row in scores]
-    return np.stack(found) if found else np.zeros((0, min(k, scores.shape[1])), dtype=np.int64)
+def _scores_pairs(scorer: PairScorer) -> bool:
+    return isinstance(scorer.context.settings, PairSettings)
 
 
-def _wanted(texts: np.ndarray, images: np.ndarray, itc: np.ndarray) -> list[np.ndarray]:
+def _retrieval_set(sources: Sequence[CaptionSource], context: TaskContext[Any]) -> RetrievalSet:
+    return RetrievalSet(sources, context.tokenizer, context.text_length, context.model.image_size)
+
+
+def _wanted(candidates: Candidates, itc: np.ndarray) -> list[np.ndarray]:
     """The texts that each image is scored with: its own candidates and those that it is a candidate of."""
     chosen = np.zeros(itc.shape, dtype=bool)
-    np.put_along_axis(chosen, texts, True, 1)
-    np.put_along_axis(chosen, images.T, True, 0)
-    return [np.flatnonzero(row) for row in chosen & (itc > -np.inf)]
+    np.put_along_axis(chosen, candidates.texts, True, 1)
+    np.put_along_axis(chosen, candidates.images.T, True, 0)
+    chosen &= itc > -np.inf
+    return [np.flatnonzero(row) for row in chosen]
 
 
-def _reranked(total: np.ndarray, texts: np.ndarray, images: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """The scores of each text's k best of its candidate `images` and of each image's of its `texts`, all others -inf."""
+def _best_alone(total: np.ndarray, candidates: Candidates, k: int) -> Rankings:
+    """The scores of each text's k best candidate images and of each image's k best texts, all others -inf."""
     by_text, by_image = np.full((2, *total.shape), -np.inf, dtype=np.float32)
-    for scores, chosen, axis in ((by_text, images[:, :k].T, 0), (by_image, texts[:, :k], 1)):
-        np.put_along_axis(scores, chosen, np.take_along_axis(total, chosen, axis), axis)
-    return by_text, by_image
+    images = candidates.images[:, :k].T
+    np.put_along_axis(by_text, images, np.take_along_axis(total, images, 0), 0)
+    texts = candidates.texts[:, :k]
+    np.put_along_axis(by_image, texts, np.take_along_axis(total, texts, 1), 1)
+    return Rankings(by_text, by_image)
 
 
-def _result(evalset: RetrievalSet, found: dict[str, tuple], bad: list[tuple[str, str]], truncated: int) -> Result:
-    """Metrics of all that was found, and the best candidates by the last."""
-    unreadable = {name for name, _ in bad}
-    images = np.array([n for n, name in enumerate(evalset.images.ids) if name not in unreadable], dtype=np.int64)
+def _result(evalset: RetrievalSet, rankings: dict[str, Rankings], reading: Reading) -> Result:
+    """Metrics of all rankings, and the best candidates by the last."""
+    images = _readable(evalset, reading)
     texts = np.flatnonzero(np.isin(evalset.text_image, images))
     if not len(texts):
         raise UserError("retrieval: no image with a text could be read; check the data set's paths")
     owner = np.searchsorted(images, evalset.text_image[texts])
-    metrics = {}
-    for name, scores in found.items():
-        by_text, by_image = (each[np.ix_(images, texts)] for each in scores)
-        one, other = recalls(by_text, owner), recalls(by_image, owner)
-        metrics |= {f"{name}/{key}": (one if key.startswith("ir") else other)[key] for key in one}
-    image_ids = [evalset.images.ids[n] for n in images]
-    captions = [evalset.texts.texts[n] for n in texts]
+    metrics: dict[str, float] = {}
+    last = Rankings(np.empty(0), np.empty(0))
+    name = ""
+    for name, ranking in rankings.items():
+        last = ranking.select(images, texts)
+        metrics |= _recalls(name, last, owner)
+    image_ids = [evalset.images.ids[number] for number in images]
+    captions = [evalset.texts.texts[number] for number in texts]
     listed = {
         "scores": name,
-        "image_retrieval": [
-            {"text": text, "image": image_ids[owner[n]], "best": _listed(by_text[:, n], image_ids)}
-            for n, text in enumerate(captions)
-        ],
-        "text_retrieval": [
-            {"image": image, "best": _listed(by_image[n], captions)} for n, image in enumerate(image_ids)
-        ],
+        "image_retrieval": _best_images(last.by_text, captions, image_ids, owner),
+        "text_retrieval": _best_texts(last.by_image, captions, image_ids),
     }
-    counts = {"samples": len(images), "images": len(images), "texts": len(texts), "bad": bad, "truncated": truncated}
-    return Result(metrics, counts, {"rankings.json": listed}, [])
+    return Result(
+        metrics,
+        samples=len(images),
+        counts={"images": len(images), "texts": len(texts)},
+        bad=reading.bad,
+        truncated=reading.truncated,
+        files={"rankings.json": listed},
+    )
+
+
+def _readable(evalset: RetrievalSet, reading: Reading) -> np.ndarray:
+    """The numbers of the images that could be read, int64."""
+    unreadable = {name for name, _ in reading.bad}
+    numbers = [number for number, name in enumerate(evalset.images.ids) if name not in unreadable]
+    return np.array(numbers, dtype=np.int64)
+
+
+def _recalls(name: str, ranking: Rankings, owner: np.ndarray) -> dict[str, float]:
+    """Image retrieval by the scores of texts, text retrieval by those of images."""
+    of_texts, of_images = recalls(ranking.by_text, owner), recalls(ranking.by_image, owner)
+    metrics = {}
+    for metric in of_texts:
+        direction = of_texts if metric.startswith("ir") else of_images
+        metrics[f"{name}/{metric}"] = direction[metric]
+    return metrics
+
+
+def _best_images(
+    scores: np.ndarray, captions: list[str], image_ids: list[str], owner: np.ndarray
+) -> list[dict[str, Any]]:
+    entries = []
+    for column, caption in enumerate(captions):
+        ranked = _listed(scores[:, column], image_ids)
+        entries.append({"text": caption, "image": image_ids[owner[column]], "best": ranked})
+    return entries
+
+
+def _best_texts(scores: np.ndarray, captions: list[str], image_ids: list[str]) -> list[dict[str, Any]]:
+    entries = []
+    for row, image in enumerate(image_ids):
+        entries.append({"image": image, "best": _listed(scores[row], captions)})
+    return entries
 
 
 def _listed(scores: np.ndarray, names: Sequence[str]) -> list[tuple[str, float]]:
-    chosen = best(scores[None], LISTED)[0]
-    return [(names[n], round(float(scores[n]), 5)) for n in chosen if scores[n] > -np.inf]
+    listed = []
+    [columns] = best_columns(scores[None], LISTED)
+    for column in columns.tolist():
+        score = float(scores[column])
+        if score > -np.inf:
+            listed.append((names[column], round(score, 5)))
+    return listed

@@ -12,17 +12,39 @@ def recalls(scores: np.ndarray, text_image: np.ndarray, ks: tuple[int, ...] = (1
     candidate that scores the same as the right one stands before it, so a constant score gives no hits. A score of
     -inf means "not retrieved", which is never a hit.
     """
-    n_images, n_texts = scores.shape
     if not (scores < np.inf).all():
         raise ValueError("retrieval scores contain NaN or infinity")
-    own = scores[text_image, np.arange(n_texts)]
-    best = np.full(n_images, -np.inf)  # of each image's own texts
-    np.maximum.at(best, text_image, own)
-    # Everything wrong that is at least as good as what is right stands before it.
-    image_rank = np.where(own > -np.inf, (scores >= own).sum(0) - 1, np.inf)
-    right = np.bincount(text_image[own >= best[text_image]], minlength=n_images)
-    text_rank = np.where(best > -np.inf, (scores >= best[:, None]).sum(1) - right, np.inf)
-    with_text = np.bincount(text_image, minlength=n_images) > 0
-    result = {f"ir@{k}": 100.0 * float((image_rank < k).mean()) for k in ks}
-    result |= {f"tr@{k}": 100.0 * float((text_rank[with_text] < k).mean()) for k in ks}
+    image_rank = _ranks_of_images(scores, text_image)
+    text_rank = _ranks_of_texts(scores, text_image)
+    with_text = np.unique(text_image)
+    result = {}
+    for k in ks:
+        result[f"ir@{k}"] = _share_within(image_rank, k)
+    for k in ks:
+        result[f"tr@{k}"] = _share_within(text_rank[with_text], k)
     return result
+
+
+def _share_within(rank: np.ndarray, k: int) -> float:
+    """Percentage of ranks, from 0, below k."""
+    return 100.0 * float((rank < k).mean())
+
+
+def _ranks_of_images(scores: np.ndarray, text_image: np.ndarray) -> np.ndarray:
+    """The rank of each text's image, from 0: how many wrong images are at least as good. inf: not retrieved."""
+    right = scores[text_image, np.arange(len(text_image))]
+    before = (scores >= right).sum(0) - 1
+    return np.where(right > -np.inf, before, np.inf)
+
+
+def _ranks_of_texts(scores: np.ndarray, text_image: np.ndarray) -> np.ndarray:
+    """The rank of each image's best right text, from 0: how many wrong texts are at least as good. inf: not retrieved,
+    or without a text."""
+    images = len(scores)
+    right = scores[text_image, np.arange(len(text_image))]
+    best = np.full(images, -np.inf)
+    np.maximum.at(best, text_image, right)
+    as_good = (scores >= best[:, None]).sum(1)
+    is_best = right >= best[text_image]
+    right_as_good = np.bincount(text_image[is_best], minlength=images)
+    return np.where(best > -np.inf, as_good - right_as_good, np.inf)

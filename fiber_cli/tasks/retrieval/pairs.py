@@ -4,26 +4,27 @@ Images are shared out over the ranks; a rank takes its images one batch after an
 """
 
 import hashlib
-import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
+from torch import Tensor
 from tqdm import tqdm
 
-from fiber_cli.distributed import collectives as dist
-from fiber_cli.tasks.evalset import ImageSet, TextSet
-from fiber_cli.data.images import normalize
-from fiber_cli.errors import UserError
+from fiber_cli.distributed import collectives
+from fiber_cli.distributed.device import precision_context, to_device
 from fiber_cli.model.fusion import ImageStem, TextStem
-from fiber_cli.tasks.prediction import precision_context, to_device
+from fiber_cli.model.pixels import normalize
+from fiber_cli.tasks.abilities import Matching
+from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.evalset import ImageSet, TextSet
+from fiber_cli.tasks.prediction import PredictOptions
+from fiber_cli.tasks.retrieval.journal import Journal
+from fiber_cli.tasks.retrieval.stems import TextStems
 
 #: Bytes of text stems that a rank holds in memory; more of them lie in a file.
 MEMORY = 4 << 30
@@ -40,194 +41,201 @@ class PairScores(NamedTuple):
     truncated: int
 
 
-class TextStems:
-    """Text stems by number, float32, in memory if they fit in `memory` bytes, else in a file in `folder` that has no
-    name, so that it goes with the process. UserError where the disk has no room for it."""
+@dataclass(frozen=True)
+class Storage:
+    """folder: where finished scores are kept until all are there, for a run that is killed and started again with the
+    same `fingerprint` of the weights; None keeps none. memory: bytes, see `MEMORY`."""
 
-    def __init__(self, count: int, length: int, width: int, *, memory: int, folder: Path | None):
-        shape, size = (count, length, width), 4 * count * length * width
-        self.lengths = np.zeros(count, dtype=np.int64)
-        self.spilled = size > memory
-        if self.spilled:
-            try:
-                file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
-                # A hole in the file would end the process when the disk is full, not raise.
-                os.posix_fallocate(file.fileno(), 0, size)
-            except OSError as error:
-                raise UserError(
-                    f"no room for {size / 2**30:.1f} GiB of text stems in {folder or tempfile.gettempdir()} "
-                    f"({error.strerror}): free some space, or write the results to another disk"
-                ) from None
-            self._rows = np.memmap(file, np.float32, "r+", shape=shape)
-        else:
-            self._rows = np.empty(shape, dtype=np.float32)
-
-    def put(self, numbers: Sequence[int], stem: TextStem) -> None:
-        """Keep the real tokens of stems (B, L, C)."""
-        self.lengths[numbers] = stem.mask.sum(1).cpu()
-        for number, tokens in zip(numbers, stem.tokens.float().cpu().numpy()):
-            self._rows[number, : self.lengths[number]] = tokens[: self.lengths[number]]
-
-    def get(self, numbers: np.ndarray, device: torch.device) -> TextStem:
-        """Stems padded to the longest of them."""
-        lengths = torch.from_numpy(self.lengths[numbers])
-        rows = [torch.from_numpy(self._rows[number, : self.lengths[number]]) for number in numbers]
-        tokens = pad_sequence(rows, batch_first=True)
-        mask = torch.arange(tokens.shape[1])[None] < lengths[:, None]
-        return TextStem(tokens.to(device), mask.to(device))
+    folder: Path | None = None
+    fingerprint: str = ""
+    memory: int = MEMORY
 
 
-class Journal:
-    """Scores on disk, so that a run that was killed goes on where it was. Every rank appends to a file of its own in
-    `folder`; all files are read, so the number of ranks may change.
+class TextChunk(NamedTuple):
+    """Some of the texts of an image, which is a row of a batch of images."""
 
-    `key` names model and data: scores with another key are thrown away, which is said.
-    """
-
-    def __init__(self, folder: Path, key: str):
-        self.folder, named = folder, folder / "key"
-        if dist.is_main():
-            if folder.is_dir() and not (named.is_file() and named.read_text(encoding="utf-8") == key):
-                print(f"{folder}: scores of another checkpoint or other data; starting afresh", file=sys.stderr)
-                shutil.rmtree(folder)
-            folder.mkdir(parents=True, exist_ok=True)
-            named.write_text(key, encoding="utf-8")
-        dist.gather_objects(None)
-
-    def read(self, first: int, scores: np.ndarray) -> None:
-        """Put what is on disk into `scores` (images, texts), whose first row is image `first`; then be ready to
-        append."""
-        own = self.folder / f"{dist.rank()}.bin"
-        for file in self.folder.glob("*.bin"):
-            words, at = np.fromfile(file, dtype=np.int32), 0
-            # A kill may have cut the last record.
-            while at + 2 <= len(words) and (end := at + 2 + 2 * int(words[at + 1])) <= len(words):
-                image, count = words[at : at + 2]
-                if first <= image < first + len(scores):
-                    scores[image - first, words[at + 2 : at + 2 + count]] = words[end - count : end].view(np.float32)
-                at = end
-            if file == own:
-                os.truncate(file, 4 * at)
-        dist.gather_objects(None)
-        self._stream = own.open("ab")
-
-    def append(self, image: int, texts: np.ndarray, scores: np.ndarray) -> None:
-        head = np.array([image, len(texts), *texts], dtype=np.int32)
-        self._stream.write(head.tobytes() + scores.astype(np.float32).tobytes())
-        self._stream.flush()
-
-    def remove(self) -> None:
-        """The run is complete."""
-        self._stream.close()
-        dist.gather_objects(None)
-        if dist.is_main():
-            shutil.rmtree(self.folder)
+    row: int
+    texts: np.ndarray
 
 
-def progress_of(total: int) -> tqdm:
-    """Pairs done by the first rank: a bar on a terminal, else a line now and then."""
-    shown = {"leave": False, "dynamic_ncols": True}
-    if not sys.stderr.isatty():
-        line = "pairs {n_fmt}/{total_fmt}  {rate_noinv_fmt}  ETA {remaining}\n"
-        shown = {"bar_format": line, "mininterval": REPORT_EVERY, "maxinterval": 1e9, "miniters": 1}
-    return tqdm(total=total, unit=" pairs", disable=not dist.is_main(), **shown)
-
-
-def match_scores(task: nn.Module, image: ImageStem, text: TextStem) -> Tensor:
+def match_scores(task: Matching, image: ImageStem, text: TextStem) -> Tensor:
     """The "matched" logit, float32 (pairs,): of each pair, or of K texts for each image, side by side."""
     return task.match(image, text, pooled=True)[:, 1].float()
 
 
+class PairPass:
+    """The pass over the pairs of this rank. first: the number of its first image; scores: float32 (images, texts), NaN
+    where a pair has none yet."""
+
+    def __init__(self, task: Matching, images: ImageSet, texts: TextSet, options: PredictOptions, storage: Storage):
+        self.task, self.images, self.texts = task, images, texts
+        self.options, self.storage = options, storage
+        self.device = next(task.encoder.parameters()).device
+        rank, world = collectives.rank(), collectives.world_size()
+        self.first = len(images) * rank // world
+        self.end = len(images) * (rank + 1) // world
+        self.scores = np.full((self.end - self.first, len(texts)), np.nan, dtype=np.float32)
+        self.journal = self._open_journal()
+        self.bad: list[tuple[str, str]] = []
+        self.truncated = 0
+
+    def _open_journal(self) -> Journal | None:
+        """What was scored before, put into `scores`."""
+        if self.storage.folder is None:
+            return None
+        named = [
+            self.storage.fingerprint,
+            self.options.precision,
+            self.images.ids,
+            self.texts.texts,
+            self.texts.text_length,
+        ]
+        key = hashlib.blake2b(repr(named).encode(), digest_size=16).hexdigest()
+        journal = Journal(Path(self.storage.folder) / ".pairs", key)
+        journal.read(self.first, self.scores)
+        return journal
+
+    def missing(self, wanted: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The texts that each image of this rank still has to be scored with."""
+        local = wanted[self.first : self.end]
+        missing = []
+        for row, texts in enumerate(local):
+            unscored = np.isnan(self.scores[row, texts])
+            missing.append(texts[unscored])
+        before = sum(map(len, local)) - sum(map(len, missing))
+        before = sum(collectives.gather_objects(before))
+        if before and collectives.is_main():
+            print(f"{before} pairs were scored before the run was stopped", file=sys.stderr)
+        return missing
+
+    def score(self, wanted: Sequence[np.ndarray]) -> None:
+        """Fill `scores`, but for the images that cannot be read."""
+        missing = self.missing(wanted)
+        with precision_context(self.options.precision, self.device):
+            stems = self._text_stems()
+            with _progress_bar(sum(map(len, missing))) as progress:
+                for batch in self._loader(self.images, collectives.rank(), collectives.world_size()):
+                    self.bad.extend(batch["bad"])
+                    if len(batch["index"]):
+                        self._score_images(batch, missing, stems, progress)
+
+    def _loader(self, items: ImageSet | TextSet, rank: int, world: int) -> Iterable[dict[str, Any]]:
+        return items.loader(rank=rank, world=world, batch_size=self.options.batch_size, workers=self.options.workers)
+
+    def _text_stems(self) -> TextStems:
+        """Of all texts, on every rank."""
+        stems = TextStems(
+            len(self.texts),
+            self.texts.text_length,
+            self.task.encoder.config.text.hidden,
+            memory=self.storage.memory,
+            folder=None if self.journal is None else self.journal.folder,
+        )
+        for batch in self._loader(self.texts, 0, 1):
+            self.truncated += batch["truncated"]
+            numbers = batch["index"].tolist()
+            batch = to_device(batch, self.device)
+            stems.put(numbers, self.task.encoder.text_stem(batch["ids"], batch["mask"]))
+        return stems
+
+    def _score_images(
+        self, batch: dict[str, Any], missing: list[np.ndarray], stems: TextStems, progress: "tqdm[Any]"
+    ) -> None:
+        maps = self.task.encoder.image_stem(normalize(batch["pixels"].to(self.device))).map
+        numbers = batch["index"].tolist()
+        texts = [_by_length(missing[number - self.first], stems) for number in numbers]
+        for group in grouped(texts, self.options.batch_size):
+            text = stems.get(np.concatenate([chunk.texts for chunk in group]), self.device)
+            image = ImageStem(maps[_image_rows(group)])
+            scores = match_scores(self.task, image, text).cpu()
+            sizes = [len(chunk.texts) for chunk in group]
+            for chunk, of_chunk in zip(group, scores.split(sizes), strict=True):
+                self._keep(numbers[chunk.row], chunk.texts, of_chunk.numpy())
+            progress.update(len(scores))
+
+    def _keep(self, image: int, texts: np.ndarray, scores: np.ndarray) -> None:
+        self.scores[image - self.first, texts] = scores
+        if self.journal is not None:
+            self.journal.append(image, texts, scores)
+
+    def gather(self) -> PairScores:
+        """The scores of all ranks; the journal goes."""
+        shares = collectives.gather_objects((self.scores, self.bad))
+        if self.journal is not None:
+            self.journal.remove()
+        bad = [pair for _, of_rank in shares for pair in of_rank]
+        return PairScores(np.concatenate([scores for scores, _ in shares]), bad, self.truncated)
+
+
 @torch.no_grad()
 def score_pairs(
-    task: nn.Module,
+    task: Matching,
     images: ImageSet,
     texts: TextSet,
     wanted: Sequence[np.ndarray],
-    *,
-    batch_size: int,
-    workers: int,
-    precision: str = "fp32",
-    folder: Path | None = None,
-    fingerprint: str = "",
-    memory: int = MEMORY,
+    options: PredictOptions,
+    storage: Storage = Storage(),
 ) -> PairScores:
-    """Fusion scores of each image with the texts `wanted` for it (int numbers), the same on all ranks.
-
-    folder: where finished scores are kept until all are there, for a run that is killed and started again with the
-    same `fingerprint` of the weights; None keeps none. memory: see `MEMORY`.
-    """
-    if getattr(task, "itm", None) is None:
-        raise UserError(
-            "fusion needs an ITM head (task.itm > 0), which this checkpoint lacks: name one with --itm-checkpoint"
-        )
-    device, rank, world = next(task.parameters()).device, dist.rank(), dist.world_size()
+    """Fusion scores of each image with the texts `wanted` for it (int numbers), the same on all ranks."""
+    assert isinstance(task, Task)
     was_training = task.training
     task.eval()
-    first, end = (len(images) * r // world for r in (rank, rank + 1))
-    scores = np.full((end - first, len(texts)), np.nan, dtype=np.float32)
-    journal = None
-    if folder is not None:
-        named = [fingerprint, precision, images.ids, texts.texts, texts.text_length]
-        key = hashlib.blake2b(repr(named).encode(), digest_size=16).hexdigest()
-        journal = Journal(Path(folder) / ".pairs", key)
-        journal.read(first, scores)
-    left = [row[np.isnan(scores[n, row])] for n, row in enumerate(wanted[first:end])]
-    known = sum(dist.gather_objects(sum(map(len, wanted[first:end])) - sum(map(len, left))))
-    if known and dist.is_main():
-        print(f"{known} pairs were scored before the run was stopped", file=sys.stderr)
-    stems = TextStems(
-        len(texts), texts.text_length, task.encoder.config.text.hidden, memory=memory, folder=journal and journal.folder
-    )
-    truncated, bad, progress = 0, [], progress_of(sum(map(len, left)))
-    options = {"batch_size": batch_size, "workers": workers}
-    with precision_context(precision, device):
-        for batch in texts.loader(rank=0, world=1, **options):
-            truncated += batch["truncated"]
-            on_device = to_device(batch, device)
-            stems.put(batch["index"].tolist(), task.encoder.text_stem(on_device["ids"], on_device["mask"]))
-        for batch in images.loader(rank=rank, world=world, **options):
-            bad += batch["bad"]
-            if not len(batch["index"]):
-                continue
-            maps = task.encoder.image_stem(normalize(batch["pixels"].to(device))).map
-            # Of equal length, texts need little padding.
-            rows = [left[n - first] for n in batch["index"].tolist()]
-            rows = [row[np.argsort(stems.lengths[row], kind="stable")] for row in rows]
-            for group in grouped(rows, batch_size):
-                of_texts = stems.get(np.concatenate([part for _, part in group]), device)
-                found = match_scores(task, ImageStem(maps[_image_rows(group)]), of_texts).cpu()
-                for (place, part), own in zip(group, found.split([len(part) for _, part in group])):
-                    image = int(batch["index"][place])
-                    scores[image - first, part] = own
-                    if journal:
-                        journal.append(image, part, own.numpy())
-                progress.update(len(found))
-    progress.close()
+    scorer = PairPass(task, images, texts, options, storage)
+    scorer.score(wanted)
     task.train(was_training)
-    shares = dist.gather_objects((scores, bad))
-    if journal:
-        journal.remove()
-    return PairScores(np.concatenate([part for part, _ in shares]), [b for _, part in shares for b in part], truncated)
+    return scorer.gather()
 
 
-def grouped(rows: Iterable[np.ndarray], size: int) -> Iterator[list[tuple[int, np.ndarray]]]:
-    """Batches of at most `size` pairs as (image row, its texts), in order: of one image where it has enough texts."""
-    group: list[tuple[int, np.ndarray]] = []
+def best_columns(scores: np.ndarray, k: int) -> np.ndarray:
+    """Columns of the k best of each row, int64 (rows, min(k, columns)), best first, earlier columns first among
+    equals."""
+    columns = [np.argsort(-row, kind="stable")[:k] for row in scores]
+    return np.stack(columns) if columns else np.zeros((0, min(k, scores.shape[1])), dtype=np.int64)
+
+
+def _by_length(texts: np.ndarray, stems: TextStems) -> np.ndarray:
+    """The texts in the order of their lengths: of equal length, they need little padding."""
+    return texts[np.argsort(stems.lengths[texts], kind="stable")]
+
+
+def grouped(texts: Iterable[np.ndarray], size: int) -> Iterator[list[TextChunk]]:
+    """Batches of at most `size` pairs, in order, from the texts of each image: of one image where it has enough."""
+    group: list[TextChunk] = []
     pairs = 0
-    for row, texts in enumerate(rows):
-        for start in range(0, len(texts), size):
-            part = texts[start : start + size]
-            if pairs + len(part) > size:
+    for row, of_image in enumerate(texts):
+        for start in range(0, len(of_image), size):
+            chunk = of_image[start : start + size]
+            if pairs + len(chunk) > size:
                 yield group
                 group, pairs = [], 0
-            group.append((row, part))
-            pairs += len(part)
+            group.append(TextChunk(row, chunk))
+            pairs += len(chunk)
     if group:
         yield group
 
 
-def _image_rows(group: list[tuple[int, np.ndarray]]) -> list[int]:
+def _image_rows(group: list[TextChunk]) -> list[int]:
     """Each image once where all have as many texts, which then share its first fused block; else once a pair."""
-    counts = {len(texts) for _, texts in group}
-    return [row for row, texts in group for _ in range(1 if len(counts) == 1 else len(texts))]
+    counts = {len(chunk.texts) for chunk in group}
+    rows: list[int] = []
+    for chunk in group:
+        repeats = 1 if len(counts) == 1 else len(chunk.texts)
+        rows.extend([chunk.row] * repeats)
+    return rows
+
+
+def _progress_bar(total: int) -> "tqdm[Any]":
+    """Pairs done by the first rank: a bar on a terminal, else a line now and then."""
+    hidden = not collectives.is_main()
+    if sys.stderr.isatty():
+        return tqdm(total=total, unit=" pairs", disable=hidden, leave=False, dynamic_ncols=True)
+    line = "pairs {n_fmt}/{total_fmt}  {rate_noinv_fmt}  ETA {remaining}\n"
+    return tqdm(
+        total=total,
+        unit=" pairs",
+        disable=hidden,
+        bar_format=line,
+        mininterval=REPORT_EVERY,
+        maxinterval=1e9,
+        miniters=1,
+    )

@@ -1,20 +1,21 @@
 """Visual question answering as classification over a closed list of answers (paper section 3.3)."""
 
+from typing import Any, Self
+
 import torch.nn.functional as F
 from torch import Tensor
 
-from fiber_cli.data.images import normalize
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.heads import Classifier, PairPooler
+from fiber_cli.model.pixels import normalize
+from fiber_cli.tasks.abilities import Answering
 from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.context import TaskContext
 
 
-class VqaTask(Task):
+class VqaTask(Task, Answering):
     """One fused pass and a classifier on the pooled pair. labels: number of answers."""
-
-    NEW = ("vqa.",)
-    DROPPED = ("mlm.", "itm.", "itc_pool.", "temperature")
 
     def __init__(self, config: FiberConfig, labels: int):
         super().__init__()
@@ -22,9 +23,14 @@ class VqaTask(Task):
         self.pool = PairPooler(config)
         self.vqa = Classifier(config, 2 * config.hidden, labels)
 
-    def forward(self, batch: dict) -> dict[str, Tensor]:
-        """ "loss" carries the graph: binary cross-entropy, summed over the labels, a mean over the batch. "vqa_loss" and
-        "vqa_score", the mean target of the best label, are for the log.
+    @classmethod
+    def from_context(cls, context: TaskContext[Any]) -> Self:
+        assert context.labels is not None, "the answers are known once the data are"
+        return cls(context.model, labels=len(context.labels))
+
+    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """ "loss" carries the graph: binary cross-entropy, summed over the labels, a mean over the batch. "vqa_loss"
+        and "vqa_score", the mean target of the best label, are for the log.
 
         batch: as for `predict`, and targets float (B, labels) in [0, 1].
         """
@@ -33,11 +39,11 @@ class VqaTask(Task):
         best = logits.detach().argmax(1, keepdim=True)
         return {"loss": loss, "vqa_loss": loss.detach(), "vqa_score": targets.gather(1, best).mean()}
 
-    def predict(self, batch: dict) -> Tensor:
+    def predict(self, batch: dict[str, Any]) -> Tensor:
         """Best label, int64 (B,). batch: pixels uint8 (B, 3, H, W); ids int64 (B, L); mask bool (B, L)."""
         return self.batch_logits(batch).argmax(1)
 
-    def batch_logits(self, batch: dict) -> Tensor:
+    def batch_logits(self, batch: dict[str, Any]) -> Tensor:
         """Float32 (B, labels) of a batch as for `predict`."""
         image = self.encoder.image_stem(normalize(batch["pixels"]))
         return self.logits(image, self.encoder.text_stem(batch["ids"], batch["mask"])).float()

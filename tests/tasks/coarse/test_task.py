@@ -1,4 +1,4 @@
-"""The coarse task: shared stems change no number, ranks change no number, negatives are what they should be."""
+"""The coarse task: shared stems change no number, ranks change no number, objectives can be switched off."""
 
 import dataclasses
 import zlib
@@ -10,10 +10,11 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 
 from benchmarks.coarse_step import count_operations, random_batch, step_from_pixels
-from fiber_cli.data.images import normalize
-from fiber_cli.errors import UserError
 from fiber_cli.model.config import BASE, FiberConfig, ImageConfig, TextConfig
-from fiber_cli.tasks.coarse.task import CoarseTask, sampling_weights
+from fiber_cli.model.pixels import normalize
+from fiber_cli.tasks.abilities import Embedding, Matching
+from fiber_cli.tasks.coarse.negatives import draw_negatives
+from fiber_cli.tasks.coarse.task import CoarseTask
 
 SMALL = FiberConfig(
     image=ImageConfig(embed_dim=8, depths=(1, 1, 2, 2), heads=(1, 2, 4, 8), window=2, drop_path=0.0),
@@ -87,12 +88,11 @@ def itm_inputs(task: CoarseTask, batch: dict, pairs: int) -> tuple:
     encoder, pixels = task.encoder, normalize(batch["pixels"])
     image, text = encoder.image_stem(pixels), encoder.text_stem(batch["ids"], batch["mask"])
     _, similarities = task.itc_loss(task.image_features(image), task.text_features(text))
-    weights = tuple(sampling_weights(s, 0) for s in similarities)
-    image_rows, text_rows = (rows[:pairs] for rows in task.draw_negatives(batch["image_key"], batch["seed"], weights))
-    own = torch.arange(pairs)
+    drawn = draw_negatives(batch["image_key"], batch["seed"], task.negative_weights(similarities))
+    image_rows, text_rows = drawn.first(pairs)
     return (
-        encoder.image_stem(pixels[own]),
-        encoder.text_stem(batch["ids"][own], batch["mask"][own]),
+        encoder.image_stem(pixels[:pairs]),
+        encoder.text_stem(batch["ids"][:pairs], batch["mask"][:pairs]),
         encoder.image_stem(pixels[image_rows]),
         encoder.text_stem(batch["ids"][text_rows], batch["mask"][text_rows]),
     )
@@ -104,7 +104,7 @@ def test_each_objective_can_be_switched_off_and_weighted():
     assert {"mlm_loss", "itc_loss", "itm_loss"} <= full.keys()
     torch.testing.assert_close(full["loss"].detach(), full["mlm_loss"] + full["itc_loss"] + full["itm_loss"])
     only_itc = make(mlm=0.0, itm=0.0)(batch)
-    assert "mlm_loss" not in only_itc and "itm_loss" not in only_itc
+    assert not {"mlm_loss", "itm_loss"} & only_itc.keys()
     torch.testing.assert_close(only_itc["loss"].detach(), full["itc_loss"])
     weighted = make(mlm=2.0, itm=0.0, itc=0.5)(batch)
     torch.testing.assert_close(weighted["loss"].detach(), 2 * full["mlm_loss"] + 0.5 * full["itc_loss"])
@@ -118,32 +118,6 @@ def test_each_objective_can_be_switched_off_and_weighted():
     assert make(itc=0.0, itm_negatives="random")(batch).keys() >= {"mlm_loss", "itm_loss"}
 
 
-def test_negatives_follow_the_similarities_and_never_show_the_same_image():
-    task = make()
-    key = torch.tensor([0, 1, 2, 3, 3, 4])  # rows 3 and 4 are two captions of one image
-    similarities = torch.randn(6, 6, generator=torch.Generator().manual_seed(3))
-    weights = sampling_weights(similarities, 0), sampling_weights(similarities.T, 0)
-    counts = torch.zeros(2, 6, 6)
-    draws = 4000
-    for seed in range(draws):
-        for side, rows in enumerate(task.draw_negatives(key, seed, weights)):
-            counts[side, torch.arange(6), rows] += 1
-    assert counts[:, torch.arange(6), torch.arange(6)].sum() == 0
-    assert counts[:, 3, 4].sum() == 0 and counts[:, 4, 3].sum() == 0
-    for side, sims in ((0, similarities.T), (1, similarities)):
-        allowed = sims.softmax(1).masked_fill(key[:, None] == key[None, :], 0.0)
-        expected = allowed / allowed.sum(1, keepdim=True)
-        assert (counts[side] / draws - expected).abs().max() < 0.04
-    uniform = torch.zeros(6)
-    for seed in range(draws):
-        uniform[task.draw_negatives(key, seed, None)[0][0]] += 1
-    assert (uniform[1:] / draws - 0.2).abs().max() < 0.03
-    with pytest.raises(UserError, match="needs a negative"):
-        task.draw_negatives(key[:1], 0, None)
-    lone = task.draw_negatives(torch.zeros(3, dtype=torch.long), 0, None)[0]
-    assert (lone != torch.arange(3)).all()  # only one image in the batch: any other row
-
-
 def test_itc_gradient_passes_through_the_keys_unless_detached():
     features = F.normalize(torch.randn(5, 24), dim=1), F.normalize(torch.randn(5, 24), dim=1)
 
@@ -154,9 +128,9 @@ def test_itc_gradient_passes_through_the_keys_unless_detached():
 
     image, text = features[0].clone().requires_grad_(), features[1]
     target, temperature = torch.arange(5), 0.07
-    clip = (F.cross_entropy(image @ text.T / temperature, target)
-            + F.cross_entropy(text @ image.T / temperature, target)) / 2  # fmt: skip
-    clip.backward()
+    image_loss = F.cross_entropy(image @ text.T / temperature, target)
+    text_loss = F.cross_entropy(text @ image.T / temperature, target)
+    ((image_loss + text_loss) / 2).backward()
     torch.testing.assert_close(image_gradient(), image.grad)
     one_side = features[0].clone().requires_grad_()
     (F.cross_entropy(one_side @ text.T / temperature, target) / 2).backward()
@@ -174,52 +148,78 @@ def test_temperature_is_clamped_in_value_and_still_learns():
     assert task.temperature.grad != 0
 
 
-def test_queue_keeps_the_newest_and_enters_the_denominator():
+def test_queued_features_enter_the_denominator_and_are_resumed():
     task = make(queue_size=5).train()
     rows = F.normalize(torch.randn(7, 24), dim=1)
-    task.push_queue(rows[:3], rows[:3])
-    assert (task.queue_start, task.queue_filled) == (3, 3)
-    torch.testing.assert_close(task.image_queue[:3], rows[:3])
-    task.push_queue(rows[3:], -rows[3:])
-    assert (task.queue_start, task.queue_filled) == (2, 5)
-    torch.testing.assert_close(task.text_queue, torch.stack([-rows[5], -rows[6], rows[2], -rows[3], -rows[4]]))
-    loss, similarities = task.itc_loss(rows[:2], rows[2:4])
-    assert similarities[0].shape == (2, 7)
-    torch.testing.assert_close(similarities[0][:, 2:], rows[:2] @ task.text_queue.T / 0.07)
+    task.queue.push(rows[:3], -rows[:3])
+    loss, similarities = task.itc_loss(rows[3:5], rows[5:7])
+    assert similarities.image_to_text.shape == (2, 5)
+    torch.testing.assert_close(similarities.image_to_text[:, 2:], rows[3:5] @ task.queue.text[:3].T / 0.07)
+    torch.testing.assert_close(similarities.text_to_image[:, 2:], rows[5:7] @ task.queue.image[:3].T / 0.07)
     restored = make(queue_size=5)
     restored.load_resume_state(task.resume_state())
-    torch.testing.assert_close(restored.itc_loss(rows[:2], rows[2:4])[0], loss)
+    torch.testing.assert_close(restored.itc_loss(rows[3:5], rows[5:7])[0], loss)
     assert make().resume_state() == {}
 
 
-def _rank_step(rank: int, world: int, folder: str, settings: dict) -> None:
-    td.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
-    torch.set_num_threads(1)
+def test_unwritten_rows_of_the_queue_count_only_as_published():
+    rows = F.normalize(torch.randn(4, 24), dim=1)
+    task = make(queue_size=5)
+    clean, _ = task.itc_loss(rows[:2], rows[2:])
+    torch.testing.assert_close(clean, make().itc_loss(rows[:2], rows[2:])[0])
+    noisy, similarities = make(queue_size=5, itc_queue_noise=True).itc_loss(rows[:2], rows[2:])
+    assert noisy > clean
+    assert similarities.image_to_text.shape == (2, 2)
+
+
+def test_what_is_switched_off_is_no_ability():
+    assert make().switched_off == frozenset()
+    assert make(itm=0.0).switched_off == {Matching}
+    assert make(itc=0.0, itm_negatives="random").switched_off == {Embedding}
+
+
+#: Name → settings of the task whose steps are compared.
+ON_RANKS = {"plain": {}, "queue": {"queue_size": 20}, "detached keys": {"itc_detach_keys": True}}
+
+
+def second_step(settings: dict, rows: slice) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
+    """Losses and gradients of some rows of a batch, in a step that sees the queue of one before it."""
     task, batch = make(**settings).train(), random_batch(SMALL, 8, length=12)
-    rows = slice(rank * 8 // world, (rank + 1) * 8 // world)
-    local = {k: v[rows] if isinstance(v, torch.Tensor) else v for k, v in batch.items()}
-    losses = [task(local) for _ in range(2)][-1]  # the second step sees the first one's queue
-    grads = gradients(task, losses["loss"])
-    for value in (*grads.values(), *(losses[n] for n in ("loss", "mlm_loss", "itc_loss", "itm_loss"))):
-        value = value.detach()
-        td.all_reduce(value)
-        value /= world
+    local = {name: value[rows] if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    task(local)
+    losses = task(local)
+    gradient = gradients(task, losses["loss"])
+    return {name: losses[name].detach() for name in ("loss", "mlm_loss", "itc_loss", "itm_loss")}, gradient
+
+
+def _two_ranks(rank: int, folder: str) -> None:
+    td.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    torch.set_num_threads(1)
+    results = {}
+    for name, settings in ON_RANKS.items():
+        results[name] = second_step(settings, slice(rank * 4, (rank + 1) * 4))
+        for values in results[name]:
+            for value in values.values():
+                td.all_reduce(value)
+                value /= 2
     if rank == 0:
-        torch.save({"losses": {k: v.detach() for k, v in losses.items()}, "grads": grads}, f"{folder}/out.pt")
+        torch.save(results, f"{folder}/out.pt")
     td.destroy_process_group()
 
 
-@pytest.mark.parametrize("settings", [{}, {"queue_size": 20}, {"itc_detach_keys": True}], ids=str)
-def test_two_ranks_equal_one(tmp_path, settings):
-    results = []
-    for world in (1, 2):
-        folder = tmp_path / str(world)
-        folder.mkdir()
-        mp.spawn(_rank_step, (world, str(folder), settings), nprocs=world)
-        results.append(torch.load(folder / "out.pt", weights_only=True))
-    one, two = results
-    for name in ("loss", "mlm_loss", "itc_loss", "itm_loss"):
-        torch.testing.assert_close(two["losses"][name], one["losses"][name], atol=1e-5, rtol=0)
-    assert one["grads"].keys() == two["grads"].keys()
-    for name, gradient in one["grads"].items():
-        torch.testing.assert_close(two["grads"][name], gradient, atol=1e-5, rtol=1e-4)
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """Name → losses and gradients, means over two ranks with half the batch each."""
+    folder = tmp_path_factory.mktemp("ranks")
+    mp.spawn(_two_ranks, (str(folder),), nprocs=2)
+    return torch.load(folder / "out.pt", weights_only=True)
+
+
+@pytest.mark.parametrize("name", ON_RANKS)
+def test_two_ranks_equal_one(two_ranks, name):
+    losses, gradient = second_step(ON_RANKS[name], slice(None))
+    for loss, value in losses.items():
+        torch.testing.assert_close(two_ranks[name][0][loss], value, atol=1e-5, rtol=0)
+    assert two_ranks[name][1].keys() == gradient.keys()
+    for parameter, value in gradient.items():
+        torch.testing.assert_close(two_ranks[name][1][parameter], value, atol=1e-5, rtol=1e-4)

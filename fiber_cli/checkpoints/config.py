@@ -1,0 +1,111 @@
+"""config.json of a checkpoint directory: enough to rebuild the task and its input, and not its weights.
+
+Format 2 holds the settings of the task that belong to the model and to the reader under the names that recipes have for
+them. Format 1, of version 0.1.0, kept some of the reader's settings beside the preprocessing and what follows from the
+tokenizer beside the settings; it is read, and no longer written.
+"""
+
+import dataclasses
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from fiber_cli.errors import UserError
+from fiber_cli.model.config import FiberConfig
+from fiber_cli.settings import Owner, TaskSettings, former_names, owned
+from fiber_cli.tasks import declared
+
+FORMAT = 2
+CONFIG_FILE = "config.json"
+#: What format 1 kept of a caption task that follows from the tokenizer and the text length.
+_DERIVED_IN_FORMAT_1 = ("max_length", "cls_id", "sep_id", "pad_id", "mask_id")
+
+
+@dataclass(frozen=True)
+class CheckpointConfig:
+    """model: sizes, the image size (height, width) among them. task: settings; those of the run alone have their
+    defaults. text_length: tokens a text. labels: see `TaskContext`. tokenizer: the name that the recipe gave it."""
+
+    model: FiberConfig
+    task: TaskSettings
+    text_length: int
+    labels: tuple[str, ...] | None
+    tokenizer: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of config.json."""
+        task = {"name": self.task.name, **owned(self.task, Owner.MODEL, Owner.READER)}
+        preprocessing = {"image_size": list(self.model.image_size), "text_length": self.text_length}
+        return {
+            "format": FORMAT,
+            "model": self.model.to_dict(),
+            "task": task,
+            "preprocessing": preprocessing,
+            "labels": None if self.labels is None else list(self.labels),
+            "tokenizer": self.tokenizer,
+        }
+
+    @classmethod
+    def from_json(cls, content: dict[str, Any]) -> Self:
+        """Inverse of `to_json`, and of what format 1 had. Raises KeyError, TypeError, ValueError or UserError for
+        content of another form."""
+        preprocessing = content["preprocessing"]
+        task = dict(content["task"])
+        if content["format"] == 1:
+            task = _task_of_format_1(task, preprocessing)
+        labels = content["labels"]
+        return cls(
+            model=FiberConfig.from_dict(content["model"]),
+            task=_task_settings(task),
+            text_length=int(preprocessing["text_length"]),
+            labels=None if labels is None else tuple(labels),
+            tokenizer=str(content["tokenizer"]),
+        )
+
+
+def read_config(path: Path) -> CheckpointConfig:
+    """config.json of a checkpoint directory. Raises UserError where it is missing, damaged, or of another version."""
+    file = Path(path) / CONFIG_FILE
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{file} cannot be read: {error.strerror}; is {path} a checkpoint directory?") from error
+    except ValueError as error:
+        raise UserError(f"{file} is damaged ({error}); use another checkpoint of the run") from error
+    version = content.get("format") if isinstance(content, dict) else None
+    if version not in (1, FORMAT):
+        raise UserError(
+            f"{file} has format version {version!r}, not {FORMAT} or 1; use the program version that wrote it"
+        )
+    try:
+        return CheckpointConfig.from_json(content)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise UserError(f"{file} does not describe a model of this version: {error}") from error
+
+
+def _task_of_format_1(task: dict[str, Any], preprocessing: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a task as format 2 has them."""
+    settings = {name: value for name, value in task.items() if name not in _DERIVED_IN_FORMAT_1}
+    if "short_side" in preprocessing:
+        settings["short_sides"] = [preprocessing["short_side"]]
+        settings["longest_side"] = preprocessing["longest_side"]
+        settings["published_names"] = preprocessing["published_names"]
+    return settings
+
+
+def _task_settings(stored: dict[str, Any]) -> TaskSettings:
+    """The settings under their present names; TypeError for one that the task does not have."""
+    settings: type[Any] = declared(stored["name"]).settings
+    former = former_names(settings)
+    values = {}
+    for name, value in stored.items():
+        values[former.get(name, name)] = tuple(value) if isinstance(value, list) else value
+    known = {setting.name for setting in dataclasses.fields(settings)}
+    unknown = values.keys() - known
+    if unknown:
+        raise TypeError(f"task {stored['name']!r} has no setting {', '.join(sorted(unknown))}")
+    task: TaskSettings = settings(**values)
+    return task

@@ -1,0 +1,86 @@
+"""A published checkpoint file to a checkpoint directory."""
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints.config import CheckpointConfig
+from fiber_cli.checkpoints.loading import new_task
+from fiber_cli.checkpoints.position_bias import POSITION_BIAS, window_of
+from fiber_cli.checkpoints.published import coarse, fine
+from fiber_cli.checkpoints.weights import read_torch_file
+from fiber_cli.data.text import load_tokenizer
+from fiber_cli.errors import UserError, first_names
+from fiber_cli.model.config import BASE, FiberConfig
+from fiber_cli.tasks import published_forms
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.vqa.vocabulary import read_vocabulary
+
+#: Stage → the names that its weights have in published files.
+_STAGES = {"coarse": coarse, "fine": fine}
+#: Pixels along a side of an image for each cell along a side of the windows: of the base model at every image size.
+PIXELS_PER_CELL = 32
+
+
+def convert_file(source: Path, output: Path, *, task: str, tokenizer: str, answers: Path | None = None) -> Path:
+    """Write a published FIBER-B checkpoint file as a checkpoint directory below `output`; returns that directory.
+
+    task: a kind of published checkpoint, see `tasks.published_forms`. The image size follows from the position-bias
+    tables (32 pixels a window cell). answers: VQA's vocabulary, in the order of the classifier. Raises UserError for a
+    file that is not such a checkpoint, listing what does not fit.
+    """
+    declaration, form = published_forms()[task]
+    state = read_torch_file(source)
+    context = TaskContext(
+        settings=declaration.settings(name=declaration.name, **form.settings),
+        model=_model_config(source, state, form.stage),
+        tokenizer=load_tokenizer(tokenizer),
+        text_length=form.text_length,
+        labels=None if form.labels is None else _vocabulary(source, state.get(form.labels), answers),
+    )
+    with torch.device("meta"):
+        expected = dict(new_task(context).named_parameters())
+    convert = _STAGES[form.stage].from_published
+    weights = convert(state, context.model, expected)
+    _check_shapes(source, weights, expected)
+    config = CheckpointConfig(context.model, context.settings, context.text_length, context.labels, tokenizer)
+    return directory.save(output, 0, config=config.to_json(), weights=weights, tokenizer=context.tokenizer)
+
+
+def _model_config(source: Path, state: Mapping[str, Tensor], stage: Literal["coarse", "fine"]) -> FiberConfig:
+    """The sizes of the model in a published state dict of a stage."""
+    table = state.get(f"{_STAGES[stage].IMAGE}layers.0.blocks.0.attn.{POSITION_BIAS}")
+    if table is None:
+        raise UserError(f"{source}: not a published {stage}-stage FIBER checkpoint: it has no {stage} image tower")
+    side = PIXELS_PER_CELL * window_of(table)
+    config = BASE.at_image_size((side, side))
+    if stage == "coarse":
+        return config
+    image = dataclasses.replace(config.image, fixed_window=True)
+    has_norm = any("norm_i2t_i" in key for key in state)
+    return dataclasses.replace(config, image=image, norm_image_query=has_norm)
+
+
+def _vocabulary(source: Path, classifier: Tensor | None, answers: Path | None) -> tuple[str, ...]:
+    """The answers of a VQA classifier; UserError where their number is not that of its outputs."""
+    if answers is None:
+        raise UserError("a VQA checkpoint needs its vocabulary: make it with `fiber vqa-answers`, give it as --answers")
+    labels = read_vocabulary(answers)
+    outputs = 0 if classifier is None else len(classifier)
+    if outputs != len(labels):
+        raise UserError(f"{answers} has {len(labels)} answers, the classifier of {source} has {outputs}")
+    return tuple(labels)
+
+
+def _check_shapes(source: Path, weights: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> None:
+    misfits = []
+    for name, tensor in weights.items():
+        if tensor.shape != expected[name].shape:
+            misfits.append(f"{name} {tuple(tensor.shape)} for {tuple(expected[name].shape)}")
+    if misfits:
+        raise UserError(f"{source}: not of the base model's sizes: {first_names(misfits)}")

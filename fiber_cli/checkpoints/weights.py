@@ -1,0 +1,124 @@
+"""Weights by name: of a file, of a module, and from the one into the other, strictly and without an unpickler."""
+
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from fiber_cli.errors import UserError
+
+
+def float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, contiguous, floating point as float32."""
+    converted = {}
+    for name, value in weights.items():
+        dtype = torch.float32 if value.is_floating_point() else value.dtype
+        converted[name] = value.detach().to("cpu", dtype).contiguous()
+    return converted
+
+
+def load_weights(path: Path) -> dict[str, Tensor]:
+    """model.safetensors of a checkpoint directory: parameter name → tensor on the CPU."""
+    return read_tensors(Path(path) / "model.safetensors")
+
+
+def read_tensors(file: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file by name, on the CPU."""
+    try:
+        return load_file(file)
+    except (SafetensorError, OSError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}): it is missing, damaged or was copied only in part; "
+            "copy the whole folder again or use another one"
+        ) from error
+
+
+def read_torch_file(path: Path) -> dict[str, Tensor]:
+    """The state dict in a `.ckpt`, `.pt`, `.pth` or `.bin` file, read with the restricted unpickler (tensors only).
+
+    It may be the whole content or stand under "state_dict" or "model"; the prefix `module.` is taken off.
+    Raises UserError for a file that is missing, damaged or holds other objects.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such checkpoint file") from error
+    except Exception as error:  # torch raises several kinds for damaged or unsafe files
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{path}: not readable as a checkpoint of plain tensors ({type(error).__name__}: {reason}); "
+            "if it holds other objects, save its state dict alone first"
+        ) from error
+    state = content
+    if isinstance(content, dict):
+        state = content.get("state_dict", content.get("model", content))
+    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{path}: holds no state dict (a mapping from names to tensors)")
+    if all(key.startswith("module.") for key in state):
+        return {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    return state
+
+
+def named_weights(module: nn.Module) -> dict[str, Tensor]:
+    """Parameters and persistent buffers by name, a tied one once; what `directory.save` writes and `load_into`
+    fills."""
+    weights = {}
+    seen = set()
+    for name, value in module.state_dict(keep_vars=True).items():
+        if id(value) not in seen:
+            seen.add(id(value))
+            weights[name] = value
+    return weights
+
+
+class Unmatched(NamedTuple):
+    """Names on one side only: `fresh` ones keep the module's values, `dropped` ones of the weights are left out."""
+
+    fresh: list[str]
+    dropped: list[str]
+
+
+def load_into(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    expect_missing: Collection[str] = (),
+    expect_unexpected: Collection[str] = (),
+) -> Unmatched:
+    """Copy `weights` into `module`, strictly.
+
+    Every key must be on both sides with the same shape, except names that start with one of the given
+    prefixes: `expect_missing` keep the module's values, `expect_unexpected` are left out; returned are the names of
+    these two kinds. UserError lists all that differs beyond them, and then nothing has been copied.
+    """
+    ours = named_weights(module)
+    unmatched = Unmatched(sorted(ours.keys() - weights.keys()), sorted(weights.keys() - ours.keys()))
+    common = sorted(ours.keys() & weights.keys())
+    missing = _without_prefixes(unmatched.fresh, expect_missing)
+    unexpected = _without_prefixes(unmatched.dropped, expect_unexpected)
+    mismatched = [name for name in common if ours[name].shape != weights[name].shape]
+    if missing or unexpected or mismatched:
+        lines = [f"missing: {name} {tuple(ours[name].shape)}" for name in missing]
+        lines += [f"unexpected: {name} {tuple(weights[name].shape)}" for name in unexpected]
+        for name in mismatched:
+            theirs, expected = tuple(weights[name].shape), tuple(ours[name].shape)
+            lines.append(f"shape: {name} {theirs} in the weights, {expected} in the model")
+        counts = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(mismatched)} of another shape"
+        raise UserError(
+            f"the weights do not fit the model: {counts}; set the model section as it was when they were trained\n  "
+            + "\n  ".join(lines)
+        )
+    with torch.no_grad():
+        for name in common:
+            ours[name].copy_(weights[name])
+    return unmatched
+
+
+def _without_prefixes(names: Iterable[str], prefixes: Collection[str]) -> list[str]:
+    """Those of the names that start with none of the prefixes."""
+    expected = tuple(prefixes)
+    return [name for name in names if not name.startswith(expected)]

@@ -1,0 +1,210 @@
+"""`fiber eval` and `fiber rerank`."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+import typer
+
+from fiber_cli.cli.options import (
+    DATASET_HELP,
+    STEM_MEMORY,
+    WORKERS,
+    EvaluationBatch,
+    ItmCheckpoint,
+    Limit,
+    NewestCheckpoint,
+    Nproc,
+    Results,
+    Root,
+    Split,
+    StemMemory,
+    Workers,
+    chunk_size,
+    whole_numbers,
+)
+from fiber_cli.cli.processes import launch_ranks
+from fiber_cli.cli.runs import newest_checkpoint, run_of
+from fiber_cli.tasks import tasks_with
+from fiber_cli.tasks.abilities import Embedding, Matching
+
+if TYPE_CHECKING:
+    from fiber_cli.checkpoints.loading import Loaded
+    from fiber_cli.tasks.evaluation import EvaluationOptions
+
+
+def evaluate(
+    context: typer.Context,
+    dataset: Annotated[str, typer.Argument(help=DATASET_HELP)],
+    mode: Annotated[
+        Literal["itc", "itm", "itc+itm"] | None,
+        typer.Option(
+            help="Retrieval by dual encoder, fusion, or both.  [default: what the checkpoint was trained for]"
+        ),
+    ] = None,
+    checkpoint: NewestCheckpoint = None,
+    itm_checkpoint: ItmCheckpoint = None,
+    split: Split = None,
+    root: Root = None,
+    output: Results = None,
+    batch: EvaluationBatch = None,
+    workers: Workers = WORKERS,
+    limit: Limit = None,
+    blind: Annotated[bool, typer.Option("--blind", help="Measure also with every image exchanged.")] = False,
+    stem_memory: StemMemory = STEM_MEMORY,
+    chunk: Annotated[str, typer.Option(help="Names in one prompt of detection, or auto: as many as fit.")] = "auto",
+    nproc: Nproc = 1,
+) -> None:
+    """Evaluate a checkpoint on a dataset of its task."""
+    from fiber_cli.tasks.evaluation import EvaluationOptions
+
+    evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, output, limit)
+    options = EvaluationOptions(mode=mode, blind=blind, chunk=chunk_size(chunk), stem_memory=stem_memory)
+    run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc)
+
+
+def rerank(
+    context: typer.Context,
+    dataset: Annotated[str | None, typer.Argument(help=f"{DATASET_HELP} Or none, with --images.")] = None,
+    images: Annotated[Path | None, typer.Option(help="Search in this folder of images instead.")] = None,
+    query: Annotated[str | None, typer.Option(help="What to search for.")] = None,
+    queries: Annotated[Path | None, typer.Option(help="A file with one query a line.")] = None,
+    top_k: Annotated[
+        str, typer.Option(help="How many of the dual encoder's best are scored by fusion; for a dataset several.")
+    ] = "50",
+    index: Annotated[Path | None, typer.Option(help="Index file.  [default: in the folder]")] = None,
+    shown: Annotated[int, typer.Option(min=1, help="Results to print for each query.")] = 10,
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best results to this file.")] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print all results as JSON instead of a table.")] = False,
+    checkpoint: NewestCheckpoint = None,
+    itm_checkpoint: ItmCheckpoint = None,
+    split: Split = None,
+    root: Root = None,
+    output: Results = None,
+    batch: EvaluationBatch = None,
+    workers: Workers = WORKERS,
+    limit: Limit = None,
+    stem_memory: StemMemory = STEM_MEMORY,
+    nproc: Nproc = 1,
+) -> None:
+    """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
+    if dataset:
+        _refuse("for a dataset", {"--index": index, "--sheet": sheet})
+    else:
+        of_dataset = {"--split": split, "--root": root, "--output": output, "--limit": limit, "--nproc": nproc > 1}
+        _refuse("with --images", of_dataset)
+    sizes = whole_numbers(top_k)
+    if dataset and not (images or query or queries):
+        from fiber_cli.tasks.evaluation import EvaluationOptions
+
+        evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, output, limit)
+        options = EvaluationOptions(mode="rerank", rerank=sizes, stem_memory=stem_memory)
+        run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, as_json=json)
+        return
+    if dataset or images is None or (query is None) == (queries is None) or len(sizes) > 1:
+        raise typer.BadParameter(
+            'give a DATASET; or --images DIR with --query "…" or --queries FILE, and one number as --top-k'
+        )
+    from fiber_cli.checkpoints.loading import load
+    from fiber_cli.inference.search import run_search
+    from fiber_cli.tasks.prediction import PredictOptions
+
+    loaded = load(checkpoint or newest_checkpoint(tasks_with(Embedding)))
+    itm = load(itm_checkpoint) if itm_checkpoint else None
+    run_search(
+        loaded,
+        images,
+        queries or query or "",
+        itm=itm,
+        top_k=sizes[0],
+        index=index,
+        shown=shown,
+        sheet=sheet,
+        as_json=json,
+        options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+    )
+
+
+def _refuse(where: str, options: dict[str, Any]) -> None:
+    """Refuses options that mean nothing there."""
+    unused = [name for name, value in options.items() if value]
+    if unused:
+        raise typer.BadParameter(f"{', '.join(unused)}: not {where}")
+
+
+class Evaluated(NamedTuple):
+    """What is evaluated on what, and where the results go. checkpoint: None for the newest that fits; itm_checkpoint:
+    scores pairs, if not the same; limit: of the samples of each source."""
+
+    dataset: str
+    split: str | None
+    root: Path | None
+    checkpoint: Path | None
+    itm_checkpoint: Path | None
+    output: Path | None
+    limit: int | None
+
+
+def run_evaluation(
+    context: typer.Context,
+    evaluated: Evaluated,
+    options: "EvaluationOptions",
+    *,
+    batch: int | None,
+    workers: int,
+    nproc: int,
+    as_json: bool = False,
+) -> None:
+    """Find checkpoint and data, start further processes where they are asked for, and hand over."""
+    from fiber_cli.checkpoints.config import read_config
+    from fiber_cli.checkpoints.directory import resolve
+    from fiber_cli.evaluation.datasets import eval_data, tasks_for
+
+    checkpoint = evaluated.checkpoint or newest_checkpoint(tasks_for(evaluated.dataset))
+    task = read_config(resolve(checkpoint)).task.name
+    data = eval_data(evaluated.dataset, task, evaluated.split, evaluated.root)
+    if nproc > 1:
+        launch_ranks(context, nproc, "--checkpoint", str(checkpoint))
+    from fiber_cli.checkpoints.loading import load
+    from fiber_cli.data.sources import open_source
+    from fiber_cli.distributed.group import init_from_env
+    from fiber_cli.evaluation.evaluate import run_eval
+    from fiber_cli.tasks.prediction import PredictOptions
+
+    init_from_env()
+    loaded = load(checkpoint)
+    itm = load(evaluated.itm_checkpoint) if evaluated.itm_checkpoint else None
+    mode = options.mode or default_mode(loaded, itm)
+    measured = f"{data.name}-{data.split}-{mode}"
+    sources = [open_source(source) for source in data.sources]
+    run_eval(
+        sources,
+        dataset=data.name,
+        split=data.split,
+        loaded=loaded,
+        itm=itm,
+        output=evaluated.output or results_folder(measured, loaded, itm, evaluated.limit),
+        limit=evaluated.limit,
+        options=options,
+        predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+        as_json=as_json,
+    )
+
+
+def results_folder(measured: str, loaded: "Loaded", itm: "Loaded | None", limit: int | None) -> Path:
+    """Where results go by default: in the checkpoint's run, under a name that tells what was measured and how."""
+    name = f"{measured}-{loaded.path.name}"
+    if itm is not None:
+        name += f"-{run_of(itm.path).name}"
+    if limit:
+        name += f"-first{limit}"
+    return run_of(loaded.path) / "eval" / name
+
+
+def default_mode(loaded: "Loaded", itm: "Loaded | None") -> str:
+    """How a checkpoint is evaluated where no mode is named, as the results folder has it: retrieval by what it was
+    trained for, else its task."""
+    if itm is not None:
+        return "itc+itm"
+    if loaded.can(Embedding):
+        return "itc"
+    return "itm" if loaded.can(Matching) else loaded.name

@@ -1,0 +1,67 @@
+"""Options and arguments that several commands share."""
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from fiber_cli.evaluation.names import DATASETS
+
+#: Processes that read data, where none are asked for.
+WORKERS = min(4, os.cpu_count() or 1)
+#: GiB of text stems in memory.
+STEM_MEMORY = 4.0
+
+DATASET_HELP = (
+    f"{', '.join(DATASETS)}, a JSON of captions or boxes, a JSONL, a YAML list of detection sets, or .tar shards."
+)
+
+Nproc = Annotated[int, typer.Option(min=1, help="Processes to start on this machine.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="SECTION.KEY=VALUE", help="Settings put over the recipe's.")
+]
+RecipeName = Annotated[str, typer.Option(help="A recipe file, or the name of a shipped one.")]
+
+# Evaluation
+Split = Annotated[str | None, typer.Option(help="[default: val of scenes, vqav2 and nocaps, dev of nlvr2, else test]")]
+Root = Annotated[Path | None, typer.Option(help="Folder of a known dataset, or a JSON's images.")]
+Results = Annotated[Path | None, typer.Option(help="Results folder.  [default: eval/ in the run]")]
+NewestCheckpoint = Annotated[Path | None, typer.Option(help="[default: the newest run below runs/]")]
+ItmCheckpoint = Annotated[Path | None, typer.Option(help="Checkpoint that scores pairs, if not the same.")]
+EvaluationBatch = Annotated[
+    int | None, typer.Option(min=1, help="Images, texts or pairs per rank and pass.  [default: 64, for detectors 4]")
+]
+Workers = Annotated[int, typer.Option(min=0, help="Processes that read data, per rank.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="Evaluate the first N samples only.")]
+StemMemory = Annotated[float, typer.Option(min=0, help="GiB of text stems in memory; more lie on disk.")]
+
+# A user's own pictures
+Images = Annotated[list[Path], typer.Argument(help="Image files, and folders with them.", show_default=False)]
+Checkpoint = Annotated[Path | None, typer.Option(help="[default: the newest run of that task below runs/]")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
+Batch = Annotated[int, typer.Option(min=1, help="Images per pass.")]
+
+
+def one_of(names: tuple[str, ...]) -> Any:
+    """The type of an argument that is one of these names, which are only known when the program runs."""
+    return Literal.__getitem__(names)
+
+
+def chunk_size(text: str) -> int | str:
+    """The value of --chunk: a number of names in a prompt, or "auto"."""
+    if text == "auto":
+        return text
+    if not text.isdecimal() or int(text) == 0:
+        raise typer.BadParameter(f"--chunk {text}: give a whole number from 1, or auto")
+    return int(text)
+
+
+def whole_numbers(text: str) -> tuple[int, ...]:
+    """The value of --top-k: numbers separated by commas."""
+    numbers = []
+    for number in text.split(","):
+        if not number.strip().isdecimal() or int(number) == 0:
+            raise typer.BadParameter(f"--top-k {text}: give whole numbers from 1, such as 10,20,50,100")
+        numbers.append(int(number))
+    return tuple(numbers)

@@ -1,0 +1,30 @@
+"""`fiber recipes`: the shipped recipes and the reference of their settings."""
+
+from typing import Annotated
+
+import typer
+
+
+def list_recipes(context: typer.Context) -> None:
+    """List the shipped recipes and what each reproduces."""
+    if context.invoked_subcommand is not None:
+        return
+    from fiber_cli.config.resolve import recipe_header, shipped_recipes
+
+    for name, path in shipped_recipes().items():
+        header = recipe_header(path)
+        print(name, header["about"], f"reproduces: {header['reproduces']}", header["command"], sep="\n    ")
+
+
+def show(name: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a file.")]) -> None:
+    """Print a recipe."""
+    from fiber_cli.config.resolve import find_recipe
+
+    print(find_recipe(name).read_text(encoding="utf-8"), end="")
+
+
+def schema() -> None:
+    """Print the reference of all recipe settings, in Markdown."""
+    from fiber_cli.config.schema import schema_markdown
+
+    print(schema_markdown(), end="")

@@ -1,0 +1,114 @@
+"""`fiber pretrain` and `fiber finetune`."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fiber_cli.cli.options import Nproc, Overrides, RecipeName, one_of
+from fiber_cli.cli.processes import is_first_rank, launch_ranks
+from fiber_cli.errors import UserError
+from fiber_cli.settings import RecipeError
+from fiber_cli.tasks import declarations, declared
+
+Output = Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/<recipe name>]")]
+Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
+InitFrom = Annotated[Path | None, typer.Option(help="Checkpoint to take first weights from.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and run one batch.")]
+
+
+def trained_by(verb: str) -> tuple[str, ...]:
+    """The names of the tasks that a command trains."""
+    return tuple(declaration.name for declaration in declarations() if declaration.verb == verb)
+
+
+if TYPE_CHECKING:
+    Stage = str
+    FineTuned = str
+else:
+    Stage = one_of(trained_by("pretrain"))
+    FineTuned = one_of(trained_by("finetune"))
+
+
+def pretrain(
+    context: typer.Context,
+    stage: Annotated[Stage, typer.Argument(metavar="stage", help="Pre-training stage.")],
+    overrides: Overrides = None,
+    *,
+    recipe: RecipeName,
+    output: Output = None,
+    resume: Resume = False,
+    init_from: InitFrom = None,
+    dry_run: DryRun = False,
+    nproc: Nproc = 1,
+) -> None:
+    """Pre-train: coarse from images and captions, fine from images, words and boxes."""
+    train(context, stage, overrides or [], recipe, output, resume, init_from, dry_run, nproc)
+
+
+def finetune(
+    context: typer.Context,
+    task: Annotated[FineTuned, typer.Argument(metavar="task", help="What to train for.")],
+    overrides: Overrides = None,
+    *,
+    recipe: RecipeName,
+    output: Output = None,
+    resume: Resume = False,
+    init_from: InitFrom = None,
+    dry_run: DryRun = False,
+    nproc: Nproc = 1,
+) -> None:
+    """Fine-tune a pre-trained checkpoint for a task."""
+    train(context, task, overrides or [], recipe, output, resume, init_from, dry_run, nproc)
+
+
+def train(
+    context: typer.Context,
+    task: str,
+    overrides: list[str],
+    recipe_name: str,
+    output: Path | None,
+    resume: bool,
+    init_from: Path | None,
+    dry_run: bool,
+    nproc: int,
+) -> None:
+    """Check what can be checked before anything heavy is loaded, and hand the resolved recipe over."""
+    from fiber_cli.config.resolve import find_recipe, resolve_recipe
+
+    file = str(find_recipe(recipe_name))
+    recipe = resolve_recipe(file, overrides)
+    if recipe.task.name != task:
+        raise RecipeError(f"{file} is a recipe for {recipe.task.name}, not for {task}; `fiber recipes` lists all")
+    if resume and init_from:
+        raise typer.BadParameter("--resume continues a run, --init-from starts a new one: give one of them")
+    output = output or Path("runs") / recipe.name
+    if not resume and not dry_run:
+        _refuse_used_folder(output)
+    if nproc > 1:
+        recipe.runtime.micro_steps(nproc)  # checked before anything is started
+        launch_ranks(context, nproc, "--recipe", file)
+    if dry_run:
+        from fiber_cli.training.plan import dry_run as show_plan
+
+        show_plan(recipe, init_from)
+        return
+    from fiber_cli.training.fit import fit
+
+    has_backbones = recipe.model.swin or recipe.model.roberta
+    if continues_another(task) and not (init_from or resume or has_backbones):
+        print("no --init-from: training starts from random weights", file=sys.stderr)
+    raise typer.Exit(fit(recipe, output, resume=resume, init_from=init_from))
+
+
+def _refuse_used_folder(output: Path) -> None:
+    # Other ranks may look after the first has begun to write.
+    if is_first_rank() and output.is_dir() and any(output.iterdir()):
+        raise UserError(f"{output} is not empty: pass --resume to continue it, or another --output")
+
+
+def continues_another(task: str) -> bool:
+    """Whether a task is meant to begin with the weights of another, of which it says what it changes."""
+    changes = declared(task).init_from
+    return bool(changes.fresh or changes.dropped)

@@ -1,0 +1,162 @@
+"""The sections of a recipe as frozen dataclasses.
+
+The meanings, limits and defaults in the fields are what `fiber recipes schema` prints and `strict` checks.
+"""
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+import yaml
+
+from fiber_cli.config.strict import OneOf
+from fiber_cli.data.sources import SettingsByKind
+from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings, option
+from fiber_cli.tasks import SettingsByName
+
+AnySource = Annotated[SourceSettings, OneOf("kind", SettingsByKind())]
+AnyTask = Annotated[TaskSettings, OneOf("name", SettingsByName())]
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The encoder; an omitted size is the preset's."""
+
+    preset: Literal["tiny", "base"] = option("The sizes to start from.")
+    image_size: int | None = option("Side of the square input in pixels, a multiple of 32.", None, ge=32)
+    text_length: int = option("Tokens per caption; longer ones are cut and counted.", 40, ge=3)
+    fusion_layers: int | None = option("Last blocks of both towers that see each other.", None, ge=0)
+    hidden: int | None = option("Joint width.", None, ge=1)
+    drop_path: float | None = option("Stochastic depth of the last image block.", None, ge=0, lt=1)
+    dropout: float | None = option("Dropout in the text encoder.", None, ge=0, lt=1)
+    embed_dim: int | None = option("Channels of the first image stage.", None, ge=1)
+    depths: tuple[int, ...] | None = option("Blocks of each image stage.", None, ge=1)
+    image_heads: tuple[int, ...] | None = option("Attention heads of each image stage.", None, ge=1)
+    text_layers: int | None = option("Layers of the text encoder.", None, ge=1)
+    text_hidden: int | None = option("Width of the text encoder.", None, ge=1)
+    text_heads: int | None = option("Attention heads of the text encoder.", None, ge=1)
+    text_intermediate: int | None = option("Width of the text encoder's feed-forward layers.", None, ge=1)
+    swin: str | None = option("Initial image weights: timm name, file or folder; null = random.", None)
+    norm_image_query: bool | None = option("LayerNorm on the image's queries of the text; null = yes.", None)
+    roberta: str | None = option("Initial text weights: hub name or local folder; null = random.", None)
+    tokenizer: str = option("builtin, a hub name, or a local folder.", "builtin")
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What is read and how."""
+
+    train: tuple[AnySource, ...] = option("Sources to train on.")
+    val: tuple[AnySource, ...] = option("Sources of the periodic validation.", ())
+    root: str | None = option("Folder that relative paths start from; null = the current one.", None)
+    augment: Literal["none", "randaugment"] = option("none = resize only.", "none")
+    captions: Literal["random", "each"] = option("An epoch shows one caption per image, or each.", "random")
+    workers: int = option("Worker processes that read data, per rank.", 4, ge=0)
+    max_bad_rate: float = option("Share of unreadable images past which the run stops.", 0.01, ge=0, le=1)
+    max_pixels: int = option("Images with more pixels are not decoded.", 89_478_485, ge=1)
+
+
+@dataclass(frozen=True)
+class OptimSettings:
+    """AdamW and its schedule; exactly one of steps and epochs is given."""
+
+    lr: float = option("Peak learning rate of both backbones.", gt=0)
+    cross_modal_mult: float = option("Cross-modal parameters learn this many times faster.", 5.0, gt=0)
+    head_mult: float = option("Heads learn this many times faster.", 5.0, gt=0)
+    text_mult: float = option("On top of it, the text encoder with its fusion.", 1.0, gt=0)
+    betas: tuple[float, float] = option("AdamW's betas.", (0.9, 0.98), ge=0, lt=1)
+    eps: float = option("AdamW's epsilon.", 1e-8, gt=0)
+    weight_decay: float = option("None on biases and norms.", 0.01, ge=0)
+    as_published: Literal["none", "coarse", "fine"] = option(
+        "Decay (fine: and double rates of biases) as published.", "none", formerly="published"
+    )
+    warmup: float = option("Linear warm-up: a share of the run if below 1, else steps.", 0.1, ge=0)
+    schedule: Literal["linear", "cosine", "constant", "steps", "plateau"] = option(
+        "After the warm-up; steps = a tenth from 67%, a hundredth from 89%; plateau = by validation.", "linear"
+    )
+    patience: int = option("plateau: validations in a row without a better log.keep_best per tenth.", 3, ge=1)
+    steps: int | None = option("Optimiser steps.", None, ge=1)
+    epochs: int | None = option("Passes over the data, instead of steps.", None, ge=1)
+
+
+@dataclass(frozen=True)
+class RuntimeSettings:
+    """How the run uses its machines."""
+
+    micro_batch: int = option("Pairs per rank and forward pass.", ge=1)
+    global_batch: int = option("Pairs per optimiser step: a multiple of micro_batch x ranks.", ge=1)
+    seed: int = option("Of everything random.", 0, ge=0)
+    precision: Literal["fp32", "bf16", "fp16"] = option("Of the computation; parameters stay fp32.", "fp32")
+    zero_stage: Literal[0, 1, 2, 3] = option("Sharded: 1 optimiser, 2 also gradients, 3 also parameters.", 0)
+    clip: float | None = option("Largest gradient norm; null = no clipping.", None, gt=0)
+    offload: Literal["none", "cpu"] = option("Where the optimiser's state lies.", "none")
+    compile: bool = option("torch.compile.", False)
+    activation_checkpointing: bool = option("Recompute activations to save memory.", False)
+    ema: float | None = option("Decay of the weights' moving average; null = none.", None, gt=0, lt=1)
+    max_nonfinite: int = option("Non-finite losses in a row that end the run.", 10, ge=1)
+    threads: int | None = option("CPU threads per rank; null = torch's choice.", None, ge=1)
+
+    def micro_steps(self, world: int) -> int:
+        """Micro-steps per optimiser step on `world` ranks; RecipeError where the global batch does not divide."""
+        unit = self.micro_batch * world
+        if self.global_batch % unit == 0:
+            return self.global_batch // unit
+        product = f"{self.micro_batch} x {world} = {unit}"
+        raise RecipeError(
+            f"runtime.global_batch: {self.global_batch} is no multiple of micro_batch x ranks = {product}: "
+            f"{self._fitting_batches(world)}"
+        )
+
+    def _fitting_batches(self, world: int) -> str:
+        """How to make the global batch a multiple."""
+        unit = self.micro_batch * world
+        below = self.global_batch // unit * unit
+        mend = f"set global_batch to {below} or {below + unit}" if below else f"set global_batch to {unit}"
+        if self.global_batch % world == 0:
+            share = self.global_batch // world
+            largest = min(self.micro_batch, share)
+            micro_batch = max(size for size in range(1, largest + 1) if share % size == 0)
+            mend += f", or micro_batch to {micro_batch}"
+        return mend
+
+
+@dataclass(frozen=True)
+class LogSettings:
+    """What a run writes, counted in steps."""
+
+    every: int = option("Steps between log lines.", 10, ge=1)
+    validate_every: int | None = option("Steps between validations; null = none.", None, ge=1)
+    save_every: int = option("Steps between checkpoints.", 1000, ge=1)
+    keep_last: int = option("Newest checkpoints to keep.", 2, ge=1)
+    keep_best: str | None = option("Also keep the best checkpoint by this metric of the task.", None)
+    stop_after: int | None = option(
+        "Validations in a row without a better keep_best that end the run; null = none.", None, ge=1
+    )
+    tensorboard: bool = option("Write TensorBoard events.", False)
+    wandb: str | None = option("Weights & Biases project; null = none.", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A whole run."""
+
+    name: str = option("Names the run's folder; the file's name if not given.", "recipe")
+    model: ModelSettings
+    task: AnyTask
+    data: DataSettings
+    optim: OptimSettings
+    runtime: RuntimeSettings
+    log: LogSettings = field(default_factory=LogSettings)
+    deepspeed: dict[str, Any] = option("Passed to DeepSpeed as it is, over what `runtime` sets.", factory=dict)
+
+    def to_yaml(self) -> str:
+        """Every setting, in a form that `resolve_recipe` reads back as an equal recipe."""
+        return yaml.safe_dump(dataclasses.asdict(self), sort_keys=False, width=110)
+
+
+def warmup_steps(warmup: float, steps: int) -> int:
+    """`optim.warmup` in steps; RecipeError where it would not end before the run does."""
+    count = round(warmup * steps) if warmup < 1 else int(warmup)
+    if count >= steps:
+        raise RecipeError(f"optim.warmup: {warmup:g} must end before the run's {steps} steps do")
+    return count

@@ -1,0 +1,159 @@
+"""Training samples in an order, and with chances, that are functions of the seed alone.
+
+Everything random about a sample is a function of (seed, epoch, entry) and the order of entries one of (seed,
+epoch). So batches do not depend on the number of workers or ranks, and a resumed run continues exactly.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from fiber_cli.data.readers import Sample
+from fiber_cli.data.source import BadSample, Source, sample_id
+from fiber_cli.errors import UserError
+
+#: Makes a training sample of sample i of a source, of the kind that it can read; raises `BadSample`.
+Reader = Callable[[Any, int, np.random.Generator], Sample]
+
+_ORDER, _SAMPLE = 0, 1  # separate streams of random numbers
+_MAX_REPLACEMENTS = 10
+
+
+class Mixture:
+    """Several sources as one list of entries per epoch.
+
+    weights: how often an epoch holds each source: 1 once, 2 twice, 0.5 a fresh random half of it. An entry
+    is repetition · total + index, `total` being the number of samples of all sources, so that the
+    repetitions of a sample within an epoch are augmented differently.
+    """
+
+    def __init__(self, sources: Sequence[Source], weights: Sequence[float], seed: int):
+        self.sources = list(sources)
+        self.seed = seed
+        self._sizes = [len(source) for source in self.sources]
+        self._ends = np.cumsum(self._sizes)
+        self._total = sum(self._sizes)
+        self._counts: list[int] = []
+        for source, size, weight in zip(self.sources, self._sizes, weights, strict=True):
+            count = round(size * weight)
+            if count < 1:
+                raise UserError(f"data.train: weight {weight} leaves no sample of {source.name}; raise it")
+            self._counts.append(count)
+
+    def __len__(self) -> int:
+        """Entries per epoch."""
+        return sum(self._counts)
+
+    def steps(self, global_batch: int) -> int:
+        """Whole batches in an epoch; `UserError` where there is none."""
+        if global_batch > len(self):
+            raise UserError(
+                f"runtime.global_batch: {global_batch} is more than the {len(self)} samples of an epoch; "
+                "lower it, or raise the weights of data.train"
+            )
+        return len(self) // global_batch
+
+    def epoch(self, number: int) -> np.ndarray:
+        """The entries of an epoch, int64: the sources' own orders, interleaved at random."""
+        rng = np.random.default_rng([_ORDER, self.seed, number])
+        orders: list[np.ndarray] = []
+        for which in range(len(self.sources)):
+            orders.extend(self._repetitions(which, rng))
+        turns = rng.permutation(np.repeat(np.arange(len(self.sources)), self._counts))
+        entries = np.empty(len(turns), dtype=np.int64)
+        entries[np.argsort(turns, kind="stable")] = np.concatenate(orders)
+        return entries
+
+    def _repetitions(self, which: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
+        """A source's entries in an epoch, in its own order: all of them as often as they fit, then a random part."""
+        size = self._sizes[which]
+        count = self._counts[which]
+        first = self._ends[which] - size
+        for repetition in range(-(-count // size)):
+            order = self.sources[which].order(rng)
+            wanted = min(size, count - repetition * size)
+            if wanted < size:
+                chosen = rng.choice(size, wanted, replace=False)
+                order = order[np.sort(chosen)]
+            yield repetition * self._total + first + order
+
+    def locate(self, entry: int) -> tuple[int, int]:
+        """The number of an entry's source, and the sample's number in it."""
+        index = entry % self._total
+        which = int(np.searchsorted(self._ends, index, side="right"))
+        first = int(self._ends[which]) - self._sizes[which]
+        return which, index - first
+
+
+class StepSampler:
+    """This rank's micro-batches, lists of (epoch, entry), of the steps from `start_step` up to `total_steps`.
+
+    An epoch has floor(entries / global_batch) steps; the rest of its entries is dropped, other ones in each
+    epoch. Micro-batch m of rank r takes entries [(m · world + r) · micro_batch, … + micro_batch) of the
+    step's. `UserError` where the batch is larger than the data.
+    """
+
+    def __init__(
+        self,
+        mixture: Mixture,
+        global_batch: int,
+        micro_batch: int,
+        rank: int,
+        world: int,
+        start_step: int,
+        total_steps: int,
+    ):
+        assert global_batch % (micro_batch * world) == 0, "see RuntimeSettings.micro_steps"
+        self.mixture = mixture
+        self.global_batch = global_batch
+        self.micro_batch = micro_batch
+        self.rank = rank
+        self.stride = micro_batch * world
+        self.steps = range(start_step, total_steps)
+        self.steps_per_epoch = mixture.steps(global_batch)
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        current_epoch = -1
+        entries = np.empty(0)
+        for step in self.steps:
+            epoch, step_of_epoch = divmod(step, self.steps_per_epoch)
+            if epoch != current_epoch:
+                current_epoch = epoch
+                entries = self.mixture.epoch(epoch)
+            batch = entries[step_of_epoch * self.global_batch : (step_of_epoch + 1) * self.global_batch]
+            for start in range(self.rank * self.micro_batch, self.global_batch, self.stride):
+                micro_batch = batch[start : start + self.micro_batch]
+                yield [(epoch, entry) for entry in micro_batch.tolist()]
+
+
+class TrainSet(Dataset[Sample]):
+    """(epoch, entry) to one training sample as `reader(source, i, rng)` makes it; `collate` makes the batch.
+
+    A sample that cannot be used is recorded in `bad` and replaced by another of its source.
+    """
+
+    def __init__(self, mixture: Mixture, reader: Reader):
+        self.mixture = mixture
+        self.reader = reader
+
+    def __getitem__(self, key: tuple[int, int]) -> Sample:
+        epoch, entry = key
+        rng = np.random.default_rng([_SAMPLE, self.mixture.seed, epoch, entry])
+        which, i = self.mixture.locate(entry)
+        source = self.mixture.sources[which]
+        bad: list[tuple[str, str]] = []
+        while len(bad) < _MAX_REPLACEMENTS:
+            try:
+                return self.reader(source, i, rng) | {"bad": bad}
+            except BadSample as error:
+                bad.append((sample_id(source, i), str(error)))
+                if len(bad) < _MAX_REPLACEMENTS:
+                    i = int(rng.integers(len(source)))
+        raise UserError(f"{len(bad)} samples in a row cannot be used:{list_bad(bad)}")
+
+
+def list_bad(bad: Iterable[tuple[str, str]]) -> str:
+    """Bad samples as (id, reason), a line each, for the end of a message."""
+    return "".join(f"\n  {name}: {reason}" for name, reason in bad)

@@ -1,0 +1,223 @@
+"""Built-in scenes: pictures of which everything is known, so that every task has data to start with.
+
+`scene` is a pure function of (seed, split, index); the same scene can be laid out at any size. `drawing` makes its
+picture, and `captions`, `questions`, `statements` and `expressions` what is said of it.
+"""
+
+import cmath
+import math
+import random
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import NamedTuple
+
+from fiber_cli.data.scenes.shapes import SHAPES
+from fiber_cli.data.scenes.vocabulary import VALUES
+from fiber_cli.errors import UserError
+
+SPLITS = ("train", "val", "test")
+MIN_SIZE = 32
+
+Point = tuple[float, float]
+Box = tuple[float, float, float, float]
+Rgb = tuple[int, int, int]
+
+COLOURS: dict[str, Rgb] = {
+    "red": (216, 30, 38),
+    "orange": (250, 132, 14),
+    "yellow": (247, 222, 36),
+    "green": (40, 160, 52),
+    "blue": (32, 84, 222),
+    "purple": (128, 44, 176),
+    "pink": (250, 136, 190),
+    "white": (250, 250, 250),
+}
+#: Diameter of the disc around an object, as a range of fractions of the image's side.
+SIZES = {"small": (0.23, 0.27), "large": (0.38, 0.44)}
+#: Range of the grey level of the background. Neither end is near to white or to an object's shade.
+TONES = {"dark": (48, 78), "light": (158, 188)}
+
+_MAX_OVERLAP = 0.12
+_MAX_TURN = math.radians(12)
+_PLACING_ATTEMPTS = 12
+
+
+@dataclass(frozen=True)
+class SceneObject:
+    """One drawn object.
+
+    box: xyxy in absolute pixels, around the whole outline, also where a nearer object hides a part of it.
+    polygons: the outline in absolute pixels, and of rings the hole cut out of it.
+    rgb: the fill as drawn, a variation of the named colour.
+    """
+
+    shape: str
+    colour: str
+    size: str
+    texture: str
+    box: Box
+    polygons: tuple[tuple[Point, ...], ...]
+    rgb: Rgb
+
+    @property
+    def centre(self) -> Point:
+        """Middle of the box, in pixels."""
+        left, top, right, bottom = self.box
+        return (left + right) / 2, (top + bottom) / 2
+
+    @cached_property
+    def attributes(self) -> dict[str, str]:
+        """Attribute → value, in the order of `VALUES`."""
+        return {"size": self.size, "texture": self.texture, "colour": self.colour, "shape": self.shape}
+
+
+@dataclass(frozen=True)
+class Scene:
+    """A picture and what is in it.
+
+    key: names the scene whatever its image_size; tone: "dark" or "light" background;
+    objects: two to four, no two alike in all four attributes, in drawing order (the nearest last).
+    """
+
+    key: str
+    image_size: int
+    tone: str
+    objects: tuple[SceneObject, ...]
+
+
+class _Look(NamedTuple):
+    """The attributes of an object before it has its place."""
+
+    shape: str
+    colour: str
+    size: str
+    texture: str
+
+
+class _Disc(NamedTuple):
+    """Where an object lies, in fractions of the image's side; x and y are of the middle."""
+
+    x: float
+    y: float
+    diameter: float
+
+
+@lru_cache(maxsize=8)
+def scene(seed: int, split: str, index: int, image_size: int = 96) -> Scene:
+    """The scene number `index` of a split, laid out for a square image of `image_size` pixels.
+
+    Attributes are drawn independently of each other and before the layout, so that no value of one tells of
+    another; an object takes over the shape or the colour of an earlier one now and then, so that there is
+    something to count and to tell apart. Raises UserError for a bad split, index, seed or size.
+    """
+    check_scenes(split, seed, image_size)
+    if index < 0:
+        raise UserError(f"scene index {index} is negative; the scenes of a split are numbered from 0")
+    key = f"{split}-{seed}-{index}"
+    rng = random.Random(key)  # a text seed is hashed: streams of different keys have nothing in common
+    looks = _looks(rng)
+    looks.sort(key=lambda look: look.size)  # "large" before "small": the small object is never the hidden one
+    diameters = [rng.uniform(*SIZES[look.size]) for look in looks]
+    discs = _discs(rng, diameters)
+    objects = []
+    for look, disc in zip(looks, discs, strict=True):
+        objects.append(_object(rng, look, disc, image_size))
+    tone = rng.choice(tuple(TONES))
+    return Scene(key, image_size, tone, tuple(objects))
+
+
+def check_scenes(split: str, seed: int, image_size: int) -> None:
+    """UserError unless there are scenes of this kind."""
+    if split not in SPLITS:
+        raise UserError(f"scenes: there is no split {split!r}; take one of {', '.join(SPLITS)}")
+    if not isinstance(seed, int) or seed < 0:
+        raise UserError(f"scenes: seed is {seed!r}; give a whole number from 0")
+    if not isinstance(image_size, int) or image_size < MIN_SIZE:
+        raise UserError(f"scenes: image_size is {image_size!r}; give a number of pixels from {MIN_SIZE}")
+
+
+def _looks(rng: random.Random) -> list[_Look]:
+    """Two to four looks, no two alike."""
+    count = rng.randint(2, 4)
+    looks: list[_Look] = []
+    while len(looks) < count:
+        look = _Look(
+            size=rng.choice(VALUES["size"]),
+            texture=rng.choice(VALUES["texture"]),
+            colour=rng.choice(VALUES["colour"]),
+            shape=rng.choice(VALUES["shape"]),
+        )
+        if looks:
+            look = _resembling(rng, look, looks)
+        if look not in looks:
+            looks.append(look)
+    return looks
+
+
+def _resembling(rng: random.Random, look: _Look, earlier: list[_Look]) -> _Look:
+    """The look; half of the time with the shape or the colour of an earlier one."""
+    chance = rng.random()
+    if chance >= 0.5:
+        return look
+    model = rng.choice(earlier)
+    if chance < 0.25:
+        return look._replace(shape=model.shape)
+    return look._replace(colour=model.colour)
+
+
+def _discs(rng: random.Random, diameters: list[float]) -> list[_Disc]:
+    """Discs of these diameters inside the image that overlap by less than `_MAX_OVERLAP`.
+
+    Where one finds no room all start over: to shrink it would make large objects rare in full scenes.
+    """
+    discs: list[_Disc] = []
+    while len(discs) < len(diameters):
+        disc = _free_disc(rng, diameters[len(discs)], discs)
+        if disc is None:
+            discs = []
+        else:
+            discs.append(disc)
+    return discs
+
+
+def _free_disc(rng: random.Random, diameter: float, others: list[_Disc]) -> _Disc | None:
+    edge = diameter / 2 + 0.01
+    for _ in range(_PLACING_ATTEMPTS):
+        disc = _Disc(rng.uniform(edge, 1 - edge), rng.uniform(edge, 1 - edge), diameter)
+        if all(_overlap(disc, other) < _MAX_OVERLAP for other in others):
+            return disc
+    return None
+
+
+def _overlap(a: _Disc, b: _Disc) -> float:
+    """Common area of the squares around two discs as a share of the lesser one's."""
+    reach = (a.diameter + b.diameter) / 2
+    width = reach - abs(a.x - b.x)
+    height = reach - abs(a.y - b.y)
+    return max(width, 0) * max(height, 0) / min(a.diameter, b.diameter) ** 2
+
+
+def _object(rng: random.Random, look: _Look, disc: _Disc, image_size: int) -> SceneObject:
+    spin = cmath.rect(disc.diameter / 2 * image_size, rng.uniform(-_MAX_TURN, _MAX_TURN))
+    centre = complex(disc.x, disc.y) * image_size
+    polygons = []
+    for outline in SHAPES[look.shape]:
+        polygons.append(tuple(_placed_point(centre + spin * unit) for unit in outline))
+    xs, ys = zip(*polygons[0], strict=True)
+    box = (min(xs), min(ys), max(xs), max(ys))
+    return SceneObject(*look, box, tuple(polygons), _shade(rng, COLOURS[look.colour]))
+
+
+def _placed_point(point: complex) -> Point:
+    return point.real, point.imag
+
+
+def _shade(rng: random.Random, colour: Rgb) -> Rgb:
+    """A colour a little lighter or darker, and a little off."""
+    shade = rng.uniform(-14, 14)
+    red, green, blue = (_level(level + shade + rng.uniform(-8, 8)) for level in colour)
+    return red, green, blue
+
+
+def _level(value: float) -> int:
+    return min(255, max(0, round(value)))

@@ -1,0 +1,58 @@
+"""The paths of shards behind folders, globs and ranges."""
+
+import os
+import re
+from collections.abc import Sequence
+from glob import escape, glob
+from pathlib import Path
+
+from fiber_cli.errors import UserError
+
+_GROUP = re.compile(r"\{([^{}]*)\}")
+_RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def find_shards(shards: str | Path | Sequence[str]) -> list[str]:
+    """The paths behind folders, globs and brace patterns; `UserError` where one of them finds no file."""
+    patterns = [shards] if isinstance(shards, str | Path) else shards
+    paths: list[str] = []
+    missing: list[str] = []
+    for braced in patterns:
+        for pattern in expand_braces(str(braced)):
+            matches = _matches(pattern)
+            paths.extend(matches)
+            if not matches:
+                missing.append(pattern)
+    if missing or not paths:
+        raise UserError(
+            f"no tar shards at {', '.join(missing) or shards}; "
+            "give a folder, a glob or a path with a range such as {00000..00331}"
+        )
+    return list(dict.fromkeys(paths))
+
+
+def _matches(pattern: str) -> list[str]:
+    if os.path.isfile(pattern):
+        return [pattern]
+    if os.path.isdir(pattern):
+        pattern = os.path.join(escape(pattern), "*.tar")
+    return sorted(glob(pattern))
+
+
+def expand_braces(pattern: str) -> list[str]:
+    """`a{08..10}` to a08, a09, a10; `{x,y}` to x, y; any number of groups, not nested."""
+    group = _GROUP.search(pattern)
+    if not group:
+        return [pattern]
+    before = pattern[: group.start()]
+    endings = expand_braces(pattern[group.end() :])
+    return [before + choice + ending for choice in _choices(group[1]) for ending in endings]
+
+
+def _choices(group: str) -> list[str]:
+    """What stands between braces: numbers of a range, with as many digits as its first one, or the texts of a list."""
+    span = _RANGE.fullmatch(group)
+    if not span:
+        return group.split(",")
+    low, high = span.groups()
+    return [str(number).zfill(len(low)) for number in range(int(low), int(high) + 1)]

@@ -1,0 +1,101 @@
+"""Sources whose samples lie in tar shards, with random access."""
+
+import os
+from collections import OrderedDict
+from collections.abc import Sequence
+from io import FileIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from fiber_cli.data.images import open_image
+from fiber_cli.data.shard_paths import find_shards
+from fiber_cli.data.source import BadSample, ImageSource
+from fiber_cli.data.tar import Member, index_shards
+from fiber_cli.errors import UserError
+
+_WINDOW = 16  # shards among whose samples the order is shuffled
+_OPEN_FILES = 64
+
+
+class ShardSource(ImageSource):
+    """The samples of tar shards: members with one stem make a sample, `.jpg`, `.png` or `.webp` its image.
+
+    shards: a folder, a path with `*` or `{00000..00331}`, or a list of these. A sample without image raises
+    `BadSample` when used. Raises `UserError` where no shard is found, and naming every shard that is cut short or
+    damaged, with the place.
+    """
+
+    def __init__(self, shards: str | Sequence[str]):
+        self.paths = find_shards(shards)
+        self.name = Path(self.paths[0]).absolute().parent.name
+        self._indexes = index_shards(self.paths)
+        self._ends = np.cumsum([len(index.keys) for index in self._indexes])
+        self._open: OrderedDict[int, FileIO] = OrderedDict()
+        if not len(self):
+            raise UserError(f"{shards}: no sample in {len(self.paths)} shards; .jpg and .txt are needed")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_open": OrderedDict()}
+
+    def total(self) -> int:
+        return int(self._ends[-1])
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """Shards in random order; samples shuffled within every 16 shards that follow one another."""
+        samples = np.split(np.arange(len(self)), self._ends[:-1])
+        shards = rng.permutation(len(samples))
+        windows = []
+        for first in range(0, len(shards), _WINDOW):
+            window = [samples[shard] for shard in shards[first : first + _WINDOW]]
+            windows.append(rng.permutation(np.concatenate(window)))
+        return np.concatenate(windows)
+
+    def key(self, i: int) -> str:
+        shard, row = self._locate(i)
+        key: bytes = self._indexes[shard].keys[row]
+        return f"{Path(self.paths[shard]).stem}/{key.decode()}"
+
+    def image(self, i: int, at_least: int = 0) -> Image.Image:
+        encoded = self.content(i, Member.IMAGE)
+        if encoded is None:
+            raise BadSample("the shard has no image for this text")
+        return open_image(encoded, self.max_pixels, at_least=at_least)
+
+    def listed_captions(self, i: int) -> int:
+        """How many captions the sample's JSON lists, 1 where it lists none; known without reading it."""
+        shard, row = self._locate(i)
+        return int(self._indexes[shard].captions[row])
+
+    def content(self, i: int, member: Member) -> bytes | None:
+        """The bytes of a member of sample i, None where it has no such member; raises `BadSample`."""
+        shard, row = self._locate(i)
+        offset, size = self._indexes[shard].locations[row, member].tolist()
+        if offset < 0:
+            return None
+        try:
+            # pread leaves the file position alone, which forked workers share.
+            content = os.pread(self._file(shard).fileno(), size, offset)
+        except OSError as error:
+            raise BadSample(f"{self.paths[shard]}: {error.strerror}") from None
+        if len(content) < size:
+            raise BadSample(f"{self.paths[shard]}: became shorter since the run started")
+        return content
+
+    def _locate(self, i: int) -> tuple[int, int]:
+        """The number of the sample's shard, and its number in it."""
+        shard = int(np.searchsorted(self._ends, i, side="right"))
+        first = self._ends[shard] - len(self._indexes[shard].keys)
+        return shard, int(i - first)
+
+    def _file(self, shard: int) -> FileIO:
+        """The shard's file; the one that was used longest ago is closed where too many are open."""
+        if shard not in self._open:
+            self._open[shard] = open(self.paths[shard], "rb", buffering=0)  # noqa: SIM115
+            if len(self._open) > _OPEN_FILES:
+                _, oldest = self._open.popitem(last=False)
+                oldest.close()
+        self._open.move_to_end(shard)
+        return self._open[shard]

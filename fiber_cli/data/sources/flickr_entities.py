@@ -1,0 +1,145 @@
+"""Flickr30k Entities: sentences of Flickr30k whose phrases have boxes."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+from xml.etree import ElementTree
+
+import numpy as np
+
+from fiber_cli.data.box_edges import box_array
+from fiber_cli.data.folder import FolderSource
+from fiber_cli.data.records import Phrase, PhraseBoxes, Size, Span
+from fiber_cli.data.source import PhraseSource
+from fiber_cli.data.sources.format import Format
+from fiber_cli.errors import UserError
+from fiber_cli.settings import SourceSettings, option
+
+_MARKED = re.compile(r"\[/EN#(\d+)((?:/[^\s/\]]+)+) ([^\]]*)\]")
+
+
+@dataclass(frozen=True)
+class FlickrEntitiesSettings(SourceSettings):
+    """Flickr30k Entities."""
+
+    kind: Literal["flickr_entities"]
+    folder: str = option("Holds Sentences/, Annotations/ and the lists of the splits.", path=True)
+    images: str = option("Folder with the images.", path=True)
+    split: Literal["train", "val", "test"] = option("Its list of pictures.", "train")
+
+
+class Entity(NamedTuple):
+    """A marked phrase of a sentence: its id, its types, and its span in the plain text."""
+
+    identifier: str
+    types: tuple[str, ...]
+    span: Span
+
+
+class _Sentence(NamedTuple):
+    picture: str
+    number: int
+    text: str
+    phrases: list[Phrase]
+    size: Size
+
+
+class FlickrEntitiesSource(FolderSource, PhraseSource):
+    """One entry for each sentence of which a phrase has a box; the other phrases are skipped.
+
+    folder: holds Sentences/, Annotations/ and the lists train.txt, val.txt and test.txt; images: holds <id>.jpg.
+    """
+
+    refers = False
+
+    def __init__(self, folder: str | Path, images: str | Path, split: str = "train"):
+        self._sentences = _read(Path(folder), split)
+        files = [f"{sentence.picture}.jpg" for sentence in self._sentences]
+        keys = [f"{sentence.picture}#{sentence.number}" for sentence in self._sentences]
+        super().__init__(f"flickr30k-entities:{split}", images, files, keys)
+
+    def phrases(self, i: int) -> tuple[str, list[Phrase]]:
+        sentence = self._sentences[i]
+        return sentence.text, sentence.phrases
+
+    def regions(self, i: int) -> PhraseBoxes:
+        """A box that several phrases speak of comes once, with the spans of all of them."""
+        sentence = self._sentences[i]
+        spans_of: dict[tuple[float, ...], list[Span]] = {}
+        for phrase in sentence.phrases:
+            for x1, y1, x2, y2 in phrase.boxes.tolist():
+                spans_of.setdefault((x1, y1, x2 + 1, y2 + 1), []).append(phrase.span)
+        return PhraseBoxes(sentence.text, box_array(list(spans_of)), list(spans_of.values()), sentence.size)
+
+
+FLICKR_ENTITIES = Format(kind="flickr_entities", settings=FlickrEntitiesSettings, source=FlickrEntitiesSource)
+
+
+def _read(folder: Path, split: str) -> list[_Sentence]:
+    sentences: list[_Sentence] = []
+    path = folder / f"{split}.txt"
+    try:
+        for picture in path.read_text().split():
+            path = folder / "Annotations" / f"{picture}.xml"
+            size, boxes = entity_boxes(path.read_text())
+            path = folder / "Sentences" / f"{picture}.txt"
+            lines = path.read_text(encoding="utf-8").splitlines()
+            sentences.extend(_with_boxes(picture, lines, size, boxes))
+    except OSError as error:
+        raise UserError(f"{path}: {error.strerror}; {folder} is to be that of Flickr30k Entities") from None
+    except (ElementTree.ParseError, TypeError, ValueError) as error:
+        raise UserError(f"{path}: not of Flickr30k Entities' form ({error})") from None
+    return sentences
+
+
+def _with_boxes(picture: str, lines: list[str], size: Size, boxes: dict[str, np.ndarray]) -> Iterator[_Sentence]:
+    """The sentences of a picture of which a phrase has a box."""
+    for number, line in enumerate(lines):
+        text, entities = parse_entities(line)
+        phrases = []
+        for entity in entities:
+            if entity.identifier in boxes:
+                phrases.append(Phrase(entity.span, boxes[entity.identifier], entity.types))
+        if phrases:
+            yield _Sentence(picture, number, text, phrases, size)
+
+
+def parse_entities(sentence: str) -> tuple[str, list[Entity]]:
+    """A sentence of Flickr30k Entities to its plain text and its marked phrases."""
+    text = ""
+    entities = []
+    position = 0
+    for match in _MARKED.finditer(sentence):
+        identifier, types, phrase = match.groups()
+        text += sentence[position : match.start()]
+        span = len(text), len(text) + len(phrase)
+        entities.append(Entity(identifier, tuple(types[1:].split("/")), span))
+        text += phrase
+        position = match.end()
+    return text + sentence[position:], entities
+
+
+def entity_boxes(xml: str) -> tuple[Size, dict[str, np.ndarray]]:
+    """Picture size and the boxes of each id, (m, 4), first and last pixels counted from 0.
+
+    Raises ElementTree.ParseError, TypeError or ValueError for a text of another form.
+    """
+    root = ElementTree.fromstring(xml)
+    corners_of: dict[str, list[list[int]]] = {}
+    for thing in root.iter("object"):
+        names = [str(name.text) for name in thing.iter("name")]
+        for box in thing.iter("bndbox"):
+            corners = [_number(box, side) - 1 for side in ("xmin", "ymin", "xmax", "ymax")]
+            for name in names:
+                corners_of.setdefault(name, []).append(corners)
+    size = _number(root, "size/height"), _number(root, "size/width")
+    return size, {name: box_array(corners) for name, corners in corners_of.items()}
+
+
+def _number(element: ElementTree.Element, path: str) -> int:
+    text = element.findtext(path)
+    if text is None:
+        raise ValueError(f"{element.tag} has no {path}")
+    return int(text)

@@ -1,0 +1,161 @@
+"""The built-in scenes as sources of captions, questions, statements, and boxes of categories or of phrases."""
+
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import numpy as np
+from PIL import Image
+
+from fiber_cli.data.box_edges import box_array
+from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Question, Span, Statement
+from fiber_cli.data.scenes.captions import captions
+from fiber_cli.data.scenes.categories import CATEGORIES, category_boxes
+from fiber_cli.data.scenes.drawing import draw
+from fiber_cli.data.scenes.expressions import expressions
+from fiber_cli.data.scenes.layout import Scene, check_scenes, scene
+from fiber_cli.data.scenes.questions import questions
+from fiber_cli.data.scenes.statements import pair_statements, statements
+from fiber_cli.data.source import (
+    CaptionSource,
+    CategorySource,
+    ImageSource,
+    PhraseSource,
+    QuestionSource,
+    StatementSource,
+)
+from fiber_cli.data.sources.format import Format
+from fiber_cli.errors import UserError
+from fiber_cli.settings import SourceSettings, option
+
+
+@dataclass(frozen=True)
+class ScenesSettings(SourceSettings):
+    """Built-in drawn scenes: with captions, questions and statements (`scenes`), with the boxes of their objects and 64
+    category names (`scene_detection`), each with a caption whose phrases have boxes (`scene_grounding`), or each with
+    an expression that fits one object (`scene_referring`)."""
+
+    kind: Literal["scenes", "scene_detection", "scene_grounding", "scene_referring"]
+    split: Literal["train", "val", "test"] = option("Scenes of different splits never agree.", "train")
+    count: int = option("Number of scenes.", 10_000, ge=1)
+    seed: int = option("Another seed draws other scenes.", 0, ge=0)
+    image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
+    pairs: bool = option("Statements are about two scenes, or about one.", True)
+
+
+class SceneImages(ImageSource):
+    """The first `count` scenes of a split; `source[i]` is the scene behind sample i.
+
+    pairs: whether statements are about a scene and its neighbour, or about one scene. Raises `UserError` for
+    arguments for which there are no scenes.
+    """
+
+    #: Begins the name of the source.
+    prefix: ClassVar[str]
+
+    def __init__(self, split: str, count: int, seed: int = 0, image_size: int = 96, pairs: bool = True):
+        check_scenes(split, seed, image_size)
+        if not isinstance(count, int) or count < 1:
+            raise UserError(f"scenes: count is {count!r}; give the number of scenes of the split, at least 1")
+        self.name = f"{self.prefix}-{split}-{seed}"
+        self.split = split
+        self.count = count
+        self.seed = seed
+        self.image_size = image_size
+        self.pairs = pairs
+
+    def total(self) -> int:
+        return self.count
+
+    def __getitem__(self, i: int) -> Scene:
+        if not 0 <= i < self.count:
+            raise IndexError(f"{self.name} has scenes 0 to {self.count - 1}, not {i}")
+        return scene(self.seed, self.split, int(i), self.image_size)
+
+    def key(self, i: int) -> str:
+        return self[i].key
+
+    def image(self, i: int, at_least: int = 0) -> Image.Image:
+        return draw(self[i])
+
+
+class ScenesSource(SceneImages, CaptionSource, QuestionSource, StatementSource):
+    """Scenes with all that is said of each; statements are about a scene and its neighbour, or with `pairs=False`
+    about one scene."""
+
+    prefix = "scenes"
+
+    def __init__(self, split: str, count: int, seed: int = 0, image_size: int = 96, pairs: bool = True):
+        super().__init__(split, count, seed, image_size, pairs)
+        self.images_each = 2 if pairs else 1
+
+    def captions(self, i: int) -> tuple[str, ...]:
+        return tuple(caption.text for caption in captions(self[i]))
+
+    def questions(self, i: int) -> tuple[Question, ...]:
+        return questions(self[i])
+
+    def statements(self, i: int) -> tuple[Statement, ...]:
+        """What is true or false of scene i and its neighbour, or of scene i."""
+        if self.pairs:
+            return pair_statements(self[i], self._neighbour(i))
+        return statements(self[i])
+
+    def images(self, i: int, at_least: int = 0) -> tuple[Image.Image, ...]:
+        """The pictures that `statements` speak of."""
+        if self.pairs:
+            return draw(self[i]), draw(self._neighbour(i))
+        return (draw(self[i]),)
+
+    def _neighbour(self, i: int) -> Scene:
+        return self[(i + 1) % self.count]
+
+
+class SceneDetection(SceneImages, CategorySource):
+    """Built-in scenes with each object's category."""
+
+    prefix = "scene-detection"
+    names = CATEGORIES
+
+    def regions(self, i: int) -> NamedBoxes:
+        labels = []
+        boxes = []
+        for name, box in category_boxes(self[i]):
+            labels.append(self.names.index(name))
+            boxes.append(box)
+        return NamedBoxes(box_array(boxes), np.array(labels, np.int64), (self.image_size, self.image_size))
+
+
+class SceneGrounding(SceneImages, PhraseSource):
+    """Built-in scenes, each with one of its captions; the boxes of objects that it speaks of."""
+
+    prefix = "scene-grounding"
+    refers = False
+
+    def regions(self, i: int) -> PhraseBoxes:
+        objects = self[i].objects
+        all_captions = captions(self[i])
+        text, phrases = all_captions[i % len(all_captions)]
+        spans: list[list[Span]] = [[] for _ in objects]
+        for phrase in phrases:
+            for number in phrase.objects:
+                spans[number].append((phrase.start, phrase.end))
+        boxes = box_array([thing.box for thing in objects])
+        return PhraseBoxes(text, boxes, spans, (self.image_size, self.image_size))
+
+
+class SceneReferring(SceneImages, PhraseSource):
+    """Built-in scenes, each with one expression that fits one of its objects."""
+
+    prefix = "scene-referring"
+    refers = True
+
+    def regions(self, i: int) -> PhraseBoxes:
+        all_expressions = expressions(self[i])
+        text, _, box = all_expressions[i % len(all_expressions)]
+        return PhraseBoxes(text, box_array(box), [[(0, len(text))]], (self.image_size, self.image_size))
+
+
+SCENES = Format(kind="scenes", settings=ScenesSettings, source=ScenesSource)
+SCENE_DETECTION = Format(kind="scene_detection", settings=ScenesSettings, source=SceneDetection)
+SCENE_GROUNDING = Format(kind="scene_grounding", settings=ScenesSettings, source=SceneGrounding)
+SCENE_REFERRING = Format(kind="scene_referring", settings=ScenesSettings, source=SceneReferring)

@@ -1,0 +1,121 @@
+"""NLVR2 and NLVR: statements that are true or false of two images or of one."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from PIL import Image
+
+from fiber_cli.data.files import expecting, read_lines
+from fiber_cli.data.folder import FolderSource
+from fiber_cli.data.images import open_image
+from fiber_cli.data.records import Statement
+from fiber_cli.data.source import StatementSource
+from fiber_cli.data.sources.format import Format
+from fiber_cli.errors import UserError
+from fiber_cli.settings import SourceSettings, option
+
+_LABELS = {"true": True, "false": False, "none": None}
+#: Where NLVR2's images are looked for below the folder that is given.
+_LAYOUTS = ("{split}/{directory}", "{directory}", "")
+_FORM = (
+    '{"sentence": …, "identifier": "split-set-pair-sentence", "label": "True"}'
+    ', or any identifier with "image", or with "left" and "right"'
+)
+
+
+@dataclass(frozen=True)
+class StatementsSettings(SourceSettings):
+    """NLVR2's or NLVR's JSONL with an image folder."""
+
+    kind: Literal["statements"]
+    jsonl: str = option("The JSONL file.", path=True)
+    images: str = option("Folder with the images.", path=True)
+
+
+class StatementFile(FolderSource, StatementSource):
+    """One sample per line of a JSONL file: `sentence`, `identifier`, `label` (may be missing), and the images.
+
+    These are `image`, or `left` and `right`, below `images`; or NLVR2's own, `split-set-pair-img0.png` and `-img1.png`
+    for the identifier `split-set-pair-sentence`, in `images`/split/directory, `images`/directory or `images` itself,
+    where `directory` is given by the line or empty. Raises `UserError` for lines that are not of this form.
+    """
+
+    def __init__(self, jsonl: str | Path, images: str | Path):
+        lines = _read(jsonl)
+        self._statements = [line.statement for line in lines]
+        self._images = _find_images(lines, Path(images))
+        self.images_each = len(self._images[0])
+        if any(len(files) != self.images_each for files in self._images):
+            raise UserError(f"{jsonl}: some lines have one image and some have two; make a file of each")
+        keys = [statement.identifier for statement in self._statements]
+        super().__init__(Path(jsonl).stem, images, [files[0] for files in self._images], keys)
+
+    def statements(self, i: int) -> tuple[Statement, ...]:
+        return (self._statements[i],)
+
+    def images(self, i: int, at_least: int = 0) -> tuple[Image.Image, ...]:
+        """The one picture, or the left and the right one, decoded smaller where no side falls below `at_least` > 0."""
+        paths = [self.folder / file for file in self._images[i]]
+        return tuple(open_image(path, self.max_pixels, at_least=at_least) for path in paths)
+
+
+STATEMENTS = Format(kind="statements", settings=StatementsSettings, source=StatementFile)
+
+
+class _Line(NamedTuple):
+    statement: Statement
+    row: dict[str, Any]
+
+
+def _read(path: str | Path) -> list[_Line]:
+    lines = []
+    for number, text in read_lines(path, "a JSONL file of statements"):
+        with expecting(f"{path}, line {number}", "a statement", _FORM):
+            row = json.loads(text)
+            line = _Line(_statement(row), row)
+            texts = (row["sentence"], *_files(row, ""))
+            if not all(isinstance(each, str) for each in texts):
+                raise TypeError("the sentence and the image files must be texts")
+        lines.append(line)
+    if not lines:
+        raise UserError(f"{path}: holds no statement; give a JSONL file such as NLVR2's dev.json")
+    return lines
+
+
+def _statement(row: dict[str, Any]) -> Statement:
+    label = _LABELS[str(row.get("label")).lower()]
+    identifier = str(row["identifier"])
+    return Statement(row["sentence"], label, identifier, _group(identifier))
+
+
+def _find_images(lines: list[_Line], folder: Path) -> list[tuple[str, ...]]:
+    """The image files of every line, in the first layout in which some of 32 lines have theirs."""
+    probes = range(0, len(lines), max(1, len(lines) // 32))
+    layouts = [[_files(line.row, layout) for line in lines] for layout in _LAYOUTS]
+    for files in layouts:
+        if any((folder / files[i][0]).is_file() for i in probes):
+            return files
+    return layouts[0]
+
+
+def _files(row: dict[str, Any], layout: str) -> tuple[str, ...]:
+    if "image" in row:
+        return (row["image"],)
+    if "left" in row:
+        return row["left"], row["right"]
+    split, number, pair, _ = row["identifier"].split("-")
+    folder = layout.format(split=split, directory=row.get("directory", ""))
+    return tuple(str(Path(folder, f"{split}-{number}-{pair}-img{side}.png")) for side in (0, 1))
+
+
+def _group(identifier: str) -> str:
+    """The statement apart from which images it is about, by NLVR2's `split-set-pair-sentence` and NLVR's
+    `statement-image-order` as their official evaluations have it; any other identifier stands alone."""
+    match identifier.split("-"):
+        case [split, number, _, which]:
+            return f"{split}-{number}-{which}"
+        case [number, _, _]:
+            return number
+    return identifier

@@ -1,0 +1,212 @@
+"""Where the samples of a tar shard lie, found once and kept.
+
+Each shard is gone through once, header by header, and the places of its samples are kept in
+`$XDG_CACHE_HOME/fiber/shards`. From then on any order, resuming in the middle, and any number of ranks and
+workers work as with a folder of images.
+"""
+
+import hashlib
+import json
+import os
+import re
+import warnings
+import zipfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from enum import IntEnum
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from fiber_cli.errors import UserError
+
+_BLOCK = 512
+_MAX_THREADS = 16
+_PAX_PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]*)\n")
+#: Kinds of member that hold a plain file: POSIX, before POSIX, contiguous.
+_PLAIN_FILES = (b"0", b"\0", b"7")
+
+
+class Member(IntEnum):
+    """The members of a sample, by which `ShardIndex.locations` is indexed."""
+
+    IMAGE = 0
+    TEXT = 1
+    JSON = 2
+
+
+_ENDINGS = {
+    "jpg": Member.IMAGE,
+    "jpeg": Member.IMAGE,
+    "png": Member.IMAGE,
+    "webp": Member.IMAGE,
+    "txt": Member.TEXT,
+    "json": Member.JSON,
+}
+
+
+class ShardIndex(NamedTuple):
+    """keys: (n,) bytes; locations: int64 (n, 3, 2), offset and size of image, text and JSON, offset -1 for none;
+    captions: int32 (n,), how many the JSON lists, else 1."""
+
+    keys: np.ndarray
+    locations: np.ndarray
+    captions: np.ndarray
+
+
+def index_shards(paths: list[str]) -> list[ShardIndex]:
+    """The index of each shard. Raises `UserError` naming every shard that is cut short or damaged, with the place."""
+    damaged = []
+
+    def index(path: str) -> ShardIndex | None:
+        try:
+            return _cached_index(path)
+        except OSError as error:
+            damaged.append(f"{path}: {error.strerror or error}")
+            return None
+
+    with ThreadPoolExecutor(min(_MAX_THREADS, len(paths))) as pool:  # reading headers waits for the disk
+        progress = tqdm(pool.map(index, paths), "reading shards", len(paths), delay=2, disable=None)
+        shards = [shard for shard in progress if shard is not None]
+    if damaged:
+        raise UserError(
+            f"{len(damaged)} of {len(paths)} shards cannot be used; fetch them again or leave them out:\n  "
+            + "\n  ".join(sorted(damaged))
+        )
+    return shards
+
+
+def _cached_index(path: str) -> ShardIndex:
+    state = os.stat(path)
+    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fiber", "shards")
+    identity = f"1|{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}"
+    digest = hashlib.sha256(identity.encode()).hexdigest()
+    cache = folder / f"{digest[:32]}.npz"
+    try:
+        with np.load(cache) as stored:
+            return ShardIndex(stored["keys"], stored["places"], stored["captions"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        pass  # not there yet, or written by a process that was killed: made again from the shard
+    index = _read_index(path, state.st_size)
+    try:
+        _write_index(cache, index)
+    except OSError as error:
+        warnings.warn(f"{folder}: cannot keep the index of shards between runs: {error}", stacklevel=2)
+    return index
+
+
+def _write_index(cache: Path, index: ShardIndex) -> None:
+    """Under a temporary name, so that other processes never read half of it."""
+    cache.parent.mkdir(parents=True, exist_ok=True)
+    partial = cache.with_suffix(f".{os.getpid()}.tmp")
+    with open(partial, "wb") as file:
+        np.savez(file, keys=index.keys, places=index.locations, captions=index.captions)
+    os.replace(partial, cache)
+
+
+def _read_index(path: str, size: int) -> ShardIndex:
+    """The index of a tar of `size` bytes; OSError with the place of what is wrong."""
+    locations: dict[str, list[list[int]]] = {}
+    caption_counts: dict[str, int] = {}
+    with open(path, "rb", buffering=0) as file:
+        for name, offset, length in members(file.fileno(), size):
+            folder, base = os.path.split(name.removeprefix("./"))
+            stem, _, ending = base.partition(".")
+            member = _ENDINGS.get(ending.lower())
+            if member is None or not stem:
+                continue
+            key = os.path.join(folder, stem)
+            sample = locations.setdefault(key, [[-1, 0], [-1, 0], [-1, 0]])
+            if sample[member][0] >= 0:
+                raise OSError(f"a second {ending} of sample {key} at byte {offset - _BLOCK}")
+            sample[member] = [offset, length]
+            if member is Member.JSON:
+                caption_counts[key] = _count_captions(os.pread(file.fileno(), length, offset))
+    keys = [key.encode() for key in locations]
+    captions = [caption_counts.get(key, 1) for key in locations]
+    offsets_and_sizes = np.array(list(locations.values()), dtype=np.int64)
+    return ShardIndex(
+        keys=np.array(keys, dtype=bytes),
+        locations=offsets_and_sizes.reshape(-1, len(Member), 2),
+        captions=np.array(captions, dtype=np.int32),
+    )
+
+
+def _count_captions(described: bytes) -> int:
+    """How many captions a sample's JSON lists; 1 where it has no such list."""
+    if b'"captions"' not in described:
+        return 1
+    try:
+        return len(json.loads(described)["captions"])
+    except (ValueError, KeyError, TypeError):
+        return 1  # reported as a bad sample when it is used
+
+
+class TarMember(NamedTuple):
+    """A plain file of a tar: where its content begins, and its size, in bytes."""
+
+    name: str
+    offset: int
+    size: int
+
+
+def members(fd: int, total: int) -> Iterator[TarMember]:
+    """The plain files of a tar of `total` bytes; OSError with the place where it is damaged.
+
+    Own code because `tarfile` takes a damaged header for the archive's end, and needs five times as long.
+    """
+    position = 0
+    long_name: bytes | None = None
+    while True:
+        header = os.pread(fd, _BLOCK, position)
+        if len(header) < _BLOCK:
+            raise OSError(f"cut short: the end mark is missing at byte {position}")
+        if not any(header):
+            return
+        size = _content_size(header, position)
+        content = position + _BLOCK
+        if content + size > total:
+            raise OSError(f"cut short: member at byte {position} ends at {content + size} of {total}")
+        kind = header[156:157]
+        if kind == b"x":  # POSIX: records `length key=value` about the next member
+            record = _PAX_PATH.search(os.pread(fd, size, content))
+            if record:
+                long_name = record[1]
+        elif kind == b"L":  # GNU: the next member's name
+            long_name = os.pread(fd, size, content).rstrip(b"\0")
+        elif kind not in (b"g", b"K"):  # a file, a folder or a link
+            if kind in _PLAIN_FILES:
+                name = long_name or _short_name(header)
+                yield TarMember(name.decode(errors="replace"), content, size)
+            long_name = None
+        blocks = -(-size // _BLOCK)
+        position = content + blocks * _BLOCK
+
+
+def _content_size(header: bytes, position: int) -> int:
+    """The size of a member's content; OSError where its header's checksum is wrong."""
+    try:
+        checksum = _octal(header[148:156])
+        size = _octal(header[124:136])
+    except ValueError:
+        checksum = size = -1
+    # The sum takes the checksum's own eight bytes as spaces.
+    if checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+        gzip = header.startswith(b"\x1f\x8b")
+        raise OSError("gzip-compressed, unpack it" if gzip else f"no tar header at byte {position}")
+    return size
+
+
+def _octal(field: bytes) -> int:
+    return int(field.strip(b" \0") or b"0", 8)
+
+
+def _short_name(header: bytes) -> bytes:
+    """The name in a member's own header."""
+    name = header[:100].split(b"\0", 1)[0]
+    prefix = b""
+    if header[257:263] == b"ustar\0":
+        prefix = header[345:500].split(b"\0", 1)[0]
+    return b"/".join(piece for piece in (prefix, name) if piece)

@@ -1,0 +1,46 @@
+"""Lists of detection sets, in ODinW's manner."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fiber_cli.data.files import read_bytes
+from fiber_cli.data.sources.coco import CocoSettings
+from fiber_cli.errors import UserError
+from fiber_cli.settings import SourceSettings
+
+_NEEDED = {"name", "json", "images"}
+
+
+def read_odinw(path: str | Path) -> list[SourceSettings]:
+    """A YAML or JSON list of {name, json, images, prompts (optional)}, paths relative to the list's folder.
+
+    prompts: name → {name, prefix, suffix} for the names that are shown otherwise. Raises UserError.
+    """
+    path = Path(path)
+    try:
+        content = yaml.safe_load(read_bytes(path, "the list of the ODinW sets"))
+    except yaml.YAMLError as error:
+        raise UserError(f"{path}: not valid YAML or JSON: {error}") from None
+    entries = content if isinstance(content, list) else [content]
+    sets: dict[str, SourceSettings] = {}
+    for number, entry in enumerate(entries, 1):
+        _check(path, number, entry)
+        name = str(entry["name"])
+        if name in sets:
+            raise UserError(f"{path}: entry {number}: there are two sets named {name}")
+        sets[name] = CocoSettings(
+            kind="coco",
+            name=name,
+            json=str(path.parent / entry["json"]),
+            images=str(path.parent / entry["images"]),
+            prompts=entry.get("prompts") or {},
+        )
+    return list(sets.values())
+
+
+def _check(path: Path, number: int, entry: Any) -> None:
+    keys = set(entry) if isinstance(entry, dict) else set()
+    if not keys >= _NEEDED or keys - _NEEDED - {"prompts"}:
+        raise UserError(f"{path}: entry {number} needs name, json and images, and may have prompts; it is {entry}")

@@ -1,0 +1,108 @@
+"""Detections drawn into pictures and videos."""
+
+from collections.abc import Sequence
+from colorsys import hsv_to_rgb
+from pathlib import Path
+
+from PIL import Image, ImageDraw, ImageFont
+
+from fiber_cli.errors import UserError
+from fiber_cli.inference.detections import Detection
+from fiber_cli.inference.lettering import Font, drawable
+from fiber_cli.inference.pictures import SUFFIXES
+from fiber_cli.inference.video import VIDEOS, Shot, VideoWriter
+
+#: Steps of the golden ratio around the circle of hues keep the colours of any number of labels apart.
+GOLDEN_RATIO = 0.618034
+SATURATION, BRIGHTNESS = 0.8, 0.75
+#: Smallest letters, in pixels; on large pictures they grow with the longer side, as the lines do.
+LETTERS, LETTERS_SHARE = 11, 45
+LINE_SHARE = 300
+#: Pixels between a label and the edge of its field.
+MARGIN = 2
+
+Colour = tuple[int, int, int]
+
+
+def annotated(picture: Image.Image, detections: Sequence[Detection]) -> Image.Image:
+    """A copy with the boxes, the best on top, and their labels and scores."""
+    picture = picture.copy()
+    draw = ImageDraw.Draw(picture)
+    longer = max(picture.size)
+    letters = max(LETTERS, longer // LETTERS_SHARE)
+    font = ImageFont.load_default(letters)
+    line = max(1, longer // LINE_SHARE)
+    for detection in reversed(detections):
+        colour = label_colour(detection.index)
+        x1, y1, x2, y2 = detection.box
+        frame = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
+        draw.rectangle(frame, outline=colour, width=line)
+        _draw_label(draw, detection, font, letters, colour, picture.width)
+    return picture
+
+
+def label_colour(index: int) -> Colour:
+    """RGB, 0 to 255, of the label with that number."""
+    red, green, blue = hsv_to_rgb(index * GOLDEN_RATIO % 1, SATURATION, BRIGHTNESS)
+    return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def _draw_label(
+    draw: ImageDraw.ImageDraw, detection: Detection, font: Font, letters: int, colour: Colour, width: int
+) -> None:
+    """Label and score over the box, or inside it where there is no room above; never beyond the picture's `width`."""
+    x1, y1, _, _ = detection.box
+    text = drawable(f"{detection.label} {detection.score:.2f}", font, width - 2 * MARGIN)
+    field_width = font.getlength(text) + 2 * MARGIN
+    field_height = round(1.3 * letters)
+    left = max(0, min(x1, width - field_width))
+    top = y1 if y1 < field_height else y1 - field_height
+    draw.rectangle((left, top, left + field_width - 1, top + field_height - 1), fill=colour)
+    draw.text((left + MARGIN, top + field_height / 2), text, "white", font, "lm")
+
+
+class Gallery:
+    """Pictures and videos with boxes in a folder, under their files' names; of files that have the same name all but
+    the first get the names of their folders before it."""
+
+    def __init__(self, folder: Path, files: Sequence[Path]):
+        for file in files:
+            if file.resolve().parent == folder.resolve():
+                raise UserError(
+                    f"--out {folder}: is the folder of {file.name}, which would be overwritten; name another"
+                )
+        folder.mkdir(parents=True, exist_ok=True)
+        self.targets = target_files(folder, files)
+        self.video: VideoWriter | None = None
+
+    def add(self, shot: Shot, detections: Sequence[Detection]) -> None:
+        """Write a picture, or the next frame of a video: the frames of a file come one after another."""
+        target = self.targets[shot.file]
+        picture = annotated(shot.picture, detections)
+        if self.video is not None and self.video.file != target:
+            self.close()
+        if shot.rate is None:
+            picture.save(target, quality=95)
+            return
+        if self.video is None:
+            self.video = VideoWriter(target, shot.rate, picture.size)
+        self.video.add(picture)
+
+    def close(self) -> None:
+        if self.video is not None:
+            self.video.close()
+        self.video = None
+
+
+def target_files(folder: Path, files: Sequence[Path]) -> dict[Path, Path]:
+    """Where each file's picture or video goes. A name without a known suffix gets that of a PNG."""
+    targets: dict[Path, Path] = {}
+    taken: set[str] = set()
+    for file in files:
+        suffix = "" if file.suffix.lower() in SUFFIXES | VIDEOS else ".png"
+        *folders, name = file.resolve().parts[1:]
+        while name + suffix in taken and folders:
+            name = f"{folders.pop()}-{name}"
+        taken.add(name + suffix)
+        targets[file] = folder / (name + suffix)
+    return targets

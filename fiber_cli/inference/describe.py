@@ -1,0 +1,42 @@
+"""`fiber caption` and `fiber answer`: a text for each of a user's pictures, as a table or as JSON."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from fiber_cli.data.images import open_image
+from fiber_cli.data.source import usable
+from fiber_cli.errors import UserError
+from fiber_cli.inference.pictures import batches, distinct_images
+
+
+def describe_images(
+    paths: Iterable[Path], describe: Callable[[list[Image.Image]], list[str]], what: str, *, batch: int, as_json: bool
+) -> None:
+    """Print what `describe` says of each image: `path<TAB>text` lines, or a JSON list of {"image", `what`}.
+
+    Images that cannot be read are named on standard error and the rest is done; UserError where none can be read.
+    """
+    files = distinct_images(paths)
+    with_bar = len(files) > batch and sys.stderr.isatty()
+    progress = tqdm(
+        batches(files, batch), total=-(-len(files) // batch), unit="batch", disable=not with_bar, dynamic_ncols=True
+    )
+    described = []
+    for chunk in progress:
+        readable, pictures, bad = usable(chunk, open_image, str)
+        for name, reason in bad:
+            print(f"left out: {name}: {reason}", file=sys.stderr)
+        texts = describe(pictures) if pictures else []
+        for file, text in zip(readable, texts, strict=True):
+            described.append({"image": str(file), what: text})
+            if not as_json:
+                print(f"{file}\t{text}", flush=True)
+    if not described:
+        raise UserError(f"none of {len(files)} images could be read")
+    if as_json:
+        print(json.dumps(described, indent=2, ensure_ascii=False))

@@ -1,0 +1,21 @@
+"""A JSON list of any length, written as its items come."""
+
+import json
+from typing import Any, TextIO
+
+
+class JsonList:
+    """A JSON list that is written item by item; `close` ends the list, not the file."""
+
+    def __init__(self, file: TextIO):
+        self.file = file
+        self.empty = True
+
+    def add(self, item: Any) -> None:
+        self.file.write("[\n" if self.empty else ",\n")
+        self.file.write(json.dumps(item, ensure_ascii=False))
+        self.empty = False
+
+    def close(self) -> None:
+        self.file.write("[]\n" if self.empty else "\n]\n")
+        self.file.flush()

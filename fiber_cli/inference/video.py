@@ -1,0 +1,107 @@
+"""Pictures out of files, frames of videos among them, and videos out of pictures."""
+
+import sys
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+from PIL import Image
+
+from fiber_cli.errors import UserError, optional
+from fiber_cli.inference.pictures import read_picture
+
+VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
+#: Frames a second of a video that does not say.
+USUAL_RATE = Fraction(25)
+#: MPEG-4 counts time in at most 65,535 parts of a second.
+MOST_TICKS = 1001
+
+
+class Shot(NamedTuple):
+    """A picture of a file, upright; of a video its frame number, from 0, and how many there are a second."""
+
+    file: Path
+    picture: Image.Image
+    frame: int | None = None
+    rate: Fraction | None = None
+
+    @property
+    def name(self) -> str:
+        """The file, of a frame with its number."""
+        return str(self.file) if self.frame is None else f"{self.file}#{self.frame}"
+
+    def to_json(self) -> dict[str, Any]:
+        """What a list of results says of it: image, frame (of a video), width and height in pixels."""
+        described: dict[str, Any] = {"image": str(self.file)}
+        if self.frame is not None:
+            described["frame"] = self.frame
+        return described | {"width": self.picture.width, "height": self.picture.height}
+
+
+def is_video(file: Path) -> bool:
+    """Whether a file is one, by its name."""
+    return file.suffix.lower() in VIDEOS
+
+
+def shots(files: Sequence[Path]) -> Iterator[Shot]:
+    """All pictures and frames; a file that cannot be read is named on standard error."""
+    for file in files:
+        try:
+            if is_video(file):
+                yield from frames(file)
+            else:
+                yield Shot(file, read_picture(file))
+        except UserError as error:
+            print(f"left out: {error}", file=sys.stderr)
+
+
+def frames(file: Path) -> Iterator[Shot]:
+    """The frames of a video. UserError where it cannot be read, or at the frame from where it cannot be."""
+    av = video_package()
+    number = -1
+    try:
+        with av.open(str(file)) as container:
+            if not container.streams.video:
+                raise UserError(f"{file}: holds no video")
+            stream = container.streams.video[0]
+            stream.thread_type = "AUTO"
+            for number, frame in enumerate(container.decode(stream)):
+                picture = frame.to_image().rotate(frame.rotation, expand=True)
+                yield Shot(file, picture, number, stream.average_rate or USUAL_RATE)
+    except av.error.FFmpegError as error:
+        where = "" if number < 0 else f" after frame {number}"
+        raise UserError(f"{file}: not a readable video{where}: {error.strerror}") from None
+
+
+def video_package() -> ModuleType:
+    """PyAV; UserError where it is not installed."""
+    return optional("av", "videos need PyAV, which is not installed; get it by `pip install 'fiber-vl[video]'`")
+
+
+class VideoWriter:
+    """A video without sound, in the usual codec of the file's kind. Sides are made even, which codecs want.
+
+    rate: frames a second; size: (width, height) in pixels of all pictures.
+    """
+
+    def __init__(self, file: Path, rate: Fraction, size: tuple[int, int]):
+        width, height = size
+        self.av = video_package()
+        self.file = file
+        self.size = width + width % 2, height + height % 2
+        self.container = self.av.open(str(file), "w")
+        codec = self.container.default_video_codec
+        self.stream = self.container.add_stream(codec, rate.limit_denominator(MOST_TICKS))
+        self.stream.width, self.stream.height = self.size
+        self.stream.pix_fmt = "yuv420p"
+        self.stream.bit_rate = 8 * width * height
+
+    def add(self, picture: Image.Image) -> None:
+        frame = self.av.VideoFrame.from_image(picture.resize(self.size))
+        self.container.mux(self.stream.encode(frame))
+
+    def close(self) -> None:
+        self.container.mux(self.stream.encode(None))
+        self.container.close()

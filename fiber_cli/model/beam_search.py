@@ -1,0 +1,141 @@
+"""Beam search for the best caption of every image.
+
+Shapes: B images that are still searched, K hypotheses of each, V vocabulary.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fiber_cli.model.captioner import Captioner, SpecialIds, Stepper
+
+
+@torch.no_grad()
+def beam_search(
+    captioner: Captioner, memory: Tensor, *, beam: int, max_length: int, special: SpecialIds, as_published: bool = False
+) -> tuple[Tensor, Tensor]:
+    """The best caption of each image memory (B, N, C): its tokens after `cls`, int64 (B, max_length - 1), the ending
+    one included, then padding; and their mean log-probability, float32 (B,).
+
+    An ended hypothesis among the `beam` best is set aside with its score, and the live ones are the best that have not
+    ended. An image is done, and no longer computed, when `beam` hypotheses have ended or the length is reached; the
+    answer is the best of the ended and the live by mean log-probability.
+    `as_published=True` is the search of the published code, whose lengths belong to slots instead of hypotheses and
+    whose ended hypotheses fill all slots once they are the best.
+    """
+    stepper = Stepper(captioner, memory, beam, special)
+    if as_published:
+        return _published_search(stepper, max_length)
+    return _search(stepper, max_length)
+
+
+class Answers:
+    """The best caption of each image so far: `tokens` int64 (images, length), padded, and `scores` (images,)."""
+
+    def __init__(self, memory: Tensor, length: int, pad: int):
+        self.tokens = torch.full((len(memory), length), pad, device=memory.device)
+        self.scores = torch.full((len(memory),), -torch.inf, device=memory.device)
+
+    def update(self, images: Tensor, tokens: Tensor, scores: Tensor) -> None:
+        """Take captions (B, at most length) of the images numbered `images` (B,) where their scores (B,) are better."""
+        better = scores > self.scores[images]
+        images = images[better]
+        self.scores[images] = scores[better]
+        # Later answers are longer, so that nothing of an earlier one remains.
+        self.tokens[images, : tokens.shape[1]] = tokens[better]
+
+
+class Candidates(NamedTuple):
+    """Hypotheses with one more token, best first, (B, candidates) each: `totals`, the sums of their log-probabilities;
+    `parents`, which of the K hypotheses they go on with; `tokens`, the new one."""
+
+    totals: Tensor
+    parents: Tensor
+    tokens: Tensor
+
+
+def _search(stepper: Stepper, max_length: int) -> tuple[Tensor, Tensor]:
+    beam, special = stepper.captions_per_image, stepper.special
+    answers = Answers(stepper.memory, max_length - 1, special.pad)
+    images = torch.arange(len(stepper.memory), device=stepper.memory.device)
+    finished = torch.zeros_like(images)
+    scores = _scores_before_the_first_token(stepper)
+    for length in range(1, max_length):
+        candidates = _best_candidates(stepper, scores)
+        totals, parents, tokens = candidates
+        ended = special.ends(tokens)
+        eligible = ended & totals.isfinite()
+        eligible[:, beam:] = False
+        finished = finished + eligible.sum(1)
+        done = (finished >= beam) | (length == max_length - 1)
+        eligible |= done[:, None] & ~ended
+
+        means = (totals / length).masked_fill(~eligible, -torch.inf)
+        best_scores, best = means.max(1)
+        answers.update(images, _captions(stepper, candidates, best), best_scores)
+        if done.all():
+            break
+
+        live = ended.int().argsort(dim=1, stable=True)[:, :beam]
+        scores = totals.masked_fill(ended, -torch.inf).gather(1, live)
+        stepper.append(tokens.gather(1, live), parents.gather(1, live))
+        if done.any():
+            searched = ~done
+            images, scores, finished = images[searched], scores[searched], finished[searched]
+            stepper.keep_images(searched)
+    return answers.tokens, answers.scores
+
+
+def _scores_before_the_first_token(stepper: Stepper) -> Tensor:
+    """Log-probabilities (B, K): an image's hypotheses are equal, so that the first of them stands for all."""
+    shape = (len(stepper.memory), stepper.captions_per_image)
+    scores = torch.full(shape, -torch.inf, device=stepper.memory.device)
+    scores[:, 0] = 0.0
+    return scores
+
+
+def _best_candidates(stepper: Stepper, scores: Tensor) -> Candidates:
+    """The 3 * K best continuations of hypotheses with log-probabilities `scores` (B, K). With two ending tokens they
+    hold K that have not ended."""
+    images, beam = scores.shape
+    log_probs = stepper.log_probs()
+    vocabulary = log_probs.shape[1]
+    totals = (scores.flatten()[:, None] + log_probs).view(images, -1)
+    best, index = totals.topk(min(3 * beam, beam * vocabulary))
+    return Candidates(best, index // vocabulary, index % vocabulary)
+
+
+def _captions(stepper: Stepper, candidates: Candidates, best: Tensor) -> Tensor:
+    """Tokens after `cls` of each image's candidate numbered `best` (B,), int64 (B, length)."""
+    images = torch.arange(len(best), device=best.device)
+    hypotheses = stepper.tokens.view(len(best), stepper.captions_per_image, -1)
+    parents = candidates.parents[images, best]
+    earlier = hypotheses[images, parents, 1:]
+    last = candidates.tokens[images, best]
+    return torch.cat([earlier, last[:, None]], 1)
+
+
+def _published_search(stepper: Stepper, max_length: int) -> tuple[Tensor, Tensor]:
+    """Images stay until all are done, because the ended slots of one go on being sorted while others are live."""
+    beam, special = stepper.captions_per_image, stepper.special
+    scores = _scores_before_the_first_token(stepper)
+    lengths = torch.zeros_like(scores)
+    ended = torch.zeros_like(scores, dtype=torch.bool)
+    for _ in range(1, max_length):
+        log_probs_BKV = stepper.log_probs().view(*scores.shape, -1)
+        log_probs_BKV = log_probs_BKV.masked_fill(ended[..., None], 0.0)
+        vocabulary = log_probs_BKV.shape[2]
+        totals_BKV = scores[..., None] + log_probs_BKV
+        lengths = lengths + ~ended
+        means_BKV = totals_BKV / (lengths + 1e-9)[..., None]
+        means, index = means_BKV.flatten(1).topk(beam)
+        scores = totals_BKV.flatten(1).gather(1, index)
+        parents, tokens = index // vocabulary, index % vocabulary
+        tokens = tokens.masked_fill(ended.gather(1, parents), special.pad)
+        ended = special.ends(tokens)
+        stepper.append(tokens, parents)
+        if ended.all():
+            break
+    best_of_each_image = stepper.padded(max_length)[::beam, 1:]
+    return best_of_each_image, means[:, 0]

@@ -1,0 +1,96 @@
+"""The head's output to the detections of an image.
+
+Shapes: N anchors of all levels (finest first, row-major), L text length, J labels, K detections. A pair is an anchor
+with a label, numbered anchor by anchor: n * J + j.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import chain
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from fiber_cli.boxes import class_nms
+from fiber_cli.model.detector.anchors import decode_boxes, make_anchors
+from fiber_cli.model.detector.head import HeadOutput
+
+
+class ImageDetections(NamedTuple):
+    """Of one image, best first: `boxes` (K, 4) xyxy in its pixels, `scores` (K,), `labels` int64 (K,)."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def postprocess(
+    out: HeadOutput,
+    image: int,
+    size: tuple[int, int],
+    tokens: Sequence[Sequence[int]],
+    *,
+    score_threshold: float = 0.05,
+    pre_nms_topk: int = 1000,
+    nms_iou: float = 0.6,
+    max_detections: int = 100,
+    aggregation: str = "mean",
+) -> ImageDetections:
+    """Detections of one image of a batch, in the pixels of the network's input.
+
+    size: true (height, width) of the image, boxes are clipped to it. tokens: the token positions of every label; a
+    label's score is the "mean" or the "max" of its tokens' probabilities, and a label without tokens is never found.
+    Candidates are the (anchor, label) pairs scored above `score_threshold`, on every level the best `pre_nms_topk`
+    by score times centerness; the reported score is the root of that product. `max_detections` may be exceeded by
+    ties.
+    """
+    scores_JN = label_scores(out.logits[image], tokens, aggregation)
+    centerness_N = out.centerness[image].sigmoid()
+    quality_JN = torch.where(scores_JN > score_threshold, scores_JN * centerness_N, -1.0)
+    quality, pairs = _best_of_every_level(quality_JN, out.sizes, pre_nms_topk)
+    scores = quality.sqrt()
+    anchor_numbers, labels = pairs // len(tokens), pairs % len(tokens)
+    anchors = make_anchors(out.sizes, out.deltas)[anchor_numbers]
+    boxes = decode_boxes(out.deltas[image][anchor_numbers], anchors)
+    boxes = _clip(boxes, size)
+    best_first = class_nms(boxes, scores, labels, nms_iou)
+    if len(best_first) > max_detections:
+        lowest = scores[best_first[max_detections - 1]]
+        best_first = best_first[scores[best_first] >= lowest]
+    return ImageDetections(boxes[best_first], scores[best_first], labels[best_first])
+
+
+#: The settings of `postprocess` and their defaults.
+POSTPROCESSING: Mapping[str, Any] = dict(postprocess.__kwdefaults__ or {})
+
+
+def label_scores(logits_NL: Tensor, tokens: Sequence[Sequence[int]], aggregation: str) -> Tensor:
+    """Scores (J, N) of labels by the "mean" or the "max" probability of their tokens' positions; NaN or -inf for a
+    label without tokens."""
+    device = logits_NL.device
+    columns = torch.tensor(list(chain.from_iterable(tokens)), dtype=torch.long, device=device)
+    lengths = torch.tensor(list(map(len, tokens)), dtype=torch.long, device=device)
+    probabilities = logits_NL.T[columns].sigmoid()
+    # Neither a matrix product, which autocast or TF32 would round, nor padding to the longest label.
+    return torch.segment_reduce(probabilities, aggregation, lengths=lengths, axis=0)
+
+
+def _best_of_every_level(quality_JN: Tensor, sizes: Sequence[tuple[int, int]], topk: int) -> tuple[Tensor, Tensor]:
+    """The best `topk` pairs on each level, less those of a negative quality: their quality and their numbers."""
+    pairs_per_level = [height * width * len(quality_JN) for height, width in sizes]
+    qualities, numbers = [], []
+    first = 0
+    for level in quality_JN.T.flatten().split(pairs_per_level):
+        values, indices = level.topk(min(topk, len(level)))
+        qualities.append(values)
+        numbers.append(indices + first)
+        first += len(level)
+    quality = torch.cat(qualities)
+    candidates = quality >= 0
+    return quality[candidates], torch.cat(numbers)[candidates]
+
+
+def _clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    last_y, last_x = size[0] - 1, size[1] - 1
+    last_pixel = boxes.new_tensor([last_x, last_y, last_x, last_y])
+    return torch.minimum(boxes.clamp(min=0), last_pixel)

@@ -1,0 +1,81 @@
+"""What inference can ask of a trained task, as types.
+
+A task's module is derived from its abilities, its declaration lists them, and a checkpoint is asked for one by
+`checkpoints.loading.Loaded.ability`. This module loads no torch.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
+
+
+class Ability(ABC):
+    """Something that a task can do. `needs`: what a checkpoint must have for it, in words."""
+
+    needs: ClassVar[str]
+    encoder: "FusedEncoder"
+
+
+class Embedding(Ability):
+    """The dual encoder: features of images and of texts whose products are cosines."""
+
+    needs = "dual-encoder features (task.itc > 0)"
+
+    @abstractmethod
+    def image_features(self, stem: "ImageStem") -> "Tensor":
+        """Float32 (B, D), L2 norm 1."""
+
+    @abstractmethod
+    def text_features(self, stem: "TextStem") -> "Tensor":
+        """Float32 (B, D), L2 norm 1."""
+
+
+class Matching(Ability):
+    """The fusion encoder's judgement of pairs."""
+
+    needs = "an ITM head (task.itm > 0)"
+
+    @abstractmethod
+    def match(self, image: "ImageStem", text: "TextStem", *, pooled: bool = False) -> "Tensor":
+        """ITM logits (B, 2) of the pairs (image b, text b); index 1 is "matched". pooled: see `FusedEncoder.fuse`."""
+
+
+class Answering(Ability):
+    """Answers out of a closed list."""
+
+    needs = "an answer classifier"
+
+    @abstractmethod
+    def logits(self, image: "ImageStem", text: "TextStem") -> "Tensor":
+        """(B, labels) of the pairs (image b, question b); their sigmoids are the scores."""
+
+
+class Captioning(Ability):
+    """Captions of images."""
+
+    needs = "a captioner"
+
+    @abstractmethod
+    def caption_pixels(
+        self, pixels: "Tensor", *, beam: int | None = None, as_published: bool | None = None
+    ) -> "Tensor":
+        """Captions of pixels uint8 (B, 3, H, W): token ids int64 (B, L), padded. beam, as_published: see
+        `model.beam_search`; None: as the task's settings have it."""
+
+
+class Detecting(Ability):
+    """Boxes for labels and for phrases."""
+
+    needs = "a detector"
+    #: Settings of `model.detector.postprocess`, by name.
+    postprocessing: Mapping[str, Any]
+
+    @abstractmethod
+    def predict(self, batch: dict[str, Any]) -> "list[np.ndarray]":
+        """Detections of every image, see `tasks.regions.task.RegionTask.predict`."""

@@ -1,0 +1,46 @@
+"""Images with one of their captions each, and for CIDEr optimisation with all of them."""
+
+from collections.abc import Sequence
+
+from fiber_cli.data.readers import CaptionReader, caption_view, collate
+from fiber_cli.data.source import CaptionSource, Source, require, sample_id, usable
+from fiber_cli.tasks.caption.cider import document_frequency, wrap, write_document_frequency
+from fiber_cli.tasks.caption.settings import CaptionSettings
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
+
+
+def training_data(
+    sources: Sequence[Source], context: TaskContext[CaptionSettings], options: ReadingOptions
+) -> TrainingData:
+    """Samples as `CaptionReader` makes them."""
+    image_size, _ = context.model.image_size
+    reader = CaptionReader(
+        context.tokenizer,
+        context.text_length,
+        image_size,
+        options.augment,
+        references=context.settings.objective == "cider",
+    )
+    return TrainingData(caption_view(require(sources, CaptionSource), options.captions), reader, collate)
+
+
+def count_document_frequencies(sources: Sequence[Source], output: str) -> str:
+    """Write the table of CIDEr optimisation over all captions of the sources; returns what was done, in words."""
+    samples: list[tuple[CaptionSource, int]] = []
+    for source in require(sources, CaptionSource):
+        samples.extend((source, i) for i in range(len(source)))
+    _, captions, bad = usable(samples, _captions, _name)
+    references = [[wrap(text) for text in of_image] for of_image in captions]
+    write_document_frequency(output, document_frequency(references))
+    left_out = f", {len(bad)} left out" if bad else ""
+    return f"{output}: n-grams of the captions of {len(captions)} images{left_out}"
+
+
+def _captions(sample: tuple[CaptionSource, int]) -> tuple[str, ...]:
+    source, i = sample
+    return source.captions(i)
+
+
+def _name(sample: tuple[CaptionSource, int]) -> str:
+    return sample_id(*sample)

@@ -1,0 +1,89 @@
+"""Negative pairs of image-text matching, drawn among the rows of all ranks (paper section 3.2).
+
+Shapes: B rows on this rank, G rows on all ranks, Q filled queue columns.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, rank
+from fiber_cli.errors import UserError
+from fiber_cli.model.fusion import ImageStem, TextStem
+
+
+class Weights(NamedTuple):
+    """Chances (B, G + Q) of each candidate: of texts for this rank's images, of images for its texts."""
+
+    image_to_text: Tensor
+    text_to_image: Tensor
+
+
+class Negatives(NamedTuple):
+    """Global row numbers, int64 (B,) each: one negative image for each text, one negative text for each image."""
+
+    images: Tensor
+    texts: Tensor
+
+    def first(self, pairs: int | None) -> "Negatives":
+        """Those of the first so many pairs, None = all."""
+        return Negatives(self.images[:pairs], self.texts[:pairs])
+
+
+def sampling_weights(similarities: Tensor, rank: int) -> Tensor:
+    """Chances (B, G + Q) with which each candidate is a hard negative: a softmax over batch and filled queue, the
+    row's own column set to 0. Negatives are drawn among the G columns of the batch."""
+    weights = similarities.softmax(1)
+    weights[:, rank * len(weights) :].fill_diagonal_(0.0)
+    return weights
+
+
+def draw_negatives(image_key: Tensor, seed: int, weights: Weights | None) -> Negatives:
+    """Draw by `sampling_weights`, or uniformly. image_key: int64 (B,), equal for captions of one image; a pair is never
+    its own negative, nor is another caption of the same image, unless the batch has no other image. The draw of a row
+    depends on `seed` and its global number alone, not on the number of ranks. Raises UserError for a batch of one pair.
+    """
+    keys = all_gather_grad(image_key)
+    if len(keys) < 2:
+        raise UserError(
+            "image-text matching needs a negative: runtime.micro_batch times the number of ranks is 1; "
+            "raise runtime.micro_batch or set task.itm=0"
+        )
+    rows = len(image_key)
+    first = rank() * rows
+    excluded = _excluded(keys, first, rows)
+    uniform = torch.rand(2, len(keys), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    uniform = uniform[:, first : first + rows].to(keys.device)
+    if weights is None:
+        chances = torch.ones_like(excluded, dtype=torch.float64)
+        return Negatives(_draw(chances, excluded, uniform[0]), _draw(chances, excluded, uniform[1]))
+    images = weights.text_to_image[:, : len(keys)].double() + 1e-9
+    texts = weights.image_to_text[:, : len(keys)].double() + 1e-9
+    return Negatives(_draw(images, excluded, uniform[0]), _draw(texts, excluded, uniform[1]))
+
+
+def _excluded(keys: Tensor, first: int, rows: int) -> Tensor:
+    """What is no negative of the `rows` rows from number `first` on, bool (B, G)."""
+    local = slice(first, first + rows)
+    itself = torch.eye(len(keys), dtype=torch.bool, device=keys.device)[local]
+    same_image = keys[None, :] == keys[local, None]
+    only_one_image = same_image.all(1, keepdim=True)
+    return torch.where(only_one_image, itself, same_image)
+
+
+def _draw(chances: Tensor, excluded: Tensor, uniform: Tensor) -> Tensor:
+    """A column of each row of `chances` (B, G), int64 (B,), by random numbers (B,) in [0, 1)."""
+    cumulative = chances.masked_fill(excluded, 0.0).cumsum(1)
+    point = uniform[:, None] * cumulative[:, -1:]
+    # right=True passes over excluded columns, whose cumulative chance does not grow.
+    columns = torch.searchsorted(cumulative, point, right=True).squeeze(1)
+    return columns.clamp(max=chances.shape[1] - 1)
+
+
+def fetch(image: ImageStem, text: TextStem, negatives: Negatives) -> tuple[ImageStem, TextStem]:
+    """Stems of global rows, from the ranks that computed them; gradients flow back there."""
+    masks = all_gather_grad(text.mask.to(torch.uint8))
+    mask = masks[negatives.texts].bool()
+    negative_image = ImageStem(exchange_rows(image.map, negatives.images))
+    return negative_image, TextStem(exchange_rows(text.tokens, negatives.texts), mask)

@@ -1,0 +1,96 @@
+"""Settings of coarse-grained pre-training, and what they share with fine-tuning for retrieval."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from fiber_cli.settings import Owner, TaskSettings, option
+from fiber_cli.tasks.declaration import rule
+
+if TYPE_CHECKING:
+    from fiber_cli.config.recipe import Recipe
+
+_RANKS = (1, 5, 10)
+
+
+@dataclass(frozen=True)
+class PairSettings(TaskSettings):
+    """Objectives on pairs of an image and a text: ITC and ITM."""
+
+    itm: float = option("Weight of image-text matching; 0 = off.", 1.0, ge=0, owner=Owner.MODEL)
+    itc: float = option("Weight of image-text contrast; 0 = off.", 1.0, ge=0, owner=Owner.MODEL)
+    itm_negatives: Literal["hard", "random"] = option(
+        "Drawn by ITC similarity, or uniformly.", "hard", owner=Owner.MODEL
+    )
+    itm_pairs: int | None = option(
+        "Pairs of a micro-batch that ITM looks at; null = all.", None, ge=1, owner=Owner.MODEL
+    )
+    queue_size: int = option("Earlier features kept as further ITC negatives.", 0, ge=0, owner=Owner.MODEL)
+    itc_detach_keys: bool = option("No gradient through the keys, as the published code.", False, owner=Owner.MODEL)
+    itc_queue_noise: bool = option("Unwritten queue columns count, as in the published code.", False, owner=Owner.MODEL)
+    temperature: float = option("Initial ITC temperature (learnt).", 0.07, ge=0.001, le=1, owner=Owner.MODEL)
+
+
+@dataclass(frozen=True)
+class CoarseSettings(PairSettings):
+    """Coarse-grained pre-training (paper section 3.2)."""
+
+    name: Literal["coarse"]
+    mlm: float = option("Weight of masked language modelling; 0 = off.", 1.0, ge=0, owner=Owner.MODEL)
+    mlm_pairs: int | None = option(
+        "Pairs of a micro-batch that MLM looks at; null = all.", None, ge=1, owner=Owner.MODEL
+    )
+    mlm_probability: float = option("Share of tokens to predict.", 0.15, gt=0, lt=1, owner=Owner.READER)
+
+
+def retrieval_metrics(settings: PairSettings) -> tuple[str, ...]:
+    """Recalls by the objective that is trained: ITC where it is on, else ITM."""
+    mode = "itc" if settings.itc else "itm"
+    names = []
+    for direction in ("ir", "tr"):
+        for k in _RANKS:
+            names.append(f"{mode}/{direction}@{k}")
+    return tuple(names)
+
+
+def pair_settings(recipe: "Recipe") -> PairSettings:
+    """The task's settings, of one of the two tasks that have these rules."""
+    assert isinstance(recipe.task, PairSettings)
+    return recipe.task
+
+
+@rule("task", "task.itm", "task.itc", "task.mlm")
+def something_is_trained(recipe: "Recipe") -> str | None:
+    """Of coarse-grained pre-training."""
+    task = pair_settings(recipe)
+    mlm = task.mlm if isinstance(task, CoarseSettings) else 0
+    return None if task.itm or task.itc or mlm else "all its weights are 0: nothing to train"
+
+
+@rule("task.itm_negatives", "task.itm", "task.itc")
+def hard_negatives_need_itc(recipe: "Recipe") -> str | None:
+    """Hard negatives are drawn by the similarities that ITC learns."""
+    task = pair_settings(recipe)
+    if task.itm_negatives == "hard" and task.itm and not task.itc:
+        return "hard negatives are drawn by ITC similarity: set task.itc above 0, or itm_negatives to random"
+    return None
+
+
+@rule("task.queue_size", "task.itc")
+def queue_needs_itc(recipe: "Recipe") -> str | None:
+    """Only ITC reads the queue."""
+    task = pair_settings(recipe)
+    if task.queue_size and not task.itc:
+        return "only ITC uses the queue: set task.itc above 0, or queue_size to 0"
+    return None
+
+
+@rule("log.validate_every", "task.itm", "task.itc")
+def validation_needs_a_score(recipe: "Recipe") -> str | None:
+    """MLM alone ranks nothing."""
+    task = pair_settings(recipe)
+    if recipe.log.validate_every and not (task.itm or task.itc):
+        return "validation measures retrieval, which needs task.itc or task.itm above 0: set it to null"
+    return None
+
+
+PAIR_RULES = (something_is_trained, hard_negatives_need_itc, queue_needs_itc, validation_needs_a_score)

@@ -1,0 +1,171 @@
+"""What a task is measured on; a task's `evaluation.evaluation` gives it."""
+
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
+
+from fiber_cli.data.source import Source
+from fiber_cli.distributed.collectives import gather_objects, is_main
+from fiber_cli.errors import UserError
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.prediction import PredictOptions, predict_all
+
+if TYPE_CHECKING:
+    from fiber_cli.tasks.base import Task
+    from fiber_cli.tasks.evalset import EvalSet
+
+#: A mode of evaluation that is none: the task's own.
+GIB = 2**30
+
+
+class PairScorer(NamedTuple):
+    """Another checkpoint's task, which scores pairs by fusion; fingerprint: what tells its weights from all others."""
+
+    task: "Task"
+    context: TaskContext[Any]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class EvaluationOptions:
+    """What `fiber eval` and `fiber rerank` ask for beside a data set; validation in training asks for nothing.
+
+    mode: of retrieval, "itc", "itm", "itc+itm" or "rerank"; None: as the task was trained. rerank: the k of that mode.
+    scorer: scores pairs in place of the task. fingerprint: of the weights that score them. folder: where the scores are
+    kept until all are there; None: nowhere. stem_memory: GiB of text stems that a rank holds in memory, more lie on
+    disk. blind: measure also with every image exchanged for another. chunk: names in one prompt of detection, or
+    "auto". checkpoint: what messages call it.
+    """
+
+    checkpoint: str = "the task"
+    mode: str | None = None
+    rerank: tuple[int, ...] = ()
+    scorer: PairScorer | None = None
+    fingerprint: str = ""
+    folder: Path | None = None
+    stem_memory: float = 4.0
+    blind: bool = False
+    chunk: int | str = "auto"
+
+
+@dataclass(frozen=True)
+class Result:
+    """metrics: flat name → number, percentages as 0 to 100. samples: how many items there are; counts: of what they
+    consist, where that is told. bad: (id, reason) of the items left out; truncated: how many texts were cut. files:
+    name → content of what the task's community submits or looks at, text as it is, everything else as JSON. notes:
+    lines for the reader."""
+
+    metrics: dict[str, float]
+    samples: int
+    counts: Mapping[str, int] = field(default_factory=dict)
+    bad: list[tuple[str, str]] = field(default_factory=list)
+    truncated: int = 0
+    files: dict[str, Any] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+
+class Evaluation(ABC):
+    """Data that a task is measured on. mode: what results.json says of how."""
+
+    mode: str
+
+    @abstractmethod
+    def measure(self, task: "Task", options: PredictOptions) -> Result:
+        """The task's metrics, the same on all ranks. Raises UserError where nothing can be read."""
+
+
+class MakeEvaluation(Protocol):
+    """Raises UserError for sources that cannot be evaluated and for options that are not for this task."""
+
+    def __call__(
+        self, sources: Sequence[Source], context: TaskContext[Any], options: EvaluationOptions
+    ) -> Evaluation: ...
+
+
+def measure_items(task: "Task", evalset: "EvalSet", options: PredictOptions) -> Result:
+    """The set's score of the task's predictions."""
+    predictions = predict_all(task, evalset, options, what="evaluation")
+    if not predictions.rows:
+        raise UserError("nothing to evaluate: no item could be read; check the data set's paths")
+    # Scores of captions start Java, so one rank is enough.
+    score = gather_objects(evalset.score(predictions.rows) if is_main() else None)[0]
+    return Result(
+        metrics=score.metrics,
+        samples=len(predictions.rows),
+        bad=predictions.bad,
+        truncated=predictions.truncated,
+        files=score.files,
+        notes=score.notes,
+    )
+
+
+class ItemEvaluation(Evaluation):
+    """One set of numbered items, for tasks that predict something of each."""
+
+    #: Whether a picture can be exchanged for another.
+    can_be_blind: ClassVar[bool] = True
+
+    def __init__(self, mode: str, evalset: "EvalSet", options: EvaluationOptions):
+        refuse_retrieval_options(options, mode)
+        refuse_chunk(options, mode)
+        self.mode, self.evalset, self.blind = mode, evalset, options.blind
+
+    def measure(self, task: "Task", options: PredictOptions) -> Result:
+        result = measure_items(task, self.evalset, options)
+        if self.blind:
+            from fiber_cli.tasks.evalset import Blind
+
+            exchanged = measure_items(task, Blind(self.evalset), options).metrics
+            for name, value in exchanged.items():
+                result.metrics[f"blind/{name}"] = value
+        return result
+
+
+def refuse_retrieval_options(options: EvaluationOptions, task: str) -> None:
+    """UserError for options of retrieval."""
+    if options.mode is not None and options.mode != task:
+        raise UserError(f"--mode {options.mode} is for retrieval; {options.checkpoint} is a checkpoint of {task}")
+    if options.scorer is not None:
+        raise UserError("--itm-checkpoint scores pairs: it is for retrieval with fusion, by a retrieval checkpoint")
+
+
+def refuse_chunk(options: EvaluationOptions, task: str) -> None:
+    """UserError for the option of detection."""
+    if options.chunk != "auto":
+        raise UserError(f"--chunk is for detection; {options.checkpoint} is a checkpoint of {task}")
+
+
+def together(names: Sequence[str], results: Sequence[Result]) -> Result:
+    """The results of several sets, whose names are distinct, as one. A metric that several have stands as
+    `<metric>/<set>`, files in a folder of the set."""
+    if len(results) == 1:
+        return results[0]
+    occurrences = Counter(metric for result in results for metric in result.metrics)
+    metrics: dict[str, float] = {}
+    files: dict[str, Any] = {}
+    bad: list[tuple[str, str]] = []
+    notes: list[str] = []
+    for name, result in zip(names, results, strict=True):
+        for metric, value in result.metrics.items():
+            metrics[metric if occurrences[metric] == 1 else f"{metric}/{name}"] = value
+        for file, content in result.files.items():
+            files[f"{name}/{file}"] = content
+        bad.extend(result.bad)
+        notes.extend(f"{name}: {note}" for note in result.notes)
+    return Result(
+        metrics,
+        samples=sum(result.samples for result in results),
+        bad=bad,
+        truncated=sum(result.truncated for result in results),
+        files=files,
+        notes=notes,
+    )
+
+
+def distinct_names(names: Sequence[str]) -> list[str]:
+    """The names, with their number behind those that several sets have."""
+    counts = Counter(names)
+    return [name if counts[name] == 1 else f"{name}-{number}" for number, name in enumerate(names, 1)]

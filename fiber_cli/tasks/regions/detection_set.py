@@ -1,0 +1,144 @@
+"""Evaluation of detection: COCO's average precision, and LVIS's two kinds."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from fiber_cli.data.records import NamedBoxes
+from fiber_cli.data.source import CategorySource
+from fiber_cli.errors import UserError
+from fiber_cli.tasks.evalset import Score
+from fiber_cli.tasks.regions.coco_ap import ClassTable, CocoDetections, coco_ap
+from fiber_cli.tasks.regions.lvis_ap import FIXED_PER_CLASS, LVIS_PER_IMAGE, best_per_group, lvis_ap
+from fiber_cli.tasks.regions.prompt_batch import PromptBatch, label_prompts
+from fiber_cli.tasks.regions.prompts import prompt_names
+from fiber_cli.tasks.regions.region_set import NO_DETECTIONS, RegionSet
+from fiber_cli.tasks.regions.transforms import LONGEST
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+#: Most classes whose numbers stand in the notes too, not in the file alone.
+_MOST_NOTED = 100
+
+
+class DetectionSet(RegionSet):
+    """COCO AP over the images of a detection source; a label is a number in the source's `names`.
+
+    chunk: see `chunk_labels`; names_as_published: see `prompt_names`.
+    """
+
+    source: CategorySource
+
+    def __init__(
+        self,
+        source: CategorySource,
+        tokenizer: "PreTrainedTokenizerBase",
+        text_length: int,
+        *,
+        short: int = 800,
+        longest: int = LONGEST,
+        chunk: int | str = "auto",
+        names_as_published: bool = False,
+    ):
+        first_sample: dict[int, int] = {}  # the copies of few-shot training are looked at once
+        for i in range(len(source)):
+            first_sample.setdefault(source.image_id(i), i)
+        super().__init__(source, list(first_sample.values()), short, longest)
+        names = prompt_names(source.names, source.prompts, names_as_published)
+        self.prompts = label_prompts(names, tokenizer, text_length, chunk)
+        self.image_ids = list(first_sample)
+
+    def prompt_batch(self, indices: list[int]) -> PromptBatch:
+        return PromptBatch.all_pairs(self.prompts, len(indices))
+
+    def truth(self) -> dict[str, Any]:
+        """The source's file, or the same from its boxes where it is of another form."""
+        content = self.source.truth()
+        if content is not None:
+            return content
+        images = [{"id": i} for i in self.chosen]
+        categories = [{"id": label, "name": name} for label, name in enumerate(self.source.names)]
+        return {"images": images, "annotations": self._annotations(), "categories": categories}
+
+    def _annotations(self) -> list[dict[str, Any]]:
+        annotations = []
+        for i in self.chosen:
+            regions = self.source.regions(i)
+            if not isinstance(regions, NamedBoxes):
+                raise UserError(f"{self.source.name}: holds captions beside category names; evaluate them apart")
+            for box, label in zip(regions.boxes.tolist(), regions.labels.tolist(), strict=True):
+                x1, y1, x2, y2 = box
+                annotations.append({"image_id": i, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]})
+        return annotations
+
+    def detections(self, predictions: Mapping[int, np.ndarray], extent: int) -> CocoDetections:
+        """Predictions with the original ids, boxes xywh with a width of x2 - x1 + `extent`."""
+        of_images = [NO_DETECTIONS]
+        image_ids = [np.empty(0, int)]
+        for index in sorted(predictions):
+            of_images.append(predictions[index])
+            image_ids.append(np.full(len(predictions[index]), self.image_ids[index]))
+        rows = np.concatenate(of_images).astype(float)
+        labels = rows[:, 5].astype(int)
+        categories = np.array(self.source.category_ids)[labels]
+        corner = rows[:, :2]
+        sides = rows[:, 2:4] - corner + extent
+        boxes = np.concatenate([corner, sides], 1)
+        return CocoDetections(np.concatenate(image_ids), categories, boxes, rows[:, 4])
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        """COCO AP; an image that could not be read counts as one without detections."""
+        detections = self.detections(predictions, extent=1)
+        metrics, table = coco_ap(self.truth(), detections, self.image_ids)
+        return _score(detections, metrics, table)
+
+
+class LvisSet(DetectionSet):
+    """LVIS by both protocols: `lvis/ap` with 300 detections an image, and `lvis/fixed_ap`; so each class too."""
+
+    POSTPROCESSING: ClassVar[dict[str, float]] = {"max_detections": LVIS_PER_IMAGE}
+
+    def truth(self) -> dict[str, Any]:
+        """The source's file, as far as it is about the images of the set."""
+        content = super().truth()
+        ids = set(self.image_ids)
+        images = [image for image in content["images"] if image["id"] in ids]
+        annotations = [annotation for annotation in content["annotations"] if annotation["image_id"] in ids]
+        return {**content, "images": images, "annotations": annotations}
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        truth = self.truth()
+        detections = self.detections(predictions, extent=0)
+        best_of_classes = detections.take(best_per_group(detections.categories, detections.scores, FIXED_PER_CLASS))
+        best_of_images = detections.take(best_per_group(detections.images, detections.scores, LVIS_PER_IMAGE))
+        fixed_metrics, fixed_table = lvis_ap(truth, best_of_classes)
+        metrics, table = lvis_ap(truth, best_of_images)
+        for row, fixed_row in zip(table, fixed_table, strict=True):
+            row["fixed_ap"] = fixed_row["ap"]
+        all_metrics = _prefixed("lvis/fixed_", fixed_metrics) | _prefixed("lvis/", metrics)
+        return _score(best_of_classes, all_metrics, table)
+
+
+def _prefixed(prefix: str, metrics: Mapping[str, float]) -> dict[str, float]:
+    return {prefix + name: value for name, value in metrics.items()}
+
+
+def _score(detections: CocoDetections, metrics: dict[str, float], table: ClassTable) -> Score:
+    files = {"detections.json": detections.to_json(), "per_class.json": table}
+    return Score(metrics, files, _notes(table))
+
+
+def _notes(table: ClassTable) -> list[str]:
+    """A line of each class; a long table is in its file only."""
+    if len(table) > _MOST_NOTED:
+        return [f"{len(table)} classes: see per_class.json"]
+    lines = []
+    for row in table:
+        cells = [f"{row['name']:<32}"]
+        for key in ("ap", "ap50", "fixed_ap"):
+            if key in row:
+                cells.append(f"{key} {row[key]:6.2f}")
+        lines.append("   ".join(cells))
+    return lines

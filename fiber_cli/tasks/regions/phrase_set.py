@@ -1,0 +1,90 @@
+"""Evaluation of phrase grounding: every phrase of a text is to be found in the text's image."""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fiber_cli.data.records import Phrase
+from fiber_cli.data.source import BadSample, PhraseSource, sample_id, usable
+from fiber_cli.tasks.evalset import Score
+from fiber_cli.tasks.regions.metrics import PhraseDetections, phrase_recall, ranked
+from fiber_cli.tasks.regions.prompt_batch import PromptBatch
+from fiber_cli.tasks.regions.prompts import Prompt, encode_prompt
+from fiber_cli.tasks.regions.region_set import NO_DETECTIONS, RegionSet
+from fiber_cli.tasks.regions.transforms import LONGEST
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class TextRegionSet(RegionSet):
+    """Images with a text each, whose phrases are to be found: a label is the number of a phrase in its text."""
+
+    def __init__(
+        self,
+        source: PhraseSource,
+        tokenizer: "PreTrainedTokenizerBase",
+        text_length: int,
+        *,
+        short: int = 800,
+        longest: int = LONGEST,
+    ):
+        self.tokenizer = tokenizer
+        self.text_length = text_length
+        read = partial(self.text, source)
+        chosen, self.texts, self.left_out = usable(range(len(source)), read, partial(sample_id, source))
+        super().__init__(source, chosen, short, longest)
+
+    @abstractmethod
+    def text(self, source: PhraseSource, i: int) -> tuple[str, list[Phrase]]:
+        """A text and its phrases, at least one; raises `BadSample`."""
+
+    def prompt_batch(self, indices: list[int]) -> PromptBatch:
+        """Every image is asked its own prompt."""
+        encoded = []
+        labels = []
+        for index in indices:
+            text, phrases = self.texts[index]
+            prompt = Prompt(text, [[phrase.span] for phrase in phrases])
+            encoded.append(encode_prompt(self.tokenizer, prompt, self.text_length))
+            labels.append(torch.arange(len(phrases)))
+        pairs = [(image, image) for image in range(len(indices))]
+        return PromptBatch(encoded, pairs, torch.cat(labels))
+
+    def ranked_predictions(self, predictions: Mapping[int, np.ndarray]) -> list[np.ndarray]:
+        """The `ranked` detections of every item; of an image that could not be read there are none."""
+        return [ranked(predictions.get(index, NO_DETECTIONS)) for index in range(len(self))]
+
+    def key(self, index: int) -> str:
+        """The id of the item's sample, in the files that are submitted."""
+        return self.source.key(self.chosen[index])
+
+
+class PhraseSet(TextRegionSet):
+    """Flickr30k Entities' recall of every phrase that has a box."""
+
+    def text(self, source: PhraseSource, i: int) -> tuple[str, list[Phrase]]:
+        text, phrases = source.phrases(i)
+        if not phrases:
+            raise BadSample("no phrase of the text has a box")
+        return text, phrases
+
+    def score(self, predictions: dict[int, np.ndarray]) -> Score:
+        results = []
+        sentences = []
+        for index, detections in enumerate(self.ranked_predictions(predictions)):
+            _, phrases = self.texts[index]
+            boxes: list[Any] = []
+            scores: list[Any] = []
+            for label, phrase in enumerate(phrases):
+                of_phrase = detections[detections[:, 5] == label]
+                results.append(PhraseDetections(of_phrase[:, :4], phrase.boxes, phrase.types))
+                boxes.append(of_phrase[:, :4].tolist())
+                scores.append(of_phrase[:, 4].tolist())
+            sentences.append({"id": self.key(index), "boxes": boxes, "scores": scores})
+        notes = [f"{len(results)} phrases in {len(self)} texts"]
+        return Score(phrase_recall(results), {"phrases.json": sentences}, notes)

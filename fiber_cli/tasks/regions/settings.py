@@ -1,0 +1,151 @@
+"""Settings of the tasks that find boxes for words: fine-grained pre-training, detection, grounding and referring
+expressions."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from fiber_cli.data.source import CategorySource, PhraseSource
+from fiber_cli.data.sources import source_format
+from fiber_cli.settings import Owner, SourceSettings, TaskSettings, option
+from fiber_cli.tasks.declaration import rule
+
+if TYPE_CHECKING:
+    from fiber_cli.config.recipe import Recipe
+
+MODEL, READER = Owner.MODEL, Owner.READER
+
+
+@dataclass(frozen=True)
+class RegionSettings(TaskSettings):
+    """What the tasks that find boxes for words share."""
+
+    channels: int = option("Width of the feature pyramid and the head, a multiple of 32.", 256, ge=32, owner=MODEL)
+    blocks: int = option("DynamicHead blocks.", 6, ge=1, owner=MODEL)
+    drop_block: float = option("Rate of DropBlock in the pyramid.", 0.3, ge=0, lt=1, owner=MODEL)
+    log_scale: float = option("Of the first alignment of places and words; 0 = published.", 0.0, owner=MODEL)
+    frozen_stages: int = option(
+        "First image stages that do not learn, the patch embedding with them.", 0, ge=0, owner=MODEL
+    )
+    unmatched_target: Literal["none", "last_token"] = option(
+        "Of anchors without a box; last_token = published.", "none", owner=MODEL
+    )
+    prompt: Literal["sampled", "all"] = option(
+        "Category names: those in the picture and others, or all.", "sampled", owner=READER
+    )
+    negatives: int = option("Most names of a sampled prompt that are not in the picture.", 85, ge=0, owner=READER)
+    control: tuple[float, float, float] = option(
+        "Chances of one of them, none, the most; else any.", (0.05, 0.05, 0.5), ge=0, le=1, owner=READER
+    )
+    names_as_published: bool = option(
+        "Clean names greedily, as the published code.", False, owner=READER, formerly="published_names"
+    )
+    draw_background: bool = option("Draw __background__ as a name too, as the published code.", False, owner=READER)
+    swap_sides: bool = option("Exchange left and right in captions of mirrored pictures.", True, owner=READER)
+    short_sides: tuple[int, ...] = option(
+        "Shorter sides to train with; the last one evaluates.", (480, 560, 640, 720, 800), ge=32, owner=READER
+    )
+    longest_side: int = option("The longer side has at most so many pixels.", 1333, ge=32, owner=READER)
+    flip: float = option("Chance of mirroring.", 0.5, ge=0, le=1, owner=READER)
+    score_threshold: float = option("Least score of a detection before centerness.", 0.05, ge=0, lt=1, owner=MODEL)
+    pre_nms_topk: int = option("Candidates per level before NMS.", 1000, ge=1, owner=MODEL)
+    nms_iou: float = option("Overlap past which NMS drops a box.", 0.6, gt=0, le=1, owner=MODEL)
+    max_detections: int = option("Detections per image and prompt.", 100, ge=1, owner=MODEL)
+    aggregation: Literal["mean", "max"] = option("A label's score from those of its tokens.", "mean", owner=MODEL)
+
+
+@dataclass(frozen=True)
+class FineSettings(RegionSettings):
+    """Fine-grained pre-training: boxes for words; fine-tuning for detection and for phrase grounding (paper section
+    3.3)."""
+
+    name: Literal["fine", "detection", "grounding"]
+
+
+@dataclass(frozen=True)
+class RefexpSettings(RegionSettings):
+    """Fine-tuning for referring expressions (paper section 3.3)."""
+
+    name: Literal["refexp"]
+    flip: float = option("Chance of mirroring.", 0.0, ge=0, le=1, owner=READER)
+
+
+def region_metrics(settings: RegionSettings) -> tuple[str, ...]:
+    """What `log.keep_best` can go by; which of them there are follows from the data."""
+    return (
+        "detection/ap",
+        "detection/ap50",
+        "odinw/ap",
+        "lvis/fixed_ap",
+        "grounding/any_box/r@1",
+        "refexp/acc@iou50",
+    )
+
+
+def region_settings(recipe: "Recipe") -> RegionSettings:
+    assert isinstance(recipe.task, RegionSettings)
+    return recipe.task
+
+
+@rule("data.augment", "task.short_sides")
+def regions_have_their_own_transform(recipe: "Recipe") -> str | None:
+    """RandAugment moves pixels without their boxes."""
+    if recipe.data.augment != "none":
+        return "region-level tasks have their own transform: leave it at none, see task.short_sides and task.flip"
+    return None
+
+
+@rule("data.captions", "task.short_sides")
+def captions_come_one_by_one(recipe: "Recipe") -> str | None:
+    """A caption with boxes is a sample of its own."""
+    if recipe.data.captions != "random":
+        return "captions with boxes come one by one: leave it at random"
+    return None
+
+
+@rule("task.short_sides")
+def a_side_is_named(recipe: "Recipe") -> str | None:
+    """The last side evaluates."""
+    return None if region_settings(recipe).short_sides else "names no size"
+
+
+@rule("task.control")
+def chances_are_a_share(recipe: "Recipe") -> str | None:
+    """The rest of the chances is any number of names."""
+    chances = region_settings(recipe).control
+    return f"{chances} is more than 1 in all" if sum(chances) > 1 else None
+
+
+@rule("log.keep_best", "data.val", "task.short_sides")
+def one_number_decides_what_is_best(recipe: "Recipe") -> str | None:
+    """Metrics that several sets have stand under the sets' names, beside the mean of detection."""
+    metric = recipe.log.keep_best or ""
+    # None stands for an entry that is wrong by itself.
+    sources = [source for source in recipe.data.val if source is not None]
+    detection_sets = sum(_always_has_names(source) for source in sources)
+    if metric.startswith("detection/") and detection_sets > 1:
+        return "several sets are detected in data.val: go by odinw/ap, their mean"
+    if metric == "odinw/ap" and detection_sets < 2 and not any(map(_may_have_names, sources)):
+        return "odinw/ap is the mean of several sets, data.val has one: go by detection/ap"
+    kinds = [source.kind for source in sources]
+    if metric.startswith(("grounding/", "refexp/", "lvis/")) and len(kinds) > len(set(kinds)):
+        return f"{metric} of several sets is not one number: name one set in data.val"
+    return None
+
+
+def _always_has_names(source: SourceSettings) -> bool:
+    data_format = source_format(source.kind)
+    return data_format.can_be_read_as(CategorySource) and not data_format.can_be_read_as(PhraseSource)
+
+
+def _may_have_names(source: SourceSettings) -> bool:
+    data_format = source_format(source.kind)
+    return data_format.can_be_read_as(CategorySource) and data_format.can_be_read_as(PhraseSource)
+
+
+REGION_RULES = (
+    regions_have_their_own_transform,
+    captions_come_one_by_one,
+    a_side_is_named,
+    chances_are_a_share,
+    one_number_decides_what_is_best,
+)

@@ -1,0 +1,55 @@
+"""Text stems of a whole data set, in memory or on disk."""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn.utils.rnn import pad_sequence
+
+from fiber_cli.errors import UserError
+from fiber_cli.model.fusion import TextStem
+
+
+class TextStems:
+    """Text stems by number, float32, in memory if they fit in `memory` bytes, else in a file in `folder` that has no
+    name, so that it goes with the process. UserError where the disk has no room for it."""
+
+    def __init__(self, count: int, length: int, width: int, *, memory: int, folder: Path | None):
+        shape = count, length, width
+        size = 4 * count * length * width
+        self.lengths = np.zeros(count, dtype=np.int64)
+        self.spilled = size > memory
+        self._rows = _on_disk(shape, size, folder) if self.spilled else np.empty(shape, dtype=np.float32)
+
+    def put(self, numbers: Sequence[int], stem: TextStem) -> None:
+        """Keep the real tokens of stems (B, L, C)."""
+        lengths = stem.mask.sum(1).cpu().numpy()
+        self.lengths[numbers] = lengths
+        stems = stem.tokens.float().cpu().numpy()
+        for number, length, tokens in zip(numbers, lengths, stems, strict=True):
+            self._rows[number, :length] = tokens[:length]
+
+    def get(self, numbers: np.ndarray, device: torch.device) -> TextStem:
+        """Stems padded to the longest of them."""
+        lengths = torch.from_numpy(self.lengths[numbers])
+        rows = [torch.from_numpy(self._rows[number, : self.lengths[number]]) for number in numbers]
+        tokens = pad_sequence(rows, batch_first=True)
+        positions = torch.arange(tokens.shape[1])
+        mask = positions[None] < lengths[:, None]
+        return TextStem(tokens.to(device), mask.to(device))
+
+
+def _on_disk(shape: tuple[int, int, int], size: int, folder: Path | None) -> np.ndarray:
+    try:
+        file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the array)
+        # A hole in the file would end the process when the disk is full, not raise.
+        os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        raise UserError(
+            f"no room for {size / 2**30:.1f} GiB of text stems in {folder or tempfile.gettempdir()} "
+            f"({error.strerror}): free some space, or write the results to another disk"
+        ) from None
+    return np.memmap(file, np.float32, "r+", shape=shape)

@@ -1,0 +1,68 @@
+"""Evaluation of visual question answering by the official accuracy."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from fiber_cli.data.records import Question
+from fiber_cli.data.source import QuestionSource, Source, require
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.evalset import Item, PicturesWithTextSet, Score, by_index
+from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
+from fiber_cli.tasks.vqa.metrics import accuracies, accuracy
+from fiber_cli.tasks.vqa.settings import VqaSettings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+
+class VqaSet(PicturesWithTextSet):
+    """Every question of the sources, those without an answer in the vocabulary included."""
+
+    def __init__(
+        self,
+        sources: Sequence[QuestionSource],
+        tokenizer: "PreTrainedTokenizerBase",
+        text_length: int,
+        image_size: int | tuple[int, int],
+        vocabulary: Sequence[str],
+    ):
+        super().__init__(tokenizer, text_length, image_size)
+        self.vocabulary = vocabulary
+        self.items: list[tuple[QuestionSource, int, Question]] = []
+        for source in sources:
+            for i in range(len(source)):
+                for question in source.questions(i):
+                    self.items.append((source, i, question))
+        self.ids = [f"{source.name}/{question.question_id}" for source, _, question in self.items]
+
+    def read(self, index: int) -> Item:
+        source, i, question = self.items[index]
+        pixels = self.transform(source.image(i))
+        return {"pixels": pixels, **self.encode(question.text)}
+
+    def score(self, predictions: dict[int, Any]) -> Score:
+        """Official accuracy of the predicted labels, over the questions that have annotators."""
+        submitted = []
+        results = []
+        for index, label in by_index(predictions):
+            _, _, question = self.items[index]
+            answer = self.vocabulary[int(label)]
+            submitted.append({"question_id": question.question_id, "answer": answer})
+            if question.answers:
+                correct = accuracy(answer, question.answers)
+                results.append((correct, question.answer_type, question.question_type))
+        notes = []
+        without = len(submitted) - len(results)
+        if without:
+            notes.append(f"{without} questions have no annotations: predicted only")
+        return Score(accuracies(results), {"predictions.json": submitted}, notes)
+
+
+def evaluation(
+    sources: Sequence[Source], context: TaskContext[VqaSettings], options: EvaluationOptions
+) -> ItemEvaluation:
+    """All questions of the sources."""
+    assert context.labels is not None, "config.json of a VQA checkpoint has its answers"
+    questions = require(sources, QuestionSource, "evaluation")
+    evalset = VqaSet(questions, context.tokenizer, context.text_length, context.model.image_size, context.labels)
+    return ItemEvaluation("vqa", evalset, options)

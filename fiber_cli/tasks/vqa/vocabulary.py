@@ -1,0 +1,40 @@
+"""The closed list of answers that VQA chooses from."""
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from fiber_cli.data.files import read_json
+from fiber_cli.data.sources.vqa import read_annotations
+from fiber_cli.errors import UserError
+from fiber_cli.tasks.vqa.metrics import normalise
+
+
+def build_vocabulary(annotations: Sequence[str | Path], minimum: int = 9) -> list[str]:
+    """The normalised most common answers (`multiple_choice_answer`) that occur at least `minimum` times in the files
+    together, in the order of their first occurrence. Of VQAv2's train and val these are 3,129."""
+    counts: Counter[str] = Counter()
+    for path in annotations:
+        for entry in read_annotations(path):
+            counts[normalise(entry["multiple_choice_answer"])] += 1
+    return [answer for answer, count in counts.items() if count >= minimum]
+
+
+def write_vocabulary(path: str | Path, vocabulary: Sequence[str]) -> None:
+    """As a JSON list, the inverse of `read_vocabulary`."""
+    file = Path(path)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(vocabulary, ensure_ascii=False, indent=0)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def read_vocabulary(path: str | Path) -> list[str]:
+    """Answers in the order of their numbers. Raises `UserError` unless the file is a list of different texts."""
+    answers = read_json(path, "a vocabulary of answers")
+    if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
+        raise UserError(f'{path}: not a vocabulary of answers; wanted is a JSON list such as ["yes", "no", …]')
+    [(most_common, count)] = Counter(answers).most_common(1)
+    if count > 1:
+        raise UserError(f"{path}: names {most_common!r} more than once; remove one of them")
+    return answers

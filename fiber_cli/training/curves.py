@@ -1,0 +1,50 @@
+"""metrics.jsonl as records, and as a picture."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+Record = dict[str, Any]
+
+
+def read_metrics(file: Path) -> list[Record]:
+    """The records of a metrics.jsonl; a last line cut by a kill is left out. Empty where there is no file."""
+    if not file.is_file():
+        return []
+    lines = file.read_text(encoding="utf-8").split("\n")
+    # What a kill cut has no newline after it, so it is the last piece; a whole file ends in an empty one.
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def draw_curves(records: list[Record], file: Path) -> None:
+    """A picture of losses, validation metrics and learning rate over the steps."""
+    from matplotlib.figure import Figure
+
+    panels = _panels(records)
+    if not panels:
+        return
+    figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
+    row = figure.subplots(1, len(panels), squeeze=False)[0]
+    for axes, (title, names) in zip(row, panels.items(), strict=True):
+        for name in names:
+            with_value = [record for record in records if record.get(name) is not None]
+            if with_value:
+                steps = [record["step"] for record in with_value]
+                axes.plot(steps, [record[name] for record in with_value], label=name)
+        axes.set(title=title, xlabel="step")
+        axes.grid(alpha=0.3)
+        axes.legend(fontsize="small")
+    figure.savefig(file, dpi=120)
+
+
+def _panels(records: list[Record]) -> dict[str, list[str]]:
+    """Title → the numbers shown below it, of those that some record has."""
+    names: dict[str, None] = {}
+    for record in records:
+        names.update(dict.fromkeys(record))
+    panels = {
+        "losses": [name for name in names if name.endswith("loss")],
+        "validation (%)": [name for name in names if "/" in name],
+        "learning rate": [name for name in names if name == "lr"],
+    }
+    return {title: shown for title, shown in panels.items() if shown}

@@ -1,0 +1,39 @@
+"""A recipe's `runtime` section as DeepSpeed's configuration."""
+
+from typing import Any
+
+from fiber_cli.config.recipe import Recipe
+
+AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
+
+
+def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
+    """DeepSpeed's configuration on `world` ranks, for a torch AdamW and a schedule that the loop drives.
+
+    bf16 and fp16 compute the task under DeepSpeed's autocast, which leaves the parameters float32 at every
+    ZeRO stage.
+    """
+    runtime = recipe.runtime
+    config: dict[str, Any] = {
+        "train_micro_batch_size_per_gpu": runtime.micro_batch,
+        "gradient_accumulation_steps": runtime.micro_steps(world),
+        "zero_optimization": {"stage": runtime.zero_stage},
+        "gradient_clipping": runtime.clip or 0.0,
+        "steps_per_print": 10**9,
+        "wall_clock_breakdown": False,
+    }
+    if runtime.offload == "cpu":
+        config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+        config["zero_force_ds_cpu_optimizer"] = False  # DeepSpeed's own CPU Adam wants a compiler
+    if runtime.precision != "fp32":
+        config["torch_autocast"] = {"enabled": True, "dtype": AUTOCAST[runtime.precision]}
+    return _merged(config, recipe.deepspeed)
+
+
+def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """`base` with `over` put over it, mappings inside them too."""
+    merged = base | over
+    for key in base.keys() & over.keys():
+        if isinstance(base[key], dict) and isinstance(over[key], dict):
+            merged[key] = _merged(base[key], over[key])
+    return merged

@@ -1,0 +1,23 @@
+"""Hardware and versions."""
+
+import platform
+from typing import Any
+
+import torch
+
+import fiber_cli
+from fiber_cli.distributed.collectives import world_size
+
+
+def environment() -> dict[str, Any]:
+    """What a run's summary says of where it ran."""
+    processor = platform.processor() or platform.machine()
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor
+    return {
+        "ranks": world_size(),
+        "device": device,
+        "threads_per_rank": torch.get_num_threads(),
+        "fiber": fiber_cli.__version__,
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+    }

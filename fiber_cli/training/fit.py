@@ -1,0 +1,102 @@
+"""The training loop: fit → step → forward and backward (the last two in `run`)."""
+
+import dataclasses
+import time
+from contextlib import closing
+from pathlib import Path
+
+import torch
+
+from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.config.recipe import Recipe
+from fiber_cli.distributed.collectives import any_rank, is_main, world_size
+from fiber_cli.distributed.group import init_from_env
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.training.log import RunLog
+from fiber_cli.training.progress import Progress
+from fiber_cli.training.resume import check_same_recipe
+from fiber_cli.training.run import Run
+from fiber_cli.training.signals import StopRequest
+from fiber_cli.training.work import Work, work
+
+
+def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: str | Path | None = None) -> int:
+    """Run a recipe in the folder `output`; returns EXIT_OK, or EXIT_STOPPED after a signal, when all is
+    saved.
+
+    resume: continue exactly from the folder's newest checkpoint, or from the start where there is none yet.
+    init_from: start from a checkpoint's weights. Raises UserError for what cannot be used: data, weights,
+    folder.
+    """
+    init_from_env(always=True)
+    if recipe.runtime.threads:
+        torch.set_num_threads(recipe.runtime.threads)
+    recipe.runtime.micro_steps(world_size())  # checked before anything is read
+    output = Path(output)
+    note = output / "init_from"
+    if init_from is not None and is_main():
+        output.mkdir(parents=True, exist_ok=True)
+        note.write_text(f"{Path(init_from).resolve()}\n", encoding="utf-8")
+    elif resume and note.is_file():
+        # Where the run was killed before its first checkpoint it starts again from the same weights.
+        init_from = note.read_text(encoding="utf-8").strip()
+    return train(recipe, work(recipe, init_from, fresh=not _has_begun(output)), output, resume=resume)
+
+
+def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> int:
+    """The loop of `fit`, on given work."""
+    begun = _has_begun(output)
+    if begun and not resume:
+        raise UserError(f"{output} already holds a run; continue it with --resume or choose another --output")
+    if begun:
+        check_same_recipe(recipe, output / "recipe.yaml")
+    run = Run(recipe, work, output)
+    if begun:
+        run.load(resolve(output) / "state")
+    log = RunLog(output, recipe, start=run.progress.step, total=work.steps)
+    # Closed here, because a frame that an error report keeps would keep the loader and its workers.
+    with StopRequest() as stop, log, closing(work.batches(run.progress.step)) as batches:
+        if resume:
+            log.say(
+                f"resumed at step {run.progress.step}"
+                if begun
+                else f"{output} holds no checkpoint yet: starting afresh"
+            )
+        last_logged = dataclasses.replace(run.progress)
+        while not run.done:
+            began = time.monotonic()
+            outcome = run.step(batches)
+            run.progress.step += 1
+            run.progress.seconds += time.monotonic() - began
+            log.advance()
+            run.guard(outcome)
+            if _is_due(run, recipe.log.every):
+                log.write(run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)})
+                last_logged = dataclasses.replace(run.progress)
+            due = work.validate is not None and _is_due(run, recipe.log.validate_every)
+            improved = due and run.validate(log)
+            stopping = any_rank(stop.asked)
+            if improved or stopping or _is_due(run, recipe.log.save_every):
+                run.save()
+            if stopping and not run.done:
+                log.say(f"stopped at step {run.progress.step}; everything is saved, --resume continues")
+                return EXIT_STOPPED
+        if run.progress.step < work.steps:
+            stale = run.progress.stale
+            log.say(f"ended at step {run.progress.step}: {stale} validations without a better {recipe.log.keep_best}")
+        log.finish(run.summary())
+    return EXIT_OK
+
+
+def _has_begun(output: Path) -> bool:
+    return (output / "checkpoints" / "latest").is_file()
+
+
+def _is_due(run: Run, every: int | None) -> bool:
+    """Whether something that comes every so many steps, and at the end, comes now."""
+    return run.done or (every is not None and run.progress.step % every == 0)
+
+
+def _images_per_second(run: Run, since: Progress) -> float:
+    steps = run.progress.step - since.step
+    return steps * run.recipe.runtime.global_batch / (run.progress.seconds - since.seconds)

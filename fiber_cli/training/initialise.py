@@ -1,0 +1,53 @@
+"""First weights of a run: another run's checkpoint, or public backbones."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from fiber_cli.checkpoints.backbones import load_roberta, load_swin
+from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.position_bias import fit_position_biases
+from fiber_cli.checkpoints.weights import load_into, load_weights
+from fiber_cli.config.recipe import ModelSettings
+from fiber_cli.data.text import load_tokenizer
+from fiber_cli.distributed.collectives import is_main
+from fiber_cli.errors import UserError
+from fiber_cli.tasks import declared
+from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.context import TaskContext
+
+
+def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
+    """Weights of another run's checkpoint, and a word on what is new, what is left out and what was resized.
+
+    Raises UserError where tokenisers or weights do not fit.
+    """
+    path = resolve(path)
+    other = load_tokenizer(path / "tokenizer")
+    if other.get_vocab() != context.tokenizer.get_vocab():
+        raise UserError(
+            f"{path}: its tokeniser is not the recipe's, so that its word embeddings would stand for other words; "
+            f"set model.tokenizer to {path / 'tokenizer'}"
+        )
+    weights = load_weights(path)
+    fitted = fit_position_biases(weights, task)
+    changes = declared(context.settings.name).init_from
+    fresh, dropped = load_into(task, fitted, expect_missing=changes.fresh, expect_unexpected=changes.dropped)
+    if not is_main():
+        return
+    resized = sum(fitted[name] is not weights[name] for name in weights)
+    used = len(weights) - len(dropped)
+    print(
+        f"initialised from {path}: {used} tensors, of which {resized} position-bias tables were resized",
+        file=sys.stderr,
+    )
+    for what, names in (("new", fresh), ("left out", dropped)):
+        print(f"  {what}: {', '.join(names) or 'none'}", file=sys.stderr)
+
+
+def load_backbones(task: Task, model: ModelSettings) -> None:
+    """The public weights that a recipe names for the two towers. Raises UserError."""
+    if model.swin:
+        load_swin(task.encoder, model.swin)
+    if model.roberta:
+        load_roberta(task.encoder, model.roberta)

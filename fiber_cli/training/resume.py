@@ -1,0 +1,50 @@
+"""Whether a run may go on with a recipe."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from fiber_cli.config.recipe import Recipe
+from fiber_cli.config.resolve import parse_recipe
+from fiber_cli.errors import UserError
+
+#: Settings that may differ between a run and its continuation.
+FREE_ON_RESUME = ("log.", "data.workers", "name")
+
+
+def check_same_recipe(recipe: Recipe, file: Path) -> None:
+    """Raises UserError with every setting that differs from the run's, whose recipe is in `file`.
+
+    The file is read as any recipe is: a setting that it does not know has its default, and one that it has under a
+    former name is the same setting.
+    """
+    try:
+        stored = _flat(parse_recipe(file.read_text(encoding="utf-8"), str(file)))
+    except (OSError, UnicodeDecodeError, UserError) as error:
+        raise UserError(f"{file} cannot be read ({error}), so that the run cannot be continued safely") from error
+    given = _flat(recipe)
+    differing = []
+    for key in sorted(stored.keys() | given.keys()):
+        if stored.get(key) != given.get(key) and not key.startswith(FREE_ON_RESUME):
+            differing.append(f"{key}: {stored.get(key)!r} in the run, {given.get(key)!r} now")
+    if differing:
+        raise UserError(
+            f"--resume continues a run with the same recipe; {len(differing)} settings differ from {file} "
+            "(give the same ones, or start another run with --init-from):\n  " + "\n  ".join(differing)
+        )
+
+
+def _flat(recipe: Recipe) -> dict[str, Any]:
+    """Dotted name → value, as YAML has it."""
+    flat: dict[str, Any] = {}
+
+    def add(tree: dict[str, Any], prefix: str) -> None:
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                add(value, f"{prefix}{key}.")
+            else:
+                flat[prefix + key] = value
+
+    add(yaml.safe_load(recipe.to_yaml()), "")
+    return flat

@@ -1,0 +1,315 @@
+"""A task in training: one optimiser step, validation, and what is saved.
+
+Parameters are float32 at every precision; bf16 and fp16 compute under autocast. Everything random is a
+function of (seed, step, micro-step, rank), so nothing random needs saving and a resumed run continues
+exactly.
+"""
+
+import copy
+import dataclasses
+import json
+import pickle
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from safetensors.torch import save as to_bytes
+from torch import Tensor, nn
+
+from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints.weights import float32, load_into, named_weights
+from fiber_cli.config.recipe import Recipe, warmup_steps
+from fiber_cli.data.loader import BadCounter
+from fiber_cli.distributed import collectives
+from fiber_cli.distributed.device import device, to_device
+from fiber_cli.errors import UserError
+from fiber_cli.seeds import mix
+from fiber_cli.training.deepspeed_config import deepspeed_config
+from fiber_cli.training.deepspeed_engine import Engine
+from fiber_cli.training.ema import Ema
+from fiber_cli.training.environment import environment
+from fiber_cli.training.log import RunLog
+from fiber_cli.training.optim import lr_factor, param_groups, set_lr
+from fiber_cli.training.outcome import MicroBatch, NonFiniteGuard, Outcome
+from fiber_cli.training.progress import Progress
+from fiber_cli.training.work import Batch, Work, count_parameters
+
+#: All blocks of all stages are specialisations of the same few functions; torch gives up after 8.
+RECOMPILE_LIMIT = 128
+
+
+class Run:
+    """A task in training: the engine, the moving average, and where the run stands."""
+
+    def __init__(self, recipe: Recipe, work: Work, output: Path):
+        self.recipe = recipe
+        self.work = work
+        self.output = output
+        self.task = work.task
+        self.progress = Progress()
+        self.bad = BadCounter(recipe.data.max_bad_rate)
+        self.parameter_counts = count_parameters(self.task)
+        self.nonfinite = NonFiniteGuard(recipe.runtime.max_nonfinite)
+        self.lr = 0.0
+        self.task.to(device()).train()
+        self.scalars = _with_dimensions(self.task)
+        self.ema = Ema(self.task, recipe.runtime.ema) if recipe.runtime.ema else None
+        # Under ZeRO 3 every forward pass of the task is a collective, and validation gives ranks unequal
+        # shares.
+        self.whole: nn.Module | None = None
+        if recipe.runtime.zero_stage == 3:
+            self.whole = copy.deepcopy(self.task).requires_grad_(False).cpu()
+        self._prepare_encoder()
+        self.warmup = warmup_steps(recipe.optim.warmup, work.steps)
+        self.engine = Engine(self.task, self._optimizer(), deepspeed_config(recipe, collectives.world_size()))
+
+    def _prepare_encoder(self) -> None:
+        runtime = self.recipe.runtime
+        if runtime.activation_checkpointing:
+            self.task.encoder.checkpoint_activations = True
+        if runtime.compile:
+            torch.compiler.config.recompile_limit = RECOMPILE_LIMIT
+            self.task.encoder.compile_blocks()
+
+    def _optimizer(self) -> torch.optim.AdamW:
+        section = self.recipe.optim
+        groups = param_groups(
+            self.task.named_parameters(),
+            self.work.parameters,
+            weight_decay=section.weight_decay,
+            cross_modal_mult=section.cross_modal_mult,
+            head_mult=section.head_mult,
+            text_mult=section.text_mult,
+            as_published=section.as_published,
+        )
+        fused = torch.cuda.is_available()
+        return torch.optim.AdamW(groups, lr=section.lr, betas=section.betas, eps=section.eps, fused=fused)
+
+    @property
+    def done(self) -> bool:
+        """Whether all steps are made, or validation has been worse for as long as the recipe allows."""
+        limit = self.recipe.log.stop_after
+        is_stale = limit is not None and self.progress.stale >= limit
+        return self.progress.step >= self.work.steps or is_stale
+
+    def task_to_keep(self) -> nn.Module:
+        """The task with the weights that are validated and saved, whole on every rank: those of the moving average
+        where there is one."""
+        if self.whole is not None:
+            self.engine.gather_into(self.whole)
+            return self.whole
+        return self.task if self.ema is None else self.ema.task
+
+    def step(self, batches: Iterator[Batch]) -> Outcome:
+        """One optimiser step: forward and backward of every micro-batch, then the update."""
+        number = self.progress.step
+        self._set_learning_rate(number)
+        state_before = {name: value.clone() for name, value in self.task.step_state().items()}
+        sums: dict[str, Tensor] = {}
+        micro_batches = []
+        for micro_step in range(self.engine.micro_steps):
+            batch = next(batches)
+            self.bad.update(batch)
+            self.progress.truncated += batch["truncated"]
+            losses = self.forward_backward(batch, number, micro_step)
+            micro_batches.append(MicroBatch(batch["sample_ids"], losses["loss"].isfinite()))
+            for name, value in losses.items():
+                sums[name] = sums.get(name, 0.0) + value
+        update = self.engine.update()
+        if not update.applied:
+            # What the task keeps between steps may hold the same non-finite numbers.
+            self.task.load_resume_state(state_before)
+        elif self.ema is not None:
+            self.ema.update(self.task, number)
+        return Outcome(sums, micro_batches, update.grad_norm, update.applied)
+
+    def _set_learning_rate(self, number: int) -> None:
+        section = self.recipe.optim
+        factor = lr_factor(
+            number,
+            steps=self.work.steps,
+            warmup=self.warmup,
+            schedule=section.schedule,
+            drops=self.progress.drops,
+        )
+        self.lr = section.lr * factor
+        set_lr(self.engine.param_groups, self.lr)
+
+    def forward_backward(self, batch: Batch, step: int, micro_step: int) -> dict[str, Tensor]:
+        """The task's outputs for a micro-batch, detached; gradients are accumulated in the engine."""
+        seed = self.recipe.runtime.seed
+        torch.manual_seed(mix(seed, step, micro_step, collectives.rank() + 1))
+        on_device = to_device(batch, self.engine.device)
+        is_last = micro_step == self.engine.micro_steps - 1
+        losses = self.engine.forward(on_device | {"seed": mix(seed, step, micro_step), "step": step}, last=is_last)
+        loss = losses["loss"]
+        # A loss that is not finite on one rank must stop the update on all: the factor turns all its
+        # gradients into NaN, and summing them over the ranks spreads the news.
+        factor = torch.where(loss.isfinite(), 1.0, torch.nan)
+        self.engine.backward(loss * factor)
+        return {name: value.detach() for name, value in losses.items()}
+
+    def guard(self, outcome: Outcome) -> None:
+        """Count a step that was not applied; raises UserError after `runtime.max_nonfinite` in a row."""
+        if outcome.applied:
+            self.nonfinite.reset()
+        else:
+            self.progress.skipped += 1
+            self.nonfinite.count(outcome, self.progress.step, self.engine.loss_scale())
+
+    def record(self, outcome: Outcome) -> dict[str, Any]:
+        """The line of metrics.jsonl for a step; losses are means over its micro-steps and the ranks."""
+        names = sorted(outcome.sums)
+        sums = torch.stack([outcome.sums[name].float().reshape(()) for name in names])
+        count = len(outcome.micro_batches) * collectives.world_size()
+        means = collectives.all_reduce_sum(sums) / count
+        local = torch.tensor([self.bad.bad, self.progress.truncated], device=means.device)
+        bad, truncated = collectives.all_reduce_sum(local).tolist()
+        return {
+            "step": self.progress.step,
+            "epoch": self.progress.step / self.work.steps_per_epoch,
+            "lr": self.lr,
+            **dict(zip(names, means.tolist(), strict=True)),
+            "grad_norm": outcome.grad_norm,
+            "skipped": self.progress.skipped,
+            "bad": bad,
+            "truncated": truncated,
+        }
+
+    def validate(self, log: RunLog) -> bool:
+        """Whether the weights are the best so far by the recipe's metric."""
+        assert self.work.validate is not None
+        task = self.task_to_keep()
+        metrics = self.work.validate(task.to(device()))
+        if self.whole is not None:
+            self.whole.cpu()
+        self.progress.metrics = metrics
+        log.write({"step": self.progress.step, **metrics}, show=False)
+        values = "  ".join(f"{name} {value:.2f}" for name, value in metrics.items())
+        log.say(f"step {self.progress.step} validation  {values}")
+        metric = self.recipe.log.keep_best
+        if metric is None:
+            return False
+        name = _measured_name(metric, metrics)
+        if name is None:
+            log.say(f"log.keep_best: there is no {metric} among {', '.join(metrics) or 'nothing'}")
+            return False
+        return self.progress.is_best(name, metrics[name], patience=self.recipe.optim.patience)
+
+    def save(self) -> None:
+        """Write a checkpoint of this step and delete those that the recipe does not keep."""
+        weights = named_weights(self.task_to_keep())
+        for name in self.scalars:
+            weights[name] = weights[name].view(())
+        directory.save(
+            self.output,
+            self.progress.step,
+            config=self.work.config,
+            weights=weights,
+            tokenizer=self.work.tokenizer,
+            write_state=self.save_state,
+        )
+        if not collectives.is_main():
+            return
+        best = None
+        if self.progress.best is not None:
+            best = directory.step_name(self.progress.best["step"])
+            directory.replace(self.output / "checkpoints" / "best", best + "\n")
+        directory.prune(self.output, self.recipe.log.keep_last, best)
+
+    def save_state(self, folder: Path) -> None:
+        """What resuming needs besides the weights: DeepSpeed's shards, progress, moving average, the task's
+        memory."""
+        local = {"bad": self.bad.state_dict(), "truncated": self.progress.truncated}
+        ranks = collectives.gather_objects(local)
+        self.engine.save_state(folder)
+        if not collectives.is_main():
+            return
+        scaler = self.engine.scaler
+        state = {
+            "progress": dataclasses.asdict(self.progress),
+            "ranks": ranks,
+            "scaler": None if scaler is None else scaler.state_dict(),
+        }
+        (folder / "run.json").write_text(json.dumps(state), encoding="utf-8")
+        tensors = {f"task.{name}": value for name, value in self.task.resume_state().items()}
+        if self.ema is not None:
+            for name, value in named_weights(self.ema.task).items():
+                tensors[f"ema.{name}"] = value
+        (folder / "run.safetensors").write_bytes(to_bytes(float32(tensors)))
+
+    def load(self, folder: Path) -> None:
+        """Inverse of `save_state`; raises UserError where it does not fit or is damaged."""
+        try:
+            state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            ranks = state["ranks"]
+            _check_ranks(folder, len(ranks))
+            tensors = load_file(folder / "run.safetensors")
+            self.engine.load_state(folder)
+        except UserError:
+            raise
+        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
+            raise UserError(
+                f"{folder} cannot be read ({error}); write the name of an earlier checkpoint into "
+                f"{folder.parents[1] / 'latest'} to continue from that one"
+            ) from error
+        local = ranks[collectives.rank()]
+        self.progress = Progress(**state["progress"] | {"truncated": local["truncated"]})
+        self.bad.load_state_dict(local["bad"])
+        if self.engine.scaler is not None:
+            self.engine.scaler.load_state_dict(state["scaler"])
+        self.task.load_resume_state(_below("task.", tensors))
+        if self.ema is not None:
+            load_into(self.ema.task, _below("ema.", tensors))
+
+    def summary(self) -> dict[str, Any]:
+        """What summary.json says."""
+        progress = self.progress
+        images = progress.step * self.recipe.runtime.global_batch
+        bad = [counts["bad"] for counts in collectives.gather_objects(self.bad.state_dict())]
+        return {
+            "steps": progress.step,
+            "images": images,
+            "seconds": round(progress.seconds, 2),
+            "images_per_second": round(images / progress.seconds, 2) if progress.seconds else None,
+            "metrics": progress.metrics,
+            "best": progress.best,
+            "skipped": progress.skipped,
+            "bad": sum(bad),
+            "truncated": sum(collectives.gather_objects(progress.truncated)),
+            "parameters": self.parameter_counts,
+            **environment(),
+        }
+
+
+def _with_dimensions(task: nn.Module) -> list[str]:
+    """Gives parameters without dimensions one, and returns their names: DeepSpeed reads parameters as rows of bytes,
+    which such a tensor has none of."""
+    names = [name for name, parameter in task.named_parameters() if parameter.ndim == 0]
+    for name in names:
+        parameter = task.get_parameter(name)
+        parameter.data = parameter.data.view(1)
+    return names
+
+
+def _measured_name(metric: str, metrics: dict[str, float]) -> str | None:
+    """The metric's name among those that were measured; without Java that of its stand-in."""
+    for name in (metric, f"{metric} (plain tokens)"):
+        if name in metrics:
+            return name
+    return None
+
+
+def _check_ranks(folder: Path, count: int) -> None:
+    if count != collectives.world_size():
+        raise UserError(
+            f"{folder} is of a run on {count} ranks, this one has {collectives.world_size()}; start as "
+            f"many, or begin a new run from its weights with --init-from {folder.parent}"
+        )
+
+
+def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors whose names begin with the prefix, without it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,0 +1,92 @@
+"""config.json: what is written is read, older files are read, and odd ones are told."""
+
+import dataclasses
+import json
+
+import pytest
+
+from fiber_cli.checkpoints.config import FORMAT, CheckpointConfig, read_config
+from fiber_cli.errors import UserError
+from fiber_cli.model.config import TINY
+from fiber_cli.settings import Owner
+from fiber_cli.tasks import TASKS, declared
+
+
+def make(name, **settings):
+    task = declared(name).settings(name=name, **settings)
+    return CheckpointConfig(TINY, task, text_length=40, labels=("a", "b"), tokenizer="builtin")
+
+
+def write(folder, content):
+    (folder / "config.json").write_text(content if isinstance(content, str) else json.dumps(content))
+    return folder
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_configs_of_every_task_are_read_as_written(tmp_path, name):
+    config = make(name)
+    content = config.to_json()
+    assert content["format"] == FORMAT
+    assert read_config(write(tmp_path, content)) == config
+
+
+def test_settings_of_the_run_alone_are_not_kept(tmp_path):
+    config = make("caption", beam=2, cider_df="/a/path.json")
+    restored = read_config(write(tmp_path, config.to_json())).task
+    assert restored == dataclasses.replace(config.task, cider_df=None)
+    for setting in dataclasses.fields(config.task)[1:]:
+        kept = setting.name in config.to_json()["task"]
+        assert kept == (setting.metadata["owner"] in (Owner.MODEL, Owner.READER)), setting.name
+
+
+def format_1(name, settings, **preprocessing):
+    preprocessing = {"image_size": [64, 64], "text_length": 40, **preprocessing}
+    task = {"name": name, **settings}
+    return {
+        "format": 1,
+        "model": TINY.to_dict(),
+        "task": task,
+        "preprocessing": preprocessing,
+        "labels": None,
+        "tokenizer": "builtin",
+    }
+
+
+def test_format_1_of_a_caption_task_is_read(tmp_path):
+    derived = {"max_length": 40, "cls_id": 0, "sep_id": 2, "pad_id": 1, "mask_id": 4}
+    content = format_1("caption", {"beam": 2, "gold_published": True, "published_search": True, **derived})
+    task = read_config(write(tmp_path, content)).task
+    assert (task.beam, task.gold_as_published, task.search_as_published) == (2, True, True)
+
+
+def test_format_1_of_a_detector_is_read(tmp_path):
+    sizes = {"short_side": 96, "longest_side": 128, "published_names": True}
+    content = format_1("detection", {"channels": 32, "blocks": 1}, **sizes)
+    task = read_config(write(tmp_path, content)).task
+    assert (task.channels, task.short_sides, task.longest_side, task.names_as_published) == (32, (96,), 128, True)
+
+
+def test_missing_and_damaged_files_are_clear_errors(tmp_path):
+    with pytest.raises(UserError, match=r"config\.json cannot be read: No such file"):
+        read_config(tmp_path)
+    with pytest.raises(UserError, match=r"config\.json is damaged"):
+        read_config(write(tmp_path, '{"format": 1, "mo'))
+    for content in ({"format": 99}, {}, []):
+        with pytest.raises(UserError, match="has format version"):
+            read_config(write(tmp_path, content))
+
+
+@pytest.mark.parametrize(
+    ("section", "change", "message"),
+    [
+        ("task", {"name": "juggling"}, "task 'juggling' is unknown"),
+        ("task", {"name": "vqa", "beam": 3}, "task 'vqa' has no setting beam"),
+        ("model", {"colour": 3}, "colour"),
+        ("preprocessing", {}, "text_length"),
+    ],
+)
+def test_a_model_of_another_version_is_a_clear_error(tmp_path, section, change, message):
+    content = make("vqa").to_json()
+    content[section] = content["model"] | change if section == "model" else change
+    with pytest.raises(UserError, match=message):
+        read_config(write(tmp_path, content))

@@ -1,0 +1,71 @@
+"""From a directory to a task: what was saved predicts as before, and what a checkpoint cannot do is told."""
+
+import pytest
+import torch
+from small_retrieval import SMALL
+
+from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints.config import CheckpointConfig
+from fiber_cli.checkpoints.loading import commands_for, load, new_task
+from fiber_cli.checkpoints.weights import named_weights
+from fiber_cli.errors import UserError
+from fiber_cli.tasks.abilities import Answering, Captioning, Embedding, Matching
+from fiber_cli.tasks.coarse.settings import CoarseSettings
+from fiber_cli.tasks.context import TaskContext
+
+
+def save(run_dir, tokenizer, **settings):
+    """A run with the checkpoint of a small coarse task of random weights; returns the task."""
+    config = CheckpointConfig(SMALL, CoarseSettings("coarse", **settings), 20, None, "builtin")
+    task = new_task(TaskContext(config.task, config.model, tokenizer, config.text_length))
+    directory.save(run_dir, 3, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
+    return task.eval()
+
+
+def test_a_checkpoint_gives_back_the_task(tmp_path, tokenizer):
+    task = save(tmp_path, tokenizer)
+    loaded = load(tmp_path)
+    assert (loaded.name, loaded.path.name) == ("coarse", "step-000003")
+    assert loaded.context.model == SMALL
+    assert loaded.context.text_length == 20
+    assert loaded.context.tokenizer.get_vocab() == tokenizer.get_vocab()
+    assert not loaded.task.training
+    batch = {"pixels": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)}
+    with torch.no_grad():
+        assert torch.equal(loaded.task.predict(batch), task.predict(batch))
+
+
+def test_fingerprints_tell_weights_apart(tmp_path, tokenizer):
+    torch.manual_seed(0)
+    save(tmp_path / "one", tokenizer)
+    save(tmp_path / "two", tokenizer)
+    one, two = load(tmp_path / "one"), load(tmp_path / "two")
+    assert one.fingerprint == load(tmp_path / "one").fingerprint
+    assert one.fingerprint != two.fingerprint
+
+
+def test_abilities_are_those_of_the_task_less_what_is_switched_off(tmp_path, tokenizer):
+    save(tmp_path, tokenizer, itm=0.0)
+    loaded = load(tmp_path)
+    assert loaded.ability(Embedding) is loaded.task
+    assert loaded.can(Embedding)
+    assert not loaded.can(Matching)
+    assert not loaded.can(Captioning)
+    with pytest.raises(UserError, match=r"is a checkpoint of coarse, without an ITM head .*`fiber pretrain coarse`"):
+        loaded.ability(Matching)
+    with pytest.raises(UserError, match=r"without a captioner; use one of `fiber finetune caption`"):
+        loaded.ability(Captioning)
+
+
+def test_commands_are_those_that_train_the_ability():
+    assert commands_for(Answering) == "`fiber finetune vqa`"
+    assert commands_for(Matching) == "`fiber pretrain coarse` or `fiber finetune retrieval`"
+
+
+def test_weights_that_do_not_fit_are_told(tmp_path, tokenizer):
+    save(tmp_path, tokenizer)
+    path = directory.resolve(tmp_path)
+    text = (path / "config.json").read_text()
+    (path / "config.json").write_text(text.replace('"hidden": 24', '"hidden": 32'))
+    with pytest.raises(UserError, match="the weights do not fit the model"):
+        load(tmp_path)

@@ -1,0 +1,32 @@
+"""Position-bias tables at another window size: as the published code resizes them, and only where they must be."""
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from fiber_cli.checkpoints.position_bias import fit_position_biases, resize_position_bias, window_of
+from fiber_cli.checkpoints.weights import load_into, named_weights
+
+
+def test_position_biases_resize_as_published(shared):
+    tensors = load_file(shared / "golden" / "swin_resize.safetensors")
+    inputs = [name for name in tensors if name.startswith("in.")]
+    assert len(inputs) > 5
+    for name in inputs:
+        after = int(name.split(".")[1].split("to")[1])
+        resized = resize_position_bias(tensors[name], after // 32)
+        assert window_of(resized) == after // 32
+        torch.testing.assert_close(resized, tensors["out." + name.removeprefix("in.")], atol=1e-6, rtol=0)
+
+
+def test_position_biases_are_fitted_to_the_model():
+    net = nn.ModuleDict({"attn": nn.Module(), "other": nn.Linear(2, 2)})
+    net["attn"].relative_position_bias_table = nn.Parameter(torch.zeros(49, 2))
+    weights = {name: value.clone() for name, value in named_weights(net).items()}
+    weights["attn.relative_position_bias_table"] = torch.full((25, 2), 0.5)
+    weights["unknown.relative_position_bias_table"] = torch.zeros(9, 2)
+    fitted = fit_position_biases(weights, net)
+    load_into(net, fitted, expect_unexpected=("unknown.",))
+    torch.testing.assert_close(net["attn"].relative_position_bias_table.detach(), torch.full((49, 2), 0.5))
+    for name in ("other.weight", "unknown.relative_position_bias_table"):
+        assert fitted[name] is weights[name]

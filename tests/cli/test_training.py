@@ -1,0 +1,92 @@
+"""`fiber pretrain` and `fiber finetune`: what they resolve, hand over and refuse."""
+
+from pathlib import Path
+
+import pytest
+
+from fiber_cli.cli.training import continues_another, trained_by
+from fiber_cli.tasks import TASKS
+
+
+def test_every_task_has_one_command():
+    assert trained_by("pretrain") == ("coarse", "fine")
+    assert {*trained_by("pretrain"), *trained_by("finetune")} == set(TASKS)
+    assert len(trained_by("finetune")) == len(TASKS) - 2
+
+
+def test_pretrain_hands_the_resolved_recipe_over(run, calls):
+    assert run("pretrain", "coarse", "--recipe", "tiny", "optim.steps=7", "log.every=2")[0] == 0
+    ((recipe, output, resume, init_from),) = calls.fit
+    assert (recipe.name, recipe.optim.steps, recipe.log.every) == ("tiny", 7, 2)
+    assert (output, resume, init_from) == (Path("runs/tiny"), False, None)
+    assert run("pretrain", "coarse", "optim.steps=7", "--recipe=tiny", "--output", "x", "--init-from", "c")[0] == 0
+    assert calls.fit[1][1:] == (Path("x"), False, Path("c"))
+
+
+def test_pretrain_passes_the_exit_code_on(run, calls):
+    calls.code = 75
+    assert run("pretrain", "coarse", "--recipe", "tiny")[0] == 75
+
+
+def test_random_weights_are_told_where_weights_are_usual(run, calls):
+    assert not continues_another("coarse")
+    assert all(continues_another(task) for task in TASKS if task != "coarse")
+    message = "no --init-from: training starts from random weights\n"
+    assert run("finetune", "vqa", "--recipe", "tiny_vqa")[2] == message
+    assert message not in run("finetune", "vqa", "--recipe", "tiny_vqa", "--init-from", "c")[2]
+    assert message not in run("pretrain", "coarse", "--recipe", "tiny")[2]
+
+
+def test_dry_run_needs_no_output(run, calls, tmp_path):
+    (tmp_path / "runs/tiny").mkdir(parents=True)
+    (tmp_path / "runs/tiny/x").touch()
+    assert run("pretrain", "coarse", "--recipe", "tiny", "--dry-run")[0] == 0
+    assert calls.dry_run[0].name == "tiny"
+    assert not calls.fit
+
+
+def test_output_that_is_not_empty_needs_resume(run, calls, tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    arguments = ("pretrain", "coarse", "--recipe", "tiny", "--output", "out")
+    assert run(*arguments)[0] == 0
+    (tmp_path / "out/metrics.jsonl").touch()
+    code, _, err = run(*arguments)
+    assert code == 1
+    assert "--resume" in err
+    assert "--output" in err
+    assert "Traceback" not in err
+    assert len(calls.fit) == 1
+    assert run(*arguments, "--resume")[0] == 0
+    assert calls.fit[1][2] is True
+    # The first rank may have begun to write before the others look.
+    monkeypatch.setenv("RANK", "1")
+    assert run(*arguments)[0] == 0
+    monkeypatch.setenv("RANK", "0")
+    assert run(*arguments)[0] == 1
+
+
+@pytest.mark.parametrize("option", [["--nproc", "2"], ["--nproc=2"]])
+def test_nproc_launches_the_same_command_as_single_processes(run, calls, option):
+    calls.code = 75
+    given = ["--recipe", "recipes/tiny.yaml", "runtime.micro_batch=8", "runtime.global_batch=16"]
+    argv = ["pretrain", "coarse", *option, *given]
+    code, _, err = run(*argv)
+    assert code == 75
+    assert not calls.fit
+    ((nproc, passed),) = calls.launch
+    assert nproc == 2
+    assert passed[: len(argv)] == argv
+    # What the parent has looked up, and said, the ranks find at once.
+    assert err.count("does not exist") == 1
+    calls.code = 0
+    code, _, err = run(*passed)
+    assert code == 0
+    assert err == ""
+    assert calls.fit[0][0].name == "tiny"
+
+
+def test_global_batch_is_checked_before_launching(run, calls):
+    code, _, err = run("pretrain", "coarse", "--recipe", "tiny", "--nproc", "3")
+    assert code == 2
+    assert "x 3 = " in err
+    assert not calls.launch

@@ -1,0 +1,80 @@
+"""The built-in scenes as functions of their numbers."""
+
+import math
+from collections import Counter
+from itertools import combinations
+
+import numpy as np
+import pytest
+from scene_reading import values_of
+
+from fiber_cli.data.scenes.layout import COLOURS, SIZES, check_scenes, scene
+from fiber_cli.data.scenes.shapes import SHAPES
+from fiber_cli.data.scenes.vocabulary import VALUES
+from fiber_cli.errors import UserError
+
+
+def test_a_scene_is_made_again_and_scales(some_scenes):
+    scene.cache_clear()
+    assert scene(0, "val", 3) == some_scenes[3]
+    big = scene(0, "val", 3, 192)
+    assert big.image_size == 192
+    for small_object, big_object in zip(some_scenes[3].objects, big.objects, strict=True):
+        assert small_object.attributes == big_object.attributes
+        assert np.allclose(np.multiply(small_object.box, 2), big_object.box)
+
+
+def test_splits_and_seeds_share_no_scene():
+    streams = [(0, "train"), (0, "val"), (0, "test"), (1, "train")]
+    boxes = [thing.box for seed, split in streams for i in range(300) for thing in scene(seed, split, i).objects]
+    assert len(set(boxes)) == len(boxes)
+
+
+def test_every_value_of_an_attribute_is_as_frequent(many_scenes):
+    objects = [thing for one in many_scenes for thing in one.objects]
+    for kind in ("size", "texture", "colour", "shape"):
+        counts = Counter(getattr(thing, kind) for thing in objects)
+        assert set(counts) == values_of(kind) == set(VALUES[kind])
+        assert max(counts.values()) < 1.3 * min(counts.values())
+    assert {len(one.objects) for one in many_scenes} == {2, 3, 4}
+
+
+def test_objects_differ_lie_inside_and_hardly_overlap(some_scenes):
+    for one in some_scenes:
+        for thing in one.objects:
+            left, top, right, bottom = thing.box
+            assert 0 <= left < right <= one.image_size
+            assert 0 <= top < bottom <= one.image_size
+            assert thing.centre == ((left + right) / 2, (top + bottom) / 2)
+        for a, b in combinations(one.objects, 2):
+            assert a.attributes != b.attributes
+            distance = math.dist(a.centre, b.centre)
+            assert distance > 0.15 * one.image_size
+
+
+def test_the_tables_know_every_value():
+    assert tuple(COLOURS) == VALUES["colour"]
+    assert tuple(SHAPES) == VALUES["shape"]
+    assert set(SIZES) == set(VALUES["size"])
+
+
+@pytest.mark.parametrize(
+    ("split", "seed", "size", "message"),
+    [
+        ("dev", 0, 96, "no split 'dev'; take one of train, val, test"),
+        ("val", -1, 96, "seed is -1"),
+        ("val", 0.5, 96, r"seed is 0\.5"),
+        ("val", 0, 8, "image_size is 8; give a number of pixels from 32"),
+        ("val", 0, "96", "image_size is '96'"),
+    ],
+)
+def test_what_there_is_no_scene_for(split, seed, size, message):
+    with pytest.raises(UserError, match=message):
+        check_scenes(split, seed, size)
+    with pytest.raises(UserError, match=message):
+        scene(seed, split, 0, size)
+
+
+def test_a_negative_index_is_told():
+    with pytest.raises(UserError, match="scene index -1 is negative"):
+        scene(0, "val", -1)

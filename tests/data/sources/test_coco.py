@@ -1,0 +1,109 @@
+"""Detection data in COCO's JSON form."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from region_files import coco_box, coco_file, write_image
+
+from fiber_cli.data.sources.coco import CocoSource, few_shot
+from fiber_cli.errors import UserError
+
+
+def test_boxes_labels_and_ids_of_a_file_are_read(tmp_path):
+    annotations = [
+        coco_box(7, 9, [1, 2, 10, 5]),
+        coco_box(7, 3, [30, 20, 30, 30], iscrowd=0),
+        coco_box(7, 3, [0, 0, 9, 9], iscrowd=1),
+        coco_box(7, 3, [5, 5, 0, 8]),
+        coco_box(7, 3, [50, 5, 8, 8]),
+    ]
+    source = CocoSource(coco_file(tmp_path, annotations), tmp_path)
+    assert source.names == ["cat", "traffic light"]
+    assert source.category_ids == [3, 9]
+    assert [source.image_id(i) for i in range(2)] == [7, 5]
+    assert source.dropped == 2
+    assert len(source) == 2
+    boxes, labels, size = source.regions(0)
+    assert boxes.tolist() == [[1, 2, 11, 7], [30, 20, 60, 50]]
+    assert labels.tolist() == [1, 0]
+    assert size == (30, 40)
+    assert source.regions(1).boxes.shape == (0, 4)
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.regions(0).labels.tolist() == [1, 0]
+    assert copy.image(0).size == (40, 30)
+
+
+def test_the_background_of_exports_is_left_out(tmp_path):
+    exported = [{"id": 0, "name": "cells", "supercategory": "none"}, {"id": 1, "name": "red", "supercategory": "cells"}]
+    plain = [{"id": 0, "name": "cat", "supercategory": "none"}, {"id": 1, "name": "dog", "supercategory": "none"}]
+
+    def names(categories, used):
+        return CocoSource(coco_file(tmp_path, [coco_box(7, used, [1, 1, 9, 9])], categories), tmp_path).names
+
+    assert names(exported, used=1) == ["red"]
+    assert names(exported, used=0) == ["cells", "red"]
+    assert names(plain, used=1) == ["cat", "dog"]
+
+
+@pytest.mark.parametrize(
+    ("annotation", "place"),
+    [
+        (coco_box(8, 3, [1, 1, 2, 2]), r"annotations\[1\]"),
+        (coco_box(7, 4, [1, 1, 2, 2]), "no category 4"),
+        (coco_box(7, 3, [1, 1, 2]), r"annotations\[1\]"),
+        (coco_box(7, 3, [1, 1, float("nan"), 2]), "not finite"),
+        (coco_box(7, 3, "abc"), r"annotations\[1\]"),
+        ({"image_id": 7, "category_id": 3}, "bbox"),
+    ],
+)
+def test_a_wrong_coco_file_is_told_with_its_place(tmp_path, annotation, place):
+    path = coco_file(tmp_path, [coco_box(7, 3, [1, 1, 9, 9]), annotation])
+    with pytest.raises(UserError, match=place) as error:
+        CocoSource(path, tmp_path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"images": []}, "lists no image"),
+        ({"images": [{"id": 7, "file_name": "a.png"}, {"id": 7, "file_name": "b.png"}]}, "the id 7 comes twice"),
+        ({"images": [{"id": "7", "file_name": "a.png"}]}, "the id '7' is no whole number"),
+        ({"images": [{"id": 7}]}, r"images\[0\]"),
+        ({"categories": [{"id": 1}]}, r"categories\[0\]"),
+        ({"categories": [{"id": 1, "name": 7}]}, r"categories\[0\]"),
+    ],
+)
+def test_malformed_files_are_told(tmp_path, change, message):
+    path = coco_file(tmp_path, [])
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(UserError, match=message):
+        CocoSource(path, tmp_path)
+
+
+def test_lvis_names_its_pictures_by_address(tmp_path):
+    write_image(tmp_path / "val2017" / "9.png")
+    path = coco_file(tmp_path, [], file_name=None, coco_url="http://images.cocodataset.org/val2017/9.png")
+    assert CocoSource(path, tmp_path).image(0).size == (40, 30)
+
+
+def test_every_category_gets_its_shots():
+    rng = np.random.default_rng(0)
+    labels = [rng.integers(0, 4, rng.integers(0, 3)).tolist() for _ in range(200)]
+    chosen = few_shot(labels, 3, seed=1)
+    counts = [sum(label in labels[i] for i in chosen) for label in range(4)]
+    assert min(counts) >= 3
+    assert len(set(chosen)) == len(chosen) <= 12
+    assert all(labels[i] for i in chosen)
+    assert few_shot(labels, 3, seed=1) == chosen != few_shot(labels, 3, seed=2)
+
+
+def test_shots_are_copied(tmp_path):
+    path = coco_file(tmp_path, [coco_box(7, 3, [1, 1, 9, 9]), coco_box(7, 9, [1, 1, 9, 9])])
+    assert len(CocoSource(path, tmp_path, shots=1)) == 8
+    assert len(CocoSource(path, tmp_path, shots=10)) == 1
+    source = CocoSource(path, tmp_path, shots=3, copies=2)
+    assert [source.image_id(i) for i in range(2)] == [7, 7]
+    assert source.regions(1).labels.tolist() == [0, 1]

@@ -1,0 +1,45 @@
+"""Grounding data in MDETR's JSON form."""
+
+import json
+
+import numpy as np
+import pytest
+from region_files import mdetr_file, write_image
+
+from fiber_cli.data.box_edges import inclusive
+from fiber_cli.data.sources.mdetr import MdetrSource
+from fiber_cli.errors import UserError
+
+
+@pytest.fixture
+def cases(shared):
+    return json.loads((shared / "golden" / "fine_data_cases.json").read_text())
+
+
+def test_annotations_are_converted_as_published(cases, tmp_path):
+    case = cases["annotation_conversion_xywh"]
+    width, height = case["image_wh"]
+    image = {"id": 1, "file_name": "a.png", "width": width, "height": height, "caption": "apple dog"}
+    write_image(tmp_path / "a.png", width, height)
+    annotations = [{"image_id": 1, **annotation} for annotation in case["annotations"]]
+    (tmp_path / "x.json").write_text(json.dumps({"images": [image], "annotations": annotations}))
+    regions = MdetrSource(tmp_path / "x.json", tmp_path).regions(0)
+    boxes, kept = inclusive(regions.boxes, regions.size)
+    np.testing.assert_allclose(boxes[kept], case["boxes_xyxy"])
+    spans = [spans for spans, keep in zip(regions.spans, kept, strict=True) if keep]
+    assert [[list(span) for span in row] for row in spans] == case["tokens_positive"]
+
+
+def test_captions_boxes_and_spans_are_read(tmp_path):
+    path = mdetr_file(tmp_path, [[[0, 5]], [[0, 5], [14, 19]]], data_source="gqa")
+    for images in (tmp_path / "images", {"gqa": tmp_path / "images", "coco": tmp_path / "other"}):
+        source = MdetrSource(path, images)
+        regions = source.regions(0)
+        assert regions.caption == "a cat left of a dog"
+        assert regions.boxes.tolist() == [[1, 2, 11, 7]] * 2
+        assert source.key(0) == "12"
+        assert regions.spans == [[(0, 5)], [(0, 5), (14, 19)]]
+        assert source.image(0).size == (40, 30)
+    assert [(phrase.span, len(phrase.boxes)) for phrase in source.phrases(0)[1]] == [((0, 5), 2), ((14, 19), 1)]
+    with pytest.raises(UserError, match=r"images\[0\].*inside the caption"):
+        MdetrSource(mdetr_file(tmp_path, [[[0, 50]]]), tmp_path)

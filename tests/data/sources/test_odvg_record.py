@@ -1,0 +1,48 @@
+"""Records of ODVG, and what is no such record."""
+
+import json
+
+import pytest
+from odvg_records import DETECTION, GROUNDING, check_odvg
+
+from fiber_cli.data.source import BadSample
+from fiber_cli.data.sources.odvg_record import odvg_regions, read_label_map
+from fiber_cli.errors import UserError
+
+
+def test_both_kinds_of_record_are_read():
+    check_odvg(odvg_regions(GROUNDING, {}), odvg_regions(DETECTION, {"12": 1}))
+
+
+def test_a_box_without_phrases_has_no_spans():
+    record = {"grounding": {"caption": "a cat", "regions": [{"bbox": [1, 2, 3, 4]}]}}
+    regions = odvg_regions(record, {})
+    assert regions.spans == [[]]
+    assert regions.size is None
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        (None, "NoneType"),
+        ({"caption": "nothing"}, "KeyError: 'detection'"),
+        ({"detection": {"instances": [{"bbox": [1, 2, 3, 4], "label": 3}]}}, "KeyError: '3'"),
+        ({"detection": {"instances": [{"bbox": [1, 2, 3], "label": 12}]}}, "ValueError"),
+        ({"grounding": {"caption": "a cat", "regions": [{"bbox": [1, 2, 3, 4], "phrase": "a dog"}]}}, "is not in"),
+        ({"grounding": {"caption": None, "regions": [{"bbox": [1, 2, 3, 4], "phrase": "a dog"}]}}, "TypeError"),
+    ],
+)
+def test_anything_else_is_a_bad_sample(record, reason):
+    with pytest.raises(BadSample, match=f"not an ODVG record .*{reason}"):
+        odvg_regions(record, {"12": 0})
+
+
+def test_label_maps_are_ordered_by_label(tmp_path):
+    path = tmp_path / "labels.json"
+    path.write_text(json.dumps({"12": "cat", "2": "person"}))
+    assert list(read_label_map(path).items()) == [("2", "person"), ("12", "cat")]
+    assert read_label_map(None) == {}
+    for wrong in (["cat"], {"cat": "12"}):
+        path.write_text(json.dumps(wrong))
+        with pytest.raises(UserError, match="not a label map; wanted is"):
+            read_label_map(path)

@@ -1,0 +1,96 @@
+"""VQAv2's files: questions and annotations are joined, and what is wrong is told."""
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+from vqa_files import SAID, annotation, vqa_source, write_annotations
+
+from fiber_cli.data.records import Question
+from fiber_cli.data.source import BadSample
+from fiber_cli.data.sources.vqa import read_annotations
+from fiber_cli.errors import UserError
+
+
+def test_questions_and_annotations_are_joined(vqa_folder):
+    source = pickle.loads(pickle.dumps(vqa_source(vqa_folder)))
+    assert source.name == "val_questions"
+    assert len(source) == 4
+    assert [source.key(i) for i in range(4)] == ["10", "11", "20", "30"]
+    assert source.questions(2) == (Question("how many?", tuple(SAID[20]), 20, "number", "how many"),)
+    assert [source.image(i).getpixel((5, 5))[0] // 80 for i in range(3)] == [1, 1, 2]
+    assert sorted(source.order(np.random.default_rng(0))) == [0, 1, 2, 3]
+    with pytest.raises(BadSample, match=r"no such file.*COCO_val2014_000000000003.jpg"):
+        source.image(3)
+
+
+def test_one_answer_alone_stands_for_all_annotators(vqa_folder):
+    write_annotations(vqa_folder / "one.json", [annotation(10, ["cat"])])
+    source = vqa_source(vqa_folder, "one.json")
+    assert source.questions(0)[0].answers == ("cat",) * 10
+    assert source.questions(1)[0].answers == ()
+
+
+def test_questions_without_annotations_have_no_answers(vqa_folder):
+    source = vqa_source(vqa_folder, None)
+    assert source.questions(0) == (Question("what animal is it?", (), 10, "unknown", "unknown"),)
+    with pytest.raises(UserError, match=r"no question of val_questions has an answer in the vocabulary.*annotations"):
+        source.answerable(lambda question: bool(question.answers))
+
+
+def test_training_leaves_out_what_has_no_answer_and_counts_it(vqa_folder):
+    source = vqa_source(vqa_folder)
+    answerable = source.answerable(lambda question: question.question_id != 30)
+    assert [answerable.key(i) for i in range(len(answerable))] == ["10", "11", "20"]
+    assert answerable.dropped == 1
+    assert [answerable.questions(i)[0].question_id for i in range(3)] == [10, 11, 20]
+    assert answerable.image(2).getpixel((5, 5))[0] > 170
+    one = source.answerable(lambda question: "two" in question.answers)
+    assert [one.key(0), len(one), one.dropped] == ["20", 1, 3]
+    assert one.image(0).getpixel((5, 5))[0] > 170
+    assert (len(source), source.dropped) == (4, 0)
+
+
+@pytest.mark.parametrize("pattern", ["{id}.jpg", "{}.jpg", "{image_id:x^^}.jpg"])
+def test_a_pattern_that_does_not_fit_is_told(vqa_folder, pattern):
+    with pytest.raises(UserError, match=r"pattern .*: not fit for image_id 1 .*wanted is one like COCO_val2014"):
+        vqa_source(vqa_folder, pattern=pattern)
+
+
+def test_files_that_do_not_belong_together_are_told(vqa_folder):
+    with pytest.raises(UserError, match=r"holds none of 4 images looked for, such as 000000000001.jpg"):
+        vqa_source(vqa_folder, pattern="{image_id:012d}.jpg")
+    write_annotations(vqa_folder / "other.json", [annotation(99, ["yes"] * 10)])
+    with pytest.raises(UserError, match=r"other.json: has no answer to any question of .*they are of other splits"):
+        vqa_source(vqa_folder, "other.json")
+    with pytest.raises(UserError, match=r"val_questions.json: not a VQAv2 annotations JSON; wanted is \{\"annot"):
+        vqa_source(vqa_folder, "val_questions.json")
+    with pytest.raises(UserError, match=r"absent.json: No such file.*VQAv2's annotations JSON"):
+        vqa_source(vqa_folder, "absent.json")
+
+
+@pytest.mark.parametrize(
+    "change", [{"answers": ["yes"]}, {"answers": None}, {"answers": [{}]}, {"multiple_choice_answer": 3}]
+)
+def test_annotations_of_another_form_are_told_with_their_place(tmp_path, change):
+    entry = annotation(10, ["yes"])
+    path = write_annotations(tmp_path / "bad.json", [entry, entry | change])
+    with pytest.raises(UserError, match=r"bad.json: not of VQAv2's form, see annotations\[1\] .*wanted is .*answers"):
+        read_annotations(path)
+
+
+def test_entries_that_lack_fields_are_told(vqa_folder):
+    write_annotations(vqa_folder / "bad.json", [annotation(10, ["yes"]), {"question_id": 10}])
+    with pytest.raises(UserError, match=r"annotations\[1\] has no multiple_choice_answer, answers; fetch"):
+        vqa_source(vqa_folder, "bad.json")
+    questions = vqa_folder / "val_questions.json"
+    questions.write_text('{"questions": [{"question": "why?", "image_id": 1}, 3]}')
+    with pytest.raises(UserError, match=r"questions\[0\] has no question_id"):
+        vqa_source(vqa_folder)
+    questions.write_text(json.dumps({"questions": [3]}))
+    with pytest.raises(UserError, match=r"questions\[0\] has no question, question_id, image_id"):
+        vqa_source(vqa_folder)
+    questions.write_text('{"questions": []}')
+    with pytest.raises(UserError, match="not a VQAv2 questions JSON"):
+        vqa_source(vqa_folder)

@@ -1,0 +1,38 @@
+"""Lists of detection sets."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from fiber_cli.errors import UserError
+from fiber_cli.evaluation.odinw import read_odinw
+
+
+def test_entries_keep_their_prompts_and_find_their_files(tmp_path):
+    entries = [{"name": "a", "json": "a/i.json", "images": "a"}, {"name": "b", "json": "/b.json", "images": "b"}]
+    entries[1]["prompts"] = {"cat": {"prefix": "a "}}
+    for ending, dump in (("yaml", yaml.safe_dump), ("json", json.dumps)):
+        path = tmp_path / f"list.{ending}"
+        path.write_text(dump(entries))
+        first, second = read_odinw(path)
+        assert Path(first.json) == tmp_path / "a" / "i.json"
+        assert first.prompts == {}
+        assert second.json == "/b.json"
+        assert second.prompts == entries[1]["prompts"]
+
+
+@pytest.mark.parametrize("wrong", ["a name alone", "an unknown key", "one name twice", "text"])
+def test_wrong_lists_are_told_with_the_entry(tmp_path, wrong):
+    entry = {"name": "a", "json": "a/i.json", "images": "a"}
+    contents = {
+        "a name alone": [{"name": "a"}],
+        "an unknown key": [{**entry, "promts": {}}],
+        "one name twice": [entry] * 2,
+        "text": "text",
+    }
+    path = tmp_path / "list.json"
+    path.write_text(json.dumps(contents[wrong]))
+    with pytest.raises(UserError, match="entry"):
+        read_odinw(path)

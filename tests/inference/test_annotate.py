@@ -1,0 +1,48 @@
+"""Boxes in pictures, and where annotated files go."""
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_detector import PROMPT, detect
+
+from fiber_cli.errors import UserError
+from fiber_cli.inference.annotate import Gallery, annotated, label_colour, target_files
+from fiber_cli.inference.detections import Detection
+
+
+def test_boxes_are_drawn_where_they_are():
+    """A box's frame lies inside its edges."""
+    blank = Image.new("RGB", (60, 50), "white")
+    drawn = np.asarray(annotated(blank, [Detection("x", 0, 0.5, (10.0, 30.0, 40.0, 45.0))]))
+    below = (drawn[30:] != 255).any(2)
+    assert np.flatnonzero(below.any(0)).tolist() == list(range(10, 40))
+    assert np.flatnonzero(below[:, 30]).tolist() == [0, 14]
+    assert (np.asarray(blank) == 255).all()
+
+
+def test_many_labels_have_many_colours():
+    assert len({label_colour(index) for index in range(100)}) == 100
+
+
+def test_annotated_pictures_have_the_names_of_their_files(detector_run, pictures, readable, capsys, tmp_path):
+    out = tmp_path / "new" / "out"
+    assert detect(capsys, detector_run, pictures, PROMPT, "--out", out, "--top-k", "1")[0] == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.jpg", "more-a.png"]
+    for path, name in zip(readable, ("a.png", "b.jpg", "more-a.png"), strict=True):
+        drawn, before = np.asarray(Image.open(out / name).convert("RGB")), np.asarray(Image.open(path).convert("RGB"))
+        assert drawn.shape == before.shape
+        assert (drawn != before).any()
+    Image.new("RGB", (40, 20), "white").save(tmp_path / "odd", format="PNG")
+    assert detect(capsys, detector_run, tmp_path / "odd", PROMPT, "--out", out)[0] == 0
+    assert Image.open(out / "odd.png").size == (40, 20)
+    code, _, err = detect(capsys, detector_run, pictures, PROMPT, "--out", pictures / "more")
+    assert code == 1
+    assert "is the folder of a.png, which would be overwritten" in err
+
+
+def test_no_file_overwrites_another(tmp_path):
+    files = [tmp_path / name for name in ("a/x.png", "b/x.png", "c/b-x.png", "x")]
+    targets = target_files(tmp_path / "out", files)
+    assert [target.name for target in targets.values()] == ["x.png", "b-x.png", "c-b-x.png", f"{tmp_path.name}-x.png"]
+    with pytest.raises(UserError, match="would be overwritten"):
+        Gallery(tmp_path / "a", files)

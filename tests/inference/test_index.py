@@ -1,0 +1,107 @@
+"""The index of a folder: what it keeps, brings up to date and refuses."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from fiber_cli.data.transforms import EvalTransform
+from fiber_cli.errors import UserError
+from fiber_cli.inference import index as indexing
+from fiber_cli.inference.index import INDEX, build_index, image_set, read_index
+from fiber_cli.tasks.prediction import PredictOptions
+
+OPTIONS = PredictOptions(batch_size=4, workers=0)
+
+
+@pytest.fixture
+def computed(monkeypatch) -> list[str]:
+    """Collects the paths of the pictures that are computed."""
+    paths, predict_all = [], indexing.predict_all
+
+    def predict(task, evalset, options, what):
+        paths.extend(evalset.ids)
+        return predict_all(task, evalset, options, what=what)
+
+    monkeypatch.setattr(indexing, "predict_all", predict)
+    return paths
+
+
+@torch.no_grad()
+def features(loaded, path):
+    pixels = EvalTransform(64)(Image.open(path).convert("RGB"))
+    return loaded.task.predict({"pixels": pixels[None]})[0].numpy()
+
+
+def test_an_index_holds_every_picture_and_is_read_again(retriever, folder, computed):
+    loaded = retriever()
+    index, bad = build_index(loaded, folder, options=OPTIONS)
+    assert not bad
+    assert len(computed) == 7
+    assert list(index.stamps) == ["0.png", "1.png", "2.png", "3.png", "4.png", "5.png", "below/6.png"]
+    for row, path in zip(index.features, index.stamps, strict=True):
+        np.testing.assert_allclose(row, features(loaded, folder / path), atol=1e-6)
+    computed.clear()
+    again, _ = build_index(loaded, folder, options=OPTIONS)
+    assert not computed
+    assert again.stamps == index.stamps
+    assert np.array_equal(again.features, index.features)
+    assert [file.name for file in folder.glob(".*")] == [INDEX]
+
+
+def test_new_changed_and_vanished_pictures_update_it(retriever, folder, tmp_path, computed):
+    loaded, file = retriever(), tmp_path / "kept.safetensors"
+    build_index(loaded, folder, file, options=OPTIONS)
+    computed.clear()
+    (folder / "2.png").unlink()
+    os.replace(folder / "3.png", folder / "9.png")
+    Image.new("RGB", (80, 40), "purple").save(folder / "4.png")
+    index, _ = build_index(loaded, folder, file, options=OPTIONS)
+    assert sorted(computed) == [f"{folder}/4.png", f"{folder}/9.png"]
+    assert set(index.stamps) == {"0.png", "1.png", "4.png", "5.png", "9.png", "below/6.png"}
+    stored = read_index(file, loaded.fingerprint)
+    assert stored.stamps == index.stamps
+    for row, path in zip(stored.features, stored.stamps, strict=True):
+        np.testing.assert_allclose(row, features(loaded, folder / path), atol=1e-6)
+
+
+def test_an_index_of_another_checkpoint_is_refused(retriever, folder, tmp_path):
+    file = tmp_path / "kept.safetensors"
+    build_index(retriever(), folder, file, options=OPTIONS)
+    before = file.read_bytes()
+    with pytest.raises(UserError, match="made by another checkpoint"):
+        build_index(retriever(1), folder, file, options=OPTIONS)
+    assert file.read_bytes() == before
+    file.write_bytes(b"something else")
+    with pytest.raises(UserError, match="not an index"):
+        build_index(retriever(), folder, file, options=OPTIONS)
+    with pytest.raises(UserError, match=r"cannot write the index.*--index"):
+        build_index(retriever(), folder, tmp_path / "no" / "such", options=OPTIONS)
+
+
+def test_broken_pictures_are_told_and_the_rest_is_done(retriever, folder):
+    loaded = retriever()
+    (folder / "1.png").write_bytes(b"no picture")
+    index, bad = build_index(loaded, folder, options=OPTIONS)
+    assert [name for name, _ in bad] == [f"{folder}/1.png"]
+    assert len(index.stamps) == 6
+    for file in folder.rglob("*.png"):
+        file.write_bytes(b"no picture")
+    with pytest.raises(UserError, match="none of 7 images could be read"):
+        build_index(loaded, folder, options=OPTIONS)
+    for file in folder.rglob("*.png"):
+        file.unlink()
+    with pytest.raises(UserError, match="no image files"):
+        build_index(loaded, folder, options=OPTIONS)
+
+
+def test_a_checkpoint_without_a_dual_encoder_is_refused(retriever, folder):
+    with pytest.raises(UserError, match="not trained with ITC"):
+        build_index(retriever(itc=0.0), folder, options=OPTIONS)
+
+
+def test_a_folder_without_new_pictures_is_an_empty_set(retriever, folder):
+    assert len(image_set(retriever(), folder, [])) == 0
+    assert image_set(retriever(), folder, ["2.png"]).ids == [f"{folder}/2.png"]

@@ -1,0 +1,99 @@
+"""What a user may ask for in words."""
+
+import pytest
+from small_detector import MOST
+
+from fiber_cli.data.phrases import english_tagger
+from fiber_cli.errors import UserError
+from fiber_cli.inference.queries import label_query, phrase_query, read_queries
+
+
+def test_a_thousand_labels_take_many_prompts_none_of_which_is_cut(detector, readable):
+    labels = [f"thing number {number}" for number in range(1000)]
+    query = label_query(detector.context, labels)
+    assert query.names == labels
+    assert len(query.prompts) > 100
+    assert not any(prompt.truncated for prompt in query.prompts)
+    assert all(prompt.positive_map.any(1).all() for prompt in query.prompts)
+    detections = detector.find(readable[1], query, threshold=0)
+    assert len(detections) == MOST
+    assert all(one.label == f"thing number {one.index}" for one in detections)
+    assert len({one.index for one in detections}) > 10
+
+
+def test_a_typed_prompt_is_its_labels(detector):
+    assert label_query(detector.context, "red circle . Star . traffic_light_(big) . dog.").names == [
+        "red circle",
+        "Star",
+        "traffic_light_(big)",
+        "dog",
+    ]
+    assert len(label_query(detector.context, ["a", "b", "c"], chunk=2).prompts) == 2
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ("", "the prompt is empty"),
+        ("cat . . dog", "label 2 is ''"),
+        ("cat . Cat", "label 2, 'Cat', is label 1 again"),
+        ([], "no labels"),
+        (["cat", " "], "label 2 is ' '"),
+        (["cat", "dog", "Cat "], "label 3, 'Cat ', is label 1 again"),
+        (["cat", None], "label 2 is None"),
+        (["(all)"], "nothing of the name is left"),
+        (["very " * 60 + "long"], "tokens alone"),
+    ],
+)
+def test_labels_that_cannot_be_asked_are_told(detector, readable, labels, message):
+    with pytest.raises(UserError, match=message):
+        detector.detect(readable[0], labels)
+
+
+@pytest.mark.parametrize("chunk", [0, "all"])
+def test_a_prompt_of_no_labels_is_told(detector, readable, chunk):
+    with pytest.raises(UserError, match="chunk"):
+        detector.detect(readable[0], "cat", chunk=chunk)
+
+
+def test_phrases_that_are_not_in_the_sentence_are_told(detector, readable):
+    with pytest.raises(UserError, match="phrase 'a cat' is not in"):
+        detector.ground(readable[0], "a dog", ["a cat"])
+    with pytest.raises(UserError, match="no phrase to look for"):
+        detector.ground(readable[0], "a dog", [])
+    with pytest.raises(UserError, match="longer than the model's 40 tokens"):
+        detector.ground(readable[0], "a dog and " * 30 + "a cat", ["a cat"])
+
+
+def test_phrases_in_one_text_are_separated_by_semicolons(detector):
+    query = phrase_query(detector.context, "a Dog sees a dog", " dog;; dog ; ")
+    assert query.names == ["dog", "dog"]
+    (prompt,) = query.prompts
+    first, second = prompt.positive_map
+    assert first.any()
+    assert second.any()
+    assert not (first & second).any()
+
+
+def test_noun_phrases_are_found(detector, shared, monkeypatch):
+    import nltk
+
+    english_tagger.cache_clear()
+    monkeypatch.setattr(nltk.data, "path", [str(shared / "data" / "nltk_data")])
+    query = phrase_query(detector.context, "a red circle beside two stars")
+    english_tagger.cache_clear()
+    assert query.names == ["a red circle", "two stars"]
+
+
+def test_queries_are_lines(tmp_path):
+    file = tmp_path / "queries.txt"
+    file.write_text("a dog\n\n  \n ein Hund läuft \n", encoding="utf-8")
+    assert read_queries(file) == (["a dog", "ein Hund läuft"], 2)
+    file.write_text("\n\n")
+    with pytest.raises(UserError, match="no query"):
+        read_queries(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(UserError, match="UTF-8"):
+        read_queries(file)
+    with pytest.raises(UserError, match="No such file"):
+        read_queries(tmp_path / "none")

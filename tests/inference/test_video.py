@@ -1,0 +1,111 @@
+"""Videos read and written frame by frame."""
+
+import json
+import sys
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+from small_detector import LABELS, PROMPT, assert_same, detect
+
+from fiber_cli.data.scenes.drawing import draw
+from fiber_cli.data.scenes.layout import scene
+from fiber_cli.inference import detect as detecting
+from fiber_cli.inference.annotate import annotated
+from fiber_cli.inference.detections import Detection
+from fiber_cli.inference.fiber import Fiber
+from fiber_cli.inference.video import VIDEOS, VideoWriter, frames
+
+
+def write_video(file, count=5, size=(64, 48), turn=0):
+    av = pytest.importorskip("av")
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(container.default_video_codec, Fraction(10))
+        stream.width, stream.height, stream.pix_fmt = *size, "yuv420p"
+        stream.bit_rate = 2_000_000
+        if turn:
+            stream.set_display_rotation(turn)
+        for n in range(count):
+            picture = draw(scene(0, "val", n, 64)).resize(size)
+            container.mux(stream.encode(av.VideoFrame.from_image(picture)))
+        container.mux(stream.encode(None))
+
+
+@pytest.mark.parametrize("suffix", sorted(VIDEOS))
+def test_every_frame_of_a_video_is_searched_and_drawn(detector_run, detector, capsys, tmp_path, suffix):
+    file, out = tmp_path / f"clip{suffix}", tmp_path / "out"
+    write_video(file, size=(320, 240))
+    code, text, err = detect(capsys, detector_run, file, PROMPT, "--json", "--batch", "2", "--out", out, "--top-k", "3")
+    rows = json.loads(text)
+    assert code == 0, err
+    assert [row["frame"] for row in rows] == [0, 1, 2, 3, 4]
+    shots = list(frames(file))
+    for row, shot in zip(rows, shots, strict=True):
+        assert row["image"] == str(file)
+        assert (row["width"], row["height"]) == (320, 240)
+        detections = detector.detect(shot.picture, LABELS, threshold=0, top_k=3)
+        assert_same([Detection(**one) for one in row["detections"]], detections)
+    written = list(frames(out / file.name))
+    assert [shot.picture.size for shot in written] == [(320, 240)] * 5
+    assert written[0].rate == shots[0].rate == 10
+    last = shots[4].picture, annotated(shots[4].picture, detections), written[4].picture
+    plain, wanted, drawn = (np.asarray(picture, float) for picture in last)
+    changed = np.abs(wanted - plain) > 60
+    assert changed.any()
+    assert np.abs(drawn - wanted)[changed].mean() < 0.5 * np.abs(drawn - plain)[changed].mean()
+
+
+def test_video_of_a_turned_camera_and_odd_sides(tmp_path):
+    av = pytest.importorskip("av")
+    if not hasattr(av.VideoStream, "set_display_rotation"):
+        pytest.skip("this PyAV cannot write the orientation of a video")
+    write_video(tmp_path / "clip.mp4", turn=-90)
+    plain, (turned, *_) = draw(scene(0, "val", 0, 64)).resize((64, 48)), frames(tmp_path / "clip.mp4")
+    wanted = plain.transpose(Image.Transpose.ROTATE_270)
+    assert turned.picture.size == (48, 64)
+    assert np.abs(np.asarray(turned.picture, float) - np.asarray(wanted, float)).mean() < 8
+    writer = VideoWriter(tmp_path / "odd.mp4", Fraction(30000, 1001), (35, 21))
+    writer.add(Image.new("RGB", (35, 21)))
+    writer.close()
+    (shot,) = frames(tmp_path / "odd.mp4")
+    assert shot.picture.size == (36, 22)
+
+
+def test_videos_are_streamed(detector_run, capsys, tmp_path, monkeypatch):
+    """No more frames than a batch are waiting, of a video that other files follow."""
+    write_video(tmp_path / "clip.mp4", count=9)
+    Image.new("RGB", (40, 40)).save(tmp_path / "last.png")
+    read, seen, original = [], [], detecting.shots
+    monkeypatch.setattr(detecting, "shots", lambda files: (read.append(shot) or shot for shot in original(files)))
+    monkeypatch.setattr(Fiber, "find", lambda self, images, *_, **__: seen.append(len(read)) or [[] for _ in images])
+    argv = (tmp_path / "clip.mp4", tmp_path / "last.png", "dog", "--batch", "3", "--json")
+    code, out, _ = detect(capsys, detector_run, *argv)
+    assert code == 0
+    assert seen == [3, 6, 9, 10]
+    assert [row.get("frame") for row in json.loads(out)] == [*range(9), None]
+
+
+def test_bad_videos_are_told_and_the_rest_is_done(detector_run, readable, capsys, tmp_path, monkeypatch):
+    write_video(tmp_path / "clip.mkv", count=30)
+    whole = (tmp_path / "clip.mkv").read_bytes()
+    cut, broken = tmp_path / "cut.mkv", tmp_path / "broken.mp4"
+    cut.write_bytes(whole[: len(whole) // 2])
+    broken.write_bytes(b"no video")
+    argv = (broken, cut, readable[0], "dog", "--json", "--out", tmp_path / "out")
+    code, out, err = detect(capsys, detector_run, *argv)
+    rows = json.loads(out)
+    assert code == 0
+    assert rows[-1]["image"] == str(readable[0])
+    assert "broken.mp4: not a readable video" in err
+    assert 0 < len(rows) - 1 < 30
+    assert len(list(frames(tmp_path / "out" / "cut.mkv"))) == len(rows) - 1
+    code, out, err = detect(capsys, detector_run, broken, "dog")
+    assert code == 1
+    assert out == ""
+    assert "none of 1 files could be read" in err
+    monkeypatch.setitem(sys.modules, "av", None)
+    code, out, err = detect(capsys, detector_run, readable[0], tmp_path / "clip.mkv", "dog")
+    assert code == 1
+    assert out == ""
+    assert "pip install 'fiber-vl[video]'" in err

@@ -1,0 +1,59 @@
+"""The community's metrics of captions: by hand, on its own tokens, and without Java."""
+
+import math
+import shutil
+
+import pytest
+
+from fiber_cli.tasks.caption import metrics
+from fiber_cli.tasks.caption.metrics import PLAIN_TOKENS
+
+java = pytest.mark.skipif(shutil.which("java") is None, reason="no Java")
+BLEU = ["bleu1", "bleu2", "bleu3", "bleu4"]
+
+
+@java
+def test_tokens_are_those_of_pycocoevalcap():
+    from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
+
+    texts = [
+        "A man, riding a horse.",
+        "Don't stop (now)!",
+        "3 1/2 dogs - and a Café",
+        "x;y: \"quoted\" 'text' ...",
+        "a",
+    ]
+    expected = PTBTokenizer().tokenize({i: [{"caption": text}] for i, text in enumerate(texts)})
+    assert metrics.ptb_tokens(texts) == [expected[i][0] for i in range(len(texts))]
+    awkward = ["", "a\nb\r\nc\u2028d\x85e\x0bf", "...", "a|||b", ""]
+    assert metrics.ptb_tokens(awkward) == ["", "a b c d e f", "", "a b", ""]
+
+
+@java
+def test_metrics_by_hand(monkeypatch):
+    monkeypatch.setattr("pycocoevalcap.spice.spice.get_stanford_models", lambda: pytest.fail("would download"))
+    monkeypatch.setattr(metrics, "SPICE_FILES", ("absent.jar",))
+    hypotheses = ["A man rides, a\nhorse.", "two red birds sing", ""]
+    references = [["a man rides a horse"], ["two red birds fly"], ["nothing here"]]
+    values, notes = metrics.caption_metrics(hypotheses, references)
+    assert sorted(values) == [f"caption/{name}" for name in [*BLEU, "cider", "meteor", "rouge_l"]]
+    assert len(notes) == 1
+    assert notes[0].startswith("SPICE is left out: its CoreNLP models")
+    assert "get_stanford_models" in notes[0]
+    # 9 words for 11: 8 of them, and 6 of 7 pairs of words, are the references'.
+    brevity = math.exp(1 - 11 / 9)
+    assert values["caption/bleu1"] == pytest.approx(100 * brevity * 8 / 9, abs=1e-6)
+    assert values["caption/bleu2"] == pytest.approx(100 * brevity * math.sqrt(8 / 9 * 6 / 7), abs=1e-6)
+    assert values["caption/rouge_l"] == pytest.approx(100 * (1 + 3 / 4 + 0) / 3)
+    # Every word is of one image, so weights are counts; the second caption shares 3 of 4, 2 of 3, 1 of 2, 0 of 1.
+    assert values["caption/cider"] == pytest.approx(100 * 10 * (1 + (3 / 4 + 2 / 3 + 1 / 2 + 0) / 4 + 0) / 3)
+    assert 0 < values["caption/meteor"] < 100
+
+
+def test_without_java_the_names_say_so(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    values, notes = metrics.caption_metrics(["A man rides, a horse", "x"], [["a man rides a horse."], ["y"]])
+    assert sorted(values) == [f"caption/{name}{PLAIN_TOKENS}" for name in [*BLEU, "cider", "rouge_l"]]
+    assert values[f"caption/rouge_l{PLAIN_TOKENS}"] == pytest.approx(50)
+    assert len(notes) == 1
+    assert all(word in notes[0] for word in ("METEOR", "SPICE", "Java"))

@@ -1,0 +1,181 @@
+"""The training loop, driven with a toy task: what it writes, signals, resuming, its end."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+import toy_training
+from toy_runs import assert_equal, finish, max_difference, metrics, run, start, summary, weights
+
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.training import fit as loop
+
+RECORDED = "step epoch lr loss toy_loss drawn images_per_second grad_norm skipped bad truncated"
+
+
+def test_a_run_writes_what_it_should(plain):
+    records = metrics(plain)
+    assert [record["step"] for record in records] == list(range(1, 9))
+    assert set(records[0]) == set(RECORDED.split())
+    assert records[-1]["epoch"] == 2.0
+    assert records[-1]["loss"] < records[0]["loss"]
+    written = summary(plain)
+    assert (written["steps"], written["images"], written["parameters"]["total"]) == (8, 64, 216)
+    assert (plain / "curves.png").stat().st_size > 1000
+    assert (plain / "checkpoints" / "latest").read_text().strip() == "step-000008"
+    assert weights(plain)["temperature"].shape == ()
+    assert "memory" not in weights(plain)
+
+
+def test_the_learning_rate_follows_its_schedule(plain):
+    # Two warm-up steps, then linearly down over the other six.
+    expected = [1 / 3, 2 / 3, 1, 5 / 6, 4 / 6, 3 / 6, 2 / 6, 1 / 6]
+    assert [record["lr"] for record in metrics(plain)] == pytest.approx([0.01 * factor for factor in expected])
+
+
+@pytest.mark.parametrize(("stage", "world"), [(0, 1), (0, 2), (1, 2), (3, 2)])
+def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, stage, world):
+    options = {"world": world, "dropout": 0.3}
+    options["recipe"] = {"runtime.zero_stage": stage, "runtime.ema": None if stage == 3 else 0.9}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole_ranks = start(whole, **options)
+    broken_ranks = start(broken, kill_at=6, **options)
+    codes, log = finish(whole_ranks, whole)
+    assert codes == [EXIT_OK] * world, log
+    finish(broken_ranks, broken)
+    assert (broken / "checkpoints" / "latest").read_text().strip() == "step-000004"
+    assert len(metrics(broken)) >= 5
+    codes, log = run(broken, resume=True, **options)
+    assert codes == [EXIT_OK] * world, log
+    assert "resumed at step 4" in log
+    assert_equal(weights(broken), weights(whole))
+    assert without_times(metrics(broken)) == without_times(metrics(whole))
+
+
+def without_times(records):
+    return [{name: value for name, value in record.items() if name != "images_per_second"} for record in records]
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_sigterm_finishes_the_step_saves_and_can_be_resumed(plain, tmp_path, world):
+    codes, log = run(tmp_path, world=world, signal_at=5)
+    assert codes == [EXIT_STOPPED] * world, log
+    assert "stopped at step 6" in log
+    assert not (tmp_path / "summary.json").exists()
+    codes, log = run(tmp_path, world=world, resume=True)
+    assert codes == [EXIT_OK] * world, log
+    assert_equal(weights(tmp_path), weights(plain), atol=0 if world == 1 else 1e-5)
+
+
+def test_an_interrupt_stops_a_run(tmp_path):
+    folder = tmp_path / "run"
+    (rank,) = start(folder, recipe={"optim.steps": 100_000, "log.save_every": 100_000, "log.every": 1})
+    deadline = time.monotonic() + 60
+    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    os.kill(rank.pid, signal.SIGINT)
+    codes, log = finish([rank], folder)
+    assert codes == [EXIT_STOPPED], log
+
+
+def test_a_second_run_in_the_same_folder_is_refused(plain):
+    codes, log = run(plain)
+    assert codes == [1]
+    assert "already holds a run" in log
+
+
+def test_resume_without_a_checkpoint_starts_afresh(plain, tmp_path):
+    codes, log = run(tmp_path, resume=True)
+    assert codes == [EXIT_OK], log
+    assert "holds no checkpoint yet: starting afresh" in log
+    assert_equal(weights(tmp_path), weights(plain))
+
+
+def test_resuming_with_another_recipe_or_world_is_refused(tmp_path):
+    assert run(tmp_path, signal_at=2).codes == [EXIT_STOPPED]
+    codes, log = run(tmp_path, resume=True, recipe={"optim.lr": 0.5, "runtime.clip": 1.0})
+    assert codes == [1]
+    assert "optim.lr: 0.01 in the run, 0.5 now" in log
+    assert "runtime.clip: None in the run, 1.0 now" in log
+    codes, log = run(tmp_path, resume=True, world=2, recipe={"runtime.micro_batch": 8, "runtime.global_batch": 16})
+    assert codes[0] == 1
+    assert "runtime.global_batch: 8 in the run, 16 now" in log
+    # What only changes the log may differ.
+    codes, log = run(tmp_path, resume=True, recipe={"log.every": 2})
+    assert codes == [EXIT_OK], log
+
+
+def test_the_best_checkpoint_is_kept(tmp_path):
+    recipe = {
+        "log.validate_every": 2,
+        "log.keep_best": "itc/ir@1",
+        "log.keep_last": 1,
+        "log.save_every": 100,
+        "data.val": [{"kind": "scenes", "count": 2}],
+    }
+    codes, log = run(tmp_path, recipe=recipe, validations=[10.0, 40.0, 30.0, 35.0])
+    assert codes == [EXIT_OK], log
+    folder = tmp_path / "checkpoints"
+    assert sorted(path.name for path in folder.glob("step-*")) == ["step-000004", "step-000008"]
+    assert (folder / "best").read_text().strip() == "step-000004"
+    assert summary(tmp_path)["best"] == {"metric": "itc/ir@1", "value": 40.0, "step": 4}
+    assert summary(tmp_path)["metrics"] == {"itc/ir@1": 35.0}
+
+
+PLATEAU = {
+    "log.validate_every": 1,
+    "log.keep_best": "itc/ir@1",
+    "log.stop_after": 3,
+    "log.save_every": 100,
+    "optim.schedule": "plateau",
+    "optim.patience": 2,
+    "optim.warmup": 0,
+    "data.val": [{"kind": "scenes", "count": 2}],
+}
+
+
+def test_a_plateau_lowers_the_rate_and_then_ends_the_run(tmp_path):
+    validations = [10.0, 9.0, 8.0, 40.0, 40.0, 39.0, 38.0, 50.0]
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    codes, log = run(whole, recipe=PLATEAU, validations=validations)
+    assert codes == [EXIT_OK], log
+    assert "ended at step 7: 3 validations without a better itc/ir@1" in log
+    rates = [0.01, 0.01, 0.01, 0.001, 0.001, 0.001, 0.0001]
+    trained = [record for record in metrics(whole) if "lr" in record]
+    assert [record["lr"] for record in trained] == pytest.approx(rates)
+    assert (summary(whole)["steps"], summary(whole)["best"]["step"]) == (7, 4)
+    # Where it stands is part of a checkpoint: interrupted during the sixth step, and when it has ended.
+    codes, log = run(broken, recipe=PLATEAU, validations=validations, signal_at=5)
+    assert codes == [EXIT_STOPPED], log
+    codes, log = run(broken, recipe=PLATEAU, validations=validations[6:], resume=True)
+    assert codes == [EXIT_OK], log
+    assert "ended at step 7" in log
+    assert_equal(weights(broken, 7), weights(whole, 7))
+    # A run of a time when a setting did not exist goes on with its default.
+    file = broken / "recipe.yaml"
+    file.write_text(file.read_text().replace("  stop_after: 3\n", "").replace("  text_mult: 1.0\n", ""))
+    codes, log = run(broken, recipe=PLATEAU, validations=validations[7:], resume=True)
+    assert codes == [EXIT_OK], log
+    assert "ended at step 7" in log
+
+
+def test_saved_weights_are_those_of_the_moving_average(plain, tmp_path):
+    assert run(tmp_path, recipe={"runtime.ema": 0.9}).codes == [EXIT_OK]
+    assert max_difference(weights(tmp_path), weights(plain)) > 1e-4
+
+
+def test_a_run_killed_before_its_first_checkpoint_starts_again_from_the_same_weights(tmp_path, monkeypatch):
+    requested = []
+
+    def work(recipe, init_from, *, fresh):
+        requested.append(Path(init_from))
+        raise UserError("far enough")
+
+    monkeypatch.setattr(loop, "work", work)
+    monkeypatch.setattr(loop, "init_from_env", lambda always: None)
+    for options in ({"init_from": tmp_path / "weights"}, {"resume": True}):
+        with pytest.raises(UserError, match="far enough"):
+            loop.fit(toy_training.recipe(), tmp_path / "run", **options)
+    assert requested == [tmp_path / "weights"] * 2

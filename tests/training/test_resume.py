@@ -1,0 +1,68 @@
+"""Whether a run may go on with a recipe."""
+
+import pytest
+import toy_training
+
+from fiber_cli.errors import UserError
+from fiber_cli.training.resume import check_same_recipe
+
+
+@pytest.fixture
+def stored(tmp_path):
+    """The recipe.yaml of a run of the toy."""
+    file = tmp_path / "recipe.yaml"
+    file.write_text(toy_training.recipe().to_yaml())
+    return file
+
+
+def test_the_same_recipe_is_let_through(stored):
+    check_same_recipe(toy_training.recipe(), stored)
+
+
+def test_settings_that_change_no_weight_may_differ(stored):
+    check_same_recipe(toy_training.recipe({"log.every": 2, "data.workers": 3, "name": "other"}), stored)
+
+
+def test_every_difference_is_listed(stored):
+    with pytest.raises(UserError) as error:
+        check_same_recipe(toy_training.recipe({"optim.lr": 0.5, "runtime.clip": 1.0, "optim.steps": 9}), stored)
+    message = str(error.value)
+    assert "3 settings differ" in message
+    assert "optim.lr: 0.01 in the run, 0.5 now" in message
+    assert "optim.steps: 8 in the run, 9 now" in message
+    assert "runtime.clip: None in the run, 1.0 now" in message
+
+
+def test_a_setting_that_did_not_exist_yet_has_its_default(stored):
+    text = stored.read_text()
+    assert "  text_mult: 1.0\n" in text
+    stored.write_text(text.replace("  text_mult: 1.0\n", ""))
+    check_same_recipe(toy_training.recipe(), stored)
+    with pytest.raises(UserError, match=r"optim\.text_mult: 1\.0 in the run, 2\.0 now"):
+        check_same_recipe(toy_training.recipe({"optim.text_mult": 2.0}), stored)
+
+
+def test_a_setting_under_its_former_name_is_the_same_setting(stored):
+    text = stored.read_text()
+    assert "  as_published: none\n" in text
+    stored.write_text(text.replace("  as_published: none\n", "  published: coarse\n"))
+    check_same_recipe(toy_training.recipe({"optim.as_published": "coarse"}), stored)
+    with pytest.raises(UserError, match=r"optim\.as_published: 'coarse' in the run, 'none' now"):
+        check_same_recipe(toy_training.recipe(), stored)
+
+
+def test_a_task_s_setting_under_its_former_name_is_the_same_setting(stored):
+    recipe = toy_training.recipe({"task": {"name": "caption", "objective": "gold", "gold_as_published": True}})
+    text = recipe.to_yaml()
+    assert "  gold_as_published: true\n" in text
+    stored.write_text(text.replace("gold_as_published", "gold_published"))
+    check_same_recipe(recipe, stored)
+
+
+@pytest.mark.parametrize("content", [None, b"", b"task: [", b"\xff\xfe", b"no_such_section: 1\n"])
+def test_a_recipe_that_cannot_be_read_is_one_clear_error(stored, content):
+    stored.unlink()
+    if content is not None:
+        stored.write_bytes(content)
+    with pytest.raises(UserError, match="cannot be continued safely"):
+        check_same_recipe(toy_training.recipe(), stored)
