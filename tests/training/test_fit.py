@@ -3,12 +3,12 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import toy_training
 from toy_runs import assert_equal, finish, max_difference, metrics, run, start, summary, weights
 
+from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training import fit as loop
 
@@ -170,12 +170,19 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_from_the_same_wei
     requested = []
 
     def work(recipe, init_from, *, fresh):
-        requested.append(Path(init_from))
+        requested.append(resolve(init_from))
         raise UserError("far enough")
 
     monkeypatch.setattr(loop, "work", work)
     monkeypatch.setattr(loop, "init_from_env", lambda always: None)
-    for options in ({"init_from": tmp_path / "weights"}, {"resume": True}):
-        with pytest.raises(UserError, match="far enough"):
-            loop.fit(toy_training.recipe(), tmp_path / "run", **options)
-    assert requested == [tmp_path / "weights"] * 2
+    source = tmp_path / "weights" / "checkpoints"
+    for step in ("step-000001", "step-000002"):
+        (source / step).mkdir(parents=True)
+        (source / step / "config.json").touch()
+    (source / "latest").write_text("step-000001")
+    with pytest.raises(UserError, match="far enough"):
+        loop.fit(toy_training.recipe(), tmp_path / "run", init_from=tmp_path / "weights")
+    (source / "latest").write_text("step-000002")
+    with pytest.raises(UserError, match="far enough"):
+        loop.fit(toy_training.recipe(), tmp_path / "run", resume=True)
+    assert requested == [source / "step-000001"] * 2
