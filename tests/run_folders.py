@@ -39,12 +39,17 @@ def make_run(
     config = CheckpointConfig(TINY, declared(task).settings(name=task, **settings), 30, labels, "builtin")
     (checkpoint / "config.json").write_text(json.dumps(config.to_json()))
     if sources:
-        recipe = {"data": {"train": [_below(root, source) for source in sources]}}
-        (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        write_recipe(run, *sources, root=root)
     latest = checkpoint.parent / "latest"
     latest.write_text("step-000001\n")
     os.utime(latest, (1e9 + age, 1e9 + age))
     return run
+
+
+def write_recipe(run: Path, *sources: dict[str, Any], root: Path = Path("/data")) -> None:
+    """What a run says that it was trained on."""
+    recipe = {"data": {"train": [_below(root, source) for source in sources]}}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
 
 
 def _below(root: Path, source: dict[str, Any]) -> dict[str, Any]:

@@ -80,7 +80,8 @@ def test_names_are_for_the_detector_that_learned_them(tmp_path):
     for labels, name in (({"cat", "dog"}, "fine0"), ({"platelet"}, "detection1"), ({"zebra"}, "fine0")):
         assert chosen(tmp_path, Wanted("names", DETECTORS, Detecting, labels=frozenset(labels))) == name
     make_run(tmp_path, "detection", COCO_BOXES, labels=("cat", "dog", "traffic light"))
-    assert chosen(tmp_path, Wanted("names", DETECTORS, Detecting, labels=frozenset({"traffic light"}))) == "detection3"
+    lights = Wanted("names", DETECTORS, Detecting, labels=frozenset({"traffic light"}))
+    assert chosen(tmp_path, lights) == "detection3"
 
 
 def test_phrases_are_for_a_task_that_learns_phrases(tmp_path):
