@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
 from fiber_cli.checkpoints.directory import resolve
-from fiber_cli.checkpoints.trained_on import DataName, all_seen, trained_on
+from fiber_cli.checkpoints.trained_on import BUILT_IN, DataName, all_seen, data_name, trained_on
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources import source_format
 from fiber_cli.errors import UserError, first_names
@@ -61,18 +61,20 @@ class Chosen(NamedTuple):
 @dataclass(frozen=True)
 class _Candidate:
     """A run that can do what is wanted. known: how many of the labels it was trained to find; seen: whether it was
-    trained on the data; suits: whether its task is to find such texts."""
+    trained on the data; suits: whether its task is to find such texts; alike: whether it has seen drawn scenes where
+    the data is drawn, and files where it is files; is_general: whether it is pre-trained, where that counts."""
 
     run: Run
     known: int
     seen: bool
     suits: bool
+    alike: bool
     is_general: bool
 
     @property
-    def rank(self) -> tuple[int, bool, bool, bool, float]:
+    def rank(self) -> tuple[int, bool, bool, bool, bool, float]:
         """The best has the highest."""
-        return self.known, self.seen, self.suits, self.is_general, self.run.saved
+        return self.known, self.seen, self.suits, self.alike, self.is_general, self.run.saved
 
 
 def can(config: CheckpointConfig, ability: type[Ability]) -> bool:
@@ -84,12 +86,13 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
     """The run below `folder` that does best what is wanted.
 
     Before newer ones come those whose categories have more of the labels, then those trained on the data, then those of
-    a task for such texts, and for data or labels that no run has seen pre-trained ones before those that learned other
-    things. Raises UserError that says of every run why it does not fit.
+    a task for such texts; for data or labels that no run has seen those that have seen files, not drawn scenes, and
+    pre-trained ones before those that learned other things. Raises UserError that says of every run why it does not
+    fit.
     """
     runs, unreadable = _runs_below(folder)
     misfits: list[str] = []
-    problems: list[UserError] = []
+    problems: list[str] = []
     candidates: list[_Candidate] = []
     for run in runs:
         reason = _misfit(run, wanted)
@@ -99,9 +102,10 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
         try:
             candidates.append(_candidate(run, wanted))
         except UserError as error:
-            problems.append(error)
+            problems.append(str(error))
+            unreadable.append(f"{run.folder} ({error})")
     if not candidates and problems:
-        raise problems[0]  # the data cannot be read, whichever run is asked
+        raise UserError(problems[0])  # the data cannot be read, whichever run is asked
     if not candidates:
         raise UserError(_none_fits(wanted, folder, [*misfits, *unreadable]))
     best = max(candidates, key=_rank)
@@ -111,7 +115,7 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
     return Chosen(best.run, reason)
 
 
-def _rank(candidate: _Candidate) -> tuple[int, bool, bool, bool, float]:
+def _rank(candidate: _Candidate) -> tuple[int, bool, bool, bool, bool, float]:
     return candidate.rank
 
 
@@ -154,7 +158,17 @@ def _candidate(run: Run, wanted: Wanted) -> _Candidate:
     # What it learned besides is as good as what was asked of a run that has learned many things.
     suits = is_pretrained or not asked or bool(asked & _texts_of_task(task))
     unfamiliar = bool(sources or wanted.labels) and not (seen or known)
-    return _Candidate(run, known, seen, suits, is_general=unfamiliar and is_pretrained)
+    alike = not sources or all(map(_is_drawn, map(data_name, sources))) == _is_of_scenes(run)
+    return _Candidate(run, known, seen, suits, alike, is_general=unfamiliar and is_pretrained)
+
+
+def _is_drawn(name: DataName) -> bool:
+    return name == BUILT_IN
+
+
+def _is_of_scenes(run: Run) -> bool:
+    """Whether it has seen nothing but built-in scenes; what is not known, as of converted runs, was not such."""
+    return bool(run.data) and all(map(_is_drawn, run.data))
 
 
 def _labels_of(run: Run) -> frozenset[str]:

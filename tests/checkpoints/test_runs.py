@@ -142,6 +142,28 @@ def test_data_that_is_not_there_is_told_instead_of_the_runs(tmp_path):
         choose_run(wanted(Embedding, sources=missing), tmp_path / "runs")
 
 
+def test_a_run_whose_data_is_not_there_is_told_where_another_is_taken(tmp_path):
+    def sources(task):
+        if task == "retrieval":
+            raise UserError("dataset_coco.json: no such file")
+        return []
+
+    make_run(tmp_path, "coarse", COCO_CAPTIONS)
+    make_run(tmp_path, "retrieval", COCO_CAPTIONS)
+    run, reason = choose_run(wanted(Embedding, sources=sources, dataset="coco"), tmp_path / "runs")
+    assert run.folder.name == "coarse0"
+    assert "retrieval1 (dataset_coco.json: no such file)" in reason
+
+
+def test_photographs_of_no_run_are_for_one_that_has_seen_only_drawings(tmp_path):
+    nocaps = {"kind": "nocaps", "json": "/data/nocaps/nocaps_val_4500_captions.json", "images": "images"}
+    make_run(tmp_path, "caption", COCO_CAPTIONS)
+    make_run(tmp_path, "caption", SCENES)
+    assert chosen(tmp_path, wanted(Captioning, nocaps)) == "caption0"
+    assert chosen(tmp_path, wanted(Captioning, SCENES)) == "caption1"
+    assert chosen(tmp_path, wanted(Captioning)) == "caption1"
+
+
 def test_what_a_checkpoint_can_follows_from_its_settings(tmp_path):
     abilities: list[type[Ability]] = [Embedding, Matching, Captioning]
     folders = [make_run(tmp_path, "coarse", **settings) for settings in ({}, ITC, ITM)]
