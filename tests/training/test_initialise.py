@@ -2,6 +2,7 @@
 the rest is told, and what may not start says so."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,19 @@ def test_a_checkpoint_of_ours_starts_every_task_that_may(ours, tokenizer, source
         initialise(task, context, ours[source])
     for key, value in named_weights(task).items():
         assert torch.equal(value, before[key]), key
+
+
+def test_weights_of_the_latest_are_taken_although_there_is_a_best(ours, tokenizer, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    # The latest could not start the task.
+    for pointer, form, name in (("best", "coarse", "step-000001"), ("latest", "vqa", "step-000002")):
+        shutil.copytree(directory.resolve(ours[form]), folder / name)
+        (folder / pointer).write_text(f"{name}\n")
+    task, context = make("retrieval", tokenizer, 1)
+    initialise(task, context, tmp_path)
+    told = capsys.readouterr().err
+    assert f"initialised from {folder}/step-000001, the best; --latest takes step-000002: " in told
+    assert "new: none" in told
 
 
 @pytest.mark.parametrize(
