@@ -53,6 +53,11 @@ class TaskSettings:
 
     name: str
 
+    @property
+    def switched_off(self) -> frozenset[type[object]]:
+        """The abilities (`tasks.abilities`) of the task's declaration that these settings leave out."""
+        return frozenset()
+
 
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:

@@ -16,24 +16,36 @@ from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import FusedEncoder
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
+#: The norm behind a Swin's last stage.
+LAST_NORM = "image.norm"
 
 
 def load_swin(encoder: FusedEncoder, source: str) -> None:
     """Fill the image tower from a timm Swin: a timm model name (downloaded from the hub), a weights file, or a folder
-    with one. Position-bias tables of another window are resized; cross-attention keeps its own start.
+    with one. Position-bias tables of another window are resized; cross-attention keeps its own start, and the last norm
+    is left out where the encoder has none, as under a detector, which norms every stage by itself.
 
     Raises UserError where nothing can be read or the sizes differ.
     """
     state = _local_weights(source)
     if state is None:
         state = _timm_weights(source)
+    # Microsoft's own files hold a merging at the end of its stage, as we do, timm's at the start of the next.
+    merges_at_end = any(key.startswith("layers.0.downsample.") for key in state)
     weights = {}
     for key, tensor in state.items():
         derived = key.endswith(("relative_position_index", "attn_mask"))
         if not derived and not key.startswith("head."):
-            weights[f"image.{_swin_name(key)}"] = tensor.float()
+            weights[f"image.{_swin_name(key, merges_at_end)}"] = tensor.float()
     fitted = fit_position_biases(weights, encoder)
-    _fill(encoder, fitted, tower="image.", title=f"Swin weights {source}", setting="model.swin")
+    _fill(
+        encoder,
+        fitted,
+        tower="image.",
+        title=f"Swin weights {source}",
+        setting="model.swin",
+        without_place=(f"{LAST_NORM}.",),
+    )
 
 
 def _timm_weights(name: str) -> dict[str, Tensor]:
@@ -48,12 +60,12 @@ def _timm_weights(name: str) -> dict[str, Tensor]:
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
 
 
-def _swin_name(key: str) -> str:
-    """Our name of a timm Swin's parameter. timm holds the merging at the start of the next stage, we at the end of
-    this one."""
+def _swin_name(key: str, merges_at_end: bool) -> str:
+    """Our name of a Swin's parameter. merges_at_end: a merging stands in the stage that it ends, as ours does, not in
+    the next one."""
     merging = re.match(r"layers\.(\d+)\.downsample", key)
     if merging is not None:
-        stage = int(merging[1]) - 1
+        stage = int(merging[1]) - (0 if merges_at_end else 1)
         return f"stages.{stage}.merge{key[merging.end() :]}"
     return re.sub(r"^layers\.", "stages.", key)
 
@@ -81,16 +93,23 @@ def _hub_roberta(name: str) -> dict[str, Tensor]:
         return RobertaModel.from_pretrained(name, add_pooling_layer=False).state_dict()
 
 
-def _fill(encoder: FusedEncoder, weights: Mapping[str, Tensor], *, tower: str, title: str, setting: str) -> None:
-    """Copy the weights of one tower, all of it but its cross-attention."""
-    if not weights:
+def _fill(
+    encoder: FusedEncoder,
+    weights: Mapping[str, Tensor],
+    *,
+    tower: str,
+    title: str,
+    setting: str,
+    without_place: tuple[str, ...] = (),
+) -> None:
+    """Copy the weights of one tower, all of it but its cross-attention. without_place: beginnings of names that not
+    every encoder has."""
+    names = [name for name, _ in encoder.named_parameters()]
+    if weights.keys().isdisjoint(names):
         raise UserError(f"{title}: no tensor of a known name in it; {setting} wants a model of that family")
-    fresh = []
-    for name, _ in encoder.named_parameters():
-        if not name.startswith(tower) or ".cross." in name:
-            fresh.append(name)
+    fresh = [name for name in names if not name.startswith(tower) or ".cross." in name]
     try:
-        load_into(encoder, weights, expect_missing=fresh)
+        load_into(encoder, weights, expect_missing=fresh, expect_unexpected=without_place)
     except UserError as error:
         raise UserError(f"{title} ({setting}): {error}") from error
 

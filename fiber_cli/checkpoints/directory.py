@@ -15,8 +15,9 @@ import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
+import yaml
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
@@ -144,24 +145,74 @@ def steps(run_dir: Path) -> list[Path]:
     return sorted(filter(_is_complete, folders), key=_step_of)
 
 
-def resolve(path: str | Path) -> Path:
-    """The checkpoint directory meant by `path`: itself, or the one that a checkpoints folder's or a run's
-    `latest` names, or that the file `latest` or `best` itself names. UserError where there is none."""
+class Choice(NamedTuple):
+    """A checkpoint directory, and why it is this one of its run, in words; "" where no other was in question."""
+
+    path: Path
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.path}, {self.reason}" if self.reason else str(self.path)
+
+
+def resolve(path: str | Path, *, latest: bool = False) -> Path:
+    """The checkpoint directory of `choose`."""
+    return choose(path, latest=latest).path
+
+
+def choose(path: str | Path, *, latest: bool = False) -> Choice:
+    """The checkpoint directory meant by `path`: itself, or what the file `latest` or `best` names that `path` is, or of
+    a run or a checkpoints folder the best where its recipe keeps one, else, and with latest=True, the latest.
+
+    UserError where there is none.
+    """
     path = Path(path)
     if _is_complete(path):
-        return path
-    for pointer in (path, path / "latest", path / "checkpoints" / "latest"):
-        if pointer.is_file() and pointer.name in POINTERS:
-            return _follow(pointer)
+        return Choice(path, "")
+    if path.name in POINTERS and path.is_file():
+        return Choice(_follow(path), f"the {path.name}")
+    for folder in (path, path / "checkpoints"):
+        if (folder / "latest").is_file():
+            return _choose_in(folder, latest)
+    if path.is_file():
+        raise UserError(f"{path} is a file; `fiber convert {path} FOLDER` makes a published checkpoint one of ours")
     problem = "holds no checkpoint" if path.exists() else "does not exist"
     raise UserError(
         f"{path} {problem}; give a step directory (with config.json), a checkpoints folder or a run's --output"
     )
 
 
+def _choose_in(folder: Path, latest: bool) -> Choice:
+    """Of a checkpoints folder the best, where there is one and the latest is not asked for."""
+    newest = folder / "latest"
+    if not (folder / "best").is_file():
+        return Choice(_follow(newest), "the latest")
+    in_words = _best_in_words(folder.parent)
+    if latest:
+        return Choice(_follow(newest), f"the latest; {in_words} is {_name_in(folder / 'best')}")
+    best = _follow(folder / "best")
+    if best.name == _name_in(newest):
+        return Choice(best, f"{in_words}, and the latest")
+    return Choice(best, f"{in_words}; --latest takes {_name_in(newest)}")
+
+
+def _best_in_words(run_dir: Path) -> str:
+    """What the recipe of a run calls best."""
+    try:
+        recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
+        return f"the best by {recipe['log']['keep_best']}"
+    except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
+        return "the best"  # a copy of the checkpoints alone
+
+
+def _name_in(pointer: Path) -> str:
+    """The name of the checkpoint in a file `latest` or `best`."""
+    return pointer.read_text(encoding="utf-8").strip()
+
+
 def _follow(pointer: Path) -> Path:
     """The checkpoint that the file `latest` or `best` names."""
-    target = pointer.parent / pointer.read_text(encoding="utf-8").strip()
+    target = pointer.parent / _name_in(pointer)
     if _is_complete(target):
         return target
     complete = ", ".join(path.name for path in steps(pointer.parent.parent)) or "none"
@@ -174,7 +225,7 @@ def prune(run_dir: Path, keep_last: int, best: str | None) -> None:
     folder = Path(run_dir) / "checkpoints"
     complete = steps(run_dir)
     spared = {path.name for path in complete[-max(1, keep_last) :]}
-    spared |= {best or "", resolve(folder).name}
+    spared |= {best or "", resolve(folder, latest=True).name}
     for path in complete:
         if path.name not in spared:
             # Without its config.json a half-deleted directory no longer passes for a checkpoint.

@@ -1,13 +1,15 @@
 """From a checkpoint directory to a task that is ready to predict."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
-from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.directory import choose
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.data.text import load_tokenizer
+from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError
 from fiber_cli.tasks import declared, tasks_with
 from fiber_cli.tasks.abilities import Ability
@@ -69,9 +71,13 @@ def new_task(context: TaskContext[Any]) -> Task:
     return declared(context.settings.name).module.load().from_context(context)
 
 
-def load(path: str | Path) -> Loaded:
-    """The task of a checkpoint directory, or of what `directory.resolve` finds for `path`. Raises UserError."""
-    path = resolve(path)
+def load(path: str | Path, *, latest: bool = False) -> Loaded:
+    """The task of a checkpoint directory, or of what `directory.choose` finds for `path`, which is then said on
+    standard error. Raises UserError."""
+    choice = choose(path, latest=latest)
+    if choice.reason and is_main():
+        print(f"checkpoint: {choice}", file=sys.stderr)
+    path = choice.path
     config = read_config(path)
     tokenizer = load_tokenizer(path / "tokenizer")
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)

@@ -1,5 +1,8 @@
 """`fiber eval` and `fiber rerank`."""
 
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -10,9 +13,10 @@ from fiber_cli.cli.options import (
     STEM_MEMORY,
     WORKERS,
     EvaluationBatch,
+    FittingCheckpoint,
     ItmCheckpoint,
+    Latest,
     Limit,
-    NewestCheckpoint,
     Nproc,
     Results,
     Root,
@@ -23,12 +27,14 @@ from fiber_cli.cli.options import (
     whole_numbers,
 )
 from fiber_cli.cli.processes import launch_ranks
-from fiber_cli.cli.runs import newest_checkpoint, run_of
+from fiber_cli.cli.runs import Models, find_run, retrieval_models, run_of
 from fiber_cli.tasks import tasks_with
-from fiber_cli.tasks.abilities import Embedding, Matching
+from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 
 if TYPE_CHECKING:
     from fiber_cli.checkpoints.loading import Loaded
+    from fiber_cli.checkpoints.runs import Wanted
+    from fiber_cli.settings import SourceSettings
     from fiber_cli.tasks.evaluation import EvaluationOptions
 
 
@@ -41,8 +47,9 @@ def evaluate(
             help="Retrieval by dual encoder, fusion, or both.  [default: what the checkpoint was trained for]"
         ),
     ] = None,
-    checkpoint: NewestCheckpoint = None,
+    checkpoint: FittingCheckpoint = None,
     itm_checkpoint: ItmCheckpoint = None,
+    latest: Latest = False,
     split: Split = None,
     root: Root = None,
     output: Results = None,
@@ -57,7 +64,7 @@ def evaluate(
     """Evaluate a checkpoint on a dataset of its task."""
     from fiber_cli.tasks.evaluation import EvaluationOptions
 
-    evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, output, limit)
+    evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit)
     options = EvaluationOptions(mode=mode, blind=blind, chunk=chunk_size(chunk), stem_memory=stem_memory)
     run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc)
 
@@ -75,8 +82,9 @@ def rerank(
     shown: Annotated[int, typer.Option(min=1, help="Results to print for each query.")] = 10,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best results to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all results as JSON instead of a table.")] = False,
-    checkpoint: NewestCheckpoint = None,
+    checkpoint: FittingCheckpoint = None,
     itm_checkpoint: ItmCheckpoint = None,
+    latest: Latest = False,
     split: Split = None,
     root: Root = None,
     output: Results = None,
@@ -96,7 +104,7 @@ def rerank(
     if dataset and not (images or query or queries):
         from fiber_cli.tasks.evaluation import EvaluationOptions
 
-        evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, output, limit)
+        evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit)
         options = EvaluationOptions(mode="rerank", rerank=sizes, stem_memory=stem_memory)
         run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, as_json=json)
         return
@@ -105,11 +113,15 @@ def rerank(
             'give a DATASET; or --images DIR with --query "…" or --queries FILE, and one number as --top-k'
         )
     from fiber_cli.checkpoints.loading import load
+    from fiber_cli.checkpoints.runs import Wanted
     from fiber_cli.inference.search import run_search
     from fiber_cli.tasks.prediction import PredictOptions
 
-    loaded = load(checkpoint or newest_checkpoint(tasks_with(Embedding)))
-    itm = load(itm_checkpoint) if itm_checkpoint else None
+    pairs_of = Wanted("ITM", tasks_with(Matching), Matching, option="--itm-checkpoint")
+    searching = Wanted("ITC", tasks_with(Embedding), Embedding)
+    models = retrieval_models(checkpoint, itm_checkpoint, searching, pairs_of)
+    loaded = load(models.checkpoint, latest=latest)
+    itm = load(models.itm_checkpoint, latest=latest) if models.itm_checkpoint else None
     run_search(
         loaded,
         images,
@@ -132,14 +144,16 @@ def _refuse(where: str, options: dict[str, Any]) -> None:
 
 
 class Evaluated(NamedTuple):
-    """What is evaluated on what, and where the results go. checkpoint: None for the newest that fits; itm_checkpoint:
-    scores pairs, if not the same; limit: of the samples of each source."""
+    """What is evaluated on what, and where the results go. checkpoint: None for the newest run that fits;
+    itm_checkpoint: scores pairs, if not the same; latest: of runs the latest checkpoint, not the best; limit: of the
+    samples of each source."""
 
     dataset: str
     split: str | None
     root: Path | None
     checkpoint: Path | None
     itm_checkpoint: Path | None
+    latest: bool
     output: Path | None
     limit: int | None
 
@@ -157,13 +171,16 @@ def run_evaluation(
     """Find checkpoint and data, start further processes where they are asked for, and hand over."""
     from fiber_cli.checkpoints.config import read_config
     from fiber_cli.checkpoints.directory import resolve
-    from fiber_cli.evaluation.datasets import eval_data, tasks_for
+    from fiber_cli.evaluation.datasets import eval_data
 
-    checkpoint = evaluated.checkpoint or newest_checkpoint(tasks_for(evaluated.dataset))
-    task = read_config(resolve(checkpoint)).task.name
+    models = _models(evaluated, options.mode)
+    task = read_config(resolve(models.checkpoint)).task.name
     data = eval_data(evaluated.dataset, task, evaluated.split, evaluated.root)
     if nproc > 1:
-        launch_ranks(context, nproc, "--checkpoint", str(checkpoint))
+        settled = ["--checkpoint", str(models.checkpoint)]
+        if models.itm_checkpoint is not None:
+            settled += ["--itm-checkpoint", str(models.itm_checkpoint)]
+        launch_ranks(context, nproc, *settled)
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.data.sources import open_source
     from fiber_cli.distributed.group import init_from_env
@@ -171,8 +188,8 @@ def run_evaluation(
     from fiber_cli.tasks.prediction import PredictOptions
 
     init_from_env()
-    loaded = load(checkpoint)
-    itm = load(evaluated.itm_checkpoint) if evaluated.itm_checkpoint else None
+    loaded = load(models.checkpoint, latest=evaluated.latest)
+    itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
     mode = options.mode or default_mode(loaded, itm)
     measured = f"{data.name}-{data.split}-{mode}"
     sources = [open_source(source) for source in data.sources]
@@ -188,6 +205,39 @@ def run_evaluation(
         predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
         as_json=as_json,
     )
+
+
+def _models(evaluated: Evaluated, mode: str | None) -> Models:
+    """The checkpoints that are named, and runs for what is missing, as the mode needs them."""
+    checkpoint, itm_checkpoint = evaluated.checkpoint, evaluated.itm_checkpoint
+    if mode is None and itm_checkpoint is not None:
+        mode = "itc+itm"
+    if mode in ("itc+itm", "rerank"):
+        itc = _wanted(evaluated, Embedding)
+        itm = _wanted(evaluated, Matching)
+        return retrieval_models(checkpoint, itm_checkpoint, itc, replace(itm, option="--itm-checkpoint"))
+    if checkpoint is not None:
+        return Models(checkpoint, itm_checkpoint)
+    if mode == "itm" and itm_checkpoint is not None:
+        return Models(itm_checkpoint)
+    if mode is None:
+        return Models(find_run(_wanted(evaluated, None)))
+    return Models(find_run(_wanted(evaluated, Embedding if mode == "itc" else Matching)))
+
+
+def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
+    """A run for the data set, by its task or by one half of retrieval."""
+    from fiber_cli.checkpoints.runs import Wanted
+    from fiber_cli.evaluation.datasets import eval_data, tasks_for
+
+    @cache
+    def sources(task: str) -> "Sequence[SourceSettings]":
+        return eval_data(evaluated.dataset, task, evaluated.split, evaluated.root).sources
+
+    what = evaluated.dataset
+    if ability is not None:
+        what = f"{'ITC' if ability is Embedding else 'ITM'} on {evaluated.dataset}"
+    return Wanted(what, tasks_for(evaluated.dataset), ability, evaluated.dataset, sources)
 
 
 def results_folder(measured: str, loaded: "Loaded", itm: "Loaded | None", limit: int | None) -> Path:

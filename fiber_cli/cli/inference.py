@@ -7,8 +7,8 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Images, chunk_size
-from fiber_cli.cli.runs import newest_checkpoint
+from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Images, Latest, chunk_size
+from fiber_cli.cli.runs import find_run, run_with
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting
 
@@ -16,6 +16,7 @@ from fiber_cli.tasks.abilities import Answering, Captioning, Detecting
 def caption(
     images: Images,
     checkpoint: Checkpoint = None,
+    latest: Latest = False,
     beam: Annotated[int, typer.Option(min=1, help="Beam width.")] = 5,
     as_published: Annotated[bool, typer.Option("--as-published", help="Search as the published code does.")] = False,
     published: Annotated[bool, typer.Option("--published", hidden=True)] = False,
@@ -26,7 +27,8 @@ def caption(
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
-    model = Fiber.from_pretrained(checkpoint or newest_checkpoint(tasks_with(Captioning)), batch_size=batch)
+    checkpoint = checkpoint or run_with(Captioning, "captions")
+    model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     as_published = as_published or published
     describe_images(
         images, lambda pictures: model.caption(pictures, beam, as_published), "caption", batch=batch, as_json=json
@@ -37,6 +39,7 @@ def answer(
     images: Images,
     question: Annotated[str, typer.Argument(help="A question about each of the images.")],
     checkpoint: Checkpoint = None,
+    latest: Latest = False,
     json: AsJson = False,
     batch: Batch = 16,
 ) -> None:
@@ -44,7 +47,8 @@ def answer(
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
-    model = Fiber.from_pretrained(checkpoint or newest_checkpoint(tasks_with(Answering)), batch_size=batch)
+    checkpoint = checkpoint or run_with(Answering, "answers")
+    model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     describe_images(images, lambda pictures: model.answer(pictures, question), "answer", batch=batch, as_json=json)
 
 
@@ -85,6 +89,7 @@ def detect(
     coco: Annotated[Path | None, typer.Option(help="Write COCO results, and <name>-images.json beside them.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write pictures and videos with the boxes into this folder.")] = None,
     checkpoint: Checkpoint = None,
+    latest: Latest = False,
     batch: Batch = 4,
 ) -> None:
     """Find things in images and videos, by names or by the phrases of a sentence."""
@@ -98,11 +103,12 @@ def detect(
     from fiber_cli.inference.detect import run_detect
     from fiber_cli.inference.queries import read_queries
 
-    checkpoint = checkpoint or newest_checkpoint(tasks_with(Detecting))
+    names = read_queries(labels, "label")[0] if labels else prompt
     run_detect(
-        checkpoint,
+        checkpoint or _detector(names, is_sentence=phrases is not None),
         [Path(word) for word in words],
-        labels=read_queries(labels, "label")[0] if labels else prompt,
+        latest=latest,
+        labels=names,
         sentence=None if phrases is None else prompt,
         phrases=phrases or "",
         threshold=threshold,
@@ -114,6 +120,19 @@ def detect(
         out=out,
         batch=batch,
     )
+
+
+def _detector(names: str | list[str], *, is_sentence: bool) -> Path:
+    """The run that was trained to find these names, or for a sentence phrases."""
+    from fiber_cli.checkpoints.runs import Wanted, plain_label
+
+    tasks = tasks_with(Detecting)
+    if is_sentence:
+        return find_run(Wanted("phrases", tasks, Detecting, texts=frozenset({"phrases"})))
+    if isinstance(names, str):
+        names = names.split(".")
+    labels = frozenset(map(plain_label, names)) - {""}
+    return find_run(Wanted("names", tasks, Detecting, labels=labels, texts=frozenset({"names"})))
 
 
 def _give_back(words: list[str], phrases: str | None) -> tuple[list[str], str | None]:

@@ -23,11 +23,15 @@ Overrides = Annotated[
 ]
 RecipeName = Annotated[str, typer.Option(help="A recipe file, or the name of a shipped one.")]
 
+Latest = Annotated[bool, typer.Option("--latest", help="Of a run its latest checkpoint, not its best.")]
+
 # Evaluation
 Split = Annotated[str | None, typer.Option(help="[default: val of scenes, vqav2 and nocaps, dev of nlvr2, else test]")]
 Root = Annotated[Path | None, typer.Option(help="Folder of a known dataset, or a JSON's images.")]
 Results = Annotated[Path | None, typer.Option(help="Results folder.  [default: eval/ in the run]")]
-NewestCheckpoint = Annotated[Path | None, typer.Option(help="[default: the newest run below runs/]")]
+FittingCheckpoint = Annotated[
+    Path | None, typer.Option(help="[default: the newest run below runs/ that can, and was trained on the data]")
+]
 ItmCheckpoint = Annotated[Path | None, typer.Option(help="Checkpoint that scores pairs, if not the same.")]
 EvaluationBatch = Annotated[
     int | None, typer.Option(min=1, help="Images, texts or pairs per rank and pass.  [default: 64, for detectors 4]")
@@ -38,7 +42,7 @@ StemMemory = Annotated[float, typer.Option(min=0, help="GiB of text stems in mem
 
 # A user's own pictures
 Images = Annotated[list[Path], typer.Argument(help="Image files, and folders with them.", show_default=False)]
-Checkpoint = Annotated[Path | None, typer.Option(help="[default: the newest run of that task below runs/]")]
+Checkpoint = Annotated[Path | None, typer.Option(help="[default: the newest run below runs/ that can]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images per pass.")]
 

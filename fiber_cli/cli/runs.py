@@ -2,31 +2,72 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
 from fiber_cli.cli.processes import is_first_rank
-from fiber_cli.errors import UserError
+from fiber_cli.tasks import tasks_with
+from fiber_cli.tasks.abilities import Ability, Embedding, Matching
+
+if TYPE_CHECKING:
+    from fiber_cli.checkpoints.runs import Chosen, Wanted
 
 
-def newest_checkpoint(tasks: tuple[str, ...]) -> Path:
-    """The newest `runs/*/checkpoints/latest` below the current folder of one of the tasks. UserError where there is
-    none."""
+class Models(NamedTuple):
+    """Checkpoints or runs. checkpoint: what is asked, of retrieval the dual encoder; itm_checkpoint: scores pairs; None
+    where the first does."""
+
+    checkpoint: Path
+    itm_checkpoint: Path | None = None
+
+
+def find_run(wanted: "Wanted") -> Path:
+    """The folder of the run below runs/ that does best what is wanted; which and why is said on standard error.
+    UserError where there is none."""
+    from fiber_cli.checkpoints.runs import choose_run
+
+    chosen = choose_run(wanted)
+    _say(wanted, chosen)
+    return chosen.run.folder
+
+
+def run_with(ability: type[Ability], what: str) -> Path:
+    """The newest run with an ability, whatever its data; what: is done with it, in words."""
+    from fiber_cli.checkpoints.runs import Wanted
+
+    return find_run(Wanted(what, tasks_with(ability), ability))
+
+
+def retrieval_models(checkpoint: Path | None, itm_checkpoint: Path | None, itc: "Wanted", itm: "Wanted") -> Models:
+    """A dual encoder and what scores pairs, which may be one: those that are named, and runs for what is missing, said
+    on standard error. UserError where there is none."""
     from fiber_cli.checkpoints.config import read_config
     from fiber_cli.checkpoints.directory import resolve
+    from fiber_cli.checkpoints.runs import can, choose_run
 
-    pointers = sorted(Path("runs").glob("*/checkpoints/latest"), key=_changed, reverse=True)
-    for pointer in pointers:
-        if read_config(resolve(pointer)).task.name in tasks:
-            if is_first_rank():
-                print(f"checkpoint: {pointer.parents[1]}, the newest run", file=sys.stderr)
-            return pointer
-    wanted = " or ".join(tasks)
-    raise UserError(
-        f"no runs/*/checkpoints/latest of task {wanted} below the current folder: name one with --checkpoint"
-    )
+    if checkpoint is not None and itm_checkpoint is None:
+        config = read_config(resolve(checkpoint))
+        has_itc, has_itm = can(config, Embedding), can(config, Matching)
+        if has_itc and not has_itm:
+            return Models(checkpoint, find_run(itm))
+        if has_itm and not has_itc:
+            return Models(find_run(itc), checkpoint)
+        return Models(checkpoint)
+    if checkpoint is not None:
+        return Models(checkpoint, itm_checkpoint)
+    encoder = choose_run(itc)
+    _say(itc, encoder)
+    if itm_checkpoint is not None:
+        return Models(encoder.run.folder, itm_checkpoint)
+    scorer = choose_run(itm)
+    if scorer.run.folder == encoder.run.folder:
+        return Models(encoder.run.folder)
+    _say(itm, scorer)
+    return Models(encoder.run.folder, scorer.run.folder)
 
 
-def _changed(file: Path) -> float:
-    return file.stat().st_mtime
+def _say(wanted: "Wanted", chosen: "Chosen") -> None:
+    if is_first_rank():
+        print(f"{wanted.option.removeprefix('--')}: {chosen.run.folder}, {chosen.reason}", file=sys.stderr)
 
 
 def run_of(checkpoint: Path) -> Path:

@@ -14,7 +14,8 @@ from fiber_cli.tasks import declarations, declared
 
 Output = Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/<recipe name>]")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
-InitFrom = Annotated[Path | None, typer.Option(help="Checkpoint to take first weights from.")]
+InitFrom = Annotated[Path | None, typer.Option(help="Checkpoint to take first weights from; of a run its best.")]
+LatestWeights = Annotated[bool, typer.Option("--latest", help="With --init-from RUN: its latest checkpoint instead.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and run one batch.")]
 
 
@@ -40,11 +41,12 @@ def pretrain(
     output: Output = None,
     resume: Resume = False,
     init_from: InitFrom = None,
+    latest: LatestWeights = False,
     dry_run: DryRun = False,
     nproc: Nproc = 1,
 ) -> None:
     """Pre-train: coarse from images and captions, fine from images, words and boxes."""
-    train(context, stage, overrides or [], recipe, output, resume, init_from, dry_run, nproc)
+    train(context, stage, overrides or [], recipe, output, resume, init_from, latest, dry_run, nproc)
 
 
 def finetune(
@@ -56,11 +58,12 @@ def finetune(
     output: Output = None,
     resume: Resume = False,
     init_from: InitFrom = None,
+    latest: LatestWeights = False,
     dry_run: DryRun = False,
     nproc: Nproc = 1,
 ) -> None:
     """Fine-tune a pre-trained checkpoint for a task."""
-    train(context, task, overrides or [], recipe, output, resume, init_from, dry_run, nproc)
+    train(context, task, overrides or [], recipe, output, resume, init_from, latest, dry_run, nproc)
 
 
 def train(
@@ -71,6 +74,7 @@ def train(
     output: Path | None,
     resume: bool,
     init_from: Path | None,
+    latest: bool,
     dry_run: bool,
     nproc: int,
 ) -> None:
@@ -83,12 +87,19 @@ def train(
         raise RecipeError(f"{file} is a recipe for {recipe.task.name}, not for {task}; `fiber recipes` lists all")
     if resume and init_from:
         raise typer.BadParameter("--resume continues a run, --init-from starts a new one: give one of them")
+    if latest and init_from is None:
+        raise typer.BadParameter("--latest is of the run that --init-from names; --resume always takes the latest")
     output = output or Path("runs") / recipe.name
     if not resume and not dry_run:
         _refuse_used_folder(output)
     if nproc > 1:
         recipe.runtime.micro_steps(nproc)  # checked before anything is started
         launch_ranks(context, nproc, "--recipe", file)
+    if latest:
+        from fiber_cli.checkpoints.directory import resolve
+
+        assert init_from is not None
+        init_from = resolve(init_from, latest=True)
     if dry_run:
         from fiber_cli.training.plan import dry_run as show_plan
 

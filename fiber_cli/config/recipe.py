@@ -37,7 +37,9 @@ class ModelSettings:
     text_heads: int | None = option("Attention heads of the text encoder.", None, ge=1)
     text_intermediate: int | None = option("Width of the text encoder's feed-forward layers.", None, ge=1)
     swin: str | None = option("Initial image weights: timm name, file or folder; null = random.", None)
-    norm_image_query: bool | None = option("LayerNorm on the image's queries of the text; null = yes.", None)
+    norm_image_query: bool | None = option(
+        "LayerNorm on the image's queries of the text; null = as in --init-from, else yes.", None
+    )
     roberta: str | None = option("Initial text weights: hub name or local folder; null = random.", None)
     tokenizer: str = option("builtin, a hub name, or a local folder.", "builtin")
 

@@ -67,6 +67,7 @@ def run_detect(
     checkpoint: Path,
     paths: Sequence[Path],
     *,
+    latest: bool = False,
     labels: str | Sequence[str],
     sentence: str | None,
     phrases: str,
@@ -81,15 +82,16 @@ def run_detect(
 ) -> None:
     """Search the files, and folders of pictures, for labels or for phrases of a sentence, and print what is found.
 
-    labels, chunk: see `Fiber.detect`. sentence, phrases: see `Fiber.ground`; in place of labels, where there is a
-    sentence, whose phrases are found where none are given. threshold, nms_iou, top_k: see `Fiber.find`. Files that
-    cannot be read are named on standard error and the rest is done; UserError where none can be read.
+    latest: see `Fiber.from_pretrained`. labels, chunk: see `Fiber.detect`. sentence, phrases: see `Fiber.ground`; in
+    place of labels, where there is a sentence, whose phrases are found where none are given. threshold, nms_iou, top_k:
+    see `Fiber.find`. Files that cannot be read are named on standard error and the rest is done; UserError where none
+    can be read.
     """
     files = distinct_images(paths)
     has_videos = any(is_video(file) for file in files)
     if has_videos:
         video_package()  # tells at once where it is missing
-    model = Fiber.from_pretrained(checkpoint, batch_size=batch)
+    model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     query = _query(model, labels, chunk, sentence, phrases)
     files_to_read = tqdm(
         shots(files),

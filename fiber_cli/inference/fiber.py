@@ -51,10 +51,17 @@ class Fiber:
 
     @classmethod
     def from_pretrained(
-        cls, path: str | Path, device: str | torch.device | None = None, *, batch_size: int | None = None
+        cls,
+        path: str | Path,
+        device: str | torch.device | None = None,
+        *,
+        latest: bool = False,
+        batch_size: int | None = None,
     ) -> Self:
-        """Of a checkpoint directory, a checkpoints folder or a run folder."""
-        return cls(load(path), None if device is None else torch.device(device), batch_size)
+        """Of a checkpoint directory; or of a run or a checkpoints folder, whose best one is taken where its recipe
+        keeps one, and with latest=True the latest. Which it is stands in `loaded.path` and on standard error."""
+        loaded = load(path, latest=latest)
+        return cls(loaded, None if device is None else torch.device(device), batch_size)
 
     @torch.inference_mode()
     def embed_images(self, images: Picture | Sequence[Picture]) -> np.ndarray:

@@ -23,6 +23,8 @@ from fiber_cli.tasks.evalset import ImageSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
 
 INDEX = ".fiber-index.safetensors"
+#: How much of a fingerprint stands in a file's name.
+FINGERPRINT_SHOWN = 12
 
 #: Bytes and time of change (ns) of a file: another stamp means another picture.
 Stamp = tuple[int, int]
@@ -42,12 +44,13 @@ def build_index(
 ) -> tuple[Index, LeftOut]:
     """Dual-encoder features of all pictures below `folder`, and (path, reason) of those that cannot be read.
 
-    They are kept in `file` (default: INDEX in the folder); only new and changed pictures are computed, and what has
-    vanished is dropped. UserError for an index of another checkpoint and where nothing can be read.
+    They are kept in `file` (default: INDEX in the folder), or where that is another checkpoint's beside it, see
+    `index_file`; only new and changed pictures are computed, and what has vanished is dropped. UserError for a file
+    that is no index and where nothing can be read.
     """
     if not loaded.can(Embedding):
         raise UserError(f"{loaded.path} was not trained with ITC (task.itc > 0), which searching needs")
-    file = file or folder / INDEX
+    file = index_file(file or folder / INDEX, loaded.fingerprint)
     stamps = stamps_below(folder)
     stored = read_index(file, loaded.fingerprint) if file.is_file() else None
     features = _unchanged(stored, stamps)
@@ -61,6 +64,15 @@ def build_index(
     if is_main() and (stored is None or stored.stamps != index.stamps):
         write_index(file, index, loaded.fingerprint)
     return index, computed.bad
+
+
+def index_file(file: Path, fingerprint: str) -> Path:
+    """Where the index of a checkpoint is: in `file`, or where that is another one's in a file beside it that has the
+    beginning of the fingerprint in its name. UserError for a file that is no index."""
+    own = file.with_name(f"{file.stem}-{fingerprint[:FINGERPRINT_SHOWN]}{file.suffix}")
+    if own.is_file() or (file.is_file() and _read(file).fingerprint != fingerprint):
+        return own
+    return file
 
 
 def stamps_below(folder: Path) -> dict[str, Stamp]:
@@ -94,8 +106,22 @@ def _in_order(features: dict[str, np.ndarray], stamps: dict[str, Stamp]) -> Inde
     return Index(np.stack(rows), readable)
 
 
+class _Stored(NamedTuple):
+    """An index file's content; fingerprint: of the checkpoint that made it."""
+
+    content: Index
+    fingerprint: str
+
+
 def read_index(file: Path, fingerprint: str) -> Index:
     """An index of the checkpoint with that fingerprint. UserError for any other file."""
+    stored = _read(file)
+    if stored.fingerprint != fingerprint:
+        raise UserError(f"{file} was made by another checkpoint; give another --index")
+    return stored.content
+
+
+def _read(file: Path) -> _Stored:
     try:
         with safe_open(file, "np") as stored:
             header = json.loads((stored.metadata() or {})["fiber"])
@@ -103,16 +129,11 @@ def read_index(file: Path, fingerprint: str) -> Index:
             for path, size, changed in header["images"]:
                 stamps[path] = size, changed
             index = Index(stored.get_tensor("features"), stamps)
-        made_by = header["fingerprint"]
+        return _Stored(index, header["fingerprint"])
     except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
         raise UserError(
             f"{file}: not an index of `fiber rerank` ({error}); delete it or give another --index"
         ) from None
-    if made_by != fingerprint:
-        raise UserError(
-            f"{file} was made by another checkpoint; delete it to have it made anew, or give another --index"
-        )
-    return index
 
 
 def write_index(file: Path, index: Index, fingerprint: str) -> None:

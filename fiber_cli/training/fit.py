@@ -35,12 +35,17 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     output = Path(output)
     note = output / "init_from"
     if init_from is not None and is_main():
+        # The checkpoint itself: its run may go on and have a better one by then.
+        checkpoint = resolve(init_from)
         output.mkdir(parents=True, exist_ok=True)
-        note.write_text(f"{Path(init_from).resolve()}\n", encoding="utf-8")
+        note.write_text(f"{checkpoint.resolve()}\n", encoding="utf-8")
     elif resume and note.is_file():
         # Where the run was killed before its first checkpoint it starts again from the same weights.
         init_from = note.read_text(encoding="utf-8").strip()
-    return train(recipe, work(recipe, init_from, fresh=not _has_begun(output)), output, resume=resume)
+    begun = _has_begun(output)
+    # A run that goes on has its own model, whatever has become of the one that it began with.
+    planned = work(recipe, output if begun else init_from, fresh=not begun)
+    return train(recipe, planned, output, resume=resume)
 
 
 def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> int:
@@ -52,7 +57,7 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
         check_same_recipe(recipe, output / "recipe.yaml")
     run = Run(recipe, work, output)
     if begun:
-        run.load(resolve(output) / "state")
+        run.load(resolve(output, latest=True) / "state")
     log = RunLog(output, recipe, start=run.progress.step, total=work.steps)
     progress = run.progress
     # Closed here, because a frame that an error report keeps would keep the loader and its workers.

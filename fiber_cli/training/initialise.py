@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from fiber_cli.checkpoints.backbones import load_roberta, load_swin
-from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.config import read_config
+from fiber_cli.checkpoints.directory import choose
 from fiber_cli.checkpoints.position_bias import fit_position_biases
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.config.recipe import ModelSettings
@@ -22,7 +23,8 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
 
     Raises UserError where tokenisers or weights do not fit.
     """
-    path = resolve(path)
+    choice = choose(path)
+    path = choice.path
     other = load_tokenizer(path / "tokenizer")
     if other.get_vocab() != context.tokenizer.get_vocab():
         raise UserError(
@@ -32,13 +34,17 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     weights = load_weights(path)
     fitted = fit_position_biases(weights, task)
     changes = declared(context.settings.name).init_from
-    fresh, dropped = load_into(task, fitted, expect_missing=changes.fresh, expect_unexpected=changes.dropped)
+    try:
+        fresh, dropped = load_into(task, fitted, expect_missing=changes.fresh, expect_unexpected=changes.dropped)
+    except UserError as error:
+        source = read_config(path).task.name
+        raise UserError(f"{path}, a checkpoint of {source}, cannot start {context.settings.name}: {error}") from error
     if not is_main():
         return
     resized = sum(fitted[name] is not weights[name] for name in weights)
     used = len(weights) - len(dropped)
     print(
-        f"initialised from {path}: {used} tensors, of which {resized} position-bias tables were resized",
+        f"initialised from {choice}: {used} tensors, of which {resized} position-bias tables were resized",
         file=sys.stderr,
     )
     for what, names in (("new", fresh), ("left out", dropped)):

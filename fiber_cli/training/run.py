@@ -209,9 +209,13 @@ class Run:
         if not collectives.is_main():
             return
         best = None
-        if self.progress.best is not None:
+        pointer = self.output / "checkpoints" / "best"
+        if self.progress.best is not None and self.recipe.log.keep_best:
             best = directory.step_name(self.progress.best["step"])
-            directory.replace(self.output / "checkpoints" / "best", best + "\n")
+            directory.replace(pointer, best + "\n")
+        else:
+            # A run that goes on without keeping the best has none that stands for it.
+            pointer.unlink(missing_ok=True)
         directory.prune(self.output, self.recipe.log.keep_last, best)
 
     def save_state(self, folder: Path) -> None:

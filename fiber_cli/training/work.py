@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from fiber_cli.checkpoints.config import CheckpointConfig
+from fiber_cli.checkpoints.config import CheckpointConfig, read_config
+from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.config.recipe import DataSettings, Recipe
 from fiber_cli.data.loader import train_loader
@@ -65,7 +66,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     """
     torch.manual_seed(recipe.runtime.seed)
     declaration = declared(recipe.task.name)
-    context = _context(recipe)
+    context = _context(recipe, init_from)
     data = training_data(recipe, context)
     context = replace(context, labels=data.labels)
     mixture = Mixture(data.sources, [source.weight for source in recipe.data.train], recipe.runtime.seed)
@@ -105,11 +106,14 @@ def training_data(recipe: Recipe, context: TaskContext[Any]) -> TrainingData:
     return data
 
 
-def _context(recipe: Recipe) -> TaskContext[Any]:
+def _context(recipe: Recipe, init_from: str | Path | None) -> TaskContext[Any]:
     """What the task knows of its run, but for the labels, which its data have."""
     tokenizer = load_tokenizer(recipe.model.tokenizer)
     free_image_size = declared(recipe.task.name).free_image_size
-    model = model_config(recipe.model, tokenizer, free_image_size=free_image_size)
+    settings = recipe.model
+    if init_from is not None and settings.norm_image_query is None:
+        settings = replace(settings, norm_image_query=read_config(resolve(init_from)).model.norm_image_query)
+    model = model_config(settings, tokenizer, free_image_size=free_image_size)
     return TaskContext(recipe.task, model, tokenizer, recipe.model.text_length)
 
 

@@ -43,6 +43,51 @@ def test_every_way_to_name_a_checkpoint(tmp_path):
     assert directory.resolve(folder / "best") == folder / "step-000004"
 
 
+def keep_best(run_dir, best, latest):
+    """Steps of a run whose recipe keeps the best."""
+    for step in sorted({best, latest}):
+        save(run_dir, step)
+    directory.replace(run_dir / "checkpoints" / "best", f"{directory.step_name(best)}\n")
+    (run_dir / "recipe.yaml").write_text("log: {keep_best: itc/ir@1}")
+
+
+def test_a_run_stands_for_its_latest_although_it_keeps_a_best(tmp_path):
+    keep_best(tmp_path, best=4, latest=8)
+    folder = tmp_path / "checkpoints"
+    for name in (tmp_path, folder):
+        choice = directory.choose(name)
+        assert str(choice) == f"{folder}/step-000004, the best by itc/ir@1; --latest takes step-000008"
+        choice = directory.choose(name, latest=True)
+        assert str(choice) == f"{folder}/step-000008, the latest; the best by itc/ir@1 is step-000004"
+    assert str(directory.choose(folder / "latest")) == f"{folder}/step-000008, the latest"
+    assert str(directory.choose(folder / "best")) == f"{folder}/step-000004, the best"
+    assert str(directory.choose(folder / "step-000008")) == f"{folder}/step-000008"
+
+
+def test_the_reason_does_not_say_what_was_chosen(tmp_path):
+    keep_best(tmp_path / "one", best=8, latest=8)
+    assert directory.choose(tmp_path / "one").reason == "the best by itc/ir@1, and the latest"
+    save(tmp_path / "other", 4)
+    assert directory.choose(tmp_path / "other").reason == "the latest"
+    keep_best(tmp_path / "bare", best=4, latest=8)
+    (tmp_path / "bare" / "recipe.yaml").unlink()
+    assert directory.choose(tmp_path / "bare").reason == "the best; --latest takes step-000008"
+
+
+def test_a_file_is_told_to_be_converted(tmp_path):
+    (tmp_path / "published.ckpt").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"published.ckpt is a file; `fiber convert .*published.ckpt FOLDER`"):
+        directory.resolve(tmp_path / "published.ckpt")
+
+
+def test_pruning_takes_the_best_for_the_latest(tmp_path):
+    keep_best(tmp_path, best=4, latest=12)
+    save(tmp_path, 8)
+    directory.replace(tmp_path / "checkpoints" / "latest", "step-000008\n")
+    directory.prune(tmp_path, 1, "step-000004")
+    assert [path.name for path in directory.steps(tmp_path)] == ["step-000004", "step-000008", "step-000012"]
+
+
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_no_checkpoint_is_a_clear_error(tmp_path, name):
     with pytest.raises(UserError, match="step directory"):

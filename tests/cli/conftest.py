@@ -6,7 +6,9 @@ from types import SimpleNamespace
 
 import pytest
 
+import fiber_cli.checkpoints.runs  # noqa: F401 - before what it imports is replaced
 from fiber_cli.cli.app import main
+from fiber_cli.tasks.coarse.settings import CoarseSettings
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def run(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def calls(monkeypatch):
     """Stand-ins for the heavy modules that record what they are asked; `calls.code` is what `fit` returns."""
-    calls = SimpleNamespace(fit=[], dry_run=[], eval=[], launch=[], convert=[], code=0, error=None)
+    calls = SimpleNamespace(latest=[], fit=[], dry_run=[], eval=[], launch=[], convert=[], code=0, error=None)
 
     def fit(recipe, output, *, resume, init_from):
         calls.fit.append((recipe, output, resume, init_from))
@@ -46,7 +48,8 @@ def calls(monkeypatch):
     def convert_file(source, output, **options):
         calls.convert.append((source, output, options))
 
-    def load(path):
+    def load(path, *, latest):
+        calls.latest.append(latest)
         declaration = SimpleNamespace(evaluation_batch=64)
         return SimpleNamespace(name="coarse", path=Path(path), declaration=declaration, can=lambda ability: True)
 
@@ -58,8 +61,8 @@ def calls(monkeypatch):
         "evaluation.evaluate": {"run_eval": run_eval},
         "checkpoints.loading": {"load": load},
         "checkpoints.published.file": {"convert_file": convert_file},
-        "checkpoints.directory": {"resolve": lambda path: path},
-        "checkpoints.config": {"read_config": lambda path: SimpleNamespace(task=SimpleNamespace(name="coarse"))},
+        "checkpoints.directory": {"resolve": lambda path, latest=False: path},
+        "checkpoints.config": {"read_config": lambda path: SimpleNamespace(task=CoarseSettings("coarse"))},
     }
     for name, functions in stand_ins.items():
         monkeypatch.setitem(sys.modules, f"fiber_cli.{name}", SimpleNamespace(**functions))

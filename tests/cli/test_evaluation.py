@@ -1,28 +1,105 @@
 """`fiber eval` and `fiber rerank`: checkpoint, data and results folder, and what is handed over."""
 
-import os
+import json
 from pathlib import Path
 
 import pytest
+from run_folders import COCO_CAPTIONS, FLICKR30K, SCENES, make_run
 
 from fiber_cli.tasks.evaluation import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 
 
-def test_eval_of_scenes_with_the_newest_checkpoint(run, calls, tmp_path):
+def test_eval_of_scenes_with_the_newest_run_that_can(run, calls, tmp_path):
     assert run("eval", "scenes")[0] == 1
-    for age, name in enumerate(("new", "old")):
-        latest = tmp_path / "runs" / name / "checkpoints" / "latest"
-        latest.parent.mkdir(parents=True)
-        latest.write_text("step-000001")
-        os.utime(latest, (1e9 - age, 1e9 - age))
+    make_run(tmp_path, "coarse", SCENES)
+    make_run(tmp_path, "coarse", SCENES)
+    make_run(tmp_path, "coarse", FLICKR30K)
     code, _, err = run("eval", "scenes")
     assert code == 0
-    assert err == "checkpoint: runs/new, the newest run\n"
+    assert err == (
+        "checkpoint: runs/coarse1, the newest run for scenes that was trained on scenes; "
+        "newer, but less fit: runs/coarse2\n"
+    )
     ((sources, options),) = calls.eval
     assert [(source.split, len(source)) for source in sources] == [("val", 200)]
-    assert options["loaded"].path == Path("runs/new/checkpoints/latest")
+    assert options["loaded"].path == Path("runs/coarse1")
     assert (options["dataset"], options["split"], options["options"].mode) == ("scenes", "val", None)
+    assert calls.latest == [False]
+    assert run("eval", "scenes", "--latest")[0] == 0
+    assert calls.latest == [False, True]
+
+
+@pytest.fixture
+def flickr30k(tmp_path):
+    """A folder with the data set's files, and runs in the paper's own order."""
+    folder = tmp_path / "data" / "flickr30k"
+    (folder / "flickr30k-images").mkdir(parents=True)
+    (folder / "flickr30k-images" / "1.jpg").touch()
+    image = {"filename": "1.jpg", "split": "test", "imgid": 0, "sentences": [{"raw": "a dog"}]}
+    (folder / "dataset_flickr30k.json").write_text(json.dumps({"images": [image]}))
+    make_run(tmp_path, "coarse", COCO_CAPTIONS)
+    for data in (COCO_CAPTIONS, FLICKR30K):
+        make_run(tmp_path, "retrieval", data, itm=0.0)
+        make_run(tmp_path, "retrieval", data, itc=0.0, itm_negatives="random")
+    make_run(tmp_path, "vqa", {"kind": "vqa", "questions": "vqa/v2_OpenEnded_mscoco_train2014_questions.json"})
+    make_run(tmp_path, "caption", COCO_CAPTIONS)
+    return folder
+
+
+def models(calls) -> tuple[str, str | None]:
+    """The runs of the last evaluation: the checkpoint, and what scores pairs."""
+    options = calls.eval[-1][1]
+    return options["loaded"].path.name, options["itm"] and options["itm"].path.name
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--mode", "itc+itm"], ("retrieval3", "retrieval4")),
+        (["--mode", "itc"], ("retrieval3", None)),
+        (["--mode", "itm"], ("retrieval4", None)),
+        ([], ("retrieval4", None)),
+        (["--checkpoint", "runs/coarse0", "--mode", "itc+itm"], ("coarse0", None)),
+        (["--itm-checkpoint", "runs/retrieval2"], ("retrieval3", "retrieval2")),
+        (["--itm-checkpoint", "runs/retrieval2", "--mode", "itm"], ("retrieval2", None)),
+    ],
+)
+def test_after_the_papers_sequence_a_mode_finds_its_models(run, calls, flickr30k, options, expected):
+    code, _, err = run("eval", "flickr30k", "--root", str(flickr30k), *options)
+    assert code == 0, err
+    assert models(calls) == expected
+
+
+def test_both_models_are_told(run, calls, flickr30k):
+    _, _, err = run("eval", "flickr30k", "--root", str(flickr30k), "--mode", "itc+itm")
+    assert "checkpoint: runs/retrieval3, the newest run for ITC on flickr30k that was trained on flickr30k" in err
+    assert "itm-checkpoint: runs/retrieval4, the newest run for ITM on flickr30k that was trained on flickr30k" in err
+
+
+def test_reranking_finds_both_models_too(run, calls, flickr30k):
+    assert run("rerank", "flickr30k", "--root", str(flickr30k), "--top-k", "10")[0] == 0
+    assert models(calls) == ("retrieval3", "retrieval4")
+
+
+def test_ranks_are_given_both_models(run, calls, flickr30k):
+    argv = ["eval", "flickr30k", "--root", str(flickr30k), "--mode", "itc+itm", "--nproc", "2"]
+    assert run(*argv)[0] == 0
+    settled = ["--checkpoint", "runs/retrieval3", "--itm-checkpoint", "runs/retrieval4"]
+    assert calls.launch == [(2, [*argv, *settled, "--nproc", "1"])]
+
+
+def test_data_of_no_run_is_evaluated_by_one_that_can(run, calls, flickr30k, tmp_path):
+    other = json.loads((flickr30k / "dataset_flickr30k.json").read_text())
+    (tmp_path / "dataset_other.json").write_text(json.dumps(other))
+    images = str(flickr30k / "flickr30k-images")
+    _, _, err = run("eval", "dataset_other.json", "--root", images, "--mode", "itc+itm")
+    assert models(calls) == ("coarse0", None)
+    assert "none was trained on dataset_other.json" in err
+    code, _, err = run("eval", "nlvr2")
+    assert code == 1
+    assert "no run below runs/ is for nlvr2; name a checkpoint with --checkpoint. Looked at:" in err
+    assert "\n  runs/caption6 is a run of caption\n" in err
 
 
 EVAL = ["eval", "scenes", "--split", "test", "--checkpoint", "r/checkpoints/step-000005"]

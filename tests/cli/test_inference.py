@@ -1,9 +1,13 @@
 """`fiber caption`, `answer` and `detect`: which checkpoint they take and what they hand over."""
 
+import shutil
+
 import pytest
 from commands import command
 from PIL import Image
+from run_folders import CELLS, SCENES, make_run
 
+from fiber_cli.inference import detect
 from fiber_cli.inference.fiber import Fiber
 
 
@@ -24,6 +28,62 @@ def test_the_newest_run_of_the_task_is_taken(runs, picture, capsys, tmp_path, mo
         (tmp_path / "runs" / name).symlink_to(runs[name])
     assert command(capsys, "answer", picture, "is there a star?")[0] == 0
     assert command(capsys, "caption", picture, "--beam", "1")[0] == 0
+
+
+@pytest.fixture
+def detected(tmp_path, monkeypatch) -> list[tuple[str, bool]]:
+    """Runs in the order of README, and what `fiber detect` takes: the run's name, and whether its latest checkpoint."""
+    monkeypatch.chdir(tmp_path)
+    calls = []
+    monkeypatch.setattr(
+        detect, "run_detect", lambda checkpoint, files, *, latest, **more: calls.append((checkpoint.name, latest))
+    )
+    shapes = ("red star", "blue ring")
+    make_run(tmp_path, "coarse", SCENES)
+    make_run(tmp_path, "fine", SCENES, labels=shapes)
+    make_run(tmp_path, "detection", SCENES, labels=shapes)
+    make_run(tmp_path, "grounding", SCENES)
+    make_run(tmp_path, "refexp", SCENES)
+    make_run(tmp_path, "detection", CELLS, labels=("platelet", "red blood cell"))
+    make_run(tmp_path, "vqa", SCENES)
+    return calls
+
+
+@pytest.mark.parametrize(
+    ("words", "run"),
+    [
+        (["cat . dog"], "fine1"),
+        (["Red  star . blue ring"], "detection2"),
+        (["platelet"], "detection5"),
+        (["a man beside two small dogs", "--phrases"], "grounding3"),
+        (["two dogs", "--phrases", "dogs", "--latest"], "grounding3"),
+    ],
+)
+def test_what_is_to_be_found_decides_on_the_detector(detected, picture, capsys, words, run):
+    code, _, err = command(capsys, "detect", picture, *words)
+    assert code == 0, err
+    assert detected == [(run, "--latest" in words)]
+    assert f"checkpoint: runs/{run}, the newest" in err
+
+
+def test_labels_of_a_file_decide_on_the_detector(detected, picture, capsys, tmp_path):
+    (tmp_path / "names.txt").write_text("red blood cell\nplatelet\n")
+    assert command(capsys, "detect", picture, "--labels", "names.txt")[0] == 0
+    assert detected == [("detection5", False)]
+
+
+def test_of_a_run_the_best_is_used_and_the_latest_on_demand(runs, picture, capsys, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs["vqa"], run)
+    shutil.copytree(run / "checkpoints" / "step-000001", run / "checkpoints" / "step-000002")
+    for pointer, step in (("best", "step-000001"), ("latest", "step-000002")):
+        (run / "checkpoints" / pointer).write_text(f"{step}\n")
+    (run / "recipe.yaml").write_text("log: {keep_best: vqa/accuracy}")
+    words = ("answer", picture, "is there a star?", "--checkpoint", run)
+    _, _, err = command(capsys, *words)
+    assert f"{run}/checkpoints/step-000001, the best by vqa/accuracy; --latest takes step-000002" in err
+    _, _, err = command(capsys, *words, "--latest")
+    assert f"{run}/checkpoints/step-000002, the latest; the best by vqa/accuracy is step-000001" in err
 
 
 @pytest.mark.parametrize(("option", "as_published"), [([], False), (["--as-published"], True), (["--published"], True)])

@@ -1,53 +1,72 @@
-"""Runs below the current folder."""
+"""Runs below the current folder: one, or the two halves of retrieval."""
 
-import os
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from run_folders import SCENES, make_run
 
-from fiber_cli.checkpoints import config
-from fiber_cli.cli.runs import newest_checkpoint, run_of
+from fiber_cli.checkpoints.runs import Wanted
+from fiber_cli.cli.runs import Models, find_run, retrieval_models, run_of, run_with
 from fiber_cli.errors import UserError
+from fiber_cli.tasks.abilities import Answering, Captioning, Embedding, Matching
+
+PAIRS = ("coarse", "retrieval")
+ITC = Wanted("ITC", PAIRS, Embedding)
+ITM = Wanted("ITM", PAIRS, Matching, option="--itm-checkpoint")
 
 
-@pytest.fixture
-def tasks_of_runs(tmp_path, monkeypatch):
-    """Makes runs by name and task, the first the oldest."""
+@pytest.fixture(autouse=True)
+def here(tmp_path, monkeypatch):
+    """An empty current folder, of the only process."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("SLURM_PROCID", raising=False)
 
-    def make(**tasks):
-        for age, name in enumerate(tasks):
-            checkpoint = tmp_path / "runs" / name / "checkpoints" / "step-000001"
-            checkpoint.mkdir(parents=True)
-            (checkpoint / "config.json").write_text(name)
-            latest = checkpoint.parent / "latest"
-            latest.write_text(checkpoint.name)
-            os.utime(latest, (1e9 + age, 1e9 + age))
 
-        def read_config(path):
-            return SimpleNamespace(task=SimpleNamespace(name=tasks[(path / "config.json").read_text()]))
-
-        monkeypatch.setattr(config, "read_config", read_config)
-
-    return make
-
-
-def test_the_newest_run_of_a_fitting_task_is_found_and_told(tasks_of_runs, capsys, monkeypatch):
-    tasks_of_runs(older="vqa", newer="vqa", newest="caption")
-    assert newest_checkpoint(("vqa", "nlvr2")) == Path("runs/newer/checkpoints/latest")
-    assert capsys.readouterr().err == "checkpoint: runs/newer, the newest run\n"
+def test_the_run_and_why_are_told_once_for_all_ranks(tmp_path, capsys, monkeypatch):
+    make_run(tmp_path, "vqa", SCENES)
+    assert run_with(Answering, "answers") == Path("runs/vqa0")
+    assert capsys.readouterr().err == "checkpoint: runs/vqa0, the newest run for answers\n"
     monkeypatch.setenv("RANK", "1")
-    newest_checkpoint(("caption",))
+    run_with(Answering, "answers")
     assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match=r"(?s)no run below runs/ is for captions.*\n  runs/vqa0 is a run of vqa$"):
+        run_with(Captioning, "captions")
 
 
-def test_a_folder_without_a_fitting_run_is_told(tasks_of_runs):
-    tasks_of_runs(older="vqa")
-    with pytest.raises(UserError, match=r"no runs/\*/checkpoints/latest of task fine or detection below the current"):
-        newest_checkpoint(("fine", "detection"))
+def test_one_run_that_can_both_is_one_model_and_told_once(tmp_path, capsys):
+    make_run(tmp_path, "coarse", SCENES, itm=0.0)
+    make_run(tmp_path, "coarse", SCENES)
+    assert retrieval_models(None, None, ITC, ITM) == Models(Path("runs/coarse1"))
+    assert capsys.readouterr().err == "checkpoint: runs/coarse1, the newest run for ITC\n"
+
+
+def test_the_half_that_a_named_checkpoint_lacks_is_found(tmp_path, capsys):
+    itc = make_run(tmp_path, "retrieval", SCENES, itm=0.0)
+    itm = make_run(tmp_path, "retrieval", SCENES, itc=0.0)
+    both = make_run(tmp_path, "retrieval", SCENES)
+    make_run(tmp_path, "retrieval", SCENES, itc=0.0)
+    newest = Path("runs/retrieval3")
+    assert retrieval_models(itc, None, ITC, ITM) == Models(itc, newest)
+    assert capsys.readouterr().err == "itm-checkpoint: runs/retrieval3, the newest run for ITM\n"
+    assert retrieval_models(itm, None, ITC, ITM) == Models(Path("runs/retrieval2"), itm)
+    assert retrieval_models(both, None, ITC, ITM) == Models(both)
+    assert retrieval_models(itc, itm, ITC, ITM) == Models(itc, itm)
+    assert retrieval_models(None, itm, ITC, ITM) == Models(Path("runs/retrieval2"), itm)
+    assert retrieval_models(None, None, ITC, ITM) == Models(Path("runs/retrieval2"), newest)
+
+
+def test_without_one_half_the_other_is_not_taken_for_it(tmp_path):
+    make_run(tmp_path, "retrieval", SCENES, itm=0.0)
+    with pytest.raises(
+        UserError, match=r"(?s)is for ITM; name a checkpoint with --itm-checkpoint.*without an ITM head"
+    ):
+        retrieval_models(None, None, ITC, ITM)
+
+
+def test_a_folder_without_runs_is_told():
+    with pytest.raises(UserError, match=r"no runs/\*/checkpoints/latest of task coarse or retrieval below the current"):
+        find_run(ITC)
 
 
 def test_a_checkpoint_directory_tells_its_run():

@@ -1,5 +1,6 @@
 """`fiber pretrain` and `fiber finetune`: what they resolve, hand over and refuse."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,22 @@ def test_pretrain_hands_the_resolved_recipe_over(run, calls):
     assert (output, resume, init_from) == (Path("runs/tiny"), False, None)
     assert run("pretrain", "coarse", "optim.steps=7", "--recipe=tiny", "--output", "x", "--init-from", "c")[0] == 0
     assert calls.fit[1][1:] == (Path("x"), False, Path("c"))
+
+
+def test_the_latest_checkpoint_of_the_run_to_start_from_is_asked_for(run, calls, monkeypatch):
+    resolved = []
+
+    def resolve(path, *, latest):
+        resolved.append((path, latest))
+        return Path("c/step")
+
+    monkeypatch.setattr(sys.modules["fiber_cli.checkpoints.directory"], "resolve", resolve)
+    assert run("finetune", "vqa", "--recipe", "tiny_vqa", "--init-from", "c", "--latest")[0] == 0
+    assert resolved == [(Path("c"), True)]
+    assert calls.fit[0][3] == Path("c/step")
+    code, _, err = run("pretrain", "coarse", "--recipe", "tiny", "--resume", "--latest")
+    assert code == 2
+    assert "--latest is of the run that --init-from names" in err
 
 
 def test_pretrain_passes_the_exit_code_on(run, calls):

@@ -180,3 +180,8 @@ def test_an_override_replaces_a_setting_that_the_file_has_under_its_other_name(f
         text = recipe_of(task, section, f", {in_file}: {value}")
         read = parse_recipe(text, "x.yaml", [f"{section}.{on_command_line}={unset}"])
         assert getattr(getattr(read, section), present) == yaml.safe_load(unset)
+
+
+@pytest.mark.parametrize("name", ["4m", "fine", "fine_no_coarse"])
+def test_pretraining_chooses_its_checkpoint_by_data_that_its_tables_test_on(name):
+    assert resolve_recipe(name, ["data.root=/data"]).log.keep_best is None

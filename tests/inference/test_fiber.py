@@ -1,5 +1,6 @@
 """`Fiber`: pictures and texts in, plain results out."""
 
+import shutil
 import subprocess
 import sys
 
@@ -10,6 +11,7 @@ from PIL import Image
 from small_detector import LABELS, MOST, assert_same
 
 import fiber_cli
+from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.layout import scene
 from fiber_cli.data.text import encode
@@ -42,6 +44,20 @@ def test_fiber_is_imported_from_the_package_which_loads_nothing_by_itself():
     assert done.stdout == "Fiber\n"
     with pytest.raises(AttributeError, match="Fibre"):
         _ = fiber_cli.Fibre
+
+
+def test_a_run_is_used_by_its_latest_checkpoint_although_it_keeps_a_best(runs, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    for pointer, name in (("best", "step-000001"), ("latest", "step-000002")):
+        shutil.copytree(resolve(runs["coarse"]), folder / name)
+        (folder / pointer).write_text(f"{name}\n")
+    assert Fiber.from_pretrained(tmp_path).loaded.path == folder / "step-000001"
+    assert Fiber.from_pretrained(tmp_path, latest=True).loaded.path == folder / "step-000002"
+    assert Fiber.from_pretrained(folder / "step-000002").loaded.path == folder / "step-000002"
+    assert capsys.readouterr().err.splitlines() == [
+        f"checkpoint: {folder}/step-000001, the best; --latest takes step-000002",
+        f"checkpoint: {folder}/step-000002, the latest; the best is step-000001",
+    ]
 
 
 def test_embeddings_are_the_tasks_features_for_every_form_of_input(coarse, readable):

@@ -10,7 +10,7 @@ from PIL import Image
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
 from fiber_cli.inference import index as indexing
-from fiber_cli.inference.index import INDEX, build_index, image_set, read_index
+from fiber_cli.inference.index import INDEX, build_index, image_set, index_file, read_index
 from fiber_cli.tasks.prediction import PredictOptions
 
 OPTIONS = PredictOptions(batch_size=4, workers=0)
@@ -67,16 +67,37 @@ def test_new_changed_and_vanished_pictures_update_it(retriever, folder, tmp_path
         np.testing.assert_allclose(row, features(loaded, folder / path), atol=1e-6)
 
 
-def test_an_index_of_another_checkpoint_is_refused(retriever, folder, tmp_path):
+@pytest.mark.parametrize("name", [None, "kept.safetensors", "kept"])
+def test_another_checkpoint_is_refused_or_takes_the_first_ones_index(retriever, folder, tmp_path, computed, name):
+    """Each has its own, is brought up to date alone, and outlives the other."""
+    file = None if name is None else tmp_path / name
+    loaded, other = retriever(), retriever(1)
+    build_index(loaded, folder, file, options=OPTIONS)
+    shared = file or folder / INDEX
+    before = shared.read_bytes()
+    index, _ = build_index(other, folder, file, options=OPTIONS)
+    assert len(computed) == 14
+    assert shared.read_bytes() == before
+    for row, path in zip(index.features, index.stamps, strict=True):
+        np.testing.assert_allclose(row, features(other, folder / path), atol=1e-6)
+    own = index_file(shared, other.fingerprint)
+    assert own.name == f"{shared.stem}-{other.fingerprint[:12]}{shared.suffix}"
+    assert own.is_file()
+    computed.clear()
+    for checkpoint in (loaded, other):
+        build_index(checkpoint, folder, file, options=OPTIONS)
+    shared.unlink()
+    build_index(other, folder, file, options=OPTIONS)
+    assert not computed
+    assert not shared.is_file()
+
+
+def test_a_file_that_is_no_index_is_overwritten(retriever, folder, tmp_path):
     file = tmp_path / "kept.safetensors"
-    build_index(retriever(), folder, file, options=OPTIONS)
-    before = file.read_bytes()
-    with pytest.raises(UserError, match="made by another checkpoint"):
-        build_index(retriever(1), folder, file, options=OPTIONS)
-    assert file.read_bytes() == before
     file.write_bytes(b"something else")
     with pytest.raises(UserError, match="not an index"):
         build_index(retriever(), folder, file, options=OPTIONS)
+    assert file.read_bytes() == b"something else"
     with pytest.raises(UserError, match=r"cannot write the index.*--index"):
         build_index(retriever(), folder, tmp_path / "no" / "such", options=OPTIONS)
 

@@ -3,12 +3,12 @@
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 import toy_training
 from toy_runs import assert_equal, finish, max_difference, metrics, run, start, summary, weights
 
+from fiber_cli.checkpoints.directory import choose, resolve
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training import fit as loop
 
@@ -126,6 +126,18 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     assert summary(tmp_path)["metrics"] == {"itc/ir@1": 35.0}
 
 
+def test_a_best_that_is_no_longer_kept_stands_for_the_run(tmp_path):
+    recipe = {"log.validate_every": 2, "log.keep_best": "itc/ir@1", "data.val": [{"kind": "scenes", "count": 2}]}
+    codes, log = run(tmp_path, recipe=recipe, validations=[40.0, 30.0], signal_at=5)
+    assert codes == [EXIT_STOPPED], log
+    assert choose(tmp_path).path.name == "step-000002"
+    recipe |= {"log.keep_best": None}
+    codes, log = run(tmp_path, resume=True, recipe=recipe, validations=[35.0, 35.0])
+    assert codes == [EXIT_OK], log
+    assert "resumed at step 6" in log
+    assert str(choose(tmp_path)) == f"{tmp_path}/checkpoints/step-000008, the latest"
+
+
 PLATEAU = {
     "log.validate_every": 1,
     "log.keep_best": "itc/ir@1",
@@ -172,12 +184,19 @@ def test_a_run_killed_before_its_first_checkpoint_starts_again_from_the_same_wei
     requested = []
 
     def work(recipe, init_from, *, fresh):
-        requested.append(Path(init_from))
+        requested.append(resolve(init_from))
         raise UserError("far enough")
 
     monkeypatch.setattr(loop, "work", work)
     monkeypatch.setattr(loop, "init_from_env", lambda always: None)
-    for options in ({"init_from": tmp_path / "weights"}, {"resume": True}):
-        with pytest.raises(UserError, match="far enough"):
-            loop.fit(toy_training.recipe(), tmp_path / "run", **options)
-    assert requested == [tmp_path / "weights"] * 2
+    source = tmp_path / "weights" / "checkpoints"
+    for step in ("step-000001", "step-000002"):
+        (source / step).mkdir(parents=True)
+        (source / step / "config.json").touch()
+    (source / "latest").write_text("step-000001")
+    with pytest.raises(UserError, match="far enough"):
+        loop.fit(toy_training.recipe(), tmp_path / "run", init_from=tmp_path / "weights")
+    (source / "latest").write_text("step-000002")
+    with pytest.raises(UserError, match="far enough"):
+        loop.fit(toy_training.recipe(), tmp_path / "run", resume=True)
+    assert requested == [source / "step-000001"] * 2

@@ -1,18 +1,283 @@
-"""First weights of a run: those of another, fitted, or public ones; what cannot fit is refused."""
+"""Every source of first weights against every task that may start from it: what both have is the source's, bit for bit,
+the rest is told, and what may not start says so."""
+
+import dataclasses
+import shutil
+from pathlib import Path
 
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
 from small_runs import RECIPE
+from transformers import RobertaConfig, RobertaForMaskedLM
 
 from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints.config import CheckpointConfig
+from fiber_cli.checkpoints.loading import load, new_task
 from fiber_cli.checkpoints.position_bias import resize_position_bias
-from fiber_cli.checkpoints.weights import load_weights
+from fiber_cli.checkpoints.published import coarse, file, fine
+from fiber_cli.checkpoints.published.file import convert_file
+from fiber_cli.checkpoints.weights import load_weights, named_weights
 from fiber_cli.config.recipe import ModelSettings
 from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
-from fiber_cli.training import initialise
+from fiber_cli.model.config import FiberConfig, ImageConfig, TextConfig
+from fiber_cli.tasks import TASKS, declared, published_forms
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.training import initialise as first_weights
+from fiber_cli.training.initialise import initialise, load_backbones
 from fiber_cli.training.work import work
+
+LABELS = ("yes", "no")
+LENGTH = 30
+ITC, ITM = {"itm": 0.0}, {"itc": 0.0, "itm_negatives": "random"}
+#: Forms of the tasks: what is switched off changes the heads.
+FORMS: dict[str, tuple[str, dict]] = {name: (name, {}) for name in TASKS}
+FORMS |= {"retrieval-itc": ("retrieval", ITC), "retrieval-itm": ("retrieval", ITM)}
+REGIONS = ("fine", "detection", "grounding", "refexp")
+RETRIEVAL = ("retrieval", "retrieval-itc", "retrieval-itm")
+#: Form that the weights are of → forms that may start from them.
+MAY_START = {
+    "coarse": tuple(FORMS),
+    "vqa": ("vqa",),
+    "nlvr2": ("nlvr2",),
+    "caption": ("caption",),
+    **dict.fromkeys(RETRIEVAL, (*RETRIEVAL, "vqa", "nlvr2", *REGIONS)),
+    **dict.fromkeys(REGIONS, REGIONS),
+}
+
+
+def sizes(vocab: int) -> FiberConfig:
+    """As deep as the base model's stages are many, and narrow; the windows are one for 32 pixels."""
+    return FiberConfig(
+        image=ImageConfig(embed_dim=8, depths=(1, 1, 4, 2), heads=(1, 2, 4, 8), window=2, drop_path=0.0),
+        text=TextConfig(layers=6, hidden=24, heads=2, intermediate=32, vocab=vocab, positions=40, dropout=0.0),
+        hidden=16,
+        image_size=(64, 64),
+    )
+
+
+def make(form: str, tokenizer, seed: int, *, norm_image_query: bool = True):
+    """A task of a form with random weights, and its context."""
+    torch.manual_seed(seed)
+    name, switches = FORMS[form]
+    narrow = {"channels": 32, "blocks": 1} if name in REGIONS else {}
+    settings = declared(name).settings(name=name, **switches, **narrow)
+    config = sizes(len(tokenizer))
+    image = dataclasses.replace(config.image, fixed_window=declared(name).free_image_size)
+    config = dataclasses.replace(config, image=image, norm_image_query=norm_image_query)
+    labels = LABELS if name == "vqa" else None
+    context = TaskContext(settings, config, tokenizer, LENGTH, labels)
+    task = new_task(context)
+    with torch.no_grad():
+        for parameter in task.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    return task, context
+
+
+@pytest.fixture(scope="module")
+def ours(tokenizer, tmp_path_factory) -> dict[str, Path]:
+    """Form → a run of ours."""
+    runs = {}
+    for form in FORMS:
+        task, context = make(form, tokenizer, 0)
+        runs[form] = tmp_path_factory.mktemp(form)
+        config = CheckpointConfig(context.model, context.settings, LENGTH, context.labels, "builtin")
+        directory.save(runs[form], 1, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
+    return runs
+
+
+@pytest.fixture(scope="module")
+def published(tokenizer, tmp_path_factory) -> dict[str, Path]:
+    """Kind of published checkpoint → it as a folder of ours, converted from a file in its own form."""
+    folders = {}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(file, "BASE", sizes(len(tokenizer)))
+        for kind, (_, form) in published_forms().items():
+            folder = tmp_path_factory.mktemp(kind)
+            task, context = make(kind, tokenizer, 0, norm_image_query=form.stage == "coarse")
+            if form.stage == "fine":
+                patch.setattr(file, "new_task", narrow_detector)
+                content = {"model": fine.to_published(dict(task.named_parameters()), context.model)}
+            else:
+                patch.setattr(file, "new_task", new_task)
+                content = {"state_dict": coarse.to_published(dict(task.named_parameters()), context.model)}
+            torch.save(content, folder / "published.pth")
+            (folder / "answers.json").write_text('["yes", "no"]')
+            answers = folder / "answers.json" if form.labels else None
+            options = {"task": kind, "tokenizer": "builtin", "answers": answers}
+            folders[kind] = convert_file(folder / "published.pth", folder / "run", **options)
+    return folders
+
+
+def narrow_detector(context):
+    """In place of the base model's width, which the published settings do not name."""
+    settings = dataclasses.replace(context.settings, channels=32, blocks=1)
+    return new_task(dataclasses.replace(context, settings=settings))
+
+
+def assert_started(task, before, weights, target: str) -> None:
+    """Everything that both have is of the weights, everything else as before and expected."""
+    changes = declared(FORMS[target][0]).init_from
+    after = named_weights(task)
+    for name, value in after.items():
+        if name in weights:
+            assert torch.equal(value, weights[name]), name
+        else:
+            assert name.startswith(changes.fresh), name
+            assert torch.equal(value, before[name]), name
+    assert any(name.startswith("encoder.image.") for name in weights.keys() & after.keys())
+    assert any(name.startswith("encoder.text.") for name in weights.keys() & after.keys())
+
+
+@pytest.mark.parametrize("source", FORMS)
+@pytest.mark.parametrize("target", FORMS)
+def test_a_checkpoint_of_ours_starts_every_task_that_may(ours, tokenizer, source, target):
+    task, context = make(target, tokenizer, 1)
+    before = {name: value.clone() for name, value in named_weights(task).items()}
+    if target in MAY_START[source]:
+        initialise(task, context, ours[source])
+        assert_started(task, before, load_weights(directory.resolve(ours[source])), target)
+        return
+    name, start = FORMS[target][0], FORMS[source][0]
+    with pytest.raises(UserError, match=rf"step-000001, a checkpoint of {start}, cannot start {name}: .*do not fit"):
+        initialise(task, context, ours[source])
+    for key, value in named_weights(task).items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_weights_of_the_latest_are_taken_although_there_is_a_best(ours, tokenizer, tmp_path, capsys):
+    folder = tmp_path / "checkpoints"
+    # The latest could not start the task.
+    for pointer, form, name in (("best", "coarse", "step-000001"), ("latest", "vqa", "step-000002")):
+        shutil.copytree(directory.resolve(ours[form]), folder / name)
+        (folder / pointer).write_text(f"{name}\n")
+    task, context = make("retrieval", tokenizer, 1)
+    initialise(task, context, tmp_path)
+    told = capsys.readouterr().err
+    assert f"initialised from {folder}/step-000001, the best; --latest takes step-000002: " in told
+    assert "new: none" in told
+
+
+@pytest.mark.parametrize(
+    ("source", "target"), [(kind, target) for kind in published_forms() for target in MAY_START[kind]]
+)
+def test_a_published_checkpoint_starts_every_task_that_may(published, tokenizer, source, target):
+    """The published fine stage is without the norm on the image's query; so is the model that starts from it."""
+    norm = published_forms()[source][1].stage == "coarse"
+    task, context = make(target, tokenizer, 1, norm_image_query=norm)
+    before = {name: value.clone() for name, value in named_weights(task).items()}
+    initialise(task, context, published[source])
+    assert_started(task, before, load_weights(directory.resolve(published[source])), target)
+
+
+@pytest.fixture(scope="module")
+def swin():
+    """timm's Swin with its classifier, as it is published."""
+    torch.manual_seed(2)
+    return timm.create_model(
+        "swin_tiny_patch4_window7_224",
+        img_size=64,
+        window_size=2,
+        embed_dim=8,
+        depths=(1, 1, 4, 2),
+        num_heads=(1, 2, 4, 8),
+        num_classes=5,
+        drop_path_rate=0.0,
+    ).eval()
+
+
+@pytest.fixture(scope="module")
+def roberta(tokenizer):
+    """RoBERTa with its language model's head, as it is published."""
+    torch.manual_seed(2)
+    text = sizes(len(tokenizer)).text
+    config = RobertaConfig(
+        vocab_size=text.vocab,
+        hidden_size=text.hidden,
+        num_hidden_layers=text.layers,
+        pad_token_id=1,
+        num_attention_heads=text.heads,
+        intermediate_size=text.intermediate,
+        type_vocab_size=1,
+        max_position_embeddings=text.positions,
+        layer_norm_eps=text.norm_eps,
+    )
+    return RobertaForMaskedLM(config).eval()
+
+
+def microsofts(state):
+    """The form in which Microsoft published them: a merging at the end of its stage, buffers, another head's name."""
+    renamed = {"layers.0.blocks.0.attn.relative_position_index": torch.zeros(4, 4, dtype=torch.int64)}
+    for name, value in state.items():
+        for stage in (1, 2, 3):
+            name = name.replace(f"layers.{stage}.downsample.", f"layers.{stage - 1}.downsample.")
+        renamed[name.replace("head.fc.", "head.")] = value
+    return {"model": renamed}
+
+
+def save_swin(form: str, model, folder: Path) -> str:
+    """A published form of a Swin below a folder: what `model.swin` is set to."""
+    state = model.state_dict()
+    if form == "folder":
+        save_file(state, folder / "model.safetensors")
+        return str(folder)
+    name = f"{form}.pth"
+    torch.save(microsofts(state) if form == "microsoft" else {"state_dict": state}, folder / name)
+    return str(folder / name)
+
+
+def check_swin(task, model) -> None:
+    """Both compute the same last map."""
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    encoder = task.eval().encoder
+    with torch.no_grad():
+        top = encoder.image_top(encoder.image_stem(pixels))
+        last = torch.nn.functional.layer_norm(top, top.shape[-1:], model.norm.weight, model.norm.bias)
+        expected = model.forward_features(pixels)
+    torch.testing.assert_close(last, expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("swin_form", ["folder", "file", "microsoft"])
+@pytest.mark.parametrize("form", FORMS)
+def test_public_backbones_start_every_task(swin, roberta, tokenizer, tmp_path, form, swin_form):
+    task, context = make(form, tokenizer, 1)
+    roberta.save_pretrained(tmp_path / "roberta")
+    (tmp_path / "swin").mkdir()
+    source = save_swin(swin_form, swin, tmp_path / "swin")
+    before = {name: value.clone() for name, value in named_weights(task).items()}
+    load_backbones(task, ModelSettings(preset="tiny", swin=source, roberta=str(tmp_path / "roberta")))
+    changed = {name for name, value in named_weights(task).items() if not torch.equal(value, before[name])}
+    towers = set()
+    for name in before:
+        if name.startswith(("encoder.image.", "encoder.text.")) and ".cross." not in name:
+            towers.add(name)
+    assert changed == towers
+    words = roberta.state_dict()["roberta.embeddings.word_embeddings.weight"]
+    assert torch.equal(task.encoder.text.embeddings.word.weight, words)
+    if not context.model.image.fixed_window:
+        check_swin(task, swin)
+
+
+def test_a_model_without_fusion_starts_from_public_backbones(swin, tokenizer, tmp_path):
+    _, context = make("detection", tokenizer, 1)
+    unfused = new_task(dataclasses.replace(context, model=dataclasses.replace(context.model, fusion_layers=0)))
+    load_backbones(unfused, ModelSettings(preset="tiny", swin=save_swin("folder", swin, tmp_path)))
+    weight = swin.state_dict()["layers.1.downsample.reduction.weight"]
+    assert torch.equal(unfused.encoder.image.stages[0].merge.reduction.weight, weight)
+
+
+def test_a_recipe_has_the_norm_that_its_first_weights_lack(runs, tmp_path):
+    """norm_image_query: null is what the weights have."""
+    without = work(parse_recipe(RECIPE, "test", ["model.norm_image_query=false"]))
+    directory.save(tmp_path, 1, config=without.config, weights=named_weights(without.task), tokenizer=without.tokenizer)
+    started = work(parse_recipe(RECIPE.replace("{name: coarse}", "{name: retrieval}"), "test"), init_from=tmp_path)
+    assert not [name for name in named_weights(started.task) if ".cross.norm." in name]
+    assert not load(tmp_path).context.model.norm_image_query
+    usual = work(parse_recipe(RECIPE, "test"), init_from=runs["coarse"])
+    assert [name for name in named_weights(usual.task) if ".cross.norm." in name]
 
 
 def test_weights_move_to_another_image_size(saved, capsys):
@@ -46,10 +311,10 @@ def test_a_tokeniser_of_other_words_is_refused(saved, tmp_path):
 
 def test_public_weights_are_read_where_the_recipe_names_them(monkeypatch):
     read = []
-    monkeypatch.setattr(initialise, "load_swin", lambda encoder, name: read.append(("swin", name)))
-    monkeypatch.setattr(initialise, "load_roberta", lambda encoder, name: read.append(("roberta", name)))
+    monkeypatch.setattr(first_weights, "load_swin", lambda encoder, name: read.append(("swin", name)))
+    monkeypatch.setattr(first_weights, "load_roberta", lambda encoder, name: read.append(("roberta", name)))
     task = work(parse_recipe(RECIPE, "test")).task
-    initialise.load_backbones(task, ModelSettings("tiny"))
+    load_backbones(task, ModelSettings("tiny"))
     assert read == []
-    initialise.load_backbones(task, ModelSettings("tiny", swin="a", roberta="b"))
+    load_backbones(task, ModelSettings("tiny", swin="a", roberta="b"))
     assert read == [("swin", "a"), ("roberta", "b")]

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fiber_cli.settings import Owner, TaskSettings, option
+from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.declaration import rule
 
 if TYPE_CHECKING:
@@ -28,6 +29,16 @@ class PairSettings(TaskSettings):
     itc_detach_keys: bool = option("No gradient through the keys, as the published code.", False, owner=Owner.MODEL)
     itc_queue_noise: bool = option("Unwritten queue columns count, as in the published code.", False, owner=Owner.MODEL)
     temperature: float = option("Initial ITC temperature (learnt).", 0.07, ge=0.001, le=1, owner=Owner.MODEL)
+
+    @property
+    def switched_off(self) -> frozenset[type[object]]:
+        """Without its objective a head has not been trained."""
+        abilities: set[type[object]] = set()
+        if not self.itc:
+            abilities.add(Embedding)
+        if not self.itm:
+            abilities.add(Matching)
+        return frozenset(abilities)
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,231 @@
+"""Runs below a folder, and the one of them that a command takes: of those that can do what is asked the newest that was
+trained on the data in question."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from fiber_cli.checkpoints.config import CheckpointConfig, read_config
+from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.trained_on import BUILT_IN, DataName, all_seen, data_name, trained_on
+from fiber_cli.data.source import CategorySource, PhraseSource
+from fiber_cli.data.sources import source_format
+from fiber_cli.errors import UserError, first_names
+from fiber_cli.settings import SourceSettings
+from fiber_cli.tasks import declared
+from fiber_cli.tasks.abilities import Ability
+
+#: Where runs are, below the current folder.
+RUNS = Path("runs")
+#: What a detector is asked to find: category names, the phrases of a sentence, the one thing an expression fits.
+Texts = Literal["names", "phrases", "expressions"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run with a checkpoint. data: what it was trained on, empty where that is not known, as of converted ones.
+    saved: when its latest checkpoint was written, in seconds since 1970."""
+
+    folder: Path
+    config: CheckpointConfig
+    data: tuple[DataName, ...]
+    saved: float
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What a run is to do. what: in words. option: names a checkpoint instead.
+
+    tasks: those that can; ability: what is needed of their settings. dataset, sources: the data's name and what a task
+    reads of it, which raises UserError. labels: category names to find; texts: what a detector is asked to find.
+    """
+
+    what: str
+    tasks: tuple[str, ...]
+    ability: type[Ability] | None = None
+    dataset: str = ""
+    sources: Callable[[str], Sequence[SourceSettings]] | None = None
+    labels: frozenset[str] = frozenset()
+    texts: frozenset[Texts] = frozenset()
+    option: str = "--checkpoint"
+
+
+class Chosen(NamedTuple):
+    """A run and why it is this one, in words."""
+
+    run: Run
+    reason: str
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    """A run that can do what is wanted. known: how many of the labels it was trained to find; seen: whether it was
+    trained on the data; suits: whether its task is to find such texts; alike: whether it has seen drawn scenes where
+    the data is drawn, and files where it is files; is_general: whether it is pre-trained, where that counts."""
+
+    run: Run
+    known: int
+    seen: bool
+    suits: bool
+    alike: bool
+    is_general: bool
+
+    @property
+    def rank(self) -> tuple[int, bool, bool, bool, bool, float]:
+        """The best has the highest."""
+        return self.known, self.seen, self.suits, self.alike, self.is_general, self.run.saved
+
+
+def can(config: CheckpointConfig, ability: type[Ability]) -> bool:
+    """Whether a checkpoint has an ability: its task has, and its settings do not switch it off."""
+    return ability in declared(config.task.name).abilities and ability not in config.task.switched_off
+
+
+def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
+    """The run below `folder` that does best what is wanted.
+
+    Before newer ones come those whose categories have more of the labels, then those trained on the data, then those of
+    a task for such texts; for data or labels that no run has seen those that have seen files, not drawn scenes, and
+    pre-trained ones before those that learned other things. Raises UserError that says of every run why it does not
+    fit.
+    """
+    runs, unreadable = _runs_below(folder)
+    misfits: list[str] = []
+    problems: list[str] = []
+    candidates: list[_Candidate] = []
+    for run in runs:
+        reason = _misfit(run, wanted)
+        if reason is not None:
+            misfits.append(f"{run.folder} is {reason}")
+            continue
+        try:
+            candidates.append(_candidate(run, wanted))
+        except UserError as error:
+            problems.append(str(error))
+            unreadable.append(f"{run.folder} ({error})")
+    if not candidates and problems:
+        raise UserError(problems[0])  # the data cannot be read, whichever run is asked
+    if not candidates:
+        raise UserError(_none_fits(wanted, folder, [*misfits, *unreadable]))
+    best = max(candidates, key=_rank)
+    reason = _reason(best, candidates, wanted)
+    if unreadable:
+        reason += f"; left out: {first_names(unreadable)}"
+    return Chosen(best.run, reason)
+
+
+def _rank(candidate: _Candidate) -> tuple[int, bool, bool, bool, bool, float]:
+    return candidate.rank
+
+
+def _runs_below(folder: Path) -> tuple[list[Run], list[str]]:
+    """The runs, newest first, and what is wrong with those that cannot be read."""
+    runs = []
+    unreadable = []
+    for pointer in folder.glob("*/checkpoints/latest"):
+        run_dir = pointer.parents[1]
+        try:
+            config = read_config(resolve(pointer))
+            runs.append(Run(run_dir, config, trained_on(run_dir), pointer.stat().st_mtime))
+        except (UserError, OSError) as error:
+            unreadable.append(str(error))
+    runs.sort(key=_saved, reverse=True)
+    return runs, unreadable
+
+
+def _saved(run: Run) -> float:
+    return run.saved
+
+
+def _misfit(run: Run, wanted: Wanted) -> str | None:
+    """Why a run cannot do what is wanted."""
+    task = run.config.task.name
+    if task not in wanted.tasks:
+        return f"a run of {task}"
+    if wanted.ability is not None and not can(run.config, wanted.ability):
+        return f"a run of {task} without {wanted.ability.needs}"
+    return None
+
+
+def _candidate(run: Run, wanted: Wanted) -> _Candidate:
+    task = run.config.task.name
+    sources = [] if wanted.sources is None else wanted.sources(task)
+    seen = bool(sources) and all_seen(sources, run.data)
+    known = len(wanted.labels & _labels_of(run))
+    is_pretrained = declared(task).verb == "pretrain"
+    asked = wanted.texts.union(*map(_texts_of, sources))
+    # What it learned besides is as good as what was asked of a run that has learned many things.
+    suits = is_pretrained or not asked or bool(asked & _texts_of_task(task))
+    unfamiliar = bool(sources or wanted.labels) and not (seen or known)
+    alike = not sources or all(map(_is_drawn, map(data_name, sources))) == _is_of_scenes(run)
+    return _Candidate(run, known, seen, suits, alike, is_general=unfamiliar and is_pretrained)
+
+
+def _is_drawn(name: DataName) -> bool:
+    return name == BUILT_IN
+
+
+def _is_of_scenes(run: Run) -> bool:
+    """Whether it has seen nothing but built-in scenes; what is not known, as of converted runs, was not such."""
+    return bool(run.data) and all(map(_is_drawn, run.data))
+
+
+def _labels_of(run: Run) -> frozenset[str]:
+    return frozenset(map(plain_label, run.config.labels or ()))
+
+
+def plain_label(name: str) -> str:
+    """A category's name as it is compared: in small letters, words apart, without what stands in parentheses."""
+    return " ".join(name.lower().replace("_", " ").partition("(")[0].split())
+
+
+def _texts_of(source: SourceSettings) -> frozenset[Texts]:
+    """What a detector is asked on data; nothing where it is for other tasks."""
+    reader = source_format(source.kind).source
+    texts: set[Texts] = set()
+    if issubclass(reader, CategorySource):
+        texts.add("names")
+    if issubclass(reader, PhraseSource):
+        refers = source.arguments().get("refers", reader.refers)
+        if refers is not True:
+            texts.add("phrases")
+        if refers is not False:
+            texts.add("expressions")
+    return frozenset(texts)
+
+
+def _texts_of_task(task: str) -> frozenset[Texts]:
+    """What a task finds, as its scenes have it."""
+    texts: frozenset[Texts] = frozenset()
+    for scenes in declared(task).scenes:
+        texts |= _texts_of(source_format(scenes["kind"]).settings(**scenes))
+    return texts
+
+
+def _reason(best: _Candidate, candidates: Sequence[_Candidate], wanted: Wanted) -> str:
+    """Why it is the best: what it has seen, or that none has."""
+    if best.seen:
+        reason = f"the newest run for {wanted.what} that was trained on {wanted.dataset}"
+    elif best.known:
+        reason = f"the newest run trained on {best.known} of these {len(wanted.labels)} names"
+    elif wanted.sources is not None:
+        kind = "pre-trained run" if best.is_general else "run"
+        reason = f"the newest {kind} for {wanted.what}; none was trained on {wanted.dataset}"
+    else:
+        kind = "pre-trained run" if best.is_general else "run"
+        reason = f"the newest {kind} for {wanted.what}"
+    newer = [str(other.run.folder) for other in candidates if other.run.saved > best.run.saved]
+    if newer:
+        reason += f"; newer, but less fit: {first_names(newer)}"
+    return reason
+
+
+def _none_fits(wanted: Wanted, folder: Path, looked_at: Sequence[str]) -> str:
+    if not looked_at:
+        tasks = " or ".join(wanted.tasks)
+        return (
+            f"no {folder}/*/checkpoints/latest of task {tasks} below the current folder: name one with {wanted.option}"
+        )
+    heading = f"no run below {folder}/ is for {wanted.what}; name a checkpoint with {wanted.option}. Looked at:"
+    return "\n  ".join([heading, *looked_at])

@@ -1,0 +1,184 @@
+"""Which of several runs is taken: one that can, has seen the data, and is the newest of those."""
+
+import pytest
+from run_folders import CELLS, COCO_BOXES, COCO_CAPTIONS, FLICKR30K, OBJECTS365, SCENES, make_run
+
+from fiber_cli.checkpoints.loading import new_task
+from fiber_cli.checkpoints.runs import Wanted, can, choose_run
+from fiber_cli.data.sources import source_format
+from fiber_cli.errors import UserError
+from fiber_cli.model.config import TINY
+from fiber_cli.tasks import TASKS, declared, tasks_with
+from fiber_cli.tasks.abilities import Ability, Captioning, Detecting, Embedding, Matching
+from fiber_cli.tasks.context import TaskContext
+
+ITC, ITM = {"itm": 0.0}, {"itc": 0.0, "itm_negatives": "random"}
+DETECTORS = tasks_with(Detecting)
+
+
+def wanted(ability, source=None, **more) -> Wanted:
+    """A run with an ability, for the data of a source."""
+    if source is not None:
+        settings = source_format(source["kind"]).settings(**source)
+        more |= {"dataset": "the data", "sources": lambda task: [settings]}
+    return Wanted("the purpose", tasks_with(ability), ability, **more)
+
+
+def chosen(folder, wanted) -> str:
+    return choose_run(wanted, folder / "runs").run.folder.name
+
+
+def test_heads_decide_whether_a_run_can(tmp_path):
+    make_run(tmp_path, "retrieval", FLICKR30K, **ITC)
+    make_run(tmp_path, "retrieval", FLICKR30K, **ITM)
+    make_run(tmp_path, "caption", FLICKR30K)
+    assert chosen(tmp_path, wanted(Embedding, FLICKR30K)) == "retrieval0"
+    assert chosen(tmp_path, wanted(Matching, FLICKR30K)) == "retrieval1"
+    assert chosen(tmp_path, wanted(Captioning, FLICKR30K)) == "caption2"
+
+
+@pytest.mark.parametrize("name", TASKS)
+@pytest.mark.parametrize("switches", [{}, ITC, ITM])
+def test_settings_and_module_disagree_on_what_is_switched_off(name, switches, tokenizer):
+    declaration = declared(name)
+    if switches and Embedding not in declaration.abilities:
+        pytest.skip("has no such heads")
+    settings = declaration.settings(name=name, **switches)
+    task = new_task(TaskContext(settings, TINY, tokenizer, 30, labels=("yes", "no")))
+    assert settings.switched_off == task.switched_off
+
+
+def test_data_that_another_run_has_seen_comes_before_age(tmp_path):
+    make_run(tmp_path, "retrieval", FLICKR30K)
+    make_run(tmp_path, "retrieval", FLICKR30K, SCENES)
+    make_run(tmp_path, "retrieval", COCO_CAPTIONS)
+    run, reason = choose_run(wanted(Embedding, FLICKR30K), tmp_path / "runs")
+    assert run.folder.name == "retrieval1"
+    assert "the newest run for the purpose that was trained on the data" in reason
+    assert "newer, but less fit" in reason
+    assert "retrieval2" in reason
+    assert chosen(tmp_path, wanted(Embedding, SCENES)) == "retrieval1"
+    assert chosen(tmp_path, wanted(Embedding)) == "retrieval2"
+
+
+def test_data_that_none_has_seen_is_for_a_pretrained_run_before_one_for_other_things(tmp_path):
+    make_run(tmp_path, "fine", OBJECTS365)
+    make_run(tmp_path, "detection", CELLS)
+    run, reason = choose_run(wanted(Detecting, COCO_BOXES), tmp_path / "runs")
+    assert run.folder.name == "fine0"
+    assert "none was trained on the data" in reason
+    make_run(tmp_path, "detection", COCO_BOXES)
+    make_run(tmp_path, "refexp", COCO_BOXES)  # it learned expressions
+    make_run(tmp_path, "detection", CELLS)
+    assert chosen(tmp_path, wanted(Detecting, COCO_BOXES)) == "detection2"
+
+
+def test_names_are_for_the_detector_that_learned_them(tmp_path):
+    make_run(tmp_path, "fine", OBJECTS365, labels=("Cat", "Dog", "traffic_light_(big)"))
+    make_run(tmp_path, "detection", CELLS, labels=("red blood cell", "platelet"))
+    make_run(tmp_path, "refexp", COCO_BOXES)
+    for labels, name in (({"cat", "dog"}, "fine0"), ({"platelet"}, "detection1"), ({"zebra"}, "fine0")):
+        assert chosen(tmp_path, Wanted("names", DETECTORS, Detecting, labels=frozenset(labels))) == name
+    make_run(tmp_path, "detection", COCO_BOXES, labels=("cat", "dog", "traffic light"))
+    lights = Wanted("names", DETECTORS, Detecting, labels=frozenset({"traffic light"}))
+    assert chosen(tmp_path, lights) == "detection3"
+
+
+def test_phrases_are_for_a_task_that_learns_phrases(tmp_path):
+    phrases = Wanted("phrases", DETECTORS, Detecting, texts=frozenset({"phrases"}))
+    make_run(tmp_path, "detection", CELLS)
+    assert chosen(tmp_path, phrases) == "detection0"
+    make_run(tmp_path, "grounding", SCENES)
+    make_run(tmp_path, "refexp", SCENES)
+    make_run(tmp_path, "detection", CELLS)
+    assert chosen(tmp_path, phrases) == "grounding1"
+
+
+def test_a_run_without_a_recipe_has_seen_nothing_and_still_counts(tmp_path):
+    make_run(tmp_path, "caption")
+    assert chosen(tmp_path, wanted(Captioning, COCO_CAPTIONS)) == "caption0"
+    make_run(tmp_path, "caption", COCO_CAPTIONS)
+    make_run(tmp_path, "caption")
+    assert chosen(tmp_path, wanted(Captioning, COCO_CAPTIONS)) == "caption1"
+
+
+def test_all_runs_that_were_looked_at_are_told_with_the_reason(tmp_path):
+    with pytest.raises(
+        UserError, match=r"no .*runs/\*/checkpoints/latest of task coarse or retrieval .*: name one with"
+    ):
+        choose_run(wanted(Embedding), tmp_path / "runs")
+    make_run(tmp_path, "retrieval", FLICKR30K, **ITM)
+    make_run(tmp_path, "vqa", SCENES)
+    broken = make_run(tmp_path, "nlvr2", SCENES)
+    (broken / "checkpoints" / "step-000001" / "config.json").write_text("{")
+    with pytest.raises(UserError) as caught:
+        choose_run(wanted(Embedding, FLICKR30K), tmp_path / "runs")
+    text = str(caught.value)
+    assert "no run below" in text
+    assert "is for the purpose; name a checkpoint with --checkpoint" in text
+    assert "retrieval0 is a run of retrieval without dual-encoder features (task.itc > 0)" in text
+    assert "vqa1 is a run of vqa" in text
+    assert "nlvr22" in text
+    assert "is damaged" in text
+
+
+def test_a_damaged_run_is_named_and_does_not_stand_in_the_way(tmp_path):
+    make_run(tmp_path, "vqa", SCENES)
+    make_run(tmp_path, "caption", SCENES)
+    broken = make_run(tmp_path, "caption", SCENES)
+    (broken / "checkpoints" / "latest").write_text("step-000009")
+    run, reason = choose_run(wanted(Captioning), tmp_path / "runs")
+    assert run.folder.name == "caption1"
+    assert "caption2" in reason
+    assert "names step-000009" in reason
+
+
+def test_data_that_is_not_there_is_told_instead_of_the_runs(tmp_path):
+    def missing(task):
+        raise UserError("dataset_flickr30k.json: no such file")
+
+    make_run(tmp_path, "retrieval", FLICKR30K)
+    with pytest.raises(UserError, match=r"^dataset_flickr30k.json: no such file$"):
+        choose_run(wanted(Embedding, sources=missing), tmp_path / "runs")
+
+
+def test_a_run_whose_data_is_not_there_is_told_where_another_is_taken(tmp_path):
+    def sources(task):
+        if task == "retrieval":
+            raise UserError("dataset_coco.json: no such file")
+        return []
+
+    make_run(tmp_path, "coarse", COCO_CAPTIONS)
+    make_run(tmp_path, "retrieval", COCO_CAPTIONS)
+    run, reason = choose_run(wanted(Embedding, sources=sources, dataset="coco"), tmp_path / "runs")
+    assert run.folder.name == "coarse0"
+    assert "retrieval1 (dataset_coco.json: no such file)" in reason
+
+
+def test_photographs_of_no_run_are_for_one_that_has_seen_only_drawings(tmp_path):
+    nocaps = {"kind": "nocaps", "json": "/data/nocaps/nocaps_val_4500_captions.json", "images": "images"}
+    make_run(tmp_path, "caption", COCO_CAPTIONS)
+    make_run(tmp_path, "caption", SCENES)
+    assert chosen(tmp_path, wanted(Captioning, nocaps)) == "caption0"
+    assert chosen(tmp_path, wanted(Captioning, SCENES)) == "caption1"
+    assert chosen(tmp_path, wanted(Captioning)) == "caption1"
+
+
+def test_what_a_checkpoint_can_follows_from_its_settings(tmp_path):
+    abilities: list[type[Ability]] = [Embedding, Matching, Captioning]
+    folders = [make_run(tmp_path, "coarse", **settings) for settings in ({}, ITC, ITM)]
+    assert len(folders) == 3
+    able = []
+    for number in range(3):
+        only = Wanted("x", ("coarse",))
+        run = choose_run(only, _alone(tmp_path, number)).run
+        able.append([can(run.config, ability) for ability in abilities])
+    assert able == [[True, True, False], [True, False, False], [False, True, False]]
+
+
+def _alone(folder, number):
+    """A folder of runs with that one alone."""
+    alone = folder / f"alone{number}"
+    alone.mkdir()
+    (alone / "run").symlink_to(folder / "runs" / f"coarse{number}")
+    return alone
