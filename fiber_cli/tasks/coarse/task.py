@@ -138,6 +138,10 @@ class CoarseTask(Task, Embedding, Matching):
         pooled = self.itc_pool.text(self.encoder.text_top(stem))
         return F.normalize(pooled.float(), dim=1, eps=0.0)
 
+    @torch.no_grad()
+    def logit_scale(self) -> float:
+        return 1 / float(self._clamped_temperature())
+
     def itc_loss(self, image: Tensor, text: Tensor) -> tuple[Tensor, Similarities]:
         """Contrastive loss of features (B, D) against all ranks' features and the queue, and the similarities. Columns
         of never-written queue rows (`itc_queue_noise`) enter the loss only."""
