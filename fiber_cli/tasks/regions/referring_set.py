@@ -31,8 +31,8 @@ _PROTOCOLS = (_Protocol(0, ""), _Protocol(1, WHOLE_EXPRESSION))
 
 
 class ReferringSet(TextRegionSet):
-    """Accuracy of the first box, and recall among the first ones, over expressions. Every text has two labels: the words
-    of `tokens_positive`, and all its words."""
+    """Accuracy of the first box, and recall among the first ones, over expressions. Every text has two labels: the
+    words of `tokens_positive`, and all its words."""
 
     POSTPROCESSING: ClassVar[dict[str, float]] = {"score_threshold": 0.0, "pre_nms_topk": 3000}
     LABELS_APART: ClassVar[bool] = True

@@ -251,8 +251,8 @@ class Reading:
 
 def _scale_note(logit_scale: float) -> str:
     return (
-        f"sums of ITC and ITM are of logits: cosine / {1 / logit_scale:.4g}, the temperature of the ITC checkpoint, plus "
-        f"matched logit; with {RAW} in the name: cosine plus matched logit"
+        f"sums of ITC and ITM are of logits: cosine / {1 / logit_scale:.4g}, the temperature of the ITC checkpoint, "
+        f"plus matched logit; with {RAW} in the name: cosine plus matched logit"
     )
 
 
