@@ -148,8 +148,9 @@ class RegionTask(Task, Detecting):
         they were; P prompts as ids and mask (P, L); pairs int64 (Q, 2), the (image, prompt) to look at; positive_map
         (N, L), the tokens of each label, with label_prompt and labels int64 (N,), the prompt that names it, ascending,
         and the number to report for it; optionally postprocessing, settings of `postprocess` to be put over the task's
-        own, and labels_apart, whether the labels of a prompt do without each other, see `postprocess_apart`. The stem of an image runs once for all prompts, and images that pad to one size go together, so that none
-        is padded further for its company.
+        own, and labels_apart, whether each label of a prompt is found as if it were alone, see `postprocess_apart`. The
+        stem of an image runs once for all prompts, and images that pad to one size go together, so that none is padded
+        further for its company.
         """
         settings = {**self.postprocessing, **batch.get("postprocessing", {})}
         detections_of = postprocess_apart if batch.get("labels_apart", False) else postprocess

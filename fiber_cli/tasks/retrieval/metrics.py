@@ -2,7 +2,6 @@
 
 import numpy as np
 
-
 #: How many of the best candidates may hold the right one.
 KS = (1, 5, 10)
 

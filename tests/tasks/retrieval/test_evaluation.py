@@ -5,7 +5,7 @@ import pytest
 import torch
 from colour_images import ColourImages
 from PIL import Image
-from small_retrieval import IMAGES, cosines, count_pairs, make_set, make_task, plain_scores, retrieve
+from small_retrieval import IMAGES, cosines, count_pairs, make_set, make_task, plain_scores, retrieve, score_all
 
 from fiber_cli.data.sources.karpathy import KarpathySource
 from fiber_cli.errors import UserError
@@ -100,14 +100,13 @@ def test_reranking_equals_a_sort_per_query_for_every_k_of_one_pass(task, itc_tas
     assert sum(counts) == wanted_pairs(itc, 2) < expected.size
 
 
-@pytest.mark.parametrize("temperature", [0.5, 0.02])
-@pytest.mark.parametrize("own_scorer", [True, False])
+@pytest.mark.parametrize(("temperature", "own_scorer"), [(0.5, True), (0.02, False)])
 def test_sums_are_at_the_temperature_of_the_dual_encoder(evalset, temperature, own_scorer):
     """Whatever the temperature of the model that scores the pairs."""
     itc_task = make_task(seed=4, temperature=temperature)
     scorer = itc_task if own_scorer else make_task(temperature=0.9)
     result = retrieve("itc+itm", itc_task, None if own_scorer else scorer)
-    itc, itm, owner = cosines(itc_task, evalset), plain_scores(scorer, evalset), evalset.text_image
+    itc, itm, owner = cosines(itc_task, evalset), score_all(scorer, evalset).scores, evalset.text_image
     everything = 10**6
     logits = brute(itc, itm, owner, everything, temperature)
     assert {name: result.metrics[f"itc+itm/{name}"] for name in logits} == pytest.approx(logits)
