@@ -61,6 +61,7 @@ def run_search(
     results, vanished = search(loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum)
     for name, reason in [*unreadable, *vanished]:
         print(f"left out: {name}: {reason}", file=sys.stderr)
+    print(_score_in_words(loaded, raw_sum), file=sys.stderr)
     if not results:
         raise UserError(f"{folder}: none of the pictures found can be read any more")
     if as_json:
@@ -70,6 +71,13 @@ def run_search(
         print(table(results, shown))
     if sheet is not None:
         _write_sheet(results, sheet)
+
+
+def _score_in_words(loaded: Loaded, raw_sum: bool) -> str:
+    if raw_sum:
+        return "score: itc + itm, the cosine as it is"
+    temperature = 1 / loaded.ability(Embedding).logit_scale()
+    return f"score: itc / {temperature:.4g} + itm, both as logits (the temperature is the dual encoder's)"
 
 
 def _read_query(query: str | Path) -> list[str]:

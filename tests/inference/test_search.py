@@ -122,8 +122,11 @@ def test_the_command_prints_results_alone_and_tells_what_it_left_out(retriever, 
     ]
     assert list(results[0]) == ["query", "rank", "path", "score", "itc", "itm"]
     assert "1 empty lines were skipped" in printed.err
+    assert "score: itc / 0.07 + itm" in printed.err
     assert f"left out: {folder}/1.png" in printed.err
     assert Image.open(tmp_path / "sheet.png").size[0] > 3 * TILE
+    run(loaded, folder, "a red circle", raw_sum=True)
+    assert "score: itc + itm, the cosine as it is" in capsys.readouterr().err
     run(loaded, folder, "a red circle")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "a red circle"
