@@ -15,7 +15,7 @@ from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.group import init_from_env
 from fiber_cli.errors import UserError
-from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.base import Comparison, Task
 from fiber_cli.tasks.declaration import ParameterKinds
 from fiber_cli.training.fit import train
 from fiber_cli.training.work import Work
@@ -65,6 +65,10 @@ class Toy(Task):
 
     def predict(self, batch):
         raise NotImplementedError("the toy is only trained")
+
+    @property
+    def comparisons(self):
+        return (Comparison("toy", "the toy compares"),)
 
     def step_state(self):
         return {"memory": self.memory}

@@ -80,6 +80,9 @@ def rerank(
     ] = "50",
     index: Annotated[Path | None, typer.Option(help="Index file.  [default: in the folder]")] = None,
     shown: Annotated[int, typer.Option(min=1, help="Results to print for each query.")] = 10,
+    raw_sum: Annotated[
+        bool, typer.Option("--raw-sum", help="Order pictures by cosine plus matched logit, not by both as logits.")
+    ] = False,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best results to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all results as JSON instead of a table.")] = False,
     checkpoint: FittingCheckpoint = None,
@@ -96,7 +99,7 @@ def rerank(
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
     if dataset:
-        _refuse("for a dataset", {"--index": index, "--sheet": sheet})
+        _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum})
     else:
         of_dataset = {"--split": split, "--root": root, "--output": output, "--limit": limit, "--nproc": nproc > 1}
         _refuse("with --images", of_dataset)
@@ -133,6 +136,7 @@ def rerank(
         sheet=sheet,
         as_json=json,
         options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+        raw_sum=raw_sum,
     )
 
 

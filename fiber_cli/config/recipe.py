@@ -110,16 +110,31 @@ class RuntimeSettings:
         )
 
     def _fitting_batches(self, world: int) -> str:
-        """How to make the global batch a multiple."""
+        """How to make the global batch a multiple: the nearest batches that are, and the nearest rank counts."""
         unit = self.micro_batch * world
         below = self.global_batch // unit * unit
         mend = f"set global_batch to {below} or {below + unit}" if below else f"set global_batch to {unit}"
+        share = self.global_batch // world
         if self.global_batch % world == 0:
-            share = self.global_batch // world
             largest = min(self.micro_batch, share)
             micro_batch = max(size for size in range(1, largest + 1) if share % size == 0)
             mend += f", or micro_batch to {micro_batch}"
+        elif share and not below:
+            mend += f", or micro_batch to {share} and global_batch to {share * world}"
+        ranks = self._fitting_ranks(world)
+        if ranks:
+            mend += f"; as it is it goes with {' or '.join(map(str, ranks))} ranks"
         return mend
+
+    def _fitting_ranks(self, world: int) -> list[int]:
+        """The nearest rank counts, below and above, that the batches divide by."""
+        shares, rest = divmod(self.global_batch, self.micro_batch)
+        if rest or world == 1:
+            return []
+        fitting = [ranks for ranks in range(1, shares + 1) if shares % ranks == 0]
+        fewer = [ranks for ranks in fitting if ranks < world]
+        more = [ranks for ranks in fitting if ranks > world]
+        return fewer[-1:] + more[:1]
 
 
 @dataclass(frozen=True)

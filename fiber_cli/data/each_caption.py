@@ -37,6 +37,9 @@ class EachCaption(CaptionSource):
         number = i - int(self._first_of[image])
         return self.source.captions(image)[number : number + 1]
 
+    def references(self, i: int) -> tuple[str, ...]:
+        return self.source.references(self._image(i))
+
     def image(self, i: int, at_least: int = 0) -> Image.Image:
         return self.source.image(self._image(i), at_least)
 

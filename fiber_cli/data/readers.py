@@ -84,7 +84,7 @@ class CaptionReader(TextReader):
             sample["mlm_ids"] = ids
             sample["mlm_labels"] = labels
         if self.references:
-            sample["references"] = captions
+            sample["references"] = source.references(i)
         sample["image_key"] = _image_key(sample["sample_ids"])
         return sample
 

@@ -90,6 +90,10 @@ class CaptionSource(ImageSource):
         """How many captions an image has; 0 where they cannot be read."""
         return len(readable_captions(self, i))
 
+    def references(self, i: int) -> tuple[str, ...]:
+        """All captions of the image of sample i, also where the sample is one of them; raises `BadSample`."""
+        return self.captions(i)
+
     def image_id(self, i: int) -> int | str:
         """The community's name of the image, in the files that it submits."""
         return self.key(i)

@@ -23,12 +23,15 @@ def table(results: dict[str, Any]) -> str:
     if "texts" in results:
         counts = f"{results['images']} images, {results['texts']} texts"
     lines = [f"{results['dataset']} {results['split']}, {results['mode']}: {counts}, {results['seconds']} s"]
-    for way in _ways_of_retrieval(metrics):
+    ways = _ways_of_retrieval(metrics)
+    width = max([11, *map(len, ways)])
+    for way in ways:
         for title, direction in _DIRECTIONS:
             cells = [f"@{k} {metrics.pop(f'{way}/{direction}@{k}'):6.2f}" for k in (1, 5, 10)]
-            lines.append(f"  {way:<11} {title:<21} {'   '.join(cells)}")
+            lines.append(f"  {way:<{width}} {title:<21} {'   '.join(cells)}")
+    width = max([32, *map(len, metrics)])
     for name, value in metrics.items():
-        lines.append(f"  {name:<32} {value:8.2f}")
+        lines.append(f"  {name:<{width}} {value:8.2f}")
     if results["bad"]:
         lines.append(f"  left out: {len(results['bad'])}, such as {': '.join(results['bad'][0])}")
     if results["truncated"]:

@@ -16,14 +16,16 @@ from fiber_cli.errors import UserError
 from fiber_cli.inference.index import Index, LeftOut, build_index, image_set
 from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import draw_sheet
-from fiber_cli.tasks.abilities import Matching
+from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.evalset import TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
+from fiber_cli.tasks.retrieval.evaluation import sums
 from fiber_cli.tasks.retrieval.pairs import best_columns, score_pairs
 
 
 class SearchResult(NamedTuple):
-    """A picture for a query. rank: from 1; score: the sum of the dual encoder's cosine and the ITM head's logit."""
+    """A picture for a query. rank: from 1, by score; itc: the dual encoder's cosine; itm: the ITM head's logit; score:
+    their sum, both as logits or, where that was asked for, the raw one, see `tasks.retrieval.evaluation.Sums`."""
 
     query: str
     rank: int
@@ -45,19 +47,21 @@ def run_search(
     sheet: Path | None,
     as_json: bool,
     options: PredictOptions,
+    raw_sum: bool = False,
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
     a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also
-    draw the best into this file."""
+    draw the best into this file. raw_sum: see `search`."""
     if not folder.is_dir():
         raise UserError(f"--images {folder}: no such folder")
     queries = _read_query(query)
     for checkpoint in (loaded, itm or loaded):
         checkpoint.task.to(device())
     images, unreadable = build_index(loaded, folder, index, options=options)
-    results, vanished = search(loaded, folder, images, queries, itm=itm, top_k=top_k, options=options)
+    results, vanished = search(loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum)
     for name, reason in [*unreadable, *vanished]:
         print(f"left out: {name}: {reason}", file=sys.stderr)
+    print(_score_in_words(loaded, raw_sum), file=sys.stderr)
     if not results:
         raise UserError(f"{folder}: none of the pictures found can be read any more")
     if as_json:
@@ -67,6 +71,13 @@ def run_search(
         print(table(results, shown))
     if sheet is not None:
         _write_sheet(results, sheet)
+
+
+def _score_in_words(loaded: Loaded, raw_sum: bool) -> str:
+    if raw_sum:
+        return "score: itc + itm, the cosine as it is"
+    temperature = 1 / loaded.ability(Embedding).logit_scale()
+    return f"score: itc / {temperature:.4g} + itm, both as logits (the temperature is the dual encoder's)"
 
 
 def _read_query(query: str | Path) -> list[str]:
@@ -97,9 +108,11 @@ def search(
     itm: Loaded | None = None,
     top_k: int = 50,
     options: PredictOptions,
+    raw_sum: bool = False,
 ) -> tuple[list[SearchResult], LeftOut]:
-    """For each query the dual encoder's `top_k` pictures, best first by the sum of ITC and ITM score. `itm` scores the
-    pairs, where it is another checkpoint. Also (path, reason) of pictures that can no longer be read."""
+    """For each query the dual encoder's `top_k` pictures, best first by the sum of ITC and ITM score, both as logits;
+    raw_sum: the cosine as it is. `itm` scores the pairs, where it is another checkpoint; the temperature stays that of
+    the dual encoder. Also (path, reason) of pictures that can no longer be read."""
     fusion = itm or loaded
     if not fusion.can(Matching):
         raise UserError(
@@ -118,22 +131,28 @@ def search(
     images = image_set(fusion, folder, chosen_paths)
     texts = TextSet(queries, fusion.context.tokenizer, fusion.context.text_length)
     pairs = score_pairs(fusion.ability(Matching), images, texts, wanted, options)
+    logit_scale = loaded.ability(Embedding).logit_scale()
     results: list[SearchResult] = []
     for number, query in enumerate(queries):
         images_of_query = candidates[number]
         files = [str(folder / paths[image]) for image in images_of_query]
         itc_scores = itc[number, images_of_query]
         itm_scores = pairs.scores[np.searchsorted(chosen, images_of_query), number]
-        results.extend(_ranked(query, files, itc_scores.tolist(), itm_scores.tolist()))
+        of_query = sums(itc_scores, itm_scores, logit_scale)
+        total = of_query.raw if raw_sum else of_query.logits
+        results.extend(_ranked(query, files, total.tolist(), itc_scores.tolist(), itm_scores.tolist()))
     return results, pairs.bad
 
 
-def _ranked(query: str, files: list[str], itc: list[float], itm: list[float]) -> Iterator[SearchResult]:
-    """The candidates of a query, best first, but for those that have no ITM score: they could not be read."""
+def _ranked(
+    query: str, files: list[str], total: list[float], itc: list[float], itm: list[float]
+) -> Iterator[SearchResult]:
+    """The candidates of a query, best first by `total`, but for those that have no ITM score: they could not be
+    read."""
     scored = []
-    for file, itc_score, itm_score in zip(files, itc, itm, strict=True):
+    for file, score, itc_score, itm_score in zip(files, total, itc, itm, strict=True):
         if not math.isnan(itm_score):
-            scored.append((itc_score + itm_score, itc_score, itm_score, file))
+            scored.append((score, itc_score, itm_score, file))
     # Of equal sums the dual encoder's better one stays first, as it is among the candidates.
     scored.sort(key=itemgetter(0), reverse=True)
     for rank, (score, itc_score, itm_score, file) in enumerate(scored, start=1):

@@ -35,6 +35,10 @@ class Embedding(Ability):
     def text_features(self, stem: "TextStem") -> "Tensor":
         """Float32 (B, D), L2 norm 1."""
 
+    @abstractmethod
+    def logit_scale(self) -> float:
+        """What cosines are multiplied by to be the logits of training: 1 / temperature."""
+
 
 class Matching(Ability):
     """The fusion encoder's judgement of pairs."""

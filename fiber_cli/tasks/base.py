@@ -1,7 +1,7 @@
 """What every task's module shares, and what training asks of it."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -9,6 +9,19 @@ from fiber_cli.model.fusion import FusedEncoder
 from fiber_cli.settings import Owner, owned
 from fiber_cli.tasks.abilities import Ability
 from fiber_cli.tasks.context import TaskContext
+
+
+class Comparison(NamedTuple):
+    """Something that a loss does among all samples of a micro-step, those of the other ranks included.
+
+    name: in summary.json; what: before "512 pairs" in a line for the reader. queue: how many features of earlier steps
+    take part; queue_setting: which setting says so, None where there can be none.
+    """
+
+    name: str
+    what: str
+    queue: int = 0
+    queue_setting: str | None = None
 
 
 class Task(nn.Module, ABC):
@@ -33,6 +46,11 @@ class Task(nn.Module, ABC):
     def switched_off(self) -> frozenset[type[Ability]]:
         """The abilities of the declaration that the settings leave out."""
         return frozenset()
+
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        """Which of the losses compare samples with each other."""
+        return ()
 
     def prepare_training(self, context: TaskContext[Any]) -> None:
         """Called once before the first step, for what only training needs."""

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
@@ -115,6 +115,9 @@ class ItemEvaluation(Evaluation):
 
     def measure(self, task: "Task", options: PredictOptions) -> Result:
         result = measure_items(task, self.evalset, options)
+        if self.blind and len(self.evalset) == 1:
+            note = "--blind measures nothing: there is one item, and no other whose image could stand for its own"
+            return replace(result, notes=[*result.notes, note])
         if self.blind:
             from fiber_cli.tasks.evalset import Blind
 

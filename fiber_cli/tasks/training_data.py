@@ -30,13 +30,15 @@ class ReadingOptions:
 @dataclass(frozen=True)
 class TrainingData:
     """sources: what an epoch goes through. labels: what the task tells apart, None where it has no labels.
-    dropped: what the entries are that the sources leave out, in words; they are counted in `Source.dropped`."""
+    dropped: what the entries are that the sources leave out, in words; they are counted in `Source.dropped`. remark: a
+    line about how the data are gone through."""
 
     sources: Sequence[Source]
     reader: Reader
     collate: Callable[[list[Sample]], Batch]
     labels: tuple[str, ...] | None = None
     dropped: str | None = None
+    remark: str | None = None
 
     @property
     def notice(self) -> str | None:

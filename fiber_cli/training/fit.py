@@ -12,6 +12,7 @@ from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.collectives import any_rank, is_main, world_size
 from fiber_cli.distributed.group import init_from_env
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.training.comparisons import comparison_line
 from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
 from fiber_cli.training.resume import check_same_recipe
@@ -66,6 +67,9 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
             log.say(f"resumed at step {progress.step}")
         elif resume:
             log.say(f"{output} holds no checkpoint yet: starting afresh")
+        compared = comparison_line(work.task, recipe.runtime, world_size())
+        if compared:
+            log.say(compared)
         last_logged = dataclasses.replace(progress)
         while not run.done:
             began = time.monotonic()

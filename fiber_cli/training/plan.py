@@ -10,6 +10,7 @@ import torch
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.device import device, precision_context, to_device
 from fiber_cli.seeds import mix
+from fiber_cli.training.comparisons import comparison_line
 from fiber_cli.training.work import Work, count_parameters, work
 
 GIB = 2**30
@@ -34,6 +35,9 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
     print(f"memory per rank on {world} ranks, without activations:  {memory}")
     epochs = planned.steps / planned.steps_per_epoch
     print(f"steps: {planned.steps:,} of {recipe.runtime.global_batch} samples, {epochs:.2f} epochs")
+    compared = comparison_line(planned.task, recipe.runtime, world)
+    if compared:
+        print(compared)
     _one_batch(recipe, planned)
 
 

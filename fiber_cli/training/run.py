@@ -26,6 +26,7 @@ from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import device, to_device
 from fiber_cli.errors import UserError
 from fiber_cli.seeds import mix
+from fiber_cli.training.comparisons import pairs_compared
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import Engine
 from fiber_cli.training.ema import Ema
@@ -268,6 +269,7 @@ class Run:
         progress = self.progress
         images = progress.step * self.recipe.runtime.global_batch
         bad = [counts["bad"] for counts in collectives.gather_objects(self.bad.state_dict())]
+        compared = pairs_compared(self.task, self.recipe.runtime, collectives.world_size())
         return {
             "steps": progress.step,
             "images": images,
@@ -278,6 +280,7 @@ class Run:
             "skipped": progress.skipped,
             "bad": sum(bad),
             "truncated": sum(collectives.gather_objects(progress.truncated)),
+            **({"pairs_compared": compared} if compared else {}),
             "parameters": self.parameter_counts,
             **environment(),
         }

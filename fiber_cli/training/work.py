@@ -101,8 +101,9 @@ def training_data(recipe: Recipe, context: TaskContext[Any]) -> TrainingData:
     sources = open_sources(recipe.data.train, recipe.data)
     options = ReadingOptions(recipe.data.augment, recipe.data.captions)
     data = declared(recipe.task.name).training_data.load()(sources, context, options)
-    if data.notice and collectives.is_main():
-        print(data.notice, file=sys.stderr)
+    for line in (data.notice, data.remark):
+        if line and collectives.is_main():
+            print(line, file=sys.stderr)
     return data
 
 
@@ -140,8 +141,15 @@ def _validation(recipe: Recipe, context: TaskContext[Any]) -> Validate | None:
     evaluation = declared(recipe.task.name).evaluation.load()(sources, context, EvaluationOptions())
     options = PredictOptions(recipe.runtime.micro_batch, recipe.data.workers, recipe.runtime.precision)
 
+    told: set[str] = set()
+
     def validate(task: Task) -> dict[str, float]:
-        return evaluation.measure(task, options).metrics
+        result = evaluation.measure(task, options)
+        for note in result.notes:
+            if note not in told and collectives.is_main():
+                print(f"validation: {note}", file=sys.stderr)
+            told.add(note)
+        return result.metrics
 
     return validate
 

@@ -1,6 +1,7 @@
 """The sections: values, types, defaults, and what follows from them."""
 
 import dataclasses
+import re
 import typing
 
 import pytest
@@ -57,6 +58,35 @@ def test_global_batch_must_divide_and_the_error_names_values_that_do():
     with pytest.raises(RecipeError, match="set global_batch to 64, or micro_batch to 4"):
         recipe.runtime.micro_steps(8)
     assert good("runtime.micro_batch=4").runtime.micro_steps(8) == 1
+
+
+@pytest.mark.parametrize(
+    ("recipe", "world", "named"),
+    [
+        ("4m", 6, "set global_batch to 3840 or 4224; as it is it goes with 4 or 8 ranks"),
+        ("4m", 7, "set global_batch to 4032 or 4480; as it is it goes with 4 or 8 ranks"),
+        (
+            "4m",
+            100,
+            "set global_batch to 6400, or micro_batch to 40 and global_batch to 4000; as it is it goes with 64",
+        ),
+        ("coco_itc", 3, "set global_batch to 768 or 1152; as it is it goes with 2 or 4 ranks"),
+        ("caption_cider", 64, "set global_batch to 1024, or micro_batch to 8; as it is it goes with 32 ranks"),
+        ("tiny", 3, "set global_batch to 192, or micro_batch to 42 and global_batch to 126; as it is it goes with 2"),
+    ],
+)
+def test_rank_counts_that_do_not_divide_get_the_nearest_that_do(recipe, world, named):
+    runtime = resolve_recipe(recipe, ["task.cider_df=df"] if recipe == "caption_cider" else ()).runtime
+    with pytest.raises(RecipeError) as caught:
+        runtime.micro_steps(world)
+    assert named in str(caught.value)
+    offered = re.findall(r"(?:micro_batch to (\d+) and )?global_batch to (\d+)(?: or (\d+))?", str(caught.value))
+    for micro_batch, *batches in offered:
+        for batch in filter(None, batches):
+            changed = dataclasses.replace(runtime, global_batch=int(batch))
+            if micro_batch:
+                changed = dataclasses.replace(changed, micro_batch=int(micro_batch))
+            assert changed.micro_steps(world) >= 1
 
 
 def test_warm_up_is_a_share_or_steps():

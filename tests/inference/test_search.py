@@ -18,6 +18,8 @@ from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.retrieval import pairs
 
 OPTIONS = PredictOptions(batch_size=4, workers=0)
+#: Of both checkpoints, untrained.
+TEMPERATURE = 0.07
 QUERIES = ["a red circle above a green star", "a small blue square", "two hearts"]
 
 
@@ -34,7 +36,7 @@ def plain_passes(loaded, folder, paths, query, k):
             itc = float(loaded.task.image_features(image) @ loaded.task.text_features(text).T)
         rows.append((str(folder / path), itc, float(loaded.task.match(image, text)[0, 1])))
     chosen = sorted(rows, key=lambda row: -row[1])[:k]
-    return sorted(chosen, key=lambda row: -(row[1] + row[2]))
+    return sorted(chosen, key=lambda row: -(row[1] / TEMPERATURE + row[2]))
 
 
 def test_results_are_those_of_plain_passes_over_the_dual_encoders_best(retriever, folder, monkeypatch):
@@ -53,13 +55,22 @@ def test_results_are_those_of_plain_passes_over_the_dual_encoders_best(retriever
         assert [result.path for result in of_query] == [path for path, _, _ in rows]
         for result, (_, itc, itm) in zip(of_query, rows, strict=True):
             assert (result.itc, result.itm) == pytest.approx((itc, itm), abs=1e-5)
-            assert result.score == pytest.approx(itc + itm, abs=1e-5)
+            assert result.score == pytest.approx(itc / TEMPERATURE + itm, abs=1e-4)
     assert json.loads(json.dumps(results)) == [list(result) for result in results]
     lines = table(results, 2).splitlines()
     assert lines[0] == QUERIES[0]
     assert len(lines) == 3 * 4 + 2
     assert lines[2].split()[0] == "1"
     assert lines[2].endswith(results[0].path)
+
+
+def test_the_raw_sum_has_the_cosine_as_it_is(retriever, folder):
+    loaded = retriever()
+    index, _ = build_index(loaded, folder, options=OPTIONS)
+    results, _ = search(loaded, folder, index, QUERIES[:1], top_k=6, options=OPTIONS, raw_sum=True)
+    assert [result.score for result in results] == pytest.approx([result.itc + result.itm for result in results])
+    scores = [result.score for result in results]
+    assert scores == sorted(scores, reverse=True)
 
 
 def test_another_checkpoint_may_score_the_pairs(retriever, folder):
@@ -70,6 +81,8 @@ def test_another_checkpoint_may_score_the_pairs(retriever, folder):
     alone, _ = search(loaded, folder, index, QUERIES[:1], top_k=4, options=OPTIONS)
     assert {(result.path, result.itc) for result in both} == {(result.path, result.itc) for result in alone}
     paths = [result.path[len(str(folder)) + 1 :] for result in both]
+    for result in both:
+        assert result.score == pytest.approx(result.itc / TEMPERATURE + result.itm, abs=1e-4)
     scores = {path: itm for path, _, itm in plain_passes(other, folder, paths, QUERIES[0], 4)}
     assert {result.path: result.itm for result in both} == pytest.approx(scores, abs=1e-5)
     assert scores != pytest.approx({result.path: result.itm for result in alone}, abs=1e-3)
@@ -109,8 +122,11 @@ def test_the_command_prints_results_alone_and_tells_what_it_left_out(retriever, 
     ]
     assert list(results[0]) == ["query", "rank", "path", "score", "itc", "itm"]
     assert "1 empty lines were skipped" in printed.err
+    assert "score: itc / 0.07 + itm" in printed.err
     assert f"left out: {folder}/1.png" in printed.err
     assert Image.open(tmp_path / "sheet.png").size[0] > 3 * TILE
+    run(loaded, folder, "a red circle", raw_sum=True)
+    assert "score: itc + itm, the cosine as it is" in capsys.readouterr().err
     run(loaded, folder, "a red circle")
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "a red circle"

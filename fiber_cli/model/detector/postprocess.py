@@ -60,6 +60,20 @@ def postprocess(
     return ImageDetections(boxes[best_first], scores[best_first], labels[best_first])
 
 
+def postprocess_apart(
+    out: HeadOutput, image: int, size: tuple[int, int], tokens: Sequence[Sequence[int]], **settings: Any
+) -> ImageDetections:
+    """As `postprocess`, but of every label as if it were the only one: with candidates and `max_detections` of its own;
+    best first within each label."""
+    boxes, scores, labels = [], [], []
+    for label, of_label in enumerate(tokens):
+        found = postprocess(out, image, size, [of_label], **settings)
+        boxes.append(found.boxes)
+        scores.append(found.scores)
+        labels.append(torch.full_like(found.labels, label))
+    return ImageDetections(torch.cat(boxes), torch.cat(scores), torch.cat(labels))
+
+
 #: The settings of `postprocess` and their defaults.
 POSTPROCESSING: Mapping[str, Any] = dict(postprocess.__kwdefaults__ or {})
 

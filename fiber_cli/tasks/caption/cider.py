@@ -72,8 +72,8 @@ def read_document_frequency(path: str | Path) -> DocumentFrequency:
 def _parsed(content: Any) -> DocumentFrequency:
     table = DocumentFrequency(content["ref_len"], content["document_frequency"])
     sizes = [table.ref_len, *table.document_frequency.values()]
-    if not all(isinstance(size, int | float) for size in sizes) or table.ref_len <= 0:
-        raise ValueError("frequencies must be numbers, and ref_len positive")
+    if not all(isinstance(size, int | float) for size in sizes) or table.ref_len <= 1:
+        raise ValueError("frequencies must be numbers, and ref_len above 1, or every reward is 0")
     return table
 
 

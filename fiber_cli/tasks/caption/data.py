@@ -4,10 +4,16 @@ from collections.abc import Sequence
 
 from fiber_cli.data.readers import CaptionReader, caption_view, collate
 from fiber_cli.data.source import CaptionSource, Source, require, sample_id, usable
+from fiber_cli.errors import UserError
 from fiber_cli.tasks.caption.cider import document_frequency, wrap, write_document_frequency
 from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
+
+ONE_CAPTION_AN_IMAGE = (
+    "CIDEr optimisation: an epoch shows each image once, with one of its captions (data.captions=random); as published "
+    "it shows every image-caption pair (data.captions=each)"
+)
 
 
 def training_data(
@@ -15,22 +21,31 @@ def training_data(
 ) -> TrainingData:
     """Samples as `CaptionReader` makes them."""
     image_size, _ = context.model.image_size
+    is_cider = context.settings.objective == "cider"
     reader = CaptionReader(
         context.tokenizer,
         context.text_length,
         image_size,
         options.augment,
-        references=context.settings.objective == "cider",
+        references=is_cider,
     )
-    return TrainingData(caption_view(require(sources, CaptionSource), options.captions), reader, collate)
+    view = caption_view(require(sources, CaptionSource), options.captions)
+    remark = ONE_CAPTION_AN_IMAGE if is_cider and options.captions == "random" else None
+    return TrainingData(view, reader, collate, remark=remark)
 
 
 def count_document_frequencies(sources: Sequence[Source], output: str) -> str:
-    """Write the table of CIDEr optimisation over all captions of the sources; returns what was done, in words."""
+    """Write the table of CIDEr optimisation over all captions of the sources; returns what was done, in words.
+    UserError for fewer than two images: every word would weigh nothing."""
     samples: list[tuple[CaptionSource, int]] = []
     for source in require(sources, CaptionSource):
         samples.extend((source, i) for i in range(len(source)))
     _, captions, bad = usable(samples, _captions, _name)
+    if len(captions) < 2:
+        raise UserError(
+            f"{output}: not written, because CIDEr weighs a word by how few images have it, and captions of "
+            f"{len(captions)} images were read; name data with more"
+        )
     references = [[wrap(text) for text in of_image] for of_image in captions]
     write_document_frequency(output, document_frequency(references))
     left_out = f", {len(bad)} left out" if bad else ""

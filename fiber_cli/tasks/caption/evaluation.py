@@ -78,7 +78,11 @@ def _metrics(scored: Sequence[ScoredCaption]) -> tuple[dict[str, float], list[st
         values, remarks = caption_metrics(captions, [item.references for item in items])
         for name, value in values.items():
             metrics[prefix + name.removeprefix("caption/")] = value
-        notes.extend(remark for remark in remarks if remark not in notes)
+        for remark in remarks:
+            if prefix == "caption/":
+                notes.append(remark)
+            elif remark not in notes:
+                notes.append(f"{prefix}…: {remark}")
     return metrics, notes
 
 

@@ -48,11 +48,12 @@ def caption_metrics(
             "compared"
         )
         results, truth = _by_image(plain_tokens(texts), references)
-        return _percentages(_python_scores(truth, results), suffix=PLAIN_TOKENS), [note]
+        scores = _python_scores(truth, results)
+        return _percentages(scores, suffix=PLAIN_TOKENS), [note, *_notes_on_cider(scores, len(references))]
     results, truth = _by_image(tokenized, references)
     scores = _python_scores(truth, results)
     scores["meteor"] = _meteor(truth, results)
-    notes = []
+    notes = _notes_on_cider(scores, len(references))
     try:
         scores["spice"] = _spice(truth, results)
     except LeftOut as reason:
@@ -114,6 +115,16 @@ def _python_scores(truth: TextsOfImages, results: TextsOfImages) -> dict[str, fl
     scores["rouge_l"], _ = Rouge().compute_score(truth, results)
     scores["cider"], _ = Cider().compute_score(truth, results)
     return scores
+
+
+def _notes_on_cider(scores: dict[str, float], images: int) -> list[str]:
+    """Why it is 0, where captions share words with their references."""
+    if scores["cider"] > 0 or scores["rouge_l"] == 0:
+        return []
+    rarity = "CIDEr is 0 because it weighs a word by how few of the evaluated images have it in their references"
+    if images == 1:
+        return [f"{rarity}, and this is one image alone: evaluate more"]
+    return [f"{rarity}, and all {images} have the words that captions and references share: evaluate more"]
 
 
 def _meteor(truth: TextsOfImages, results: TextsOfImages) -> float:

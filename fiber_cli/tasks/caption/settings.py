@@ -47,14 +47,6 @@ def caption_settings(recipe: "Recipe") -> CaptionSettings:
     return recipe.task
 
 
-@rule("task.objective", "data.captions")
-def reward_compares_with_all_captions(recipe: "Recipe") -> str | None:
-    """An epoch over (image, caption) pairs would draw each image's rewards again."""
-    if caption_settings(recipe).objective == "cider" and recipe.data.captions == "each":
-        return "the reward compares with all captions of an image: set data.captions to random"
-    return None
-
-
 @rule("task.cider_df", "task.objective")
 def reward_needs_document_frequencies(recipe: "Recipe") -> str | None:
     """CIDEr weighs words by how rare they are in the training captions."""
@@ -73,4 +65,4 @@ def whole_parameters_are_needed(recipe: "Recipe") -> str | None:
     return None
 
 
-CAPTION_RULES = (reward_compares_with_all_captions, reward_needs_document_frequencies, whole_parameters_are_needed)
+CAPTION_RULES = (reward_needs_document_frequencies, whole_parameters_are_needed)

@@ -18,7 +18,7 @@ from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.heads import ItmHead, MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching
-from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.base import Comparison, Task
 from fiber_cli.tasks.coarse.feature_queue import FeatureQueue
 from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, sampling_weights
 
@@ -85,6 +85,15 @@ class CoarseTask(Task, Embedding, Matching):
             abilities.add(Matching)
         return frozenset(abilities)
 
+    @property
+    def comparisons(self) -> tuple[Comparison, ...]:
+        made = []
+        if self.temperature is not None:
+            made.append(Comparison("itc", "ITC contrasts", self.queue.size, "task.queue_size"))
+        if self.itm is not None:
+            made.append(Comparison("negatives", f"ITM draws {self.itm_negatives} negatives from"))
+        return tuple(made)
+
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One step's losses: "loss" carries the graph; "mlm_loss", "itc_loss", "itm_loss", "itm_accuracy" and
         "temperature" are for the log.
@@ -137,6 +146,10 @@ class CoarseTask(Task, Embedding, Matching):
         """Float32 (B, D), L2 norm 1."""
         pooled = self.itc_pool.text(self.encoder.text_top(stem))
         return F.normalize(pooled.float(), dim=1, eps=0.0)
+
+    @torch.no_grad()
+    def logit_scale(self) -> float:
+        return 1 / float(self._clamped_temperature())
 
     def itc_loss(self, image: Tensor, text: Tensor) -> tuple[Tensor, Similarities]:
         """Contrastive loss of features (B, D) against all ranks' features and the queue, and the similarities. Columns

@@ -73,8 +73,8 @@ def _box_around(boxes: np.ndarray) -> np.ndarray:
     return corners[None]
 
 
-def referring_accuracy(expressions: Iterable[ExpressionDetections]) -> dict[str, float]:
-    """Accuracy over referring expressions.
+def referring_accuracy(expressions: Iterable[ExpressionDetections], prefix: str = "") -> dict[str, float]:
+    """Accuracy over referring expressions; prefix: put behind "refexp/".
 
     `refexp/acc@iou50`: the first box has an IoU of at least 0.5; `refexp/acc@giou50`: the same with the stricter
     generalised IoU, which the published evaluation tests; `refexp/r@5@giou50`, `refexp/r@10@giou50`: one of the first.
@@ -91,7 +91,7 @@ def referring_accuracy(expressions: Iterable[ExpressionDetections]) -> dict[str,
             "r@10@giou50": giou_hits[:10],
         }
         for name, first in counted.items():
-            hits.setdefault(f"refexp/{name}", []).append(bool(first.any()))
+            hits.setdefault(f"refexp/{prefix}{name}", []).append(bool(first.any()))
     return _percentages(hits)
 
 

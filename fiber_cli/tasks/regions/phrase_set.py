@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 
 class TextRegionSet(RegionSet):
-    """Images with a text each, whose phrases are to be found: a label is the number of a phrase in its text."""
+    """Images with a text each, whose phrases are to be found. `texts`: the prompt of each item, in which a label is the
+    number of its spans, and the phrases with their boxes."""
 
     def __init__(
         self,
@@ -40,18 +41,17 @@ class TextRegionSet(RegionSet):
         super().__init__(source, chosen, short, longest)
 
     @abstractmethod
-    def text(self, source: PhraseSource, i: int) -> tuple[str, list[Phrase]]:
-        """A text and its phrases, at least one; raises `BadSample`."""
+    def text(self, source: PhraseSource, i: int) -> tuple[Prompt, list[Phrase]]:
+        """What an image is asked, at least one label, and its phrases; raises `BadSample`."""
 
     def prompt_batch(self, indices: list[int]) -> PromptBatch:
         """Every image is asked its own prompt."""
         encoded = []
         labels = []
         for index in indices:
-            text, phrases = self.texts[index]
-            prompt = Prompt(text, [[phrase.span] for phrase in phrases])
+            prompt, _ = self.texts[index]
             encoded.append(encode_prompt(self.tokenizer, prompt, self.text_length))
-            labels.append(torch.arange(len(phrases)))
+            labels.append(torch.arange(len(prompt.spans)))
         pairs = [(image, image) for image in range(len(indices))]
         return PromptBatch(encoded, pairs, torch.cat(labels))
 
@@ -65,13 +65,13 @@ class TextRegionSet(RegionSet):
 
 
 class PhraseSet(TextRegionSet):
-    """Flickr30k Entities' recall of every phrase that has a box."""
+    """Flickr30k Entities' recall of every phrase that has a box: a label is the number of a phrase."""
 
-    def text(self, source: PhraseSource, i: int) -> tuple[str, list[Phrase]]:
+    def text(self, source: PhraseSource, i: int) -> tuple[Prompt, list[Phrase]]:
         text, phrases = source.phrases(i)
         if not phrases:
             raise BadSample("no phrase of the text has a box")
-        return text, phrases
+        return Prompt(text, [[phrase.span] for phrase in phrases]), phrases
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
         results = []

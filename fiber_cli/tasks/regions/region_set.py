@@ -23,13 +23,15 @@ NO_DETECTIONS = np.empty((0, 6), np.float32)
 class RegionSet(EvalSet):
     """Images, by their number in the source, and prompts that they are asked.
 
-    `POSTPROCESSING` is put over the task's own settings, where a benchmark asks for others.
+    `POSTPROCESSING` is put over the task's own settings, where a benchmark asks for others; `LABELS_APART`: see
+    `postprocess_apart`.
 
     A prediction is one array (n, 6) per item: x1, y1, x2, y2 in pixels of the original image, named by their first
     and last pixel, score, label.
     """
 
     POSTPROCESSING: ClassVar[dict[str, float]] = {}
+    LABELS_APART: ClassVar[bool] = False
 
     def __init__(self, source: RegionSource, chosen: Sequence[int], short: int, longest: int):
         self.source: RegionSource = source
@@ -67,7 +69,8 @@ class RegionSet(EvalSet):
         """What the images of these items are asked."""
 
     def collate(self, indices: list[int], items: list[dict[str, Any]]) -> dict[str, Any]:
-        """As `PromptBatch.with_images`, `truncated` (how many prompts were cut) and `postprocessing`."""
+        """As `PromptBatch.with_images`, `truncated` (how many prompts were cut), `postprocessing` and
+        `labels_apart`."""
         prompts = self.prompt_batch(indices)
         pixels = [item["pixels"] for item in items]
         original_sizes = [item["original_size"] for item in items]
@@ -75,4 +78,5 @@ class RegionSet(EvalSet):
             **prompts.with_images(pixels, original_sizes),
             "truncated": prompts.truncated,
             "postprocessing": self.POSTPROCESSING,
+            "labels_apart": self.LABELS_APART,
         }

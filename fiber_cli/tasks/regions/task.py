@@ -18,7 +18,7 @@ from fiber_cli.model.config import DetectorConfig, FiberConfig
 from fiber_cli.model.detector.detector import Detector
 from fiber_cli.model.detector.head import HeadOutput
 from fiber_cli.model.detector.losses import LossSums, loss_sums
-from fiber_cli.model.detector.postprocess import POSTPROCESSING, ImageDetections, postprocess
+from fiber_cli.model.detector.postprocess import POSTPROCESSING, ImageDetections, postprocess, postprocess_apart
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.pixels import normalize, padded
 from fiber_cli.tasks.abilities import Detecting
@@ -148,10 +148,12 @@ class RegionTask(Task, Detecting):
         they were; P prompts as ids and mask (P, L); pairs int64 (Q, 2), the (image, prompt) to look at; positive_map
         (N, L), the tokens of each label, with label_prompt and labels int64 (N,), the prompt that names it, ascending,
         and the number to report for it; optionally postprocessing, settings of `postprocess` to be put over the task's
-        own. The stem of an image runs once for all prompts, and images that pad to one size go together, so that none
-        is padded further for its company.
+        own, and labels_apart, whether each label of a prompt is found as if it were alone, see `postprocess_apart`. The
+        stem of an image runs once for all prompts, and images that pad to one size go together, so that none is padded
+        further for its company.
         """
         settings = {**self.postprocessing, **batch.get("postprocessing", {})}
+        detections_of = postprocess_apart if batch.get("labels_apart", False) else postprocess
         prompts = self._encode_prompts(batch)
         all_pairs = batch["pairs"].tolist()
         detections: list[list[Tensor]] = [[] for _ in range(len(batch["sizes"]))]
@@ -165,7 +167,7 @@ class RegionTask(Task, Detecting):
                 out = self._detect_pairs(stem, prompts.stem, [(row_of[image], prompt) for image, prompt in chunk])
                 for row, (image, prompt) in enumerate(chunk):
                     size = batch["sizes"][image]
-                    of_pair = postprocess(out, row, size.tolist(), prompts.tokens[prompt], **settings)
+                    of_pair = detections_of(out, row, size.tolist(), prompts.tokens[prompt], **settings)
                     factor = batch["original_sizes"][image] / size
                     detections[image].append(_as_rows(of_pair, prompts.numbers[prompt], factor))
         return [_concatenated(of_image) for of_image in detections]

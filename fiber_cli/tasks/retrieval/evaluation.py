@@ -1,5 +1,9 @@
 """Image-text retrieval by the dual encoder, by fusion, by their sum, and by fusion over the dual encoder's best (paper
-Tables 3 and 4), in one process or many."""
+Tables 3 and 4), in one process or many.
+
+The sum is of logits: a bare cosine, which the paper's words may mean as well, would be drowned by the matched logit,
+which has no bounds.
+"""
 
 from collections.abc import Sequence
 from itertools import chain
@@ -17,7 +21,7 @@ from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evalset import ImageSet, TextSet
 from fiber_cli.tasks.evaluation import GIB, Evaluation, EvaluationOptions, PairScorer, Result, refuse_chunk
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
-from fiber_cli.tasks.retrieval.metrics import recalls
+from fiber_cli.tasks.retrieval.metrics import chance_notes, recalls
 from fiber_cli.tasks.retrieval.pairs import Storage, best_columns, score_pairs
 
 if TYPE_CHECKING:
@@ -25,6 +29,8 @@ if TYPE_CHECKING:
 
 #: How many of the best candidates of a query are listed in rankings.json.
 LISTED = 10
+#: Ends the name of a sum with the cosine as it is.
+RAW = "-raw"
 
 
 class RetrievalSet:
@@ -71,6 +77,27 @@ class Rankings(NamedTuple):
         return Rankings(self.by_text[pairs], self.by_image[pairs])
 
 
+class Similarities(NamedTuple):
+    """cosines: float32 (images, texts), -inf where the image, or the text's own image, cannot be read. logit_scale:
+    1 / the temperature of the model that they are of."""
+
+    cosines: np.ndarray
+    logit_scale: float
+
+
+class Sums(NamedTuple):
+    """Scores (images, texts) of dual encoder and fusion together: `logits`, the cosine divided by the dual encoder's
+    temperature plus the matched logit; `raw`, the cosine plus the matched logit."""
+
+    logits: np.ndarray
+    raw: np.ndarray
+
+
+def sums(cosines: np.ndarray, matched: np.ndarray, logit_scale: float) -> Sums:
+    """Of scores of equal shape; logit_scale: 1 / temperature."""
+    return Sums(cosines * logit_scale + matched, cosines + matched)
+
+
 class Candidates(NamedTuple):
     """The dual encoder's best: of each image its texts (images, K), of each text its images (texts, K)."""
 
@@ -96,8 +123,9 @@ class RetrievalEvaluation(Evaluation):
 
     The mode is "itc" (dual encoder), "itm" (fusion over all pairs), "itc+itm" (their sum; gives all three) or "rerank":
     for each k of `rerank`, the sum over a query's k best by the dual encoder, all others counting as not retrieved. All
-    k come from one pass, in which a pair that both directions want is scored once. Images that cannot be read are left
-    out with their texts. Raises UserError for a mode that the checkpoints cannot have.
+    k come from one pass, in which a pair that both directions want is scored once. A sum is of logits; beside it, as
+    "itc+itm-raw/ir@1" or "rerank-50-raw/ir@1", stands that with the bare cosine, see `Sums`. Images that cannot be read
+    are left out with their texts. Raises UserError for a mode that the checkpoints cannot have.
     """
 
     def __init__(
@@ -120,20 +148,27 @@ class RetrievalEvaluation(Evaluation):
     def measure(self, task: Task, options: PredictOptions) -> Result:
         scorer = task if self.scorer is None else self.scorer.task
         reading = Reading(list(self.evalset.left_out))
-        itc = None
-        if self.mode != "itm":
+        if self.mode == "itm":
+            rankings = self.fused(scorer, options, reading)
+        else:
             itc = self.similarities(task, options, reading)
-        rankings: dict[str, Rankings] = {} if itc is None else {"itc": Rankings(itc, itc)}
-        if self.mode == "rerank":
-            assert itc is not None
-            rankings |= self.reranked(scorer, itc, options, reading)
-        elif self.mode != "itc":
-            rankings |= self.fused(scorer, itc, options, reading)
-        result = _result(self.evalset, rankings, reading) if collectives.is_main() else None
+            rankings = {"itc": Rankings(itc.cosines, itc.cosines)}
+            if self.mode == "rerank":
+                rankings |= self.reranked(scorer, itc, options, reading)
+            elif self.mode == "itc+itm":
+                rankings |= self.ensemble(scorer, itc, options, reading)
+            if self.mode != "itc":
+                reading.notes.append(_scale_note(itc.logit_scale))
+        result = _result(self.evalset, rankings, self.listed, reading) if collectives.is_main() else None
         return collectives.gather_objects(result)[0]
 
-    def similarities(self, task: Task, options: PredictOptions, reading: "Reading") -> np.ndarray:
-        """Cosines (images, texts); -inf where the image, or the text's own image, cannot be read."""
+    @property
+    def listed(self) -> str:
+        """The name of the ranking whose best candidates are written out."""
+        return f"rerank-{self.rerank[-1]}" if self.mode == "rerank" else self.mode
+
+    def similarities(self, task: Task, options: PredictOptions, reading: "Reading") -> Similarities:
+        """Of the dual encoder. Raises UserError for a checkpoint that has none."""
         if not isinstance(task, Embedding) or Embedding in task.switched_off:
             raise UserError(
                 f"mode {self.mode} needs a checkpoint trained with ITC (task.itc > 0), which this one is not"
@@ -148,33 +183,45 @@ class RetrievalEvaluation(Evaluation):
             image_features = np.stack([images.rows[row] for row in rows.tolist()])
             text_features = np.stack([texts.rows[column] for column in columns.tolist()])
             scores[np.ix_(rows, columns)] = image_features @ text_features.T
-        return scores
+        return Similarities(scores, task.logit_scale())
 
-    def fused(
-        self, scorer: Task, itc: np.ndarray | None, options: PredictOptions, reading: "Reading"
-    ) -> dict[str, Rankings]:
-        """Fusion over all pairs, and its sum with the dual encoder's similarities where there are any."""
+    def fused(self, scorer: Task, options: PredictOptions, reading: "Reading") -> dict[str, Rankings]:
+        """Fusion over all pairs."""
         all_texts = np.arange(len(self.pairs.texts))
         itm = self.pair_scores(scorer, [all_texts] * len(self.pairs.images), options, reading)
-        rankings = {"itm": Rankings(itm, itm)}
-        if itc is not None and collectives.is_main():
-            total = itc + itm
-            rankings[self.mode] = Rankings(total, total)
+        return {"itm": Rankings(itm, itm)}
+
+    def ensemble(
+        self, scorer: Task, itc: Similarities, options: PredictOptions, reading: "Reading"
+    ) -> dict[str, Rankings]:
+        """Fusion over all pairs, and its sums with the dual encoder's similarities."""
+        rankings = self.fused(scorer, options, reading)
+        if not collectives.is_main():
+            return {}
+        logits, raw = sums(itc.cosines, rankings["itm"].by_text, itc.logit_scale)
+        rankings[self.mode] = Rankings(logits, logits)
+        rankings[self.mode + RAW] = Rankings(raw, raw)
         return rankings
 
     def reranked(
-        self, scorer: Task, itc: np.ndarray, options: PredictOptions, reading: "Reading"
+        self, scorer: Task, itc: Similarities, options: PredictOptions, reading: "Reading"
     ) -> dict[str, Rankings]:
         """Fusion over the dual encoder's best, for each k."""
         k = max(self.rerank)
+        cosines = itc.cosines
         # Of the first rank, so that all agree on ties.
-        candidates = Candidates(best_columns(itc, k), best_columns(itc.T, k)) if collectives.is_main() else None
+        candidates = None
+        if collectives.is_main():
+            candidates = Candidates(best_columns(cosines, k), best_columns(cosines.T, k))
         candidates = collectives.gather_objects(candidates)[0]
-        itm = self.pair_scores(scorer, _wanted(candidates, itc), options, reading)
+        itm = self.pair_scores(scorer, _wanted(candidates, cosines), options, reading)
         if not collectives.is_main():
             return {}
-        total = itc + itm
-        return {f"rerank-{k}": _best_alone(total, candidates, k) for k in self.rerank}
+        logits, raw = sums(cosines, itm, itc.logit_scale)
+        rankings = {f"rerank-{k}": _best_alone(logits, candidates, k) for k in self.rerank}
+        for k in self.rerank:
+            rankings[f"rerank-{k}{RAW}"] = _best_alone(raw, candidates, k)
+        return rankings
 
     def pair_scores(
         self, scorer: Task, wanted: list[np.ndarray], options: PredictOptions, reading: "Reading"
@@ -190,14 +237,23 @@ class RetrievalEvaluation(Evaluation):
 
 
 class Reading:
-    """What could not be read, each once, and how many texts were cut in the last pass over them."""
+    """What could not be read, each once, how many texts were cut in the last pass over them, and lines for the
+    reader."""
 
     def __init__(self, bad: list[tuple[str, str]]):
         self.bad, self.truncated = bad, 0
+        self.notes: list[str] = []
 
     def add(self, bad: list[tuple[str, str]], truncated: int) -> None:
         self.bad = list(dict.fromkeys([*self.bad, *bad]))
         self.truncated = truncated
+
+
+def _scale_note(logit_scale: float) -> str:
+    return (
+        f"sums of ITC and ITM are of logits: cosine / {1 / logit_scale:.4g}, the temperature of the ITC checkpoint, "
+        f"plus matched logit; with {RAW} in the name: cosine plus matched logit"
+    )
 
 
 def _scores_pairs(scorer: PairScorer) -> bool:
@@ -227,33 +283,33 @@ def _best_alone(total: np.ndarray, candidates: Candidates, k: int) -> Rankings:
     return Rankings(by_text, by_image)
 
 
-def _result(evalset: RetrievalSet, rankings: dict[str, Rankings], reading: Reading) -> Result:
-    """Metrics of all rankings, and the best candidates by the last."""
+def _result(evalset: RetrievalSet, rankings: dict[str, Rankings], listed: str, reading: Reading) -> Result:
+    """Metrics of all rankings, and the best candidates by the one of the name `listed`."""
     images = _readable(evalset, reading)
     texts = np.flatnonzero(np.isin(evalset.text_image, images))
     if not len(texts):
         raise UserError("retrieval: no image with a text could be read; check the data set's paths")
     owner = np.searchsorted(images, evalset.text_image[texts])
     metrics: dict[str, float] = {}
-    last = Rankings(np.empty(0), np.empty(0))
-    name = ""
     for name, ranking in rankings.items():
-        last = ranking.select(images, texts)
-        metrics |= _recalls(name, last, owner)
+        metrics |= _recalls(name, ranking.select(images, texts), owner)
+    best = rankings[listed].select(images, texts)
     image_ids = [evalset.images.ids[number] for number in images]
     captions = [evalset.texts.texts[number] for number in texts]
-    listed = {
-        "scores": name,
-        "image_retrieval": _best_images(last.by_text, captions, image_ids, owner),
-        "text_retrieval": _best_texts(last.by_image, captions, image_ids),
+    best_candidates = {
+        "scores": listed,
+        "image_retrieval": _best_images(best.by_text, captions, image_ids, owner),
+        "text_retrieval": _best_texts(best.by_image, captions, image_ids),
     }
+    notes = [*reading.notes, *chance_notes(owner)]
     return Result(
         metrics,
         samples=len(images),
         counts={"images": len(images), "texts": len(texts)},
         bad=reading.bad,
         truncated=reading.truncated,
-        files={"rankings.json": listed},
+        files={"rankings.json": best_candidates},
+        notes=notes,
     )
 
 

@@ -2,8 +2,11 @@
 
 import numpy as np
 
+#: How many of the best candidates may hold the right one.
+KS = (1, 5, 10)
 
-def recalls(scores: np.ndarray, text_image: np.ndarray, ks: tuple[int, ...] = (1, 5, 10)) -> dict[str, float]:
+
+def recalls(scores: np.ndarray, text_image: np.ndarray, ks: tuple[int, ...] = KS) -> dict[str, float]:
     """Percentages `ir@k` and `tr@k` from a score matrix.
 
     scores: (images, texts), higher is better; text_image: int (texts,), the image each text belongs to.
@@ -23,6 +26,24 @@ def recalls(scores: np.ndarray, text_image: np.ndarray, ks: tuple[int, ...] = (1
     for k in ks:
         result[f"tr@{k}"] = _share_within(text_rank[with_text], k)
     return result
+
+
+def chance_notes(text_image: np.ndarray, ks: tuple[int, ...] = KS) -> list[str]:
+    """Lines about recalls that no scores can miss, because there are too few wrong candidates. text_image: int
+    (texts,), at least one, see `recalls`."""
+    _, texts_of_images = np.unique(text_image, return_counts=True)
+    images, texts = len(texts_of_images), len(text_image)
+    most_wrong = {"ir": images - 1, "tr": texts - int(texts_of_images.min())}
+    candidates = {"ir": f"{images} images", "tr": f"{texts} texts"}
+    notes = []
+    for direction, wrong in most_wrong.items():
+        sure = [f"{direction}@{k}" for k in ks if k > wrong]
+        if sure:
+            notes.append(
+                f"{', '.join(sure)} of whole rankings cannot be missed, whatever the scores: "
+                f"there are {candidates[direction]} to choose from"
+            )
+    return notes
 
 
 def _share_within(rank: np.ndarray, k: int) -> float:

@@ -8,7 +8,7 @@ from fiber_cli.data.source import QuestionSource, Source, require
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evalset import Item, PicturesWithTextSet, Score, by_index
 from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
-from fiber_cli.tasks.vqa.metrics import accuracies, accuracy
+from fiber_cli.tasks.vqa.metrics import FULL_AGREEMENT, accuracies, accuracy
 from fiber_cli.tasks.vqa.settings import VqaSettings
 
 if TYPE_CHECKING:
@@ -44,17 +44,24 @@ class VqaSet(PicturesWithTextSet):
         """Official accuracy of the predicted labels, over the questions that have annotators."""
         submitted = []
         results = []
+        few = 0
         for index, label in by_index(predictions):
             _, _, question = self.items[index]
             answer = self.vocabulary[int(label)]
             submitted.append({"question_id": question.question_id, "answer": answer})
             if question.answers:
+                few += len(question.answers) < FULL_AGREEMENT
                 correct = accuracy(answer, question.answers)
                 results.append((correct, question.answer_type, question.question_type))
         notes = []
         without = len(submitted) - len(results)
         if without:
             notes.append(f"{without} questions have no annotations: predicted only")
+        if few:
+            notes.append(
+                f"{few} questions have fewer than {FULL_AGREEMENT} annotators: no answer to them reaches 100% of the "
+                "official accuracy, which wants three others who agree"
+            )
         return Score(accuracies(results), {"predictions.json": submitted}, notes)
 
 

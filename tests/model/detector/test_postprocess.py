@@ -5,7 +5,7 @@ import torch
 
 from fiber_cli.model.detector.anchors import decode_boxes, make_anchors
 from fiber_cli.model.detector.head import HeadOutput
-from fiber_cli.model.detector.postprocess import POSTPROCESSING, label_scores, postprocess
+from fiber_cli.model.detector.postprocess import POSTPROCESSING, label_scores, postprocess, postprocess_apart
 
 
 def head_output(logits: torch.Tensor, sizes, centerness=None, deltas=None) -> HeadOutput:
@@ -99,3 +99,20 @@ def test_label_scores_by_hand(aggregation, expected):
     probabilities = torch.tensor([[0.2, 0.8, 0.25]])
     scores = label_scores(probabilities.logit(), [[0, 1], [2]], aggregation)
     torch.testing.assert_close(scores[:, 0], torch.tensor(expected))
+
+
+def test_labels_apart_are_found_as_if_asked_alone():
+    """Where together they would take candidates and places from each other."""
+    torch.manual_seed(3)
+    sizes = [(4, 4), (2, 2), (1, 1), (1, 1), (1, 1)]
+    out = head_output(torch.randn(1, 23, 6), sizes, torch.randn(1, 23), torch.randn(1, 23, 4))
+    tokens = [[0, 1], [2], [1, 3, 4]]
+    limits = {"score_threshold": 0.3, "pre_nms_topk": 5, "nms_iou": 0.6, "max_detections": 2}
+    apart = postprocess_apart(out, 0, (30, 40), tokens, **limits)
+    for label, of_label in enumerate(tokens):
+        alone = postprocess(out, 0, (30, 40), [of_label], **limits)
+        mine = apart.labels == label
+        assert torch.equal(apart.boxes[mine], alone.boxes)
+        assert torch.equal(apart.scores[mine], alone.scores)
+        assert len(alone.scores)
+    assert len(postprocess(out, 0, (30, 40), tokens, **limits).labels) < len(apart.labels)

@@ -44,6 +44,7 @@ def test_document_frequencies_count_images_and_are_read_as_written(tmp_path):
         "[]",
         '{"ref_len": 3}',
         '{"ref_len": 0, "document_frequency": {}}',
+        '{"ref_len": 1, "document_frequency": {"a": 1}}',
         '{"ref_len": 3, "document_frequency": {"a": "b"}}',
         '{"ref_len": 3, "document_frequency": []}',
     ],

@@ -90,3 +90,13 @@ def test_images_without_references_are_submitted_and_not_scored(tokenizer, capti
     assert len(score.files["captions.json"]) == 3
     assert len(score.notes) == 1
     assert "3 of 3 images have no reference" in score.notes[0]
+
+
+def test_a_domain_of_one_image_has_its_cider_of_0_explained(tokenizer):
+    captions = [("a red dog",), ("two big cats",), ("a house at sea",)]
+    evalset = CaptionSet([Captions(captions, ["near-domain", "out-domain", "near-domain"])], tokenizer, 32)
+    score = evalset.score(rows_of(tokenizer, ["a red dog", "two big cats", "a house at sea"]))
+    assert score.metrics[f"caption/out-domain/cider{PLAIN_TOKENS}"] == 0
+    assert score.metrics[f"caption/cider{PLAIN_TOKENS}"] > 0
+    told = [note for note in score.notes if "CIDEr is 0" in note]
+    assert [note.startswith("caption/out-domain/") for note in told] == [True]

@@ -57,3 +57,24 @@ def test_without_java_the_names_say_so(monkeypatch, tmp_path):
     assert values[f"caption/rouge_l{PLAIN_TOKENS}"] == pytest.approx(50)
     assert len(notes) == 1
     assert all(word in notes[0] for word in ("METEOR", "SPICE", "Java"))
+
+
+@pytest.mark.parametrize(
+    ("hypotheses", "references", "reason"),
+    [
+        (["a cat on a mat"], [["a cat on a mat"]], "one image alone"),
+        (["a cat", "a cat"], [["a cat"], ["a cat", "one cat"]], "all 2 have the words"),
+        (["cats", "dogs"], [["two cats"], ["two dogs"]], None),
+        (["x"], [["a cat"]], None),
+    ],
+)
+def test_a_cider_that_too_few_images_make_0_is_explained(monkeypatch, tmp_path, hypotheses, references, reason):
+    """And one that the captions make 0, or that is not, is not."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    values, notes = metrics.caption_metrics(hypotheses, references)
+    told = [note for note in notes if note.startswith("CIDEr is 0")]
+    if reason is None:
+        assert told == []
+    else:
+        assert values[f"caption/cider{PLAIN_TOKENS}"] == 0
+        assert [reason in note for note in told] == [True]

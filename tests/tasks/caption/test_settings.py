@@ -18,7 +18,6 @@ DERIVED = {"max_length", "cls_id", "sep_id", "pad_id", "mask_id"}
     ("changes", "message"),
     [
         (["task.objective=cider"], r"task\.cider_df.*the reward needs document frequencies"),
-        (["task.objective=cider", "data.captions=each"], r"task\.objective.*set data\.captions to random"),
         (["task.objective=gold", "runtime.zero_stage=3"], "gold needs whole parameters on every rank"),
         (["task.beam=0"], r"task\.beam"),
     ],
@@ -26,6 +25,12 @@ DERIVED = {"max_length", "cls_id", "sep_id", "pad_id", "mask_id"}
 def test_settings_that_do_not_go_together_are_told(changes, message):
     with pytest.raises(RecipeError, match=message):
         resolve_recipe("tiny_caption", changes)
+
+
+def test_the_reward_goes_with_epochs_over_pairs_and_over_images(tmp_path):
+    for captions in ("each", "random"):
+        changes = ["task.objective=cider", f"data.captions={captions}", f"task.cider_df={tmp_path}"]
+        assert resolve_recipe("tiny_caption", changes).data.captions == captions
 
 
 def test_the_settings_of_the_model_are_the_arguments_of_its_module():

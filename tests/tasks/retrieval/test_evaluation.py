@@ -5,11 +5,11 @@ import pytest
 import torch
 from colour_images import ColourImages
 from PIL import Image
-from small_retrieval import IMAGES, cosines, count_pairs, make_set, make_task, plain_scores, retrieve
+from small_retrieval import IMAGES, cosines, count_pairs, make_set, make_task, plain_scores, retrieve, score_all
 
 from fiber_cli.data.sources.karpathy import KarpathySource
 from fiber_cli.errors import UserError
-from fiber_cli.tasks.retrieval.evaluation import RetrievalSet
+from fiber_cli.tasks.retrieval.evaluation import RetrievalSet, sums
 
 
 def test_retrieval_set_counts_and_truth(tokenizer):
@@ -52,10 +52,10 @@ def test_retrieval_set_of_real_photographs(shared, tokenizer):
     assert np.abs(batch["pixels"][3].permute(1, 2, 0).numpy() - wanted).max() <= 1
 
 
-def brute(itc, itm, owner, k):
-    """recall@1, 5, 10 of fusion over the k best by ITC, by a sort per query."""
+def brute(itc, itm, owner, k, temperature=0.07):
+    """recall@1, 5, 10 of fusion over the k best by ITC, by a sort per query; temperature 1: of the raw sum."""
     hits = {f"{direction}@{rank}": [] for direction in ("ir", "tr") for rank in (1, 5, 10)}
-    total = itc.astype(np.float64) + itm
+    total = itc.astype(np.float64) / temperature + itm
     for direction, scores, final in (("ir", itc.T, total.T), ("tr", itc, total)):
         for query in range(len(scores)):
             candidates = sorted(range(scores.shape[1]), key=lambda c: -scores[query, c])[:k]
@@ -86,14 +86,49 @@ def test_reranking_equals_a_sort_per_query_for_every_k_of_one_pass(task, itc_tas
     for k in ks:
         assert {name: metrics[f"rerank-{k}/{name}"] for name in rows[k]} == pytest.approx(rows[k]), k
     assert len({tuple(of_k.values()) for of_k in rows.values()}) > 2
+    raw = brute(itc, expected, owner, 4, temperature=1)
+    assert {name: metrics[f"rerank-4-raw/{name}"] for name in raw} == pytest.approx(raw)
     ensemble = retrieve("itc+itm", itc_task, task).metrics
-    assert ensemble.keys() == {f"{mode}/{name}" for mode in ("itc", "itm", "itc+itm") for name in rows[1]}
+    modes = ("itc", "itm", "itc+itm", "itc+itm-raw")
+    assert ensemble.keys() == {f"{mode}/{name}" for mode in modes for name in rows[1]}
     for name in rows[1]:
         assert ensemble[f"itc+itm/{name}"] == metrics[f"rerank-1000/{name}"]
+        assert ensemble[f"itc+itm-raw/{name}"] == metrics[f"rerank-1000-raw/{name}"]
         assert ensemble[f"itc/{name}"] == metrics[f"itc/{name}"]
     counts.clear()
     retrieve("rerank", itc_task, task, rerank=(1, 2))
     assert sum(counts) == wanted_pairs(itc, 2) < expected.size
+
+
+@pytest.mark.parametrize(("temperature", "own_scorer"), [(0.5, True), (0.02, False)])
+def test_sums_are_at_the_temperature_of_the_dual_encoder(evalset, temperature, own_scorer):
+    """Whatever the temperature of the model that scores the pairs."""
+    itc_task = make_task(seed=4, temperature=temperature)
+    scorer = itc_task if own_scorer else make_task(temperature=0.9)
+    result = retrieve("itc+itm", itc_task, None if own_scorer else scorer)
+    itc, itm, owner = cosines(itc_task, evalset), score_all(scorer, evalset).scores, evalset.text_image
+    everything = 10**6
+    logits = brute(itc, itm, owner, everything, temperature)
+    assert {name: result.metrics[f"itc+itm/{name}"] for name in logits} == pytest.approx(logits)
+    raw = brute(itc, itm, owner, everything, 1)
+    assert {name: result.metrics[f"itc+itm-raw/{name}"] for name in raw} == pytest.approx(raw)
+    assert any(f"cosine / {temperature:g}" in note and "-raw" in note for note in result.notes)
+    listed = result.files["rankings.json"]
+    assert listed["scores"] == "itc+itm"
+    total = itc[0] / temperature + itm[0]
+    assert listed["text_retrieval"][0]["best"][0][1] == pytest.approx(total.max(), abs=1e-3)
+
+
+def test_a_cosine_is_not_drowned_by_a_large_logit():
+    cosines, matched = np.array([0.9, 0.1]), np.array([0.0, 5.0])
+    assert sums(cosines, matched, 1 / 0.07).logits.argmax() == 0
+    assert sums(cosines, matched, 1 / 0.07).raw.argmax() == 1
+
+
+def test_an_itm_evaluation_and_a_dual_encoder_speak_of_no_sum(task):
+    for mode in ("itm", "itc"):
+        result = retrieve(mode, task)
+        assert not any("raw" in text for text in [*result.metrics, *result.notes])
 
 
 def test_itm_alone_and_rankings(task, evalset, expected):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fiber_cli.tasks.retrieval.metrics import recalls
+from fiber_cli.tasks.retrieval.metrics import chance_notes, recalls
 
 
 def test_recalls_by_hand():
@@ -25,3 +25,16 @@ def test_candidates_outside_the_best_are_not_retrieved():
     assert set(recalls(scores, np.array([0, 1])).values()) == {0.0}
     with pytest.raises(ValueError, match="NaN"):
         recalls(np.array([[np.nan, 1.0], [2.0, 1.0]]), np.array([0, 1]))
+
+
+def test_recalls_that_cannot_be_missed_are_told():
+    """Whatever the scores, recalls of the notes are 100, and the others can be 0."""
+    for owner in ([0], [0, 1], [0, 0, 1, 1, 1], list(range(7)), [*range(10), 0], list(range(12))):
+        text_image = np.array(owner)
+        images = len(set(owner))
+        worst = np.ones((images, len(owner)))
+        worst[text_image, np.arange(len(owner))] = 0
+        sure = {name for name, value in recalls(worst, text_image).items() if value == 100}
+        told = " ".join(chance_notes(text_image))
+        assert sure == {name for name in recalls(worst, text_image) if f"{name}," in told or f"{name} " in told}, owner
+    assert chance_notes(np.arange(12)) == []

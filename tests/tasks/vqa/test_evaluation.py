@@ -64,3 +64,13 @@ def test_the_labels_of_the_checkpoint_are_the_answers(vqa_folder, tokenizer):
     assert measured.mode == "vqa"
     assert measured.evalset.vocabulary == ("a", "b")
     assert measured.evalset.read(0)["pixels"].shape == (3, *TINY.image_size)
+
+
+@pytest.mark.parametrize(("annotators", "told"), [(2, True), (3, True), (4, False), (10, False)])
+def test_questions_with_too_few_annotators_for_the_official_accuracy_are_told(vqa_folder, tokenizer, annotators, told):
+    rows = [annotation(10, ["cat"] * annotators, *TYPES[10])]
+    write_annotations(vqa_folder / "some.json", rows)
+    questions = VqaSet([vqa_source(vqa_folder, "some.json")], tokenizer, 12, 32, VOCABULARY)
+    score = questions.score({0: np.int64(VOCABULARY.index("cat"))})
+    assert (score.metrics["vqa/accuracy"] < 99.9) == told
+    assert any("fewer than 4 annotators" in note for note in score.notes) == told

@@ -1,0 +1,58 @@
+"""How many pairs the losses compare with each other: part of the method, and a matter of how many ranks there are.
+
+Only the samples of one micro-step meet, those of all ranks; accumulating micro-steps makes the batch of the optimiser
+larger and not this number.
+"""
+
+from fiber_cli.config.recipe import RuntimeSettings
+from fiber_cli.tasks.base import Comparison, Task
+
+
+def pairs_compared(task: Task, runtime: RuntimeSettings, world: int) -> dict[str, int]:
+    """Name of a comparison → among how many pairs, with `<name>_queue`, its earlier features, where it has some, and
+    the `global_batch`; nothing where samples do not meet."""
+    counts = {}
+    for comparison in task.comparisons:
+        counts[comparison.name] = runtime.micro_batch * world
+        if comparison.queue:
+            counts[f"{comparison.name}_queue"] = comparison.queue
+    return counts | {"global_batch": runtime.global_batch} if counts else {}
+
+
+def comparison_line(task: Task, runtime: RuntimeSettings, world: int) -> str | None:
+    """A line for the reader, with what would restore the global batch where fewer pairs meet; None where samples do
+    not meet."""
+    if not task.comparisons:
+        return None
+    pairs = runtime.micro_batch * world
+    parts = [_in_words(comparison, pairs) for comparison in task.comparisons]
+    line = f"{', '.join(parts)} (micro_batch {runtime.micro_batch} x {_ranks(world)})"
+    if pairs == runtime.global_batch:
+        return f"{line}, the whole global batch"
+    return f"{line} of a global batch of {runtime.global_batch:,}: {_mend(task, runtime, world)}"
+
+
+def _in_words(comparison: Comparison, pairs: int) -> str:
+    queue = f" and up to {comparison.queue:,} earlier features" if comparison.queue else ""
+    return f"{comparison.what} {pairs:,} pairs{queue}"
+
+
+def _mend(task: Task, runtime: RuntimeSettings, world: int) -> str:
+    """How all pairs of the global batch meet again."""
+    micro_batch = runtime.global_batch // world
+    memory = (
+        "" if runtime.activation_checkpointing else ", with runtime.activation_checkpointing=true if memory is short"
+    )
+    ways = (
+        f"for all of it use {_ranks(runtime.global_batch // runtime.micro_batch)} or runtime.micro_batch={micro_batch}"
+    )
+    ways += memory
+    missing = runtime.global_batch - runtime.micro_batch * world
+    for comparison in task.comparisons:
+        if comparison.queue_setting and comparison.queue < missing:
+            ways += f"; {comparison.queue_setting}={missing} makes up for it with earlier features, there alone"
+    return ways
+
+
+def _ranks(count: int) -> str:
+    return "1 rank" if count == 1 else f"{count:,} ranks"
