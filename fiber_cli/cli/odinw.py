@@ -51,7 +51,7 @@ def odinw(
     published_prompts: Annotated[
         bool, typer.Option("--published-prompts", help="The published prompts instead of the names alone.")
     ] = False,
-    output: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/odinw"),
+    output: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/odinw13"),
     nproc: Nproc = 1,
 ) -> None:
     """Fine-tune on each set of ODinW-13, all data and few shots; the AP on `test` of the best on `valid`, and means.

@@ -9,6 +9,7 @@ from fiber_cli.data.sources import open_source
 from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.datasets import eval_data, tasks_for
+from fiber_cli.evaluation.known import EvalData
 
 
 def test_scenes_are_what_the_task_reads():
@@ -30,15 +31,34 @@ def test_a_json_is_read_as_its_content_says(tmp_path):
 def test_karpathy_json_and_shards(tmp_path):
     file = tmp_path / "dataset_mine.json"
     file.touch()
-    name, split, (source,) = eval_data(str(file), "coarse")
-    assert (name, split, source.images) == ("mine", "test", str(tmp_path / "images"))
+    data = eval_data(str(file), "coarse")
+    (source,) = data.sources
+    assert (data.name, data.split, source.images) == ("mine", "test", str(tmp_path / "images"))
     assert eval_data(str(file), "coarse", "val", Path("elsewhere")).sources[0].images == "elsewhere"
     (tmp_path / "shards").mkdir()
     for shards in (tmp_path / "shards", tmp_path / "shards/*.tar", tmp_path / "shards/{00..03}.tar"):
         wanted = WebDatasetSettings(kind="webdataset", shards=str(shards))
-        assert eval_data(str(shards), "coarse") == ("shards", "all", [wanted])
+        assert eval_data(str(shards), "coarse") == EvalData("shards", "all", [wanted])
     with pytest.raises(UserError, match="no --split"):
         eval_data(str(tmp_path / "shards"), "coarse", "val")
+
+
+def test_a_file_has_no_image_folder_of_its_own(tmp_path):
+    boxes, statements, sets = tmp_path / "boxes.json", tmp_path / "lines.jsonl", tmp_path / "sets.yaml"
+    boxes.write_text('{"annotations": [{"bbox": [1, 2, 3, 4]}]}')
+    statements.touch()
+    sets.touch()
+    for file, task in ((boxes, "detection"), (statements, "nlvr2")):
+        assert eval_data(str(file), task, images=tmp_path).sources[0].images == str(tmp_path)
+        assert eval_data(str(file), task, root=tmp_path).sources[0].images == str(tmp_path)
+        with pytest.raises(UserError, match="of a file both name its images, give --images alone"):
+            eval_data(str(file), task, root=tmp_path, images=tmp_path)
+    with pytest.raises(UserError, match="--images .*nowhere: no such folder"):
+        eval_data(str(boxes), "detection", images=tmp_path / "nowhere")
+    with pytest.raises(UserError, match="names the images of its sets itself"):
+        eval_data(str(sets), "detection", images=tmp_path)
+    with pytest.raises(UserError, match="no --split, --root and --images"):
+        eval_data(str(tmp_path), "coarse", images=tmp_path)
 
 
 def test_an_unknown_name_lists_those_of_the_task():

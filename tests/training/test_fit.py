@@ -124,6 +124,15 @@ def test_the_best_checkpoint_is_kept(tmp_path):
     assert summary(tmp_path)["metrics"] == {"itc/ir@1": 35.0}
 
 
+def test_validation_comes_more_or_less_than_once_an_epoch(tmp_path):
+    """The toy's epochs have four steps."""
+    recipe = {"log.validate_every": "epoch", "log.keep_best": "itc/ir@1", "data.val": [{"kind": "scenes", "count": 2}]}
+    codes, log = run(tmp_path, recipe=recipe, validations=[10.0, 40.0])
+    assert codes == [EXIT_OK], log
+    validated = [record["step"] for record in metrics(tmp_path) if "itc/ir@1" in record]
+    assert validated == [4, 8]
+
+
 PLATEAU = {
     "log.validate_every": 1,
     "log.keep_best": "itc/ir@1",
