@@ -16,7 +16,7 @@ from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file, existing_folder
 from fiber_cli.evaluation.names import DATASETS, SCENES
-from fiber_cli.evaluation.odinw import read_odinw
+from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declarations, declared
 from fiber_cli.tasks.declaration import TaskDeclaration
@@ -137,7 +137,8 @@ def _file(path: Path, declaration: TaskDeclaration, split: str | None, named: Pa
         return _whole(path, _json_with_boxes(path, str(named or path.parent / "images")))
     if named is not None:
         raise UserError(f"{path} names the images of its sets itself: leave out --root and --images")
-    return EvalData(path.stem, "test", read_odinw(existing_file(path)))
+    sets = read_odinw(existing_file(path))
+    return EvalData(path.stem, "test", list(sets), details=prompts_in_words(sets))
 
 
 def _whole(path: Path, source: SourceSettings) -> EvalData:

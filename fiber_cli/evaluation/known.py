@@ -19,7 +19,7 @@ from fiber_cli.data.sources.nocaps import NocapsSettings
 from fiber_cli.data.sources.statements import StatementsSettings
 from fiber_cli.data.sources.vqa import VqaSourceSettings
 from fiber_cli.errors import UserError
-from fiber_cli.evaluation.odinw import read_odinw
+from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
 from fiber_cli.evaluation.odinw13 import SETS, SPLITS, completeness, find_archive
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks.abilities import Ability, Captioning
@@ -264,7 +264,8 @@ def _odinw13(request: Request) -> EvalData:
     if own_list.is_file():
         if request.split or request.published_prompts:
             raise UserError(f"{own_list} names its files and prompts itself; leave out --split and --published-prompts")
-        return EvalData(request.name, "test", read_odinw(own_list))
+        sets = read_odinw(own_list)
+        return EvalData(request.name, "test", list(sets), details=prompts_in_words(sets))
     split = request.split or "test"
     _of_split(dict.fromkeys(SPLITS), split, request.name)
     archive = find_archive(request.root, (split,))

@@ -192,7 +192,10 @@ runtime: {micro_batch: 8, global_batch: 100, zero_stage: true, compile: yes, see
         ("optim.lr.x=1", "optim.lr.x: '1e-3' is a single value, it has no 'x'"),
         ("data.train.2.weight=1", "data.train.2.weight: the list has 2 items, counted from 0"),
         ("data.train.first.weight=1", "data.train.first.weight: the list has 2 items"),
-        ("log.validate_every=epochs", "log.validate_every: unknown value 'epochs' (did you mean 'epoch'?); valid: epoch"),
+        (
+            "log.validate_every=epochs",
+            "log.validate_every: unknown value 'epochs' (did you mean 'epoch'?); valid: epoch",
+        ),
         ("log.validate_every=0", "log.validate_every: 0 is out of range, must be at least 1"),
         ("data.train=scenes", "data.train: wanted a list, got 'scenes'"),
         ("data.train=[scenes]", "data.train.0: wanted a mapping with 'kind', got 'scenes'"),

@@ -53,7 +53,7 @@ def test_a_file_has_no_image_folder_of_its_own(tmp_path):
         assert eval_data(str(file), task, root=tmp_path).sources[0].images == str(tmp_path)
         with pytest.raises(UserError, match="of a file both name its images, give --images alone"):
             eval_data(str(file), task, root=tmp_path, images=tmp_path)
-    with pytest.raises(UserError, match="--images .*nowhere: no such folder"):
+    with pytest.raises(UserError, match=r"--images .*nowhere: no such folder"):
         eval_data(str(boxes), "detection", images=tmp_path / "nowhere")
     with pytest.raises(UserError, match="names the images of its sets itself"):
         eval_data(str(sets), "detection", images=tmp_path)

@@ -80,13 +80,13 @@ def test_a_named_image_folder_is_passed_over(tmp_path, dataset, task, split, ann
     (tmp_path / "elsewhere").mkdir()
     data = eval_data(dataset, task, split, tmp_path, images=tmp_path / "elsewhere")
     assert paths(data) == (tmp_path / annotations, tmp_path / "elsewhere")
-    with pytest.raises(UserError, match="--images .*nowhere: no such folder"):
+    with pytest.raises(UserError, match=r"--images .*nowhere: no such folder"):
         eval_data(dataset, task, split, tmp_path, images=tmp_path / "nowhere")
 
 
 def test_karpathy_images_lie_beside_the_json_too(tmp_path):
     (tmp_path / "dataset_coco.json").touch()
-    with pytest.raises(UserError, match="no images of coco there; wanted is val2014/ or images/val2014/ .*--images"):
+    with pytest.raises(UserError, match=r"no images of coco there; wanted is val2014/ or images/val2014/ .*--images"):
         eval_data("coco", "coarse", root=tmp_path)
     (tmp_path / "val2014").mkdir()
     assert paths(eval_data("coco", "coarse", root=tmp_path))[1] == tmp_path

@@ -105,8 +105,8 @@ def test_an_empty_folder_is_evaluated(tmp_path):
 def test_few_shots_come_as_often_as_published(tmp_path):
     archive(tmp_path)
     found = find_archive(tmp_path, ("train",))
-    copies = [found.few_shot_source(SET["Raccoon"], shots, 3, published_prompts=False).copies for shots in (1, 3, 5, 10)]
-    assert copies == [8, 4, 2, 1]
+    for shots, copies in ((1, 8), (3, 4), (5, 2), (10, 1)):
+        assert found.few_shot_source(SET["Raccoon"], shots, 3, published_prompts=False).copies == copies
 
 
 def test_a_list_of_ones_own_is_passed_over(tmp_path):

@@ -42,8 +42,8 @@ class CocoSource(FolderSource, CategorySource):
 
     names: category names in the order of the original ids, `category_ids`; a label is a number in both. The category
     0 that Roboflow adds for all others, and a `__background__`, are left out where no box has them. shots: only the
-    first images of an order by `seed` in which some category has not yet so many images. copies: of each image. prompts:
-    name → {name, prefix, suffix} for names that prompts show otherwise.
+    first images of an order by `seed` in which some category has not yet so many images. copies: of each image.
+    prompts: name → {name, prefix, suffix} for names that prompts show otherwise.
     """
 
     def __init__(
