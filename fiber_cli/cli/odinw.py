@@ -58,7 +58,7 @@ def odinw(
 
     Full data goes by the recipe odinw, few shots by odinw_few_shot. The same command again goes on where it was.
     """
-    from fiber_cli.checkpoints.directory import resolve
+    from fiber_cli.checkpoints.directory import replace, resolve
     from fiber_cli.evaluation.odinw13 import completeness
     from fiber_cli.evaluation.odinw_table import OdinwAp, odinw_summary, odinw_table
 
@@ -85,7 +85,7 @@ def odinw(
         ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc)
         results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
     summary = {**settings, "missing_sets": archive.missing, **odinw_summary(results)}
-    (output / RESULTS_FILE).write_text(json.dumps(summary, indent=2) + "\n", encoding="utf-8")
+    replace(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
     typer.echo(odinw_table(results))
     typer.echo(f"prompts: {settings['prompts']}; {output / RESULTS_FILE}")
 
@@ -147,10 +147,12 @@ def _refuse_missing_files(tunings: Sequence[Tuning]) -> None:
 
 def _keep_settings(output: Path, settings: dict[str, Any]) -> None:
     """What all runs of the folder share; UserError where those in it were made otherwise."""
+    from fiber_cli.checkpoints.directory import replace
+
     file = output / SETTINGS_FILE
     if not file.is_file():
         output.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
+        replace(file, json.dumps(settings, indent=2) + "\n")
         return
     earlier = json.loads(file.read_text(encoding="utf-8"))
     differing = []
@@ -164,15 +166,24 @@ def _keep_settings(output: Path, settings: dict[str, Any]) -> None:
 def _tune_and_measure(tuning: Tuning, folder: Path, weights: Path, overrides: Sequence[str], nproc: int) -> float:
     """The AP on `test`, from what is finished in the folder; the rest is done."""
     results = folder / "test" / "results.json"
-    if not results.is_file():
+    metrics = _metrics(results)
+    if metrics is None:
         if not (folder / "summary.json").is_file():
             _launch(nproc, _training_arguments(tuning, folder, weights, overrides))
         _launch(nproc, _test_arguments(tuning, folder))
-    metrics = json.loads(results.read_text(encoding="utf-8"))["metrics"]
-    if "detection/ap" not in metrics:
+        metrics = _metrics(results)
+    if metrics is None or "detection/ap" not in metrics:
         raise UserError(f"{tuning.test.json}: no object of it could be scored, see {results}")
-    ap: float = metrics["detection/ap"]
-    return ap
+    return metrics["detection/ap"]
+
+
+def _metrics(results: Path) -> dict[str, float] | None:
+    """The metrics of a results.json; None where it is not there, or was cut by a kill."""
+    try:
+        metrics: dict[str, float] = json.loads(results.read_text(encoding="utf-8"))["metrics"]
+    except (OSError, ValueError):
+        return None
+    return metrics
 
 
 def _training_arguments(tuning: Tuning, folder: Path, weights: Path, overrides: Sequence[str]) -> list[str]:

@@ -58,7 +58,7 @@ def calls(monkeypatch):
         "evaluation.evaluate": {"run_eval": run_eval},
         "checkpoints.loading": {"load": load},
         "checkpoints.published.file": {"convert_file": convert_file},
-        "checkpoints.directory": {"resolve": lambda path: path},
+        "checkpoints.directory": {"resolve": lambda path: path, "replace": Path.write_text},
         "checkpoints.config": {"read_config": lambda path: SimpleNamespace(task=SimpleNamespace(name="coarse"))},
     }
     for name, functions in stand_ins.items():

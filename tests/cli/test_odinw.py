@@ -102,6 +102,10 @@ def test_what_is_finished_is_run_again(run, data, launched):
     assert "--init-from" not in again[0]
     assert run("odinw", *TASK, "--shots", "0")[0] == 0
     assert len(launched.commands) == done + 2
+    # A kill while results were written leaves the training.
+    Path("out/Raccoon/full/test/results.json").write_text('{"metr')
+    assert run("odinw", *TASK, "--shots", "0")[0] == 0
+    assert outputs(launched.commands[done + 2 :]) == ["eval out/Raccoon/full/test"]
 
 
 def test_runs_of_other_settings_are_mixed(run, data, launched):
