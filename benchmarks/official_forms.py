@@ -4,9 +4,9 @@
     python -m benchmarks.official_forms --root DATA --only refcoco,vqav2
 
 DATA holds all data sets of the recipes' headers, as they are published. What is run are the commands of the headers, in
-an empty folder: `prepare`, `command`, `evaluate`, `all`. Put over them are only sizes, batches, steps, weights and the
-tokeniser (`SMALLER`), one process in place of several, and where the files lie. A command that fails is told and makes
-the exit code 1; the others go on.
+an empty folder: `prepare`, `command`, `evaluate`, `all`, and those of `ALSO`. Put over them are only sizes, batches,
+steps, weights and the tokeniser (`SMALLER`), one process in place of several, and where the files lie. A command that
+fails is told and makes the exit code 1; the others go on.
 """
 
 import argparse
@@ -32,6 +32,8 @@ RECIPES = (
     *("caption_mle", "caption_gold", "caption_cider", "fine", "fine_no_coarse", "coco_scratch", "coco_no_fuse"),
     *("coco_detection", "lvis", "refcoco", "refcoco_plus", "refcocog", "odinw", "odinw_few_shot"),
 )
+#: Lines of a header with commands, in the order in which they are run.
+PARTS = ("prepare", "command", "evaluate", "all")
 #: Steps, batches and sizes for all; weights where a recipe begins with public backbones.
 SMALLER = (
     *("optim.steps=2", "optim.epochs=null", "optim.warmup=0", "runtime.micro_batch=2", "runtime.global_batch=2"),
@@ -40,8 +42,20 @@ SMALLER = (
 NO_WEIGHTS = ("model.swin=null", "model.roberta=null")
 #: Sizes of detectors.
 SMALLER_DETECTOR = ("task.channels=32", "task.blocks=1", "task.short_sides=[64]", "task.longest_side=96")
-#: Draws of few shots that are tried with `fiber odinw`.
-TRIED_DRAWS = ("--shots", "0,1,3", "--seeds", "3")
+#: Recipe → what its header names in words only: files of another version or form in place of the recipe's.
+ALSO = {
+    "fine": (
+        "fiber pretrain fine --recipe fine data.root=/data --init-from runs/4m --output runs/fine_objects365v2 "
+        "data.train.2.json=objects365v2/zhiyuan_objv2_train.json data.train.2.images=objects365v2/train",
+        "fiber pretrain fine --recipe fine data.root=/data --init-from runs/4m --output runs/fine_mdetr_flickr "
+        "'data.train.1={kind: mdetr, json: mdetr/final_flickr_separateGT_train.json, "
+        "images: flickr30k_entities/flickr30k-images}'",
+        "fiber eval /data/mdetr/final_flickr_separateGT_val.json --images /data/flickr30k_entities/flickr30k-images "
+        "--checkpoint runs/fine",
+    ),
+}
+#: The draws of few shots that are there in miniature.
+TRIED_DRAWS = ("--shots", "1,3", "--seeds", "3")
 #: How rare an answer of VQA may be, where there are few questions: a size.
 FEW_QUESTIONS = ("--minimum", "1")
 LAST_LINES = 5
@@ -58,15 +72,17 @@ class Command(NamedTuple):
 def commands(name: str, root: Path, tokenizer: str) -> list[Command]:
     """What a recipe's header says is to be run, in its order, made small."""
     header = recipe_header(shipped_recipes()[name])
+    parts = {"also": list(ALSO.get(name, ()))}
+    for part in PARTS:
+        if part in header:
+            parts[part] = header[part].split("&&")
     found = []
-    for part in ("prepare", "command", "evaluate", "all"):
-        if part not in header:
-            continue
-        for written in header[part].split("&&"):
+    for part in (*PARTS, "also"):
+        for written in parts.get(part, ()):
             arguments = fiber_arguments(written, root)
             if arguments[0] in ("pretrain", "finetune", "odinw"):
                 arguments += overrides(name, tokenizer)
-            if arguments[0] == "odinw":
+            if arguments[0] == "odinw" and name == "odinw_few_shot":
                 arguments += TRIED_DRAWS
             if arguments[0] == "vqa-answers":
                 arguments += FEW_QUESTIONS
@@ -106,6 +122,7 @@ def run(command: Command, folder: Path) -> dict[str, Any]:
     """How a command ended, with the metrics that it wrote. In this process: importing torch takes longer than all else
     that is done here."""
     began = time.monotonic()
+    before = result_files(folder)
     told = io.StringIO()
     exit_code: Any = 0
     with contextlib.chdir(folder), contextlib.redirect_stdout(told), contextlib.redirect_stderr(told):
@@ -125,20 +142,26 @@ def run(command: Command, folder: Path) -> dict[str, Any]:
     if exit_code:
         row["error"] = told.getvalue().strip().splitlines()[-LAST_LINES:]
     else:
-        row.update(written_metrics(folder, began))
+        row.update(written_metrics(result_files(folder), before))
     return row
 
 
-def written_metrics(folder: Path, began: float) -> dict[str, Any]:
-    """The metrics of the newest results that a command wrote: of an evaluation, of a training, of all of ODinW."""
-    since = time.time() - (time.monotonic() - began)
-    files = [*folder.rglob("odinw.json"), *folder.rglob("results.json"), *folder.rglob("summary.json")]
-    fresh = [file for file in files if file.stat().st_mtime >= since]
-    if not fresh:
+def result_files(folder: Path) -> dict[Path, int]:
+    """The results of evaluations, of trainings and of all of ODinW below a folder, with the time of each."""
+    names = ("odinw.json", "results.json", "summary.json")
+    return {file: file.stat().st_mtime_ns for name in names for file in folder.rglob(name)}
+
+
+def written_metrics(files: dict[Path, int], before: dict[Path, int]) -> dict[str, Any]:
+    """The metrics of the results that a command wrote; of several the outermost."""
+    written = [file for file, changed in files.items() if before.get(file) != changed]
+    if not written:
         return {}
-    content = json.loads(min(fresh, key=lambda file: len(file.parts)).read_text())
-    row = {name: content[name] for name in ("dataset", "split", "samples", "steps", "mean") if name in content}
+    content = json.loads(min(written, key=lambda file: len(file.parts)).read_text())
+    row = {name: content[name] for name in ("dataset", "split", "samples", "steps") if name in content}
     metrics = content.get("metrics", {})
+    if "mean" in content:
+        metrics = {f"mean of {shots}": mean["ap"] for shots, mean in content["mean"].items()}
     row["metrics"] = {name: round(value, 2) for name, value in metrics.items()}
     return row
 
