@@ -169,7 +169,7 @@ def find_images(request: Request, folder: Path, places: Sequence[ImageFolder]) -
     """The folder that the annotations' file names are relative to: that of --images, else the first place, seen from
     the annotations' folder, that exists. Raises UserError."""
     if request.images is not None:
-        return existing_folder(request.images)
+        return _base_of(Path(existing_folder(request.images)), places[0])
     for place in places:
         if os.path.isdir(_seen_from(folder, place.there)):
             return _seen_from(folder, place.base)
@@ -177,6 +177,14 @@ def find_images(request: Request, folder: Path, places: Sequence[ImageFolder]) -
     raise UserError(
         f"{folder}: no images of {request.name} there; wanted is {wanted}, or name their folder by --images"
     )
+
+
+def _base_of(images: Path, place: ImageFolder) -> str:
+    """The named folder, or the one above it where the file names begin with its name, as val2014/ of COCO."""
+    year = os.path.basename(place.there)
+    is_part_of_names = place.base != place.there and not (images / year).is_dir()
+    whole = Path(os.path.abspath(images))
+    return str(whole.parent if is_part_of_names and whole.name == year else images)
 
 
 def existing_folder(images: Path) -> str:

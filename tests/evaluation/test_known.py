@@ -84,6 +84,16 @@ def test_a_named_image_folder_is_passed_over(tmp_path, dataset, task, split, ann
         eval_data(dataset, task, split, tmp_path, images=tmp_path / "nowhere")
 
 
+def test_a_folder_of_pictures_is_doubled_in_their_paths(tmp_path):
+    """COCO's captions and LVIS name val2014/ and val2017/ with the picture, COCO's boxes do not."""
+    for dataset, task, split, annotations, images in RECIPES_LAYOUT[:3]:
+        lay_out(tmp_path, annotations, images)
+        year = "val2014" if task != "detection" else "val2017"
+        folder = tmp_path / "coco/images" / year
+        wanted = tmp_path / images
+        assert paths(eval_data(dataset, task, split, tmp_path, images=folder))[1] == wanted
+
+
 def test_karpathy_images_lie_beside_the_json_too(tmp_path):
     (tmp_path / "dataset_coco.json").touch()
     with pytest.raises(UserError, match=r"no images of coco there; wanted is val2014/ or images/val2014/ .*--images"):
