@@ -39,7 +39,8 @@ def option(
     formerly: str | None = None,
     **metadata: Any,
 ) -> Any:
-    """A field with its one-line meaning, its limits (see `config.strict`), and `path=True` where it names files.
+    """A field with its one-line meaning, its limits (see `config.strict`), and `path=True` where it names files, with
+    `made_by`, where a command of the program writes them.
 
     owner: needed in settings of tasks. formerly: the name that older recipes and checkpoints have for it.
     """

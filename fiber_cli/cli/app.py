@@ -17,7 +17,7 @@ from typing import Annotated
 import typer
 
 import fiber_cli
-from fiber_cli.cli import evaluation, inference, preparation, recipes, training
+from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, training
 from fiber_cli.errors import EXIT_FAILED, UserError
 
 app = typer.Typer(
@@ -50,6 +50,7 @@ def fiber(
 app.command("pretrain")(training.pretrain)
 app.command("finetune")(training.finetune)
 app.command("eval")(evaluation.evaluate)
+app.command("odinw")(odinw.odinw)
 app.command("rerank")(evaluation.rerank)
 app.command("caption")(inference.caption)
 app.command("answer")(inference.answer)

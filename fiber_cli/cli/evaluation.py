@@ -14,6 +14,7 @@ from fiber_cli.cli.options import (
     WORKERS,
     EvaluationBatch,
     FittingCheckpoint,
+    ImagesOfData,
     ItmCheckpoint,
     Latest,
     Limit,
@@ -52,6 +53,10 @@ def evaluate(
     latest: Latest = False,
     split: Split = None,
     root: Root = None,
+    images: ImagesOfData = None,
+    published_prompts: Annotated[
+        bool, typer.Option("--published-prompts", help="odinw13: the published prompts instead of the names alone.")
+    ] = False,
     output: Results = None,
     batch: EvaluationBatch = None,
     workers: Workers = WORKERS,
@@ -64,7 +69,9 @@ def evaluate(
     """Evaluate a checkpoint on a dataset of its task."""
     from fiber_cli.tasks.evaluation import EvaluationOptions
 
-    evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit)
+    evaluated = Evaluated(
+        dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, published_prompts
+    )
     options = EvaluationOptions(mode=mode, blind=blind, chunk=chunk_size(chunk), stem_memory=stem_memory)
     run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc)
 
@@ -72,7 +79,9 @@ def evaluate(
 def rerank(
     context: typer.Context,
     dataset: Annotated[str | None, typer.Argument(help=f"{DATASET_HELP} Or none, with --images.")] = None,
-    images: Annotated[Path | None, typer.Option(help="Search in this folder of images instead.")] = None,
+    images: Annotated[
+        Path | None, typer.Option(help="Search in this folder of images instead; with DATASET, its images.")
+    ] = None,
     query: Annotated[str | None, typer.Option(help="What to search for.")] = None,
     queries: Annotated[Path | None, typer.Option(help="A file with one query a line.")] = None,
     top_k: Annotated[
@@ -104,10 +113,10 @@ def rerank(
         of_dataset = {"--split": split, "--root": root, "--output": output, "--limit": limit, "--nproc": nproc > 1}
         _refuse("with --images", of_dataset)
     sizes = whole_numbers(top_k)
-    if dataset and not (images or query or queries):
+    if dataset and not (query or queries):
         from fiber_cli.tasks.evaluation import EvaluationOptions
 
-        evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit)
+        evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images)
         options = EvaluationOptions(mode="rerank", rerank=sizes, stem_memory=stem_memory)
         run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, as_json=json)
         return
@@ -150,7 +159,8 @@ def _refuse(where: str, options: dict[str, Any]) -> None:
 class Evaluated(NamedTuple):
     """What is evaluated on what, and where the results go. checkpoint: None for the newest run that fits;
     itm_checkpoint: scores pairs, if not the same; latest: of runs the latest checkpoint, not the best; limit: of the
-    samples of each source."""
+    samples of each source; images: where the data set's lie, if not where `root` has them; published_prompts: ODinW's.
+    """
 
     dataset: str
     split: str | None
@@ -160,6 +170,8 @@ class Evaluated(NamedTuple):
     latest: bool
     output: Path | None
     limit: int | None
+    images: Path | None = None
+    published_prompts: bool = False
 
 
 def run_evaluation(
@@ -179,7 +191,14 @@ def run_evaluation(
 
     models = _models(evaluated, options.mode)
     task = read_config(resolve(models.checkpoint)).task.name
-    data = eval_data(evaluated.dataset, task, evaluated.split, evaluated.root)
+    data = eval_data(
+        evaluated.dataset,
+        task,
+        evaluated.split,
+        evaluated.root,
+        images=evaluated.images,
+        published_prompts=evaluated.published_prompts,
+    )
     if nproc > 1:
         settled = ["--checkpoint", str(models.checkpoint)]
         if models.itm_checkpoint is not None:
@@ -195,7 +214,7 @@ def run_evaluation(
     loaded = load(models.checkpoint, latest=evaluated.latest)
     itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
     mode = options.mode or default_mode(loaded, itm)
-    measured = f"{data.name}-{data.split}-{mode}"
+    measured = "-".join(filter(None, (data.name, data.split, data.variant, mode)))
     sources = [open_source(source) for source in data.sources]
     run_eval(
         sources,
@@ -208,6 +227,8 @@ def run_evaluation(
         options=options,
         predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
         as_json=as_json,
+        details=data.details,
+        notes=data.notes,
     )
 
 

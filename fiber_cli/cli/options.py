@@ -26,8 +26,16 @@ RecipeName = Annotated[str, typer.Option(help="A recipe file, or the name of a s
 Latest = Annotated[bool, typer.Option("--latest", help="Of a run its latest checkpoint, not its best.")]
 
 # Evaluation
-Split = Annotated[str | None, typer.Option(help="[default: val of scenes, vqav2 and nocaps, dev of nlvr2, else test]")]
-Root = Annotated[Path | None, typer.Option(help="Folder of a known dataset, or a JSON's images.")]
+Split = Annotated[
+    str | None,
+    typer.Option(help="[default: test of retrieval, captions, flickr30k_entities and odinw13, dev of nlvr2, else val]"),
+]
+Root = Annotated[
+    Path | None, typer.Option(help="Folder of a known dataset, or the recipes' data.root; or a JSON's images.")
+]
+ImagesOfData = Annotated[
+    Path | None, typer.Option("--images", help="Folder that the file names of the dataset's images start from.")
+]
 Results = Annotated[Path | None, typer.Option(help="Results folder.  [default: eval/ in the run]")]
 FittingCheckpoint = Annotated[
     Path | None, typer.Option(help="[default: the newest run below runs/ that can, and was trained on the data]")
@@ -61,11 +69,11 @@ def chunk_size(text: str) -> int | str:
     return int(text)
 
 
-def whole_numbers(text: str) -> tuple[int, ...]:
-    """The value of --top-k: numbers separated by commas."""
+def whole_numbers(text: str, option: str = "--top-k") -> tuple[int, ...]:
+    """The value of --top-k or another option: numbers from 1, separated by commas."""
     numbers = []
     for number in text.split(","):
         if not number.strip().isdecimal() or int(number) == 0:
-            raise typer.BadParameter(f"--top-k {text}: give whole numbers from 1, such as 10,20,50,100")
+            raise typer.BadParameter(f"{option} {text}: give whole numbers from 1, such as 10,20,50,100")
         numbers.append(int(number))
     return tuple(numbers)

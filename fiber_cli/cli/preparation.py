@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fiber_cli.cli.options import Overrides, RecipeName, one_of
+from fiber_cli.errors import UserError
 from fiber_cli.tasks import declarations
 
 
@@ -24,32 +25,67 @@ else:
 
 
 def vqa_answers(
-    annotations: Annotated[list[Path], typer.Argument(help="VQAv2's annotations JSON, train and val.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="ANNOTATIONS...", help="VQAv2's annotations JSON, train and val; with --recipe, settings over it."
+        ),
+    ] = None,
     *,
-    output: Annotated[Path, typer.Option(help="File to write.")],
+    recipe: Annotated[str | None, typer.Option(help="Take the annotations and the output from this recipe.")] = None,
+    output: Annotated[Path | None, typer.Option(help="File to write.  [default: the recipe's task.answers]")] = None,
     minimum: Annotated[int, typer.Option(min=1, help="Occurrences that make an answer part of it.")] = 9,
 ) -> None:
-    """Build the answer vocabulary of VQA."""
+    """Build the answer vocabulary of VQA: `fiber vqa-answers --recipe vqav2 data.root=/data`, or of files."""
     from fiber_cli.tasks.vqa.vocabulary import build_vocabulary, write_vocabulary
 
+    annotations = [Path(argument) for argument in arguments or ()]
+    if recipe is not None:
+        annotations, named = _of_vqa_recipe(recipe, arguments or [])
+        output = output or named
+    if not annotations or output is None:
+        raise typer.BadParameter("give the annotations and --output, or a --recipe that names both")
     answers = build_vocabulary(annotations, minimum)
+    if not answers:
+        raise UserError(f"no answer comes {minimum} times in {', '.join(map(str, annotations))}: lower --minimum")
     write_vocabulary(output, answers)
     print(f"{output}: {len(answers)} answers")
+
+
+def _of_vqa_recipe(name: str, overrides: list[str]) -> tuple[list[Path], Path | None]:
+    """The annotations that a recipe trains on, and where it looks for the vocabulary."""
+    from fiber_cli.config.resolve import resolve_recipe
+    from fiber_cli.data.sources.vqa import VqaSourceSettings
+    from fiber_cli.tasks.vqa.settings import VqaSettings
+
+    recipe = resolve_recipe(name, overrides)
+    if not isinstance(recipe.task, VqaSettings):
+        raise UserError(f"--recipe {name}: a recipe for {recipe.task.name}; the vocabulary is VQA's")
+    annotations = []
+    for source in recipe.data.train:
+        if isinstance(source, VqaSourceSettings) and source.annotations:
+            annotations.append(Path(source.annotations))
+    return annotations, Path(recipe.task.answers) if recipe.task.answers else None
 
 
 def cider_df(
     *,
     recipe: RecipeName,
-    output: Annotated[Path, typer.Option(help="File to write.")],
+    output: Annotated[Path | None, typer.Option(help="File to write.  [default: the recipe's task.cider_df]")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Count the document frequencies of CIDEr optimisation over a recipe's training captions."""
     from fiber_cli.config.resolve import resolve_recipe
     from fiber_cli.tasks.caption.data import count_document_frequencies
+    from fiber_cli.tasks.caption.settings import CaptionSettings
     from fiber_cli.training.work import open_sources
 
-    data = resolve_recipe(recipe, overrides or ()).data
-    print(count_document_frequencies(open_sources(data.train, data), str(output)))
+    resolved = resolve_recipe(recipe, overrides or ())
+    if output is None and isinstance(resolved.task, CaptionSettings) and resolved.task.cider_df:
+        output = Path(resolved.task.cider_df)
+    if output is None:
+        raise typer.BadParameter(f"{recipe} names no task.cider_df: give --output")
+    print(count_document_frequencies(open_sources(resolved.data.train, resolved.data), str(output)))
 
 
 def convert(

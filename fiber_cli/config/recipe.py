@@ -142,7 +142,9 @@ class LogSettings:
     """What a run writes, counted in steps."""
 
     every: int = option("Steps between log lines.", 10, ge=1)
-    validate_every: int | None = option("Steps between validations; null = none.", None, ge=1)
+    validate_every: int | Literal["epoch"] | None = option(
+        "Steps between validations, or epoch: once in each; null = none.", None, ge=1
+    )
     save_every: int = option("Steps between checkpoints.", 1000, ge=1)
     keep_last: int = option("Newest checkpoints to keep.", 2, ge=1)
     keep_best: str | None = option("Also keep the best checkpoint by this metric of the task.", None)

@@ -86,8 +86,21 @@ def _with_paths_below(root: str, settings: Settings) -> Settings:
     changes = {}
     for setting in dataclasses.fields(settings):
         if setting.metadata.get("path"):
-            changes[setting.name] = _path_below(root, getattr(settings, setting.name))
+            value = getattr(settings, setting.name)
+            changes[setting.name] = _path_below(root, value)
+            if setting.metadata.get("made_by") and value:
+                changes[setting.name] = _made_file(root, value)
     return dataclasses.replace(settings, **changes)
+
+
+def _made_file(root: str, value: str) -> str:
+    """A file that a command of the program writes: below `root`, or, where it is not there, from the current folder, in
+    which the command may have written it."""
+    below_root = _path_below(root, value)
+    in_current_folder = _path_below(os.getcwd(), value)
+    is_elsewhere = not os.path.exists(below_root) and os.path.isfile(in_current_folder)
+    chosen: str = in_current_folder if is_elsewhere else below_root
+    return chosen
 
 
 def _path_below(root: str, value: Any) -> Any:

@@ -219,8 +219,13 @@ def _is_override(later: yaml.Node, earlier: yaml.Node) -> bool:
 
 
 def _choose(args: tuple[Any, ...], node: yaml.Node) -> Any:
-    """Which type of a union a node is: of lists and mappings one that takes them, of single values the first."""
+    """Which type of a union a node is: of text one that lists words, where none takes any; of lists and mappings one
+    that takes them; of other single values the first."""
     choices = [kind for kind in args if kind is not types.NoneType]
+    if isinstance(plain(node), str) and str not in choices:
+        for kind in choices:
+            if _container(kind) is Literal:
+                return kind
     wanted: type[Any] | None = None
     if isinstance(node, yaml.SequenceNode):
         wanted = tuple

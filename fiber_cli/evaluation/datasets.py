@@ -14,13 +14,15 @@ from fiber_cli.data.sources.scenes import ScenesSettings
 from fiber_cli.data.sources.statements import StatementsSettings
 from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError
-from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file
+from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file, existing_folder
 from fiber_cli.evaluation.names import DATASETS, SCENES
-from fiber_cli.evaluation.odinw import read_odinw
+from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declarations, declared
 from fiber_cli.tasks.declaration import TaskDeclaration
 
+#: The data set that has prompts of its own.
+PROMPTED = "odinw13"
 #: How many scenes are evaluated.
 SCENE_COUNT = 200
 #: Ending of a file's name → formats that it can hold; a task reads the first that it can.
@@ -42,30 +44,43 @@ def tasks_for(dataset: str) -> tuple[str, ...]:
     return tuple(declaration.name for declaration in declarations() if _suits(dataset, declaration))
 
 
-def eval_data(dataset: str, task: str, split: str | None = None, root: Path | None = None) -> EvalData:
+def eval_data(
+    dataset: str,
+    task: str,
+    split: str | None = None,
+    root: Path | None = None,
+    *,
+    images: Path | None = None,
+    published_prompts: bool = False,
+) -> EvalData:
     """Sources of an evaluation of a task.
 
     dataset: `scenes`, or a name in `KNOWN`, whose files lie in `root` (the current folder if None) as README's table
-    says; the path of a Karpathy JSON, of a JSON with boxes, or of a statements JSONL, whose images lie in `root` or in
-    images/ beside it; an ODVG JSONL or shards of such records, with the names of detection in label_map.json beside
-    them; a YAML list of detection sets in ODinW's manner; or a folder, glob or pattern of shards, which have no splits.
-    The split is val of scenes and of VQAv2, dev of NLVR2, else test where there is one. Raises UserError.
+    says, its pictures also in `images`; the path of a Karpathy JSON, of a JSON with boxes, or of a statements JSONL,
+    whose images lie in `images` (or `root`, which is the same of a file) or in images/ beside it; an ODVG JSONL or
+    shards of such records, with the names of detection in label_map.json beside them; a YAML list of detection sets in
+    ODinW's manner; or a folder, glob or pattern of shards, which have no splits. published_prompts: of odinw13.
+    The split is test of captions, of Flickr30k Entities and of ODinW, dev of NLVR2, else val. Raises UserError.
     """
     declaration = declared(task)
     if not _suits(dataset, declaration):
         raise UserError(f"{dataset} is for checkpoints of {', '.join(tasks_for(dataset))}, not of {task}")
+    if published_prompts and dataset != PROMPTED:
+        raise UserError(f"--published-prompts are those of {PROMPTED}; {dataset} has none")
     if dataset == SCENES:
+        if root or images:
+            raise UserError(f"{SCENES} are built in: leave out --root and --images")
         return _scenes(declaration, split or "val")
     if dataset in KNOWN:
         known = KNOWN[dataset]
         kind = _readable(known.kinds, declaration)
         assert kind is not None
-        return known.find(Request(dataset, split, Path(root or "."), kind))
+        return known.find(Request(dataset, split, Path(root or "."), kind, images, published_prompts))
     path = Path(dataset)
     if path.suffix in KINDS_OF_FILES:
-        return _file(path, declaration, split, root)
+        return _file(path, declaration, split, _images_of_a_file(root, images))
     if path.is_dir() or path.suffix == ".tar":
-        return _shards(dataset, declaration, split, root)
+        return _shards(dataset, declaration, split, root or images)
     names = [name for name in DATASETS if _suits(name, declaration)]
     raise UserError(f"unknown dataset {dataset!r}: give one of {', '.join(names)}, {FORMS_IN_WORDS}")
 
@@ -93,25 +108,37 @@ def _scenes(declaration: TaskDeclaration, split: Any) -> EvalData:
     return EvalData(SCENES, split, sources)
 
 
-def _file(path: Path, declaration: TaskDeclaration, split: str | None, root: Path | None) -> EvalData:
+def _images_of_a_file(root: Path | None, images: Path | None) -> Path | None:
+    """The image folder that is named for a file, by either option."""
+    if root is not None and images is not None:
+        raise UserError(f"--root {root} and --images {images}: of a file both name its images, give --images alone")
+    if images is not None:
+        existing_folder(images)
+    return root or images
+
+
+def _file(path: Path, declaration: TaskDeclaration, split: str | None, named: Path | None) -> EvalData:
     kind = _readable(KINDS_OF_FILES[path.suffix], declaration)
     if kind == "karpathy":
         split = split or "test"
-        images = str(root or path.parent / "images")
+        images = str(named or path.parent / "images")
         source = KarpathySettings(kind="karpathy", json=str(path), images=images, split=split)
         return EvalData(path.stem.removeprefix("dataset_"), split, [source])
     if split:
         raise UserError(f"{path} has no --split; name the file to evaluate")
     if kind == "statements":
-        images = str(root or path.parent / "images")
+        images = str(named or path.parent / "images")
         return _whole(path, StatementsSettings(kind="statements", jsonl=existing_file(path), images=images))
     if kind == "odvg":
-        images = str(root or path.parent)
+        images = str(named or path.parent)
         label_map = _label_map(path.parent)
         return _whole(path, OdvgSettings(kind="odvg", jsonl=existing_file(path), images=images, label_map=label_map))
     if path.suffix == ".json":
-        return _whole(path, _json_with_boxes(path, str(root or path.parent / "images")))
-    return EvalData(path.stem, "test", read_odinw(existing_file(path)))
+        return _whole(path, _json_with_boxes(path, str(named or path.parent / "images")))
+    if named is not None:
+        raise UserError(f"{path} names the images of its sets itself: leave out --root and --images")
+    sets = read_odinw(existing_file(path))
+    return EvalData(path.stem, "test", list(sets), details=prompts_in_words(sets))
 
 
 def _whole(path: Path, source: SourceSettings) -> EvalData:
@@ -129,7 +156,7 @@ def _json_with_boxes(path: Path, images: str) -> SourceSettings:
     return CocoSettings(kind="coco", json=str(path), images=images)
 
 
-def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, root: Path | None) -> EvalData:
+def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, named: Path | None) -> EvalData:
     path = Path(dataset)
     kind = _readable(KINDS_OF_SHARDS, declaration)
     if kind is None:
@@ -137,12 +164,12 @@ def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, root:
     if kind == "region_shards":
         if split:
             raise UserError(f"{dataset} has no --split; name the file to evaluate")
-        if root:
-            raise UserError(f"{dataset}: shards hold their images; leave out --root")
+        if named:
+            raise UserError(f"{dataset}: shards hold their images; leave out --root and --images")
         label_map = _label_map(path if path.is_dir() else path.parent)
         return _whole(path, RegionShardsSettings(kind="region_shards", shards=dataset, label_map=label_map))
-    if split or root:
-        raise UserError(f"{dataset}: shards have no --split and no --root; name the shards to evaluate")
+    if split or named:
+        raise UserError(f"{dataset}: shards have no --split, --root and --images; name the shards to evaluate")
     name = path.name if path.is_dir() else path.resolve().parent.name
     return EvalData(name, "all", [WebDatasetSettings(kind="webdataset", shards=dataset)])
 

@@ -3,8 +3,9 @@
 import dataclasses
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import fiber_cli
@@ -15,6 +16,8 @@ from fiber_cli.distributed.device import device
 from fiber_cli.evaluation.report import table, write_results
 from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
+
+NO_DETAILS: Mapping[str, Any] = MappingProxyType({})
 
 
 def run_eval(
@@ -29,12 +32,15 @@ def run_eval(
     itm: Loaded | None = None,
     limit: int | None = None,
     as_json: bool = False,
+    details: Mapping[str, Any] = NO_DETAILS,
+    notes: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Evaluate a checkpoint, and write `output`/results.json and what else there is; returns the results.
 
     options: what to measure and how, see `EvaluationOptions`; checkpoint, folder, fingerprint and scorer are filled in
     here. itm: the checkpoint that scores pairs, where it is another one. limit: use the first so many samples of each
-    source. Raises UserError for options that do not fit and for data of which nothing is left.
+    source. details: what else the results say of the data; notes: lines for the reader on it. Raises UserError for
+    options that do not fit and for data of which nothing is left.
     """
     start = time.monotonic()
     if limit is not None:
@@ -57,12 +63,13 @@ def run_eval(
         "mode": evaluation.mode,
         "checkpoint": str(loaded.path),
         **({} if itm is None else {"itm_checkpoint": str(itm.path)}),
+        **details,
         "metrics": result.metrics,
         "samples": result.samples,
         **result.counts,
         "bad": result.bad,
         "truncated": result.truncated,
-        "notes": result.notes,
+        "notes": [*notes, *result.notes],
         "seconds": round(time.monotonic() - start, 2),
         "version": fiber_cli.__version__,
     }

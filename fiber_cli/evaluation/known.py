@@ -1,9 +1,15 @@
-"""The data sets that `fiber eval` knows by name: where their files lie below a folder, as README's table says."""
+"""The data sets that `fiber eval` knows by name, and where their files lie.
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+The annotations lie in the folder that is named, or below it in the folder that the recipes have for them, so that
+`--root` is either a data set's own folder or the recipes' `data.root`. Pictures lie beside the annotations, or where
+the recipes have them, or in the folder that `--images` names.
+"""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.data.sources.flickr_entities import FlickrEntitiesSettings
@@ -13,7 +19,8 @@ from fiber_cli.data.sources.nocaps import NocapsSettings
 from fiber_cli.data.sources.statements import StatementsSettings
 from fiber_cli.data.sources.vqa import VqaSourceSettings
 from fiber_cli.errors import UserError
-from fiber_cli.evaluation.odinw import read_odinw
+from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
+from fiber_cli.evaluation.odinw13 import SETS, SPLITS, completeness, find_archive
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks.abilities import Ability, Captioning
 from fiber_cli.tasks.declaration import TaskDeclaration
@@ -22,21 +29,32 @@ Value = TypeVar("Value")
 
 
 class Request(NamedTuple):
-    """What was asked for. folder: that of the data set; split: None where none is named; kind: the format, out of the
-    data set's, that the task reads."""
+    """What was asked for. root: the folder of the data set, or of the recipes' data; split: None where none is named;
+    kind: the format, out of the data set's, that the task reads; images: the folder of the pictures, where it is named;
+    published_prompts: ODinW's."""
 
     name: str
     split: str | None
-    folder: Path
+    root: Path
     kind: str
+    images: Path | None = None
+    published_prompts: bool = False
 
 
-class EvalData(NamedTuple):
-    """The sources of an evaluation, as entries of a recipe."""
+@dataclass(frozen=True)
+class EvalData:
+    """The sources of an evaluation, as entries of a recipe.
+
+    variant: how the results' folder tells the evaluation from others of the same data. details: what results.json says
+    of it besides. notes: lines for the reader.
+    """
 
     name: str
     split: str
     sources: list[SourceSettings]
+    variant: str = ""
+    details: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,7 +72,7 @@ class KnownDataset:
 
 
 class ImageFolder(NamedTuple):
-    """there: what is looked for below a data set's folder; base: what the file names of the JSON are relative to."""
+    """there: what is looked for from the annotations' folder; base: what their file names are relative to."""
 
     there: str
     base: str
@@ -68,11 +86,26 @@ class VqaFiles(NamedTuple):
     images: str
 
 
-#: COCO's file names in Karpathy's JSON begin with val2014/.
+def _same(*folders: str) -> tuple[ImageFolder, ...]:
+    """Folders that the annotations' file names are relative to."""
+    return tuple(ImageFolder(folder, folder) for folder in folders)
+
+
+def _folders_of_coco(name: str) -> list[str]:
+    """Where COCO's pictures of a year and split can lie: in the data set's folder, or in COCO's beside it."""
+    return [name, f"images/{name}", f"../coco/images/{name}", f"../coco/{name}"]
+
+
+def _above(folders: Sequence[str]) -> tuple[ImageFolder, ...]:
+    """Folders whose own name is part of the annotations' file names, such as val2014/."""
+    return tuple(ImageFolder(folder, os.path.dirname(folder) or ".") for folder in folders)
+
+
+#: Data set → where the images of Karpathy's JSON lie.
 KARPATHY_IMAGES = {
-    "coco": (ImageFolder("val2014", "."), ImageFolder("images/val2014", "images")),
-    "flickr30k": (ImageFolder("images", "images"), ImageFolder("flickr30k-images", "flickr30k-images")),
-    "flickr8k": (ImageFolder("images", "images"), ImageFolder("Flicker8k_Dataset", "Flicker8k_Dataset")),
+    "coco": _above(_folders_of_coco("val2014")),
+    "flickr30k": _same("flickr30k-images", "images"),
+    "flickr8k": _same("Flicker8k_Dataset", "images"),
 }
 VQA_FILES = {
     "val": VqaFiles("v2_OpenEnded_mscoco_val2014", "v2_mscoco_val2014", "val2014"),
@@ -82,21 +115,88 @@ VQA_FILES = {
 #: Split → JSON lines and image folder of NLVR2 (test-P is test1).
 NLVR2_FILES = {"dev": ("dev.json", "dev"), "test": ("test1.json", "test1")}
 NOCAPS_FILES = {"val": "nocaps_val_4500_captions.json", "test": "nocaps_test_image_info.json"}
-#: Split → file and image folder of detection.
-COCO_FILES = {"val": ("annotations/instances_val2017.json", "val2017")}
-LVIS_FILES = {"val": ("lvis_v1_val.json", "."), "minival": ("lvis_v1_minival_inserted_image_name.json", ".")}
-REFERRING_SPLITS = {
-    "refcoco": ("val", "testA", "testB"),
-    "refcoco+": ("val", "testA", "testB"),
-    "refcocog": ("val", "test"),
+LVIS_FILES = {"val": "lvis_v1_val.json", "minival": "lvis_v1_minival_inserted_image_name.json"}
+ENTITY_IMAGES = _same("flickr30k-images", "images", "../flickr30k/flickr30k-images")
+#: Data set → split → its files, the better first; MDETR has RefCOCOg's test once more with spans put right.
+REFERRING_FILES: Mapping[str, Mapping[str, tuple[str, ...]]] = {
+    "refcoco": {
+        "val": ("finetune_refcoco_val.json",),
+        "testA": ("finetune_refcoco_testA.json",),
+        "testB": ("finetune_refcoco_testB.json",),
+    },
+    "refcoco+": {
+        "val": ("finetune_refcoco+_val.json",),
+        "testA": ("finetune_refcoco+_testA.json",),
+        "testB": ("finetune_refcoco+_testB.json",),
+    },
+    "refcocog": {
+        "val": ("finetune_refcocog_val.json",),
+        "test": ("finetune_refcocog_test_corrected.json", "finetune_refcocog_test.json"),
+    },
 }
 
 
 def existing_file(path: Path) -> str:
     """The path; UserError where there is no such file."""
     if not path.is_file():
-        raise UserError(f"{path}: no such file; --root names the folder with {path.name} and the images")
+        raise UserError(f"{path}: no such file; name the file to evaluate, and its images with --images")
     return str(path)
+
+
+class Annotations(NamedTuple):
+    """A file and the folder of the data set that it was found in."""
+
+    file: Path
+    folder: Path
+
+
+def find_annotations(request: Request, below: str, *names: str) -> Annotations:
+    """The first of the files `names` in --root, or in the folder `below` it that the recipes have for the data set.
+
+    Raises UserError.
+    """
+    for folder in (request.root, request.root / below):
+        for name in names:
+            if (folder / name).is_file():
+                return Annotations(folder / name, folder)
+    missing = request.root / names[0]
+    raise UserError(
+        f"{missing}: no such file; --root names the folder with {names[0]}, or the one with {below}/{names[0]}"
+    )
+
+
+def find_images(request: Request, folder: Path, places: Sequence[ImageFolder]) -> str:
+    """The folder that the annotations' file names are relative to: that of --images, else the first place, seen from
+    the annotations' folder, that exists. Raises UserError."""
+    if request.images is not None:
+        return _base_of(Path(existing_folder(request.images)), places[0])
+    for place in places:
+        if os.path.isdir(_seen_from(folder, place.there)):
+            return _seen_from(folder, place.base)
+    wanted = " or ".join(f"{place.there}/" for place in places)
+    raise UserError(
+        f"{folder}: no images of {request.name} there; wanted is {wanted}, or name their folder by --images"
+    )
+
+
+def _base_of(images: Path, place: ImageFolder) -> str:
+    """The named folder, or the one above it where the file names begin with its name, as val2014/ of COCO."""
+    year = os.path.basename(place.there)
+    is_part_of_names = place.base != place.there and not (images / year).is_dir()
+    whole = Path(os.path.abspath(images))
+    return str(whole.parent if is_part_of_names and whole.name == year else images)
+
+
+def existing_folder(images: Path) -> str:
+    """The folder that --images names; UserError where there is none."""
+    if not images.is_dir():
+        raise UserError(f"--images {images}: no such folder")
+    return str(images)
+
+
+def _seen_from(folder: Path, place: str) -> str:
+    # By name, so that a folder which is a link has its siblings beside the link.
+    return os.path.normpath(folder / place)
 
 
 def _of_split(table: Mapping[str, Value], split: str, dataset: str) -> Value:
@@ -108,54 +208,50 @@ def _of_split(table: Mapping[str, Value], split: str, dataset: str) -> Value:
 def _karpathy(request: Request) -> EvalData:
     name = request.name.removesuffix("_caption")
     split = request.split or "test"
-    json = existing_file(request.folder / f"dataset_{name}.json")
-    for images in KARPATHY_IMAGES[name]:
-        if (request.folder / images.there).is_dir():
-            folder = str(request.folder / images.base)
-            source = KarpathySettings(kind="karpathy", json=json, images=folder, split=split)
-            return EvalData(request.name, split, [source])
-    wanted = " or ".join(f"{images.there}/" for images in KARPATHY_IMAGES[name])
-    raise UserError(f"{request.folder}: no images of {name} there; wanted is {wanted}")
+    found = find_annotations(request, name, f"dataset_{name}.json")
+    images = find_images(request, found.folder, KARPATHY_IMAGES[name])
+    source = KarpathySettings(kind="karpathy", json=str(found.file), images=images, split=split)
+    return EvalData(request.name, split, [source])
 
 
 def _coco(request: Request) -> EvalData:
     """COCO's captions or its boxes, whichever the task reads."""
-    return _karpathy(request) if request.kind == "karpathy" else _boxes(request, COCO_FILES)
+    if request.kind == "karpathy":
+        return _karpathy(request)
+    files = {"val": "annotations/instances_val2017.json"}
+    split = request.split or "val"
+    found = find_annotations(request, "coco", _of_split(files, split, request.name))
+    images = find_images(request, found.folder, _same(*_folders_of_coco("val2017")))
+    return EvalData(request.name, split, [CocoSettings(kind="coco", json=str(found.file), images=images)])
 
 
 def _lvis(request: Request) -> EvalData:
-    return _boxes(request, LVIS_FILES)
-
-
-def _boxes(request: Request, files: Mapping[str, tuple[str, str]]) -> EvalData:
+    """LVIS' val has pictures of COCO's val2017 and train2017."""
     split = request.split or "val"
-    file, images = _of_split(files, split, request.name)
-    below = request.folder / "images"
-    folder = below if below.is_dir() else request.folder
-    json = existing_file(request.folder / file)
-    source = CocoSettings(kind="coco", json=json, images=str(folder / images))
-    return EvalData(request.name, split, [source])
+    found = find_annotations(request, "lvis", _of_split(LVIS_FILES, split, request.name))
+    images = find_images(request, found.folder, _above(_folders_of_coco("val2017")))
+    return EvalData(request.name, split, [CocoSettings(kind="coco", json=str(found.file), images=images)])
 
 
 def _nocaps(request: Request) -> EvalData:
     split = request.split or "val"
-    json = existing_file(request.folder / _of_split(NOCAPS_FILES, split, request.name))
-    source = NocapsSettings(kind="nocaps", json=json, images=str(request.folder / "images"))
-    return EvalData(request.name, split, [source])
+    found = find_annotations(request, "nocaps", _of_split(NOCAPS_FILES, split, request.name))
+    images = find_images(request, found.folder, _same(f"images/{split}", "images", split))
+    return EvalData(request.name, split, [NocapsSettings(kind="nocaps", json=str(found.file), images=images)])
 
 
 def _vqav2(request: Request) -> EvalData:
     split = request.split or "val"
     files = _of_split(VQA_FILES, split, request.name)
+    questions = find_annotations(request, "vqa", f"{files.questions}_questions.json")
     annotations = None
-    questions = existing_file(request.folder / f"{files.questions}_questions.json")
     if files.annotations is not None:
-        annotations = existing_file(request.folder / f"{files.annotations}_annotations.json")
+        annotations = str(find_annotations(request, "vqa", f"{files.annotations}_annotations.json").file)
     source = VqaSourceSettings(
         kind="vqa",
-        questions=questions,
+        questions=str(questions.file),
         annotations=annotations,
-        images=str(request.folder / files.images),
+        images=find_images(request, questions.folder, _same(*_folders_of_coco(files.images))),
         pattern=f"COCO_{files.images}_{{image_id:012d}}.jpg",
     )
     return EvalData(request.name, split, [source])
@@ -164,29 +260,48 @@ def _vqav2(request: Request) -> EvalData:
 def _nlvr2(request: Request) -> EvalData:
     split = request.split or "dev"
     lines, images = _of_split(NLVR2_FILES, split, request.name)
-    folder = request.folder / images
-    if not folder.is_dir() and (request.folder / "images" / images).is_dir():
-        folder = request.folder / "images" / images
-    jsonl = existing_file(request.folder / lines)
-    source = StatementsSettings(kind="statements", jsonl=jsonl, images=str(folder))
-    return EvalData(request.name, split, [source])
+    found = find_annotations(request, "nlvr2", lines)
+    folder = find_images(request, found.folder, _same(images, f"images/{images}"))
+    return EvalData(request.name, split, [StatementsSettings(kind="statements", jsonl=str(found.file), images=folder)])
 
 
 def _odinw13(request: Request) -> EvalData:
-    if request.split:
-        raise UserError(f"{request.name} has no --split; name the file to evaluate")
-    return EvalData(request.name, "test", read_odinw(existing_file(request.folder / "odinw13.yaml")))
+    if request.images is not None:
+        raise UserError("--images: the pictures of odinw13 lie in the archive's folders; leave it out")
+    own_list = request.root / "odinw13.yaml"
+    if own_list.is_file():
+        if request.split or request.published_prompts:
+            raise UserError(f"{own_list} names its files and prompts itself; leave out --split and --published-prompts")
+        sets = read_odinw(own_list)
+        return EvalData(request.name, "test", list(sets), details=prompts_in_words(sets))
+    split = request.split or "test"
+    _of_split(dict.fromkeys(SPLITS), split, request.name)
+    archive = find_archive(request.root, (split,))
+    sources: list[SourceSettings] = []
+    for odinw_set in archive.present:
+        sources.append(archive.source(odinw_set, split, published_prompts=request.published_prompts))
+    prompts = "published" if request.published_prompts else "names"
+    notes = ["prompts: as published" if request.published_prompts else "prompts: the names alone"]
+    name = request.name
+    incomplete = completeness(archive.missing)
+    if incomplete is not None:
+        # A mean over fewer sets is another number, under another name.
+        name = f"{request.name}-{len(sources)}-of-{len(SETS)}"
+        notes.append(incomplete)
+    variant = "published-prompts" if request.published_prompts else ""
+    details = {"prompts": prompts, "missing_sets": archive.missing}
+    return EvalData(name, split, sources, variant, details, tuple(notes))
 
 
 def _flickr30k_entities(request: Request) -> EvalData:
     splits = {"train": "train", "val": "val", "test": "test"}
     split = request.split or "test"
-    images = str(request.folder / "flickr30k-images")
     of_split = _of_split(splits, split, request.name)
+    found = find_annotations(request, "flickr30k_entities", f"{of_split}.txt")
     source = FlickrEntitiesSettings(
         kind="flickr_entities",
-        folder=str(request.folder),
-        images=images,
+        folder=str(found.folder),
+        images=find_images(request, found.folder, ENTITY_IMAGES),
         split=of_split,  # type: ignore[arg-type]
     )
     return EvalData(request.name, split, [source])
@@ -194,10 +309,14 @@ def _flickr30k_entities(request: Request) -> EvalData:
 
 def _referring(request: Request) -> EvalData:
     split = request.split or "val"
-    _of_split(dict.fromkeys(REFERRING_SPLITS[request.name]), split, request.name)
-    json = existing_file(request.folder / f"final_{request.name}_{split}.json")
-    source = MdetrSettings(kind="mdetr", json=json, images=str(request.folder / "train2014"), refers=True)
-    return EvalData(request.name, split, [source])
+    names = _of_split(REFERRING_FILES[request.name], split, request.name)
+    found = find_annotations(request, "mdetr", *names)
+    images = find_images(request, found.folder, _same(*_folders_of_coco("train2014")))
+    source = MdetrSettings(kind="mdetr", json=str(found.file), images=images, refers=True)
+    details = {"annotations": found.file.name}
+    # Where there are two files, the reader must know which it was.
+    notes = (f"annotations: {found.file.name}",) if len(names) > 1 else ()
+    return EvalData(request.name, split, [source], details=details, notes=notes)
 
 
 KNOWN = {

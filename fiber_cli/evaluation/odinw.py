@@ -1,5 +1,6 @@
 """Lists of detection sets, in ODinW's manner."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,11 @@ import yaml
 from fiber_cli.data.files import read_bytes
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.errors import UserError
-from fiber_cli.settings import SourceSettings
 
 _NEEDED = {"name", "json", "images"}
 
 
-def read_odinw(path: str | Path) -> list[SourceSettings]:
+def read_odinw(path: str | Path) -> list[CocoSettings]:
     """A YAML or JSON list of {name, json, images, prompts (optional)}, paths relative to the list's folder.
 
     prompts: name → {name, prefix, suffix} for the names that are shown otherwise. Raises UserError.
@@ -24,7 +24,7 @@ def read_odinw(path: str | Path) -> list[SourceSettings]:
     except yaml.YAMLError as error:
         raise UserError(f"{path}: not valid YAML or JSON: {error}") from None
     entries = content if isinstance(content, list) else [content]
-    sets: dict[str, SourceSettings] = {}
+    sets: dict[str, CocoSettings] = {}
     for number, entry in enumerate(entries, 1):
         _check(path, number, entry)
         name = str(entry["name"])
@@ -38,6 +38,12 @@ def read_odinw(path: str | Path) -> list[SourceSettings]:
             prompts=entry.get("prompts") or {},
         )
     return list(sets.values())
+
+
+def prompts_in_words(sources: Sequence[CocoSettings]) -> dict[str, Any]:
+    """What results.json says of the prompts of a list: which sets have other names than their own, and how."""
+    shown = {str(source.name): source.prompts for source in sources if source.prompts}
+    return {"prompts": shown or "names"}
 
 
 def _check(path: Path, number: int, entry: Any) -> None:

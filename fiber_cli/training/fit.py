@@ -81,7 +81,7 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
             if _is_due(run, recipe.log.every):
                 log.write(run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)})
                 last_logged = dataclasses.replace(progress)
-            due = work.validate is not None and _is_due(run, recipe.log.validate_every)
+            due = work.validate is not None and _is_due(run, _validation_interval(recipe, work))
             improved = due and run.validate(log)
             stopping = any_rank(stop.asked)
             if improved or stopping or _is_due(run, recipe.log.save_every):
@@ -103,6 +103,12 @@ def _has_begun(output: Path) -> bool:
 def _is_due(run: Run, every: int | None) -> bool:
     """Whether something that comes every so many steps, and at the end, comes now."""
     return run.done or (every is not None and run.progress.step % every == 0)
+
+
+def _validation_interval(recipe: Recipe, work: Work) -> int | None:
+    """Steps between validations."""
+    every = recipe.log.validate_every
+    return work.steps_per_epoch if every == "epoch" else every
 
 
 def _images_per_second(run: Run, since: Progress) -> float:

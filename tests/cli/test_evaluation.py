@@ -118,6 +118,8 @@ def test_eval_options_and_output(run, calls):
         "options": EvaluationOptions(mode=None, blind=False, chunk="auto", stem_memory=4.0),
         "predict": PredictOptions(batch_size=8, workers=0),
         "as_json": False,
+        "details": {},
+        "notes": (),
     }
     assert run(*EVAL, "--output", "o", "--blind", "--chunk", "40")[0] == 0
     options = calls.eval[1][1]
@@ -145,6 +147,32 @@ def test_rerank_of_a_dataset(run, calls):
     options = calls.eval[0][1]
     assert (options["options"].mode, options["options"].rerank, options["as_json"]) == ("rerank", (10, 20), True)
     assert options["output"] == Path("r/c/eval/scenes-val-rerank-c")
+
+
+def test_images_and_prompts_do_not_reach_the_data(run, calls, tmp_path, monkeypatch):
+    (tmp_path / "flickr30k").mkdir()
+    (tmp_path / "flickr30k/dataset_flickr30k.json").touch()
+    (tmp_path / "pictures").mkdir()
+    monkeypatch.setattr("fiber_cli.data.sources.open_source", lambda settings: settings)
+    for command in (["eval"], ["rerank", "--top-k", "5"]):
+        code, _, err = run(command[0], "flickr30k", "--checkpoint", "r/c", "--images", "pictures", *command[1:])
+        assert code == 0, err
+        (source,) = calls.eval[-1][0]
+        assert (source.json, source.images) == ("flickr30k/dataset_flickr30k.json", "pictures")
+    code, _, err = run("eval", "flickr30k", "--checkpoint", "r/c", "--published-prompts")
+    assert code == 1
+    assert "--published-prompts are those of odinw13" in err
+
+
+def test_results_with_other_prompts_are_written_over(run, calls, tmp_path, monkeypatch):
+    from fiber_cli.evaluation.known import EvalData
+
+    data = EvalData("odinw13", "test", [], "published-prompts", {"prompts": "published"}, ("a note",))
+    monkeypatch.setattr("fiber_cli.evaluation.datasets.eval_data", lambda *arguments, **options: data)
+    assert run("eval", "scenes", "--checkpoint", "r/c")[0] == 0
+    options = calls.eval[0][1]
+    assert options["output"] == Path("r/c/eval/odinw13-test-published-prompts-itc-c")
+    assert (options["details"], options["notes"]) == ({"prompts": "published"}, ("a note",))
 
 
 def test_data_of_another_task_is_refused(run, calls, tmp_path):

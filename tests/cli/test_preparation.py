@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 
 from fiber_cli.cli.preparation import published_checkpoints
+from fiber_cli.config.resolve import resolve_recipe
 
 
 def test_convert(run, calls):
@@ -41,6 +42,64 @@ def test_answers_that_occur_often_enough_are_written(run, tmp_path):
     assert code == 0
     assert out == "answers.json: 1 answers\n"
     assert "yes" in Path("answers.json").read_text()
+
+
+VQA = """
+model: {preset: tiny}
+task: {name: vqa, answers: vqa/answers.json}
+data:
+  train: [{kind: vqa, questions: q.json, images: i, annotations: a.json}, {kind: vqa, questions: q.json, images: i}]
+optim: {lr: 1e-3, steps: 2}
+runtime: {micro_batch: 2, global_batch: 2}
+"""
+
+
+def test_the_vocabulary_is_not_where_training_looks(run, tmp_path):
+    """From the working folder, with the data elsewhere: as the recipe says, or as --output says."""
+    (tmp_path / "data").mkdir()
+    entry = {"question_id": 1, "multiple_choice_answer": "yes", "answers": [{"answer": "yes"}]}
+    (tmp_path / "data/a.json").write_text(json.dumps({"annotations": [entry]}))
+    (tmp_path / "recipe.yaml").write_text(VQA)
+    recipe = ["--recipe", "recipe.yaml", "data.root=data"]
+    below_root = tmp_path / "data/vqa/answers.json"
+    code, out, err = run("vqa-answers", *recipe, "--minimum", "1")
+    assert code == 0, err
+    assert out == f"{below_root}: 1 answers\n"
+    assert resolve_recipe("recipe.yaml", ["data.root=data"]).task.answers == str(below_root)
+    below_root.unlink()
+    assert run("vqa-answers", "data/a.json", "--output", "vqa/answers.json", "--minimum", "1")[0] == 0
+    assert resolve_recipe("recipe.yaml", ["data.root=data"]).task.answers == str(tmp_path / "vqa/answers.json")
+
+
+def test_document_frequencies_are_not_where_training_looks(run, tmp_path):
+    overrides = ["task.objective=cider", "task.cider_df=table.json", "data.train.0.count=3", "data.root=data"]
+    (tmp_path / "data").mkdir()
+    assert run("cider-df", "--recipe", "tiny_caption", *overrides)[0] == 0
+    assert resolve_recipe("tiny_caption", overrides).task.cider_df == str(tmp_path / "data/table.json")
+    (tmp_path / "data/table.json").unlink()
+    assert run("cider-df", "--recipe", "tiny_caption", "--output", "table.json", *overrides)[0] == 0
+    assert resolve_recipe("tiny_caption", overrides).task.cider_df == str(tmp_path / "table.json")
+
+
+def test_nothing_says_what_to_make_and_where(run, tmp_path):
+    code, _, err = run("vqa-answers", "a.json")
+    assert code == 2
+    assert "give the annotations and --output, or a --recipe that names both" in " ".join(err.split())
+    code, _, err = run("vqa-answers", "--recipe", "tiny")
+    assert code == 1
+    assert "a recipe for coarse; the vocabulary is VQA's" in err
+    code, _, err = run("cider-df", "--recipe", "tiny")
+    assert code == 2
+    assert "tiny names no task.cider_df: give --output" in " ".join(err.split())
+
+
+def test_a_vocabulary_of_no_answer_is_written(run, tmp_path):
+    entry = {"question_id": 1, "multiple_choice_answer": "yes", "answers": [{"answer": "yes"}]}
+    (tmp_path / "a.json").write_text(json.dumps({"annotations": [entry]}))
+    code, _, err = run("vqa-answers", "a.json", "--output", "answers.json")
+    assert code == 1
+    assert "no answer comes 9 times in a.json: lower --minimum" in err
+    assert not Path("answers.json").exists()
 
 
 def test_n_grams_of_a_recipes_captions_are_counted(run):

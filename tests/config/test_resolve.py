@@ -1,6 +1,7 @@
 """From a file and a command line to a recipe: overrides, paths, shipped recipes, former names."""
 
 import dataclasses
+import shlex
 
 import pytest
 import yaml
@@ -8,6 +9,7 @@ from good_recipe import GOOD, good, problems
 
 from fiber_cli.config.recipe import LogSettings
 from fiber_cli.config.resolve import find_recipe, parse_recipe, recipe_header, resolve_recipe, shipped_recipes
+from fiber_cli.evaluation.names import DATASETS
 from fiber_cli.settings import RecipeError
 from fiber_cli.tasks import TASKS
 
@@ -64,6 +66,93 @@ def test_folders_by_data_source(tmp_path):
         "coco": str(tmp_path / "coco/images/train2014"),
         "vg": str(tmp_path / "vg/images"),
     }
+
+
+def test_a_file_that_a_command_made_here_is_not_found(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "data/vqa").mkdir(parents=True)
+    (tmp_path / "vqa").mkdir()
+
+    def answers() -> str:
+        return resolve_recipe("vqav2", ["data.root=data"]).task.answers
+
+    assert answers() == str(tmp_path / "data/vqa/answers.json")
+    (tmp_path / "vqa/answers.json").touch()
+    assert answers() == str(tmp_path / "vqa/answers.json")
+    # What lies with the data comes first.
+    (tmp_path / "data/vqa/answers.json").touch()
+    assert answers() == str(tmp_path / "data/vqa/answers.json")
+    # Other files are those of the data alone.
+    (tmp_path / "vqa/v2_mscoco_train2014_annotations.json").touch()
+    recipe = resolve_recipe("vqav2", ["data.root=data"])
+    assert recipe.data.train[0].annotations == str(tmp_path / "data/vqa/v2_mscoco_train2014_annotations.json")
+
+
+#: Below data.root, as the data sets are published; folders of shards apart.
+OFFICIAL_FILES = {
+    "coco/dataset_coco.json",
+    "coco/annotations/instances_train2017.json",
+    "coco/annotations/instances_val2017.json",
+    "flickr30k/dataset_flickr30k.json",
+    "vg/region_descriptions.json",
+    "vg/image_data.json",
+    "vqa/v2_OpenEnded_mscoco_train2014_questions.json",
+    "vqa/v2_OpenEnded_mscoco_val2014_questions.json",
+    "vqa/v2_mscoco_train2014_annotations.json",
+    "vqa/v2_mscoco_val2014_annotations.json",
+    "nlvr2/train.json",
+    "nlvr2/dev.json",
+    "mixed/final_mixed_train_no_coco.json",
+    "objects365/annotations/objects365_train.json",
+    "lvis/lvis_v1_train.json",
+    "lvis/lvis_v1_minival_inserted_image_name.json",
+    "mdetr/finetune_refcoco_train.json",
+    "mdetr/finetune_refcoco_val.json",
+    "mdetr/finetune_refcoco+_train.json",
+    "mdetr/finetune_refcoco+_val.json",
+    "mdetr/finetune_refcocog_train.json",
+    "mdetr/finetune_refcocog_val.json",
+    "odinw/Aquarium/Aquarium Combined.v2-raw-1024.coco/train/annotations_without_background.json",
+    "odinw/Aquarium/Aquarium Combined.v2-raw-1024.coco/train/fewshot_train_shot3_seed3.json",
+    "odinw/Aquarium/Aquarium Combined.v2-raw-1024.coco/valid/annotations_without_background.json",
+}
+FILE_SETTINGS = ("json", "questions", "annotations", "jsonl", "regions", "image_data", "exclude")
+
+
+def paper_recipes() -> list[str]:
+    return [name for name, path in shipped_recipes().items() if "data.root=/data" in recipe_header(path)["command"]]
+
+
+@pytest.mark.parametrize("name", paper_recipes())
+def test_a_recipe_wants_a_file_that_nobody_publishes(name):
+    recipe = resolve_recipe(name, ["data.root=/data"])
+    for source in (*recipe.data.train, *recipe.data.val):
+        for setting in FILE_SETTINGS:
+            file = vars(source).get(setting)
+            assert file is None or file.removeprefix("/data/") in OFFICIAL_FILES
+
+
+def test_a_recipe_of_the_paper_does_not_say_how_it_is_evaluated():
+    names = paper_recipes()
+    assert len(names) == 21
+    for name in names:
+        header = recipe_header(shipped_recipes()[name])
+        assert f"runs/{name}" in header["evaluate"]
+        for command in header["evaluate"].split("&&"):
+            dataset = shlex.split(command)[2]
+            assert dataset in DATASETS or dataset.endswith(".json")
+
+
+def test_odinw_is_tuned_otherwise_than_published():
+    """README of the published fine stage: once an epoch, no moving average, FREEZE_CONV_BODY_AT 2, decay 0.05."""
+    for name in ("odinw", "odinw_few_shot"):
+        recipe = resolve_recipe(name)
+        assert recipe.log.validate_every == "epoch"
+        assert (recipe.log.stop_after, recipe.optim.schedule, recipe.optim.patience) == (8, "plateau", 3)
+        assert recipe.runtime.ema is None
+        assert recipe.task.frozen_stages == 1
+        assert (recipe.optim.weight_decay, recipe.optim.epochs, recipe.runtime.global_batch) == (0.05, 200, 4)
+    assert resolve_recipe("odinw_few_shot").data.train[0].copies == 4
 
 
 def test_shipped_recipes_are_short_and_say_what_they_are():

@@ -192,6 +192,11 @@ runtime: {micro_batch: 8, global_batch: 100, zero_stage: true, compile: yes, see
         ("optim.lr.x=1", "optim.lr.x: '1e-3' is a single value, it has no 'x'"),
         ("data.train.2.weight=1", "data.train.2.weight: the list has 2 items, counted from 0"),
         ("data.train.first.weight=1", "data.train.first.weight: the list has 2 items"),
+        (
+            "log.validate_every=epochs",
+            "log.validate_every: unknown value 'epochs' (did you mean 'epoch'?); valid: epoch",
+        ),
+        ("log.validate_every=0", "log.validate_every: 0 is out of range, must be at least 1"),
         ("data.train=scenes", "data.train: wanted a list, got 'scenes'"),
         ("data.train=[scenes]", "data.train.0: wanted a mapping with 'kind', got 'scenes'"),
         ("data.train=[{weight: 1}]", "data.train.0: 'kind' is missing; one of karpathy, webdataset"),
@@ -204,6 +209,12 @@ runtime: {micro_batch: 8, global_batch: 100, zero_stage: true, compile: yes, see
 def test_errors_of_overrides_name_the_command_line(override, message):
     (line,) = problems(override)
     assert line.startswith(f"command line: {message}"), line
+
+
+def test_a_word_beside_numbers_is_no_value():
+    val = "data.val=[{kind: scenes, count: 2}]"
+    values = [good(f"log.validate_every={value}", val).log.validate_every for value in ("epoch", "5", "null")]
+    assert values == ["epoch", 5, None]
 
 
 def test_overrides_that_fit_raise_nothing():

@@ -9,6 +9,7 @@ from fiber_cli.data.sources import open_source
 from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.datasets import eval_data, tasks_for
+from fiber_cli.evaluation.known import EvalData
 
 
 def test_scenes_are_what_the_task_reads():
@@ -29,13 +30,15 @@ def test_a_json_is_read_as_its_content_says(tmp_path):
 
 def test_karpathy_json_and_shards(tmp_path):
     file = tmp_path / "dataset_mine.json"
-    name, split, (source,) = eval_data(str(file), "coarse")
-    assert (name, split, source.images) == ("mine", "test", str(tmp_path / "images"))
+    file.touch()
+    data = eval_data(str(file), "coarse")
+    (source,) = data.sources
+    assert (data.name, data.split, source.images) == ("mine", "test", str(tmp_path / "images"))
     assert eval_data(str(file), "coarse", "val", Path("elsewhere")).sources[0].images == "elsewhere"
     (tmp_path / "shards").mkdir()
     for shards in (tmp_path / "shards", tmp_path / "shards/*.tar", tmp_path / "shards/{00..03}.tar"):
         wanted = WebDatasetSettings(kind="webdataset", shards=str(shards))
-        assert eval_data(str(shards), "coarse") == ("shards", "all", [wanted])
+        assert eval_data(str(shards), "coarse") == EvalData("shards", "all", [wanted])
     with pytest.raises(UserError, match="no --split"):
         eval_data(str(tmp_path / "shards"), "coarse", "val")
 

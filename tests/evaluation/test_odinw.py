@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from fiber_cli.errors import UserError
+from fiber_cli.evaluation.datasets import eval_data
 from fiber_cli.evaluation.odinw import read_odinw
 
 
@@ -21,6 +22,15 @@ def test_entries_keep_their_prompts_and_find_their_files(tmp_path):
         assert first.prompts == {}
         assert second.json == "/b.json"
         assert second.prompts == entries[1]["prompts"]
+
+
+def test_results_do_not_say_which_prompts_a_list_has(tmp_path):
+    path = tmp_path / "list.yaml"
+    entry = {"name": "a", "json": "a.json", "images": "a"}
+    path.write_text(json.dumps([entry]))
+    assert eval_data(str(path), "detection").details == {"prompts": "names"}
+    path.write_text(json.dumps([entry, {**entry, "name": "b", "prompts": {"cat": {"prefix": "a "}}}]))
+    assert eval_data(str(path), "detection").details == {"prompts": {"b": {"cat": {"prefix": "a "}}}}
 
 
 @pytest.mark.parametrize("wrong", ["a name alone", "an unknown key", "one name twice", "text"])

@@ -138,6 +138,15 @@ def test_a_best_that_is_no_longer_kept_stands_for_the_run(tmp_path):
     assert str(choose(tmp_path)) == f"{tmp_path}/checkpoints/step-000008, the latest"
 
 
+def test_validation_comes_more_or_less_than_once_an_epoch(tmp_path):
+    """The toy's epochs have four steps."""
+    recipe = {"log.validate_every": "epoch", "log.keep_best": "itc/ir@1", "data.val": [{"kind": "scenes", "count": 2}]}
+    codes, log = run(tmp_path, recipe=recipe, validations=[10.0, 40.0])
+    assert codes == [EXIT_OK], log
+    validated = [record["step"] for record in metrics(tmp_path) if "itc/ir@1" in record]
+    assert validated == [4, 8]
+
+
 PLATEAU = {
     "log.validate_every": 1,
     "log.keep_best": "itc/ir@1",

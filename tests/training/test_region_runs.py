@@ -15,6 +15,7 @@ from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.data.scenes.categories import category_boxes
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.layout import scene
+from fiber_cli.evaluation.odinw13 import SETS
 from fiber_cli.training.fit import fit
 
 MODEL = """
@@ -154,6 +155,66 @@ def test_several_sets_are_averaged(runs, users_data, tmp_path, capsys):
     assert metrics["odinw/ap"] == pytest.approx((metrics["odinw/ap/one"] + metrics["odinw/ap/two"]) / 2)
     assert "detection/ap" not in metrics
     assert (tmp_path / "one/detections.json").is_file()
+
+
+@pytest.fixture
+def archive(users_data, tmp_path) -> Path:
+    """Two sets of ODinW in the archive's layout, with a draw of one shot each: the picture of the user's first box."""
+    content = json.loads((users_data / "own.json").read_text())
+    content["images"] = content["images"][:6]
+    content["annotations"] = [each for each in content["annotations"] if each["image_id"] < 16]
+    few = {**content, "images": content["images"][1:3]}
+    few["annotations"] = [each for each in content["annotations"] if each["image_id"] in (11, 12)]
+    for each in SETS:
+        if each.name in ("Raccoon", "pistols"):
+            for split in ("train", "valid", "test"):
+                folder = tmp_path / "odinw" / each.pictures(split)
+                shutil.copytree(users_data / "images", folder, dirs_exist_ok=True)
+                (tmp_path / "odinw" / each.annotations(split)).write_text(json.dumps(content))
+            (tmp_path / "odinw" / each.few_shot_annotations(1, 3)).write_text(json.dumps(few))
+    return tmp_path
+
+
+def test_odinw_is_not_tuned_and_measured_on_all_sets(runs, archive, tmp_path, monkeypatch, capsys):
+    """The command's own commands, in this process; what is measured is what `fiber eval` measures."""
+
+    def launch(nproc: int, argv: list[str]) -> int:
+        with pytest.raises(SystemExit) as stop:
+            main(argv)
+        return int(stop.value.code or 0)
+
+    monkeypatch.setattr("fiber_cli.distributed.launch.launch", launch)
+    sizes = ["model.preset=tiny", "model.image_size=64", "model.text_length=60", "model.depths=[1, 1, 1]"]
+    sizes += ["model.text_layers=2", "model.fusion_layers=1", "model.drop_path=0", "model.tokenizer=builtin"]
+    sizes += [f"task.{setting.replace(': ', '=')}" for setting in SIZES.split(", ")]
+    short = ["optim.epochs=2", "optim.warmup=0", "runtime.global_batch=2", "runtime.micro_batch=2", "data.workers=0"]
+    start = ["odinw", "--root", str(archive), "--init-from", str(runs / "fine"), "--output", str(tmp_path / "out")]
+    with pytest.raises(SystemExit) as stop:
+        main([*start, "--shots", "0,1", "--seeds", "3", *sizes, *short])
+    captured = capsys.readouterr()
+    assert not stop.value.code, captured.err
+    summary = json.loads((tmp_path / "out/odinw.json").read_text())
+    assert [(run["set_name"], run["shots"]) for run in summary["runs"]] == [
+        ("pistols", 0),
+        ("Raccoon", 0),
+        ("pistols", 1),
+        ("Raccoon", 1),
+    ]
+    for run in summary["runs"]:
+        name = "full" if run["seed"] is None else "shot1-seed3"
+        results = json.loads((tmp_path / "out" / run["set_name"] / name / "test/results.json").read_text())
+        assert run["ap"] == results["metrics"]["detection/ap"]
+    assert "mean of 2" in captured.out
+    lines = (tmp_path / "out/Raccoon/shot1-seed3/metrics.jsonl").read_text().splitlines()
+    trained = [json.loads(line) for line in lines]
+    # Two pictures, each eight times, in batches of two: validated after 8 and 16 steps.
+    assert [record["step"] for record in trained if "detection/ap" in record] == [8, 16]
+    frozen = load_weights(resolve(tmp_path / "out/Raccoon/full"))
+    before = load_weights(resolve(runs / "fine"))
+    stem = [name for name in before if name.startswith(("encoder.image.patch_embed.", "encoder.image.stages.0."))]
+    assert stem
+    assert all(frozen[name].equal(before[name]) for name in stem)
+    assert not frozen["detector.head.bias0"].equal(before["detector.head.bias0"])
 
 
 def test_wrong_sizes_are_told(users_data, runs, tmp_path, capsys):

@@ -33,7 +33,7 @@ class CocoSettings(SourceSettings):
     prompts: dict[str, Any] = option("Category name: {name, prefix, suffix} that prompts show instead.", factory=dict)
     shots: int | None = option("Only images that give each category so many; null = all.", None, ge=1)
     seed: int = option("Draws the images of the shots.", 0, ge=0)
-    copies: int | None = option("Times each image of the shots comes; null = 8, 4, 2, 1 for 1, 3, 5, 10.", None, ge=1)
+    copies: int | None = option("Times each image comes; null = once, of shots 1, 3, 5, 10: 8, 4, 2, 1.", None, ge=1)
     name: str | None = option("Name of the set in results; null = the JSON file's.", None)
 
 
@@ -42,8 +42,8 @@ class CocoSource(FolderSource, CategorySource):
 
     names: category names in the order of the original ids, `category_ids`; a label is a number in both. The category
     0 that Roboflow adds for all others, and a `__background__`, are left out where no box has them. shots: only the
-    first images of an order by `seed` in which some category has not yet so many images; `copies` of each. prompts:
-    name → {name, prefix, suffix} for names that prompts show otherwise.
+    first images of an order by `seed` in which some category has not yet so many images. copies: of each image.
+    prompts: name → {name, prefix, suffix} for names that prompts show otherwise.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ def _is_background(category: Entry, parents: set[str | None]) -> bool:
 def _choose(labels: Sequence[Sequence[int]], shots: int | None, seed: int, copies: int | None) -> Sequence[int]:
     """Numbers of the images: all, or the few of `shots`, repeated."""
     if not shots:
-        return range(len(labels))
+        return list(range(len(labels))) * (copies or 1)
     if copies is None:
         copies = COPIES.get(shots, 1)
     return few_shot(labels, shots, seed) * copies

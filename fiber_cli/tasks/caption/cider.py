@@ -64,8 +64,8 @@ def read_document_frequency(path: str | Path) -> DocumentFrequency:
         return _parsed(json.loads(Path(path).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
-            f"{path}: no table of document frequencies ({type(error).__name__}: {error}); make one from the training "
-            'captions: {"ref_len": number of images, "document_frequency": {n-gram: number of images, …}}'
+            f"{path}: no table of document frequencies ({type(error).__name__}: {error}); make one by "
+            '`fiber cider-df --recipe RECIPE`: {"ref_len": number of images, "document_frequency": {n-gram: …}}'
         ) from None
 
 

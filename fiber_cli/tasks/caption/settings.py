@@ -26,7 +26,13 @@ class CaptionSettings(TaskSettings):
         owner=Owner.MODEL,
         formerly="gold_published",
     )
-    cider_df: str | None = option("Document frequencies made by `fiber cider-df`.", None, path=True, owner=Owner.RUN)
+    cider_df: str | None = option(
+        "Document frequencies made by `fiber cider-df`, below data.root or here.",
+        None,
+        path=True,
+        made_by="cider-df",
+        owner=Owner.RUN,
+    )
     cider_samples: int = option("Captions drawn per image for the reward.", 5, ge=1, owner=Owner.MODEL)
     cider_weight: float = option(
         "Share of the reward in the loss; the rest is likelihood.", 0.7, ge=0, le=1, owner=Owner.MODEL

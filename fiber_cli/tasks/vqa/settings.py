@@ -12,7 +12,11 @@ class VqaSettings(TaskSettings):
 
     name: Literal["vqa"]
     answers: str | None = option(
-        "Vocabulary made by `fiber vqa-answers`; null = the built-in scenes'.", None, path=True, owner=Owner.RUN
+        "Vocabulary made by `fiber vqa-answers`, below data.root or here; null = the built-in scenes'.",
+        None,
+        path=True,
+        made_by="vqa-answers",
+        owner=Owner.RUN,
     )
 
 

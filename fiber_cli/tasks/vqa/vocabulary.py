@@ -31,7 +31,7 @@ def write_vocabulary(path: str | Path, vocabulary: Sequence[str]) -> None:
 
 def read_vocabulary(path: str | Path) -> list[str]:
     """Answers in the order of their numbers. Raises `UserError` unless the file is a list of different texts."""
-    answers = read_json(path, "a vocabulary of answers")
+    answers = read_json(path, "a vocabulary of answers, which `fiber vqa-answers --recipe RECIPE` makes")
     if not isinstance(answers, list) or not answers or not all(isinstance(answer, str) for answer in answers):
         raise UserError(f'{path}: not a vocabulary of answers; wanted is a JSON list such as ["yes", "no", …]')
     [(most_common, count)] = Counter(answers).most_common(1)

@@ -104,6 +104,9 @@ def test_shots_are_copied(tmp_path):
     path = coco_file(tmp_path, [coco_box(7, 3, [1, 1, 9, 9]), coco_box(7, 9, [1, 1, 9, 9])])
     assert len(CocoSource(path, tmp_path, shots=1)) == 8
     assert len(CocoSource(path, tmp_path, shots=10)) == 1
+    # A file that holds the shots already.
+    copied = CocoSource(path, tmp_path, copies=3)
+    assert [copied.image_id(i) for i in range(len(copied))] == [7, 5] * 3
     source = CocoSource(path, tmp_path, shots=3, copies=2)
     assert [source.image_id(i) for i in range(2)] == [7, 7]
     assert source.regions(1).labels.tolist() == [0, 1]

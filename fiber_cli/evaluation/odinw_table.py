@@ -1,0 +1,94 @@
+"""AP of many fine-tunings on ODinW as one table: sets, shots, and their means."""
+
+import statistics
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+ALL_DATA = 0
+
+
+class OdinwAp(NamedTuple):
+    """AP of a set after a fine-tuning, in percent. shots: 0 of all data; seed: of the draw, None of all data."""
+
+    set_name: str
+    shots: int
+    seed: int | None
+    ap: float
+
+
+class MeanAp(NamedTuple):
+    """Mean and (population) standard deviation of AP over `seeds` draws."""
+
+    ap: float
+    std: float
+    seeds: int
+
+
+def mean_over_seeds(results: Sequence[OdinwAp]) -> MeanAp:
+    """Of one set with the same shots."""
+    aps = [result.ap for result in results]
+    return MeanAp(statistics.fmean(aps), statistics.pstdev(aps), len(aps))
+
+
+def mean_over_sets(results: Sequence[OdinwAp]) -> MeanAp:
+    """Of several sets with the same shots: first the plain mean over the sets of each seed, then that over seeds."""
+    of_seed: dict[int | None, list[float]] = {}
+    for result in results:
+        of_seed.setdefault(result.seed, []).append(result.ap)
+    means = [statistics.fmean(aps) for aps in of_seed.values()]
+    return MeanAp(statistics.fmean(means), statistics.pstdev(means), len(means))
+
+
+def odinw_summary(results: Sequence[OdinwAp]) -> dict[str, Any]:
+    """Every AP, and the means by set and shots ("full" is all data): `runs`, `sets`, `mean`."""
+    sets: dict[str, dict[str, Any]] = {}
+    for name in _names(results):
+        of_set = [result for result in results if result.set_name == name]
+        sets[name] = {
+            _label(number): mean_over_seeds(_with_shots(of_set, number))._asdict() for number in _shots(of_set)
+        }
+    mean = {_label(number): mean_over_sets(_with_shots(results, number))._asdict() for number in _shots(results)}
+    return {"runs": [result._asdict() for result in results], "sets": sets, "mean": mean}
+
+
+def odinw_table(results: Sequence[OdinwAp]) -> str:
+    """Sets as rows, shots as columns, the mean as the last row; over several seeds with the standard deviation."""
+    shots = _shots(results)
+    names = _names(results)
+    rows = [["AP", *(_title(number) for number in shots)]]
+    for name in names:
+        of_set = [result for result in results if result.set_name == name]
+        rows.append([name, *(_cell(mean_over_seeds(_with_shots(of_set, number))) for number in shots)])
+    rows.append([f"mean of {len(names)}", *(_cell(mean_over_sets(_with_shots(results, number))) for number in shots)])
+    return "\n".join(_line(row) for row in rows)
+
+
+def _names(results: Sequence[OdinwAp]) -> list[str]:
+    return list(dict.fromkeys(result.set_name for result in results))
+
+
+def _shots(results: Sequence[OdinwAp]) -> list[int]:
+    return list(dict.fromkeys(result.shots for result in results))
+
+
+def _with_shots(results: Sequence[OdinwAp], shots: int) -> list[OdinwAp]:
+    return [result for result in results if result.shots == shots]
+
+
+def _label(shots: int) -> str:
+    return "full" if shots == ALL_DATA else str(shots)
+
+
+def _title(shots: int) -> str:
+    if shots == ALL_DATA:
+        return "full"
+    return "1 shot" if shots == 1 else f"{shots} shots"
+
+
+def _cell(mean: MeanAp) -> str:
+    return f"{mean.ap:.1f}" if mean.seeds == 1 else f"{mean.ap:.1f} ± {mean.std:.1f}"
+
+
+def _line(row: Sequence[str]) -> str:
+    first, *rest = row
+    return f"{first:<22}" + "".join(f"{cell:>14}" for cell in rest)
