@@ -152,7 +152,7 @@ class _ImageReader:
         self.whole_ids, self.captioned, self.federated, self.file_of = whole_ids, captioned, federated, file_of
 
     def read(self, image: Entry) -> CocoImage:
-        own = self.once.add(identifier(image["id"]))
+        own = identifier(image["id"])
         self.known.add(own)
         if self.whole_ids and not isinstance(own, int):
             raise TypeError(f"the id {own!r} is no whole number")
@@ -160,7 +160,9 @@ class _ImageReader:
             text(image["caption"], "caption")
         if self.federated:
             image = {**image, **{name: _whole_numbers(image[name], name) for name in LVIS_LISTS}}
-        return CocoImage(own, self.file_of(image), image_size(image), image)
+        read = CocoImage(own, self.file_of(image), image_size(image), image)
+        self.once.add(own)
+        return read
 
 
 def _whole_numbers(values: Any, what: str) -> list[int]:
@@ -221,7 +223,7 @@ def _categories(content: Entry, path: str | Path, wanted: str) -> list[CocoCateg
     categories: list[CocoCategory] = []
     with expecting(path, wanted, see=lambda: f"categories[{len(categories)}]"):
         for category in content["categories"]:
-            own = once.add(whole_number(category["id"], "the id"))
+            own = whole_number(category["id"], "the id")
             name = some_text(category["name"], "the name")
             frequency = category.get("frequency")
             if frequency not in _FREQUENCIES:
@@ -229,7 +231,7 @@ def _categories(content: Entry, path: str | Path, wanted: str) -> list[CocoCateg
             parent = category.get("supercategory")
             if parent is not None:
                 text(parent, "the supercategory")
-            categories.append(CocoCategory(own, name, parent, frequency))
+            categories.append(CocoCategory(once.add(own), name, parent, frequency))
     return categories
 
 

@@ -16,6 +16,8 @@ Id = TypeVar("Id", bound=Hashable)
 #: A file is refused where more than one record in a hundred is bad, but not for so few.
 _MOST_PER_HUNDRED = 1
 _HANDFUL = 5
+#: Nor for one record of so many in a short list.
+_SHORT = 3
 #: How many of the records that are left out are named.
 _NAMED = 3
 _ONCE_EACH = "each must come once, or it is not known which is meant"
@@ -26,7 +28,7 @@ class FileRecords:
 
     A record for which the reading function raises LookupError, TypeError, ValueError, AttributeError or `BadSample` is
     left out; where the list ends, the first of them are named on standard error. More than one in a hundred, and more
-    than five (in a short list: than half), refuse the file with `UserError`, as every one does if `strict`. A
+    than five (in a short list: than a third), refuse the file with `UserError`, as every one does if `strict`. A
     `UserError` of the reading function is one of the whole file.
 
     wanted: what the file is to be, form: what it looks like, both for messages. left_out: (place, reason) of the bad
@@ -102,7 +104,7 @@ def say(line: str) -> None:
 
 def _most_bad(total: int) -> int:
     """How many bad records a list of so many may have."""
-    return max(total * _MOST_PER_HUNDRED // 100, min(_HANDFUL, total // 2))
+    return max(total * _MOST_PER_HUNDRED // 100, min(_HANDFUL, total // _SHORT))
 
 
 class Once:

@@ -78,6 +78,7 @@ class CocoSource(FolderSource, CategorySource):
         check_names(json, self.names)
         label_of = {category.identifier: label for label, category in enumerate(self._categories)}
         labels = [[label_of[each.category] for each in of_image] for of_image in file.trained]
+        self.trained_boxes = sum(map(len, labels))
         chosen = _choose(labels, shots, seed, copies)
         self._images = [file.images[i] for i in chosen]
         self._objects = ObjectTable([file.objects[i] for i in chosen], label_of)

@@ -91,7 +91,7 @@ class _PictureReader:
         self.ids = Once(split, "the picture", "the list")
 
     def read(self, line: bytes) -> list[_Sentence]:
-        picture = self.ids.add(line.decode().strip())
+        picture = line.decode().strip()
         try:
             size, boxes = entity_boxes((self.folder / "Annotations" / f"{picture}.xml").read_text(encoding="utf-8"))
             sentences = (self.folder / "Sentences" / f"{picture}.txt").read_text(encoding="utf-8")
@@ -99,7 +99,9 @@ class _PictureReader:
             raise BadSample(f"{error.filename}: {error.strerror}") from None
         except ElementTree.ParseError as error:
             raise BadSample(f"{picture}.xml: not of Flickr30k Entities' form: {error}") from None
-        return list(_with_boxes(picture, sentences.splitlines(), size, boxes))
+        with_boxes = list(_with_boxes(picture, sentences.splitlines(), size, boxes))
+        self.ids.add(picture)
+        return with_boxes
 
 
 def _with_boxes(picture: str, lines: list[str], size: Size, boxes: dict[str, np.ndarray]) -> Iterator[_Sentence]:

@@ -45,7 +45,7 @@ class KarpathySource(CaptionedFolder):
 
     def __init__(self, json: str | Path, images: str | Path, split: str | Sequence[str] = "train"):
         wanted = {split} if isinstance(split, str) else set(split)
-        records = karpathy_records(json)
+        records = _records(json)
         entries = _of_splits(records, wanted)
         self.left_out = records.left_out
         self._cocoids = [entry.cocoid for entry in entries]
@@ -63,7 +63,7 @@ KARPATHY = Format(kind="karpathy", settings=KarpathySettings, source=KarpathySou
 
 
 def _of_splits(records: FileRecords, wanted: set[str]) -> list[KarpathyEntry]:
-    entries = read_karpathy(records)
+    entries = _entries(records)
     present = {entry.split for entry in entries}
     if not wanted or wanted - present:
         absent = ", ".join(sorted(wanted - present)) or "(none given)"
@@ -72,14 +72,17 @@ def _of_splits(records: FileRecords, wanted: set[str]) -> list[KarpathyEntry]:
     return [entry for entry in entries if entry.split in wanted]
 
 
-def karpathy_records(path: str | Path, *, strict: bool = False) -> FileRecords:
-    """What reads the records of such a file; `strict`: a bad one refuses it."""
+def read_karpathy(path: str | Path, *, strict: bool = False) -> list[KarpathyEntry]:
+    """The images of a Karpathy JSON. Raises `UserError` for a missing or malformed file, for images that come twice,
+    and, if `strict`, for every bad record."""
+    return _entries(_records(path, strict=strict))
+
+
+def _records(path: str | Path, *, strict: bool = False) -> FileRecords:
     return FileRecords(path, "a Karpathy JSON", _FORM, strict=strict)
 
 
-def read_karpathy(records: FileRecords) -> list[KarpathyEntry]:
-    """The images of a Karpathy JSON. Raises `UserError` for a missing or malformed file, and for images that come
-    twice."""
+def _entries(records: FileRecords) -> list[KarpathyEntry]:
     content = read_json(records.path, "a Karpathy JSON such as dataset_coco.json")
     reader = _EntryReader(records.path)
     return [entry for _, entry in records.each("images", records.entries(content, "images"), reader.read)]
@@ -91,12 +94,15 @@ class _EntryReader:
         self.cocoids = Once(path, "the cocoid", "images")
 
     def read(self, image: dict[str, Any]) -> KarpathyEntry:
-        name = some_text(image["filename"], "filename")
-        file = self.files.add(str(Path(text(image.get("filepath") or "", "filepath"), name)))
+        folder = text(image.get("filepath") or "", "filepath")
+        file = str(Path(folder, some_text(image["filename"], "filename")))
         cocoid = image.get("cocoid")
         if cocoid is not None:
-            cocoid = self.cocoids.add(whole_number(cocoid, "cocoid"))
+            cocoid = whole_number(cocoid, "cocoid")
         captions = [text(sentence["raw"], "raw").strip() for sentence in image["sentences"]]
         split = some_text(image["split"], "split")
+        self.files.add(file)
+        if cocoid is not None:
+            self.cocoids.add(cocoid)
         split = "train" if split == "restval" else split
         return KarpathyEntry(file, split, [caption for caption in captions if caption], cocoid)

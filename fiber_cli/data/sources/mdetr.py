@@ -48,6 +48,7 @@ class MdetrSource(FolderSource, PhraseSource):
         self.dropped = file.without_area + file.thin
         self.left_out = file.left_out
         self.annotated = file.annotated
+        self.trained_boxes = sum(map(len, file.trained))
         self._captions = [image.entry["caption"] for image in file.images]
         self._sizes = [image.size for image in file.images]
         self._boxes = Ragged([[each.edges for each in of_image] for of_image in file.trained], (4,), np.float32)

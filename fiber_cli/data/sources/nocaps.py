@@ -67,11 +67,13 @@ class _Reader:
         self.ids, self.files = Once(path, "the id", "images"), Once(path, "the file", "images")
 
     def image(self, entry: dict[str, Any]) -> _Image:
-        own = self.ids.add(identifier(entry["id"]))
+        own = identifier(entry["id"])
         self.known.add(own)
-        file = self.files.add(some_text(entry["file_name"], "file_name"))
+        file = some_text(entry["file_name"], "file_name")
         domain = entry.get("domain")
-        return _Image(own, file, None if domain is None else text(domain, "domain"))
+        if domain is not None:
+            text(domain, "domain")
+        return _Image(self.ids.add(own), self.files.add(file), domain)
 
     def caption(self, annotation: dict[str, Any]) -> tuple[int | str, str]:
         of_image = identifier(annotation["image_id"], "image_id")

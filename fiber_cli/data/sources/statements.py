@@ -43,7 +43,7 @@ class StatementFile(FolderSource, StatementSource):
     """
 
     def __init__(self, jsonl: str | Path, images: str | Path):
-        records = FileRecords(jsonl, "a file of statements", _FORM)
+        records = FileRecords(jsonl, "a JSONL file of statements", _FORM)
         reader = _LineReader(jsonl)
         lines = [line for _, line in records.lines(reader.read)]
         if not lines:

@@ -8,7 +8,7 @@ from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.folder import CaptionedFolder
 from fiber_cli.data.sources.format import Format
-from fiber_cli.data.sources.karpathy import karpathy_records, read_karpathy
+from fiber_cli.data.sources.karpathy import read_karpathy
 from fiber_cli.data.values import text, whole_number
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
@@ -84,9 +84,9 @@ class _ImageReader:
         self.ids = Once(path, "the id", "the images")
 
     def read(self, entry: dict[str, Any]) -> _Image:
-        own = self.ids.add(whole_number(entry["id"], "the id"))
+        own = whole_number(entry["id"], "the id")
         phrases = [text(phrase, "a phrase").strip() for phrase in entry["regions"]]
-        return _Image(own, [phrase for phrase in phrases if phrase])
+        return _Image(self.ids.add(own), [phrase for phrase in phrases if phrase])
 
 
 def _held_out(image_data: str | Path | None, exclude: str | Path | None) -> set[int]:
@@ -96,7 +96,7 @@ def _held_out(image_data: str | Path | None, exclude: str | Path | None) -> set[
     if image_data is None or exclude is None:
         raise UserError("visual_genome: image_data and exclude work only together; give both or neither")
     # Of an image that is left out of these two it would not be known whether it is held out.
-    outside = [entry for entry in read_karpathy(karpathy_records(exclude, strict=True)) if entry.split != "train"]
+    outside = [entry for entry in read_karpathy(exclude, strict=True) if entry.split != "train"]
     coco_ids = {entry.cocoid for entry in outside if entry.cocoid is not None}
     images = read_json(image_data, "Visual Genome's image_data.json")
     once = Once(image_data, "the image_id", "the images")

@@ -103,10 +103,12 @@ class _QuestionReader:
 
     def read(self, row: Entry) -> tuple[Question, str]:
         """A question and the file of its image."""
-        own = self.ids.add(_question_id(row))
+        own = _question_id(row)
         question = _question(own, some_text(row["question"], "question"), self.annotation_of.get(own, {}))
         image = identifier(row["image_id"], "image_id")
-        return question, self._file(image)
+        file = self._file(image)
+        self.ids.add(own)
+        return question, file
 
     def _file(self, image: int | str) -> str:
         """An image's file. A pattern that does not fit a number refuses the file of questions, an id that is no number,
@@ -148,8 +150,8 @@ def _read_annotations(records: FileRecords) -> list[Entry]:
     once = Once(records.path, "the question_id", "annotations")
 
     def read(entry: Entry) -> Entry:
-        once.add(_question_id(entry))
         _check_texts(entry)
+        once.add(_question_id(entry))
         return entry
 
     return list(_each(records, "annotations", read))

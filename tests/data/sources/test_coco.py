@@ -70,7 +70,7 @@ def test_a_wrong_coco_file_is_told_with_its_place(tmp_path, annotation, place):
     [
         ({"images": []}, "lists no image"),
         ({"images": [{"id": 7, "file_name": "a.png"}, {"id": 7, "file_name": "b.png"}]}, "the id 7 comes twice"),
-        ({"images": [{"id": "7", "file_name": "a.png"}]}, "the id '7' is no whole number"),
+        ({"images": [{"id": "seven", "file_name": "a.png"}]}, "the id 'seven' is no whole number"),
         ({"images": [{"id": 7}]}, r"images\[0\]"),
         ({"categories": [{"id": 1}]}, r"categories\[0\]"),
         ({"categories": [{"id": 1, "name": 7}]}, r"categories\[0\]"),

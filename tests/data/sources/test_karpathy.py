@@ -59,10 +59,13 @@ def test_what_is_wrong_is_told(karpathy_coco):
     file.write_text(file.read_text()[:-20])
     with pytest.raises(UserError, match="not valid JSON"):
         KarpathySource(file, images)
-    for content in ('{"images": [{"filename": "a.jpg"}]}', "[]", '{"images": 3}', '{"annotations": []}'):
+    for content in ("[]", '{"images": 3}', '{"annotations": []}'):
         file.write_text(content)
-        with pytest.raises(UserError, match=r"not a Karpathy JSON, see images\[0\]"):
+        with pytest.raises(UserError, match=r"not a Karpathy JSON, has no list 'images'; wanted is"):
             KarpathySource(file, images)
+    file.write_text('{"images": [{"filename": "a.jpg"}]}')
+    with pytest.raises(UserError, match=r"not a Karpathy JSON, see images\[0\] \(KeyError: 'sentences'\)"):
+        KarpathySource(file, images)
     file.write_text('{"images": []}')
     with pytest.raises(UserError, match=r"no images of split train.*are: none"):
         KarpathySource(file, images)

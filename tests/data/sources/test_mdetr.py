@@ -41,5 +41,5 @@ def test_captions_boxes_and_spans_are_read(tmp_path):
         assert regions.spans == [[(0, 5)], [(0, 5), (14, 19)]]
         assert source.image(0).size == (40, 30)
     assert [(phrase.span, len(phrase.boxes)) for phrase in source.phrases(0)[1]] == [((0, 5), 2), ((14, 19), 1)]
-    with pytest.raises(UserError, match=r"images\[0\].*inside the caption"):
+    with pytest.raises(UserError, match=r"annotations\[0\].*inside the caption"):
         MdetrSource(mdetr_file(tmp_path, [[[0, 50]]]), tmp_path)

@@ -64,7 +64,7 @@ def test_files_that_do_not_belong_together_are_told(vqa_folder):
     write_annotations(vqa_folder / "other.json", [annotation(99, ["yes"] * 10)])
     with pytest.raises(UserError, match=r"other.json: has no answer to any question of .*they are of other splits"):
         vqa_source(vqa_folder, "other.json")
-    with pytest.raises(UserError, match=r"val_questions.json: not a VQAv2 annotations JSON; wanted is \{\"annot"):
+    with pytest.raises(UserError, match=r"val_questions.json: not a VQAv2 annotations JSON, has no list 'annotations'; wanted is \{\"annot"):
         vqa_source(vqa_folder, "val_questions.json")
     with pytest.raises(UserError, match=r"absent.json: No such file.*VQAv2's annotations JSON"):
         vqa_source(vqa_folder, "absent.json")
@@ -76,20 +76,20 @@ def test_files_that_do_not_belong_together_are_told(vqa_folder):
 def test_annotations_of_another_form_are_told_with_their_place(tmp_path, change):
     entry = annotation(10, ["yes"])
     path = write_annotations(tmp_path / "bad.json", [entry, entry | change])
-    with pytest.raises(UserError, match=r"bad.json: not of VQAv2's form, see annotations\[1\] .*wanted is .*answers"):
+    with pytest.raises(UserError, match=r"bad.json: not a VQAv2 annotations JSON, see annotations\[1\] .*wanted is .*answers"):
         read_annotations(path)
 
 
 def test_entries_that_lack_fields_are_told(vqa_folder):
     write_annotations(vqa_folder / "bad.json", [annotation(10, ["yes"]), {"question_id": 10}])
-    with pytest.raises(UserError, match=r"annotations\[1\] has no multiple_choice_answer, answers; fetch"):
+    with pytest.raises(UserError, match=r"annotations\[1\] \(KeyError: 'multiple_choice_answer'\); wanted is"):
         vqa_source(vqa_folder, "bad.json")
     questions = vqa_folder / "val_questions.json"
     questions.write_text('{"questions": [{"question": "why?", "image_id": 1}, 3]}')
-    with pytest.raises(UserError, match=r"questions\[0\] has no question_id"):
+    with pytest.raises(UserError, match=r"questions\[0\] \(KeyError: 'question_id'\), 2 of 2 such"):
         vqa_source(vqa_folder)
     questions.write_text(json.dumps({"questions": [3]}))
-    with pytest.raises(UserError, match=r"questions\[0\] has no question, question_id, image_id"):
+    with pytest.raises(UserError, match=r"questions\[0\] \(TypeError"):
         vqa_source(vqa_folder)
     questions.write_text('{"questions": []}')
     with pytest.raises(UserError, match="not a VQAv2 questions JSON"):
