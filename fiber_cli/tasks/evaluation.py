@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -93,7 +94,9 @@ class MakeEvaluation(Protocol):
 def check_items(evalset: "EvalSet") -> list[str]:
     """`Evaluation.check` of one set."""
     evalset.check()
-    evalset.score({})
+    # A mean over no predictions says nothing about the truth.
+    with suppress(ZeroDivisionError):
+        evalset.score({})
     return evalset.remarks()
 
 

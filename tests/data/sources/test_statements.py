@@ -114,9 +114,27 @@ def test_a_bad_line_is_named(tmp_path, line, said):
     rows = [{"sentence": "t", "identifier": "dev-1-0-0", "label": True}]
     jsonl, images = write_statements(tmp_path, {"dev-1-0-img0.png": 1, "dev-1-0-img1.png": 2}, rows)
     jsonl.write_text(jsonl.read_text() + "\n\n" + line)
-    with pytest.raises(UserError, match=r"some.jsonl: not a JSONL file of statements, see line 3 \(" + re.escape(said)) as raised:
+    with pytest.raises(
+        UserError, match=r"some.jsonl: not a JSONL file of statements, see line 3 \(" + re.escape(said)
+    ) as raised:
         StatementFile(jsonl, images)
     assert 'wanted is {"sentence": …, "identifier": "split-set-pair-sentence", "label": "True"}' in str(raised.value)
+
+
+def test_one_bad_line_refuses_the_file(tmp_path, capsys):
+    rows = [{"sentence": f"t{n}", "identifier": f"{n}", "image": "a.png", "label": True} for n in range(5)]
+    rows[2]["label"] = "maybe"
+    source = StatementFile(*write_statements(tmp_path, {"a.png": 1}, rows))
+    assert [source.key(i) for i in range(len(source))] == ["0", "1", "3", "4"]
+    assert [place for place, _ in source.left_out] == ["line 3"]
+    said = "some.jsonl: 1 of 5 lines is left out: line 3 (ValueError: the label must be 0 or 1, it is 'maybe')"
+    assert said in capsys.readouterr().err
+
+
+def test_an_identifier_comes_twice(tmp_path):
+    rows = [{"sentence": "t", "identifier": name, "image": "a.png"} for name in ("1-0-0", "1-0-1", "1-0-0")]
+    with pytest.raises(UserError, match="the identifier '1-0-0' comes twice"):
+        StatementFile(*write_statements(tmp_path, {"a.png": 1}, rows))
 
 
 def test_a_bad_file_is_named(tmp_path):
