@@ -54,8 +54,8 @@ class EvalItems(ABC):
             if len(batch["index"]):
                 return
         reasons = [*self.left_out, *(batch["bad"] if len(self) else ())]
-        such = f", such as {': '.join(reasons[0])}" if reasons else ""
-        raise UserError(f"nothing to evaluate: no item could be read{such}; check the data set's paths")
+        why = f", such as {': '.join(reasons[0])}" if reasons else "; check the data set's paths"
+        raise UserError(f"nothing to evaluate: no item could be read{why}")
 
     @abstractmethod
     def read(self, index: int) -> Item:

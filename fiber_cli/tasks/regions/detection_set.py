@@ -56,9 +56,8 @@ class DetectionSet(RegionSet):
 
     def remarks(self) -> list[str]:
         remarks = super().remarks()
-        if not self.source.annotated:
-            remarks.append(f"{self.source.name} has no annotations: predicted only")
-        elif not any(not annotation.get("iscrowd") for annotation in self.truth()["annotations"]):
+        are_objects = [not annotation.get("iscrowd") for annotation in self.truth()["annotations"]]
+        if self.source.annotated and not any(are_objects):
             remarks.append(f"no object in the truth of {self.source.name}: predicted only")
         return remarks
 

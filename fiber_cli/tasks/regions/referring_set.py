@@ -20,7 +20,7 @@ class ReferringSet(TextRegionSet):
         regions = source.regions(i)
         if isinstance(regions, NamedBoxes):
             raise BadSample("has boxes of categories, but no expression")
-        if len(regions.boxes) != 1:
+        if source.annotated and len(regions.boxes) != 1:
             raise BadSample(f"an expression has one box, this has {len(regions.boxes)}")
         whole_caption = (0, len(regions.caption))
         return regions.caption, [Phrase(whole_caption, regions.boxes)]
@@ -30,7 +30,8 @@ class ReferringSet(TextRegionSet):
         answers = []
         for index, detections in enumerate(self.ranked_predictions(predictions)):
             _, (expression,) = self.texts[index]
-            results.append(ExpressionDetections(detections, expression.boxes[0]))
+            if len(expression.boxes):  # none in a file without annotations
+                results.append(ExpressionDetections(detections, expression.boxes[0]))
             boxes = detections[:, :4].tolist()
             answers.append({"id": self.key(index), "boxes": boxes, "scores": detections[:, 4].tolist()})
         return Score(referring_accuracy(results), {"expressions.json": answers})

@@ -65,6 +65,8 @@ class RegionSet(EvalSet):
             remarks.append(f"{without_area} boxes of {name} without an area inside their image are not scored")
         if thin:
             remarks.append(f"{thin} boxes of {name} at most a pixel wide or high are scored, though not trained on")
+        if not self.source.annotated:
+            remarks.append(f"{name} has no annotations: predicted only")
         return remarks
 
     def read(self, index: int) -> dict[str, Any]:
