@@ -27,6 +27,15 @@ def inclusive(boxes: np.ndarray, size: Size) -> tuple[np.ndarray, np.ndarray]:
     return boxes, has_area
 
 
+def has_area_inside(boxes: np.ndarray, size: Size | None) -> np.ndarray:
+    """bool (n,): which edges (n, 4) have an area inside their picture, however thin; any area where its size is not
+    known."""
+    height, width = size or (np.inf, np.inf)
+    low = boxes[:, :2].clip(0, None) if size else boxes[:, :2]
+    high = np.minimum(boxes[:, 2:], np.array([width, height]))
+    return np.all(high > low, axis=1)
+
+
 def scale_boxes(boxes: np.ndarray, size: Size, new: Size) -> np.ndarray:
     """Boxes of a picture of `size` (height, width) in that picture at `new`."""
     y = new[0] / size[0]

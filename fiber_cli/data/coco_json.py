@@ -1,114 +1,318 @@
-"""Files in COCO's JSON form: images, annotations with boxes, and maybe categories."""
+"""Files in COCO's JSON form: images, annotations with boxes, and maybe categories or captions with spans.
+
+What is read here, and nothing else of the file, is what is trained on and what is scored.
+"""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.files import expecting, read_json
-from fiber_cli.data.records import Size
+from fiber_cli.data.masks import Box, mask_box
+from fiber_cli.data.records import Size, Span
+from fiber_cli.data.values import finite_number, flag, identifier, some_text, text, whole_number
+from fiber_cli.errors import UserError, first_names
 
 Entry = dict[str, Any]
 #: The category name that stands for what is of no category.
 BACKGROUND = "__background__"
+_FREQUENCIES = (None, "r", "c", "f")
+#: What LVIS says of an image: categories that were looked for and are not there, and those of which not all are marked.
+LVIS_LISTS = frozenset({"neg_category_ids", "not_exhaustive_category_ids"})
+#: How many records are looked at to tell what a file is.
+_FIRST = 100
+
+
+class Use(IntEnum):
+    """What an object is good for: training and scoring; scoring alone, because it is of at most a pixel's width or
+    height, which the reference tools score and nobody trains on; or to be ignored where it is detected."""
+
+    TRAINED = 0
+    SCORED = 1
+    CROWD = 2
+
+
+class CocoImage(NamedTuple):
+    """identifier: the file's own; file: below the folder of images; entry: all that the file says of it."""
+
+    identifier: int | str
+    file: str
+    size: Size | None
+    entry: Entry
+
+
+class CocoObject(NamedTuple):
+    """box: x, y, width, height in pixels; area: of the mask where the file tells, else of the box; category: its id, 0
+    in files without categories; ignore: LVIS's mark; spans: of the image's caption, in files with captions."""
+
+    box: Box
+    area: float
+    category: int
+    use: Use
+    ignore: bool
+    spans: tuple[Span, ...]
+
+    @property
+    def edges(self) -> Box:
+        """x1, y1, x2, y2."""
+        x, y, width, height = self.box
+        return x, y, x + width, y + height
+
+
+class CocoCategory(NamedTuple):
+    """frequency: LVIS's "r", "c" or "f", None elsewhere."""
+
+    identifier: int
+    name: str
+    supercategory: str | None
+    frequency: str | None
 
 
 class CocoJson(NamedTuple):
-    """images: as in the file; annotations: those of each image that count, with "box", their xyxy edges; `dropped`:
-    how many were left out because they are no boxes of several pixels inside their image; `content`: the whole file."""
+    """objects: those of each image. annotated: whether the file has annotations at all; federated: whether it has
+    LVIS's lists and frequencies. without_area: how many objects are left out because they have no area inside their
+    image; thin: how many there are of `Use.SCORED`; left_out: (place, reason) of bad records."""
 
-    images: list[Entry]
-    annotations: list[list[Entry]]
-    dropped: int
-    content: Entry
+    images: list[CocoImage]
+    objects: list[list[CocoObject]]
+    categories: list[CocoCategory]
+    annotated: bool
+    federated: bool
+    without_area: int
+    thin: int
+    left_out: list[tuple[str, str]]
 
-
-class _Place:
-    """Where in the file the reader is."""
-
-    def __init__(self) -> None:
-        self.now = "its outermost level"
-
-    def each(self, what: str, entries: Any) -> Iterator[Any]:
-        """The entries of a list, each with its place noted."""
-        for number, entry in enumerate(entries):
-            self.now = f"{what}[{number}]"
-            yield entry
+    @property
+    def trained(self) -> list[list[CocoObject]]:
+        """The objects of each image that are trained on."""
+        return [[each for each in of_image if each.use is Use.TRAINED] for of_image in self.objects]
 
 
-def read_coco_json(path: str | Path, wanted: str, *, labelled: bool = False) -> CocoJson:
-    """Images and annotations of a file in COCO's form, crowds left out.
+def read_coco_json(
+    path: str | Path,
+    wanted: str,
+    *,
+    labelled: bool = False,
+    captioned: bool = False,
+    file_of: Callable[[Entry], str] | None = None,
+) -> CocoJson:
+    """What a file in COCO's form says, in one form: numbers may be text, `area` and `iscrowd` null or missing, and the
+    box is that of the mask where there is no other. Bad records are left out, see `FileRecords`.
 
-    labelled: every annotation must name a category of the file. `UserError` with the place of what is wrong.
+    labelled: every annotation names a category of the file. captioned: images have a `caption`, annotations spans of
+    it as `tokens_positive`. file_of: an image's path, `file_name` without it. `UserError` for a file of another form,
+    and for ids and category names that come twice.
     """
     content = read_json(path, wanted)
-    place = _Place()
-    with expecting(path, wanted, see=lambda: place.now):
-        images = content["images"]
-        number_of = _number_images(images, place, labelled)
-        categories = _category_ids(content["categories"], place) if labelled else None
-        annotations: list[list[Entry]] = [[] for _ in images]
-        dropped = 0
-        for annotation in place.each("annotations", content["annotations"]):
-            number = number_of[annotation["image_id"]]
-            box = _edges(annotation)
-            if categories is not None and annotation["category_id"] not in categories:
-                raise ValueError(f"there is no category {annotation['category_id']}")
-            if annotation.get("iscrowd"):
-                continue
-            if _is_inside(box, image_size(images[number])):
-                annotations[number].append({**annotation, "box": box})
-            else:
-                dropped += 1
-    return CocoJson(images, annotations, dropped, content)
+    records = FileRecords(path, wanted)
+    image_records = records.entries(content, "images")
+    categories = _categories(content, path, wanted) if labelled else []
+    federated = _is_federated(image_records, categories, path)
+    image_reader = _ImageReader(path, labelled, captioned, federated, file_of or file_name)
+    images = [image for _, image in records.each("images", image_records, image_reader.read)]
+    annotated = content.get("annotations") is not None
+    annotations = records.entries(content, "annotations") if annotated else []
+    reader = _ObjectReader(images, image_reader.known, categories if labelled else None, captioned)
+    objects: list[list[CocoObject]] = [[] for _ in images]
+    without_area = thin = 0
+    for _, placed in records.each("annotations", annotations, reader.read):
+        if placed is None:
+            continue
+        if placed.content is None:
+            without_area += 1
+            continue
+        objects[placed.image].append(placed.content)
+        thin += placed.content.use is Use.SCORED
+    return CocoJson(images, objects, categories, annotated, federated, without_area, thin, records.left_out)
 
 
-def _number_images(images: list[Entry], place: _Place, whole_ids: bool) -> dict[Any, int]:
-    """The number of each image in the list, by its id."""
-    number_of: dict[Any, int] = {}
-    for image in place.each("images", images):
-        identifier = image["id"]
-        if identifier in number_of:
-            raise ValueError(f"the id {identifier} comes twice")
-        if whole_ids and not isinstance(identifier, int):
-            raise TypeError(f"the id {identifier!r} is no whole number")
-        file_name(image)
-        number_of[identifier] = len(number_of)
-    return number_of
+def _is_federated(images: list[Any], categories: list[CocoCategory], path: str | Path) -> bool:
+    """Whether images have LVIS's lists of what was looked for, and categories its frequencies; `UserError` where some
+    categories have none, because LVIS's AP needs them of all."""
+    with_lists = any(isinstance(image, dict) and image.keys() >= LVIS_LISTS for image in images)
+    without = [category.name for category in categories if category.frequency is None]
+    if not with_lists or len(without) == len(categories):
+        return False
+    if without:
+        raise UserError(f"{path}: LVIS's AP needs the frequency of every category; without it: {first_names(without)}")
+    return True
 
 
-def _category_ids(categories: list[Entry], place: _Place) -> set[int]:
-    identifiers = set()
-    for category in place.each("categories", categories):
-        if not isinstance(category["id"], int) or not isinstance(category["name"], str):
-            raise TypeError("the id must be a whole number, the name text")
-        identifiers.add(category["id"])
-    return identifiers
+class _ImageReader:
+    """Reads entries of `images`. known: the ids of all of them, bad ones too."""
+
+    def __init__(
+        self, path: str | Path, whole_ids: bool, captioned: bool, federated: bool, file_of: Callable[[Entry], str]
+    ):
+        self.known: set[int | str] = set()
+        self.once = Once(path, "the id", "images")
+        self.whole_ids, self.captioned, self.federated, self.file_of = whole_ids, captioned, federated, file_of
+
+    def read(self, image: Entry) -> CocoImage:
+        own = identifier(image["id"])
+        self.known.add(own)
+        if self.whole_ids and not isinstance(own, int):
+            raise TypeError(f"the id {own!r} is no whole number")
+        if self.captioned:
+            text(image["caption"], "caption")
+        if self.federated:
+            image = {**image, **{name: _whole_numbers(image[name], name) for name in LVIS_LISTS}}
+        read = CocoImage(own, self.file_of(image), image_size(image), image)
+        self.once.add(own)
+        return read
 
 
-def _edges(annotation: Entry) -> tuple[float, float, float, float]:
-    x, y, width, height = map(float, annotation["bbox"])
-    if not math.isfinite(x + y + width + height):
-        raise ValueError("bbox is not finite")
-    return x, y, x + width, y + height
+def _whole_numbers(values: Any, what: str) -> list[int]:
+    return [whole_number(value, what) for value in values]
 
 
-def _is_inside(box: tuple[float, float, float, float], size: Size | None) -> bool:
-    """Whether a box has several pixels, some of them in its image."""
-    x1, y1, x2, y2 = box
+class _Placed(NamedTuple):
+    """An object and the number of its image; None for one without an area in it."""
+
+    image: int
+    content: CocoObject | None
+
+
+class _ObjectReader:
+    """Reads entries of `annotations`. known: ids of images, also of those that are left out."""
+
+    def __init__(
+        self,
+        images: list[CocoImage],
+        known: set[int | str],
+        categories: list[CocoCategory] | None,
+        captioned: bool,
+    ):
+        self.images, self.known, self.captioned = images, known, captioned
+        self.number_of = {image.identifier: number for number, image in enumerate(images)}
+        self.categories = None if categories is None else {category.identifier for category in categories}
+
+    def read(self, annotation: Entry) -> _Placed | None:
+        """None for an object of an image that is left out."""
+        of_image = identifier(annotation["image_id"], "image_id")
+        if of_image not in self.number_of and of_image in self.known:
+            return None
+        if of_image not in self.number_of:
+            raise ValueError(f"there is no image {of_image!r}")
+        number = self.number_of[of_image]
+        image = self.images[number]
+        category = 0 if self.categories is None else self._category(annotation)
+        is_crowd = flag(annotation.get("iscrowd"), "iscrowd")
+        ignore = flag(annotation.get("ignore"), "ignore")
+        spans = tuple(_spans(annotation, image.entry["caption"])) if self.captioned else ()
+        box = _box(annotation, image.size)
+        if box is None or not _has_area(box, image.size):
+            return _Placed(number, None)
+        use = Use.CROWD if is_crowd else _use(box)
+        return _Placed(number, CocoObject(box, _area(annotation, box), category, use, ignore, spans))
+
+    def _category(self, annotation: Entry) -> int:
+        category = whole_number(annotation["category_id"], "category_id")
+        assert self.categories is not None
+        if category not in self.categories:
+            raise ValueError(f"there is no category {category}")
+        return category
+
+
+def _categories(content: Entry, path: str | Path, wanted: str) -> list[CocoCategory]:
+    """A category that cannot be read refuses the file: its boxes would be no one's."""
+    once = Once(path, "the id", "categories")
+    categories: list[CocoCategory] = []
+    with expecting(path, wanted, see=lambda: f"categories[{len(categories)}]"):
+        for category in content["categories"]:
+            own = whole_number(category["id"], "the id")
+            name = some_text(category["name"], "the name")
+            frequency = category.get("frequency")
+            if frequency not in _FREQUENCIES:
+                raise ValueError(f"the frequency must be one of r, c and f, it is {frequency!r}")
+            parent = category.get("supercategory")
+            if parent is not None:
+                text(parent, "the supercategory")
+            categories.append(CocoCategory(once.add(own), name, parent, frequency))
+    return categories
+
+
+def _box(annotation: Entry, size: Size | None) -> Box | None:
+    """The annotation's box, else its mask's; None where it says that it has none."""
+    box = annotation.get("bbox")
+    if box:
+        x, y, width, height = (finite_number(value, "bbox") for value in box)
+        if not math.isfinite(x + width) or not math.isfinite(y + height):
+            raise ValueError("bbox is not finite")
+        return x, y, width, height
+    if annotation.get("segmentation"):
+        return mask_box(annotation["segmentation"], size)
+    if box is None:
+        raise ValueError("there is neither a bbox nor a segmentation")
+    return None
+
+
+def _area(annotation: Entry, box: Box) -> float:
+    _, _, width, height = box
+    if annotation.get("area") is None:
+        return width * height
+    area = finite_number(annotation["area"], "area")
+    if area < 0:
+        raise ValueError(f"area must not be negative, it is {area}")
+    return area
+
+
+def _has_area(box: Box, size: Size | None) -> bool:
+    """Whether some of a box is inside its image."""
+    x, y, box_width, box_height = box
     height, width = size or (math.inf, math.inf)
-    return min(x2 - x1, y2 - y1) > 1 and x1 < width and y1 < height and x2 > 0 and y2 > 0
+    is_inside = x < width and y < height and x + box_width > 0 and y + box_height > 0
+    return is_inside and box_width > 0 and box_height > 0
+
+
+def _use(box: Box) -> Use:
+    _, _, width, height = box
+    return Use.TRAINED if min(width, height) > 1 else Use.SCORED
+
+
+def _spans(annotation: Entry, caption: str) -> Iterator[Span]:
+    """Those of `tokens_positive`; ValueError for one outside the caption."""
+    for start, end in annotation["tokens_positive"]:
+        span = whole_number(start, "tokens_positive"), whole_number(end, "tokens_positive")
+        if not 0 <= span[0] < span[1] <= len(caption):
+            raise ValueError("a span of tokens_positive is not inside the caption")
+        yield span
 
 
 def image_size(image: Mapping[str, Any]) -> Size | None:
-    """(height, width) as an entry of `images` has it."""
-    if image.get("height") and image.get("width"):
-        return image["height"], image["width"]
-    return None
+    """(height, width) as an entry of `images` has it; None where it does not tell both. ValueError for sizes that are
+    not positive."""
+    height, width = image.get("height"), image.get("width")
+    if height is None or width is None:
+        return None
+    size = whole_number(height, "height"), whole_number(width, "width")
+    if min(size) < 1:
+        raise ValueError(f"height and width must be positive, they are {size[0]} and {size[1]}")
+    return size
 
 
 def file_name(image: Entry) -> str:
     """The path below the folder of images; LVIS gives COCO's address instead, whose last two parts are it."""
-    if image.get("file_name"):
-        return image["file_name"]
-    return "/".join(image["coco_url"].split("/")[-2:])
+    if image.get("file_name") is not None:
+        return some_text(image["file_name"], "file_name")
+    return "/".join(text(image["coco_url"], "coco_url").split("/")[-2:])
+
+
+def has_captions(content: Any) -> bool:
+    """Whether the content of a file in COCO's form is of MDETR's kind, as far as its first records tell."""
+    for what, key in (("annotations", "tokens_positive"), ("images", "caption")):
+        records = content.get(what) if isinstance(content, dict) else None
+        for record in records[:_FIRST] if isinstance(records, list) else ():
+            if isinstance(record, dict) and key in record:
+                return True
+    return False
+
+
+def check_names(path: str | Path, names: list[str]) -> None:
+    """`UserError` for names of categories of which two are the same words."""
+    once = Once(path, "the name", "categories")
+    for name in names:
+        once.add(" ".join(name.split()))

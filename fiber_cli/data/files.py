@@ -18,11 +18,17 @@ def read_bytes(path: str | Path, wanted: str) -> bytes:
         raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
 
 
-def read_json(path: str | Path, wanted: str, object_hook: Callable[[dict[str, Any]], Any] | None = None) -> Any:
+def read_json(
+    path: str | Path,
+    wanted: str,
+    object_hook: Callable[[dict[str, Any]], Any] | None = None,
+    *,
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
     """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
     content = read_bytes(path, wanted)
     try:
-        return json.loads(content, object_hook=object_hook)
+        return json.loads(content, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); fetch {wanted} again") from None
 
@@ -41,6 +47,8 @@ def expecting(where: str | Path, what: str, form: str = "", *, see: Callable[[],
     `form`. see: asked when the error occurs."""
     try:
         yield
+    except UserError:
+        raise
     except (LookupError, TypeError, ValueError, AttributeError, BadSample) as error:
         message = f"{where}: not {what}"
         if see is not None:

@@ -1,7 +1,7 @@
 """Sources whose images are files below one folder."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
@@ -30,7 +30,7 @@ class FolderSource(ImageSource):
             raise UserError(f"{folder}: no such folder of images; check the path and data.root")
         if not files:
             raise UserError(f"{name}: lists no image")
-        probes = files[:: max(1, len(files) // _PROBES)]
+        probes = _probes(files)
         if not any((self.folder / file).is_file() for file in probes):
             raise UserError(
                 f"{folder}: holds none of {len(probes)} images looked for, such as {probes[0]}; "
@@ -45,6 +45,30 @@ class FolderSource(ImageSource):
 
     def image(self, i: int, at_least: int = 0) -> Image.Image:
         return open_image(self.folder / self._files[i], self.max_pixels, at_least=at_least)
+
+
+def in_layout_on_disk(folder: str | Path, files: Sequence[str]) -> Sequence[str]:
+    """The paths below the folder under which the files lie: as they are where one of 32 is there, else without their
+    first folders, as Objects365 v2's `images/v1/patch8/…` lies in `patch8/…`. Where that does not help either, or makes
+    one path of two, they stay as they are."""
+    depth = max((len(PurePosixPath(file).parts) for file in files), default=1)
+    for above in range(depth):
+        shortened = [_without_first(file, above) for file in files]
+        if any((Path(folder) / file).is_file() for file in _probes(shortened)):
+            is_ambiguous = above > 0 and len(set(shortened)) < len(set(files))
+            return files if is_ambiguous or not above else shortened
+    return files
+
+
+def _without_first(file: str, count: int) -> str:
+    """A path without its first `count` folders; its name stays."""
+    parts = PurePosixPath(file).parts
+    return str(PurePosixPath(*parts[min(count, len(parts) - 1) :]))
+
+
+def _probes(files: Sequence[str]) -> Sequence[str]:
+    """Some of the files, spread over the list."""
+    return files[:: max(1, len(files) // _PROBES)]
 
 
 class CaptionedFolder(FolderSource, CaptionSource):

@@ -32,7 +32,8 @@ class BadSample(Exception):
 class Source(ABC):
     """Samples by number. Objects must pickle, because worker processes get copies.
 
-    max_pixels: images with more are bad samples. dropped: how many entries of the files are not used.
+    max_pixels: images with more are bad samples. dropped: how many entries of the files are not used. left_out: (place,
+    reason) of the records of the files that cannot be read.
     """
 
     #: What the samples are, in words.
@@ -40,6 +41,7 @@ class Source(ABC):
     name: str
     max_pixels: int = MAX_PIXELS
     dropped: int = 0
+    left_out: Sequence[tuple[str, str]] = ()
 
     #: No more samples than that are used, None for all.
     limit: int | None = None
@@ -135,9 +137,17 @@ class StatementSource(Source):
 
 
 class RegionSource(ImageSource):
-    """Images with boxes: of categories, or of phrases of a caption."""
+    """Images with boxes: of categories, or of phrases of a caption.
+
+    annotated: whether the files have annotations at all. trained_boxes: how many boxes are trained on, None where that
+    is not known before. dropped: how many boxes have no area inside their image, or are at most a pixel wide or high;
+    scored_all_the_same: how many of these are of the second kind, and in the truth, because reference tools score them.
+    """
 
     yields = "boxes"
+    annotated: bool = True
+    trained_boxes: int | None = None
+    scored_all_the_same: int = 0
 
     @abstractmethod
     def regions(self, i: int) -> Regions:
@@ -166,7 +176,8 @@ class CategorySource(RegionSource):
         return i
 
     def truth(self) -> dict[str, Any] | None:
-        """The content of the JSON in COCO's form that the source is of, None where it is of another form."""
+        """What is scored, in COCO's form: `images`, `categories`, and `annotations` with `bbox`, `area`, `iscrowd` and
+        `ignore`, crowds included; None where the source's files are of another form than COCO's."""
         return None
 
 
@@ -189,11 +200,17 @@ class PhraseSource(RegionSource):
 
 
 def phrases_of_spans(regions: "PhraseBoxes") -> list[Phrase]:
-    """Every span of a caption with the boxes that have it, in the order of the spans."""
+    """Every span of a caption with the boxes that have it, in the order of the spans; boxes without an area inside
+    their image, which nothing can find, are left out."""
     import numpy as np
 
+    from fiber_cli.data.box_edges import has_area_inside
+
     boxes_of: dict[tuple[int, int], list[np.ndarray]] = {}
-    for box, spans in zip(regions.boxes, regions.spans, strict=True):
+    has_area = has_area_inside(regions.boxes, regions.size)
+    for box, spans, is_box in zip(regions.boxes, regions.spans, has_area, strict=True):
+        if not is_box:
+            continue
         for start, end in spans:
             boxes_of.setdefault((start, end), []).append(box)
     return [Phrase(span, np.array(boxes_of[span], np.float32).reshape(-1, 4)) for span in sorted(boxes_of)]

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from fiber_cli.data.coco_json import has_captions
 from fiber_cli.data.files import read_json
 from fiber_cli.data.sources import source_format
 from fiber_cli.data.sources.coco import CocoSettings
@@ -146,12 +147,11 @@ def _whole(path: Path, source: SourceSettings) -> EvalData:
 
 
 def _json_with_boxes(path: Path, images: str) -> SourceSettings:
-    """A file in COCO's form, or in MDETR's, whose annotations have spans."""
+    """A file in COCO's form, or in MDETR's, whose images have captions."""
     content = read_json(path, "a JSON with boxes")
     if not isinstance(content, dict):
         raise UserError(f"{path}: a list; wanted is an object with images, annotations and categories")
-    annotations = content.get("annotations") or [{}]
-    if "tokens_positive" in annotations[0]:
+    if has_captions(content):
         return MdetrSettings(kind="mdetr", json=str(path), images=images)
     return CocoSettings(kind="coco", json=str(path), images=images)
 

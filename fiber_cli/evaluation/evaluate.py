@@ -13,6 +13,7 @@ from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import device
+from fiber_cli.errors import first_names
 from fiber_cli.evaluation.report import table, write_results
 from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
@@ -56,6 +57,7 @@ def run_eval(
         scorer=None if itm is None else PairScorer(itm.task, itm.context, itm.fingerprint),
     )
     evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)
+    evaluation.check()
     result = evaluation.measure(loaded.task, predict)
     results = {
         "dataset": dataset,
@@ -69,7 +71,7 @@ def run_eval(
         **result.counts,
         "bad": result.bad,
         "truncated": result.truncated,
-        "notes": [*notes, *result.notes],
+        "notes": [*notes, *_left_out(sources), *result.notes],
         "seconds": round(time.monotonic() - start, 2),
         "version": fiber_cli.__version__,
     }
@@ -77,3 +79,13 @@ def run_eval(
         write_results(output, results, result.files)
         print(json.dumps(results, indent=2, ensure_ascii=False) if as_json else table(results))
     return results
+
+
+def _left_out(sources: Sequence[Source]) -> list[str]:
+    """A line for each source about the records of its files that cannot be read."""
+    lines = []
+    for source in sources:
+        if source.left_out:
+            named = first_names([f"{place} ({reason})" for place, reason in source.left_out], 3)
+            lines.append(f"{source.name}: {len(source.left_out)} records of its files are left out: {named}")
+    return lines

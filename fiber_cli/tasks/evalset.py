@@ -13,11 +13,14 @@ from fiber_cli.data.readers import collate
 from fiber_cli.data.source import ImageSource, sample_id, usable
 from fiber_cli.data.text import encode_one
 from fiber_cli.data.transforms import EvalTransform
+from fiber_cli.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 Item = dict[str, Any]
+#: How many items are tried before a set is believed to be unreadable.
+_PROBES = 32
 
 
 class Score(NamedTuple):
@@ -42,6 +45,17 @@ class EvalItems(ABC):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def check(self) -> None:
+        """Reads one item as it is read when they are predicted. Raises UserError where there is none, or where none of
+        32, spread over all, can be read."""
+        for index in range(0, len(self), max(1, len(self) // _PROBES)):
+            batch = self._batch([index])
+            if len(batch["index"]):
+                return
+        reasons = [*self.left_out, *(batch["bad"] if len(self) else ())]
+        why = f", such as {': '.join(reasons[0])}" if reasons else "; check the data set's paths"
+        raise UserError(f"nothing to evaluate: no item could be read{why}")
 
     @abstractmethod
     def read(self, index: int) -> Item:
@@ -76,7 +90,12 @@ class EvalSet(EvalItems):
 
     @abstractmethod
     def score(self, predictions: dict[int, Any]) -> Score:
-        """The metrics of the task's rows by item number; items without a row could not be read."""
+        """The metrics of the task's rows by item number, none where there are none; items without a row could not be
+        read."""
+
+    def remarks(self) -> list[str]:
+        """Lines about the truth that hold whatever is predicted, such as that there is none."""
+        return []
 
 
 class Blind(EvalSet):
@@ -92,6 +111,9 @@ class Blind(EvalSet):
 
     def score(self, predictions: dict[int, Any]) -> Score:
         return self.seen.score(predictions)
+
+    def remarks(self) -> list[str]:
+        return self.seen.remarks()
 
 
 class ImageSet(EvalItems):

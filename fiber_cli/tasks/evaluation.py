@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
@@ -73,6 +74,11 @@ class Evaluation(ABC):
     mode: str
 
     @abstractmethod
+    def check(self) -> list[str]:
+        """Reads some of the data and scores no predictions, so that what is wrong with them is known before anything is
+        computed; gives lines about the truth for the reader. Raises UserError where nothing can be read."""
+
+    @abstractmethod
     def measure(self, task: "Task", options: PredictOptions) -> Result:
         """The task's metrics, the same on all ranks. Raises UserError where nothing can be read."""
 
@@ -83,6 +89,15 @@ class MakeEvaluation(Protocol):
     def __call__(
         self, sources: Sequence[Source], context: TaskContext[Any], options: EvaluationOptions
     ) -> Evaluation: ...
+
+
+def check_items(evalset: "EvalSet") -> list[str]:
+    """`Evaluation.check` of one set."""
+    evalset.check()
+    # A mean over no predictions says nothing about the truth.
+    with suppress(ZeroDivisionError):
+        evalset.score({})
+    return evalset.remarks()
 
 
 def measure_items(task: "Task", evalset: "EvalSet", options: PredictOptions) -> Result:
@@ -98,7 +113,7 @@ def measure_items(task: "Task", evalset: "EvalSet", options: PredictOptions) -> 
         bad=predictions.bad,
         truncated=predictions.truncated,
         files=score.files,
-        notes=score.notes,
+        notes=[*evalset.remarks(), *score.notes],
     )
 
 
@@ -112,6 +127,9 @@ class ItemEvaluation(Evaluation):
         refuse_retrieval_options(options, mode)
         refuse_chunk(options, mode)
         self.mode, self.evalset, self.blind = mode, evalset, options.blind
+
+    def check(self) -> list[str]:
+        return check_items(self.evalset)
 
     def measure(self, task: "Task", options: PredictOptions) -> Result:
         result = measure_items(task, self.evalset, options)

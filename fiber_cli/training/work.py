@@ -140,6 +140,10 @@ def _validation(recipe: Recipe, context: TaskContext[Any]) -> Validate | None:
     sources = open_sources(recipe.data.val, recipe.data)
     evaluation = declared(recipe.task.name).evaluation.load()(sources, context, EvaluationOptions())
     options = PredictOptions(recipe.runtime.micro_batch, recipe.data.workers, recipe.runtime.precision)
+    # What is wrong with the data is known here and not when the first validation ends hours of training.
+    for remark in evaluation.check():
+        if collectives.is_main():
+            print(f"data.val: {remark}", file=sys.stderr)
 
     told: set[str] = set()
 

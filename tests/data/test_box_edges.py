@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from fiber_cli.data.box_edges import box_array, flip_boxes, inclusive, scale_boxes
+from fiber_cli.data.box_edges import box_array, flip_boxes, has_area_inside, inclusive, scale_boxes
 
 
 @pytest.fixture
@@ -38,3 +38,10 @@ def test_box_arrays_have_four_columns_whatever_they_are_made_of():
     assert box_array([]).shape == (0, 4)
     assert box_array((1, 2, 3, 4)).tolist() == [[1, 2, 3, 4]]
     assert box_array([[1, 2, 3, 4]] * 2).dtype == np.float32
+
+
+def test_a_box_without_an_area_has_one():
+    boxes = box_array([[0, 0, 9, 9], [5, 5, 5, 9], [5, 9, 9, 5], [40, 0, 50, 9], [-9, 0, 0, 9], [-9, 0, 0.5, 9]])
+    assert has_area_inside(boxes, (30, 40)).tolist() == [True, False, False, False, False, True]
+    assert has_area_inside(boxes, None).tolist() == [True, False, False, True, True, True]
+    assert has_area_inside(box_array([]), (30, 40)).tolist() == []

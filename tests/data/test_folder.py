@@ -5,7 +5,7 @@ import pickle
 import pytest
 from image_files import jpeg
 
-from fiber_cli.data.folder import CaptionedFolder, FolderSource
+from fiber_cli.data.folder import CaptionedFolder, FolderSource, in_layout_on_disk
 from fiber_cli.data.source import BadSample
 from fiber_cli.errors import UserError
 
@@ -54,3 +54,31 @@ def test_captions_are_kept_without_empty_ones(folder):
     assert [source.captions(i) for i in range(3)] == [("a b", "c"), (), ("d",)]
     assert source.caption_count(0) == 2
     assert source.image_id(1) == "sub/1.jpg"
+
+
+@pytest.mark.parametrize(
+    ("listed", "on_disk"),
+    [
+        ("images/v1/patch8/{}.jpg", "patch8/{}.jpg"),
+        ("images/v2/patch44/{}.jpg", "patch44/{}.jpg"),
+        ("val2017/{}.jpg", "{}.jpg"),
+        ("a/b/c/d/{}.jpg", "{}.jpg"),
+        ("sub/{}.jpg", "sub/{}.jpg"),
+        ("{}.jpg", "{}.jpg"),
+    ],
+)
+def test_pictures_in_another_layout_are_missing(tmp_path, listed, on_disk):
+    path = tmp_path / on_disk.format(3)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(jpeg())
+    names = [listed.format(i) for i in range(20)]
+    assert list(in_layout_on_disk(tmp_path, names)) == [on_disk.format(i) for i in range(20)]
+
+
+def test_a_layout_makes_one_picture_of_two(tmp_path):
+    (tmp_path / "0.jpg").write_bytes(jpeg())
+    names = ["cats/0.jpg", "dogs/0.jpg"]
+    assert list(in_layout_on_disk(tmp_path, names)) == names
+    assert list(in_layout_on_disk(tmp_path / "absent", names)) == names
+    # The copies of few-shot training are one picture before.
+    assert list(in_layout_on_disk(tmp_path, ["cats/0.jpg"] * 2)) == ["0.jpg"] * 2

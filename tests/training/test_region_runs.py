@@ -217,6 +217,25 @@ def test_odinw_is_not_tuned_and_measured_on_all_sets(runs, archive, tmp_path, mo
     assert not frozen["detector.head.bias0"].equal(before["detector.head.bias0"])
 
 
+def test_what_is_left_out_and_what_is_predicted_only_is_not_told(runs, users_data, tmp_path, capsys):
+    content = json.loads((users_data / "own.json").read_text())
+    content["annotations"][0] = {"image_id": 99, "category_id": 3, "bbox": [1, 1, 9, 9]}
+    for annotation in content["annotations"][1:]:
+        annotation.update(area=None, iscrowd=str(annotation["iscrowd"]))
+    root = ("--root", str(users_data / "images"))
+    (tmp_path / "text.json").write_text(json.dumps(content))
+    results = evaluate(capsys, str(tmp_path / "text.json"), runs / "fine", tmp_path / "text", *root)
+    assert "detection/ap50" in results["metrics"]
+    assert "annotations[0] (ValueError: there is no image 99)" in results["notes"][0]
+    assert results["notes"][1] == "1 boxes of text without an area inside their image are not scored"
+    del content["annotations"]
+    (tmp_path / "test.json").write_text(json.dumps(content))
+    results = evaluate(capsys, str(tmp_path / "test.json"), runs / "fine", tmp_path / "test", *root)
+    assert results["metrics"] == {}
+    assert results["notes"] == ["test has no annotations: predicted only"]
+    assert json.loads((tmp_path / "test/detections.json").read_text())
+
+
 def test_wrong_sizes_are_told(users_data, runs, tmp_path, capsys):
     """Boxes of another picture's size are told from the picture."""
     content = json.loads((users_data / "own.json").read_text())

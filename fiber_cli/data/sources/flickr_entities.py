@@ -10,11 +10,11 @@ from xml.etree import ElementTree
 import numpy as np
 
 from fiber_cli.data.box_edges import box_array
+from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import Phrase, PhraseBoxes, Size, Span
-from fiber_cli.data.source import PhraseSource
+from fiber_cli.data.source import BadSample, PhraseSource
 from fiber_cli.data.sources.format import Format
-from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
 
 _MARKED = re.compile(r"\[/EN#(\d+)((?:/[^\s/\]]+)+) ([^\]]*)\]")
@@ -55,7 +55,13 @@ class FlickrEntitiesSource(FolderSource, PhraseSource):
     refers = False
 
     def __init__(self, folder: str | Path, images: str | Path, split: str = "train"):
-        self._sentences = _read(Path(folder), split)
+        pictures = Path(folder, f"{split}.txt")
+        records = FileRecords(pictures, f"a list of pictures of Flickr30k Entities, whose folder {folder} is to be")
+        reader = _PictureReader(Path(folder), pictures)
+        self._sentences: list[_Sentence] = []
+        for _, sentences in records.lines(reader.read):
+            self._sentences.extend(sentences)
+        self.left_out = records.left_out
         files = [f"{sentence.picture}.jpg" for sentence in self._sentences]
         keys = [f"{sentence.picture}#{sentence.number}" for sentence in self._sentences]
         super().__init__(f"flickr30k-entities:{split}", images, files, keys)
@@ -77,21 +83,25 @@ class FlickrEntitiesSource(FolderSource, PhraseSource):
 FLICKR_ENTITIES = Format(kind="flickr_entities", settings=FlickrEntitiesSettings, source=FlickrEntitiesSource)
 
 
-def _read(folder: Path, split: str) -> list[_Sentence]:
-    sentences: list[_Sentence] = []
-    path = folder / f"{split}.txt"
-    try:
-        for picture in path.read_text().split():
-            path = folder / "Annotations" / f"{picture}.xml"
-            size, boxes = entity_boxes(path.read_text())
-            path = folder / "Sentences" / f"{picture}.txt"
-            lines = path.read_text(encoding="utf-8").splitlines()
-            sentences.extend(_with_boxes(picture, lines, size, boxes))
-    except OSError as error:
-        raise UserError(f"{path}: {error.strerror}; {folder} is to be that of Flickr30k Entities") from None
-    except (ElementTree.ParseError, TypeError, ValueError) as error:
-        raise UserError(f"{path}: not of Flickr30k Entities' form ({error})") from None
-    return sentences
+class _PictureReader:
+    """Reads the sentences of a picture of which a phrase has a box."""
+
+    def __init__(self, folder: Path, split: Path):
+        self.folder = folder
+        self.ids = Once(split, "the picture", "the list")
+
+    def read(self, line: bytes) -> list[_Sentence]:
+        picture = line.decode().strip()
+        try:
+            size, boxes = entity_boxes((self.folder / "Annotations" / f"{picture}.xml").read_text(encoding="utf-8"))
+            sentences = (self.folder / "Sentences" / f"{picture}.txt").read_text(encoding="utf-8")
+        except OSError as error:
+            raise BadSample(f"{error.filename}: {error.strerror}") from None
+        except ElementTree.ParseError as error:
+            raise BadSample(f"{picture}.xml: not of Flickr30k Entities' form: {error}") from None
+        with_boxes = list(_with_boxes(picture, sentences.splitlines(), size, boxes))
+        self.ids.add(picture)
+        return with_boxes
 
 
 def _with_boxes(picture: str, lines: list[str], size: Size, boxes: dict[str, np.ndarray]) -> Iterator[_Sentence]:
@@ -135,6 +145,8 @@ def entity_boxes(xml: str) -> tuple[Size, dict[str, np.ndarray]]:
             for name in names:
                 corners_of.setdefault(name, []).append(corners)
     size = _number(root, "size/height"), _number(root, "size/width")
+    if min(size) < 1:
+        raise ValueError(f"height and width must be positive, they are {size[0]} and {size[1]}")
     return size, {name: box_array(corners) for name, corners in corners_of.items()}
 
 

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fiber_cli.data.files import expecting, read_json
+from fiber_cli.data.file_records import FileRecords, Once
+from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import CaptionedFolder
 from fiber_cli.data.sources.format import Format
+from fiber_cli.data.values import some_text, text, whole_number
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
 
@@ -43,7 +45,9 @@ class KarpathySource(CaptionedFolder):
 
     def __init__(self, json: str | Path, images: str | Path, split: str | Sequence[str] = "train"):
         wanted = {split} if isinstance(split, str) else set(split)
-        entries = _of_splits(json, wanted)
+        records = _records(json)
+        entries = _of_splits(records, wanted)
+        self.left_out = records.left_out
         self._cocoids = [entry.cocoid for entry in entries]
         name = f"{Path(json).stem}:{'+'.join(sorted(wanted))}"
         files = [entry.file for entry in entries]
@@ -58,28 +62,47 @@ class KarpathySource(CaptionedFolder):
 KARPATHY = Format(kind="karpathy", settings=KarpathySettings, source=KarpathySource)
 
 
-def _of_splits(json: str | Path, wanted: set[str]) -> list[KarpathyEntry]:
-    entries = read_karpathy(json)
+def _of_splits(records: FileRecords, wanted: set[str]) -> list[KarpathyEntry]:
+    entries = _entries(records)
     present = {entry.split for entry in entries}
     if not wanted or wanted - present:
         absent = ", ".join(sorted(wanted - present)) or "(none given)"
         there = ", ".join(sorted(present)) or "none"
-        raise UserError(f"{json}: no images of split {absent}; the splits of this file are: {there}")
+        raise UserError(f"{records.path}: no images of split {absent}; the splits of this file are: {there}")
     return [entry for entry in entries if entry.split in wanted]
 
 
-def read_karpathy(path: str | Path) -> list[KarpathyEntry]:
-    """The images of a Karpathy JSON. Raises `UserError` for a missing or malformed file."""
-    content = read_json(path, "a Karpathy JSON such as dataset_coco.json")
-    entries: list[KarpathyEntry] = []
-    with expecting(path, "a Karpathy JSON", _FORM, see=lambda: f"images[{len(entries)}]"):
-        for image in content["images"]:
-            entries.append(_entry(image))
-    return entries
+def read_karpathy(path: str | Path, *, strict: bool = False) -> list[KarpathyEntry]:
+    """The images of a Karpathy JSON. Raises `UserError` for a missing or malformed file, for images that come twice,
+    and, if `strict`, for every bad record."""
+    return _entries(_records(path, strict=strict))
 
 
-def _entry(image: dict[str, Any]) -> KarpathyEntry:
-    captions = [sentence["raw"].strip() for sentence in image["sentences"]]
-    split = "train" if image["split"] == "restval" else image["split"]
-    file = Path(image.get("filepath", ""), image["filename"])
-    return KarpathyEntry(str(file), split, [text for text in captions if text], image.get("cocoid"))
+def _records(path: str | Path, *, strict: bool = False) -> FileRecords:
+    return FileRecords(path, "a Karpathy JSON", _FORM, strict=strict)
+
+
+def _entries(records: FileRecords) -> list[KarpathyEntry]:
+    content = read_json(records.path, "a Karpathy JSON such as dataset_coco.json")
+    reader = _EntryReader(records.path)
+    return [entry for _, entry in records.each("images", records.entries(content, "images"), reader.read)]
+
+
+class _EntryReader:
+    def __init__(self, path: str | Path):
+        self.files = Once(path, "the file", "images")
+        self.cocoids = Once(path, "the cocoid", "images")
+
+    def read(self, image: dict[str, Any]) -> KarpathyEntry:
+        folder = text(image.get("filepath") or "", "filepath")
+        file = str(Path(folder, some_text(image["filename"], "filename")))
+        cocoid = image.get("cocoid")
+        if cocoid is not None:
+            cocoid = whole_number(cocoid, "cocoid")
+        captions = [text(sentence["raw"], "raw").strip() for sentence in image["sentences"]]
+        split = some_text(image["split"], "split")
+        self.files.add(file)
+        if cocoid is not None:
+            self.cocoids.add(cocoid)
+        split = "train" if split == "restval" else split
+        return KarpathyEntry(file, split, [caption for caption in captions if caption], cocoid)

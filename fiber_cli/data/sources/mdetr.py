@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fiber_cli.data.coco_json import Entry, file_name, image_size, read_coco_json
-from fiber_cli.data.files import expecting
-from fiber_cli.data.folder import FolderSource
+from fiber_cli.data.coco_json import CocoImage, CocoObject, Entry, file_name, read_coco_json
+from fiber_cli.data.folder import FolderSource, in_layout_on_disk
 from fiber_cli.data.ragged import Ragged
 from fiber_cli.data.records import PhraseBoxes
 from fiber_cli.data.source import PhraseSource
@@ -18,6 +17,8 @@ from fiber_cli.data.sources.format import Format
 from fiber_cli.settings import SourceSettings, option
 
 _WANTED = "a grounding JSON in MDETR's form"
+#: `dataset_name` of the images → whether their captions are expressions for one box each.
+_REFERS = {"refcoco": True, "refcoco+": True, "refcocog": True, "refclef": True, "flickr": False, "flickr30k": False}
 
 
 @dataclass(frozen=True)
@@ -27,35 +28,34 @@ class MdetrSettings(SourceSettings):
     kind: Literal["mdetr"]
     json: str = option("The JSON file.", path=True)
     images: str | dict[str, Any] = option("Image folder, or a folder for each `data_source`.", path=True)
-    refers: bool | None = option("Captions are expressions for one box each; null = as the task has it.", None)
+    refers: bool | None = option(
+        "Captions are expressions for one box each; null = as `dataset_name` says, else as the task has it.", None
+    )
 
 
 class MdetrSource(FolderSource, PhraseSource):
     """Images with `caption`, annotations with `tokens_positive`, a list of spans.
 
     The same picture may come in several entries, one for each caption or, as in the RefCOCO family, expression.
-    images: the folder, or folders by the entries' `data_source`. refers: see `PhraseSource`.
+    images: the folder, or folders by the entries' `data_source`. refers: see `PhraseSource`; without it the entries'
+    `dataset_name` says whether they are of the RefCOCO family or of Flickr30k.
     """
 
     def __init__(self, json: str | Path, images: str | Path | Mapping[str, str], refers: bool | None = None):
-        self.refers = refers
-        file = read_coco_json(json, _WANTED)
-        self.dropped = file.dropped
         folder = _common_folder(images)
-        files: list[str] = []
-        self._captions: list[str] = []
-        spans: list[list[tuple[int, int, int]]] = []
-        for number, (image, annotations) in enumerate(zip(file.images, file.annotations, strict=True)):
-            with expecting(f"{json}, images[{number}] and its annotations", _WANTED):
-                files.append(_path(image, images, folder))
-                self._captions.append(image["caption"])
-                spans.append(_spans(image["caption"], annotations))
-        self._sizes = [image_size(image) for image in file.images]
-        boxes = [[annotation["box"] for annotation in of_image] for of_image in file.annotations]
-        self._boxes = Ragged(boxes, (4,), np.float32)
-        self._spans = Ragged(spans, (3,), np.int32)
-        keys = [str(image["id"]) for image in file.images]
-        super().__init__(Path(json).stem, folder, files, keys)
+        file = read_coco_json(json, _WANTED, captioned=True, file_of=lambda image: _path(image, images, folder))
+        self.refers = _refers(file.images) if refers is None else refers
+        self.dropped = file.without_area + file.thin
+        self.left_out = file.left_out
+        self.annotated = file.annotated
+        self.trained_boxes = sum(map(len, file.trained))
+        self._captions = [image.entry["caption"] for image in file.images]
+        self._sizes = [image.size for image in file.images]
+        self._boxes = Ragged([[each.edges for each in of_image] for of_image in file.trained], (4,), np.float32)
+        self._spans = Ragged([_numbered_spans(of_image) for of_image in file.trained], (3,), np.int32)
+        keys = [str(image.identifier) for image in file.images]
+        files = [image.file for image in file.images]
+        super().__init__(Path(json).stem, folder, in_layout_on_disk(folder, files), keys)
 
     def regions(self, i: int) -> PhraseBoxes:
         boxes = self._boxes[i]
@@ -82,13 +82,16 @@ def _path(image: Entry, images: str | Path | Mapping[str, str], folder: str | Pa
     return file_name(image)
 
 
-def _spans(caption: str, annotations: list[Entry]) -> list[tuple[int, int, int]]:
-    """(number of the annotation, start, end) of every span; ValueError for one outside the caption."""
-    spans = []
-    for number, annotation in enumerate(annotations):
-        for start, end in annotation["tokens_positive"]:
-            span = number, int(start), int(end)
-            if not 0 <= span[1] < span[2] <= len(caption):
-                raise ValueError("a span of tokens_positive is not inside the caption")
-            spans.append(span)
+def _numbered_spans(objects: list[CocoObject]) -> list[tuple[int, int, int]]:
+    """(number of the object, start, end) of every span."""
+    spans: list[tuple[int, int, int]] = []
+    for number, each in enumerate(objects):
+        spans.extend((number, start, end) for start, end in each.spans)
     return spans
+
+
+def _refers(images: list[CocoImage]) -> bool | None:
+    """Whether the captions are referring expressions, as far as the images' `dataset_name` tells; None where they are
+    of several kinds or do not tell."""
+    answers = {_REFERS.get(str(image.entry.get("dataset_name")).lower()) for image in images}
+    return answers.pop() if len(answers) == 1 else None

@@ -2,11 +2,13 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple
 
-from fiber_cli.data.files import expecting, read_json
+from fiber_cli.data.file_records import FileRecords, Once
+from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import CaptionedFolder
 from fiber_cli.data.sources.format import Format
+from fiber_cli.data.values import identifier, some_text, text
 from fiber_cli.settings import SourceSettings, option
 
 _FORM = '{"images": [{"id": …, "file_name": …}, …], "annotations": [{"image_id": …, "caption": …}, …]}'
@@ -30,21 +32,54 @@ class NocapsSource(CaptionedFolder):
 
     def __init__(self, json: str | Path, images: str | Path):
         content = read_json(json, "a NoCaps JSON such as nocaps_val_4500_captions.json")
-        with expecting(json, "a NoCaps JSON", _FORM):
-            entries = content["images"]
-            captions: dict[int | str, list[str]] = {entry["id"]: [] for entry in entries}
-            for annotation in content.get("annotations", ()):
-                captions[annotation["image_id"]].append(annotation["caption"].strip())
-            files = [entry["file_name"] for entry in entries]
-            self._domains = [entry.get("domain") for entry in entries]
+        records = FileRecords(json, "a NoCaps JSON", _FORM)
+        reader = _Reader(json)
+        entries = [entry for _, entry in records.each("images", records.entries(content, "images"), reader.image)]
+        captions: dict[int | str, list[str]] = {entry.identifier: [] for entry in entries}
+        if content.get("annotations") is not None:
+            annotations = records.entries(content, "annotations")
+            for _, (of_image, caption) in records.each("annotations", annotations, reader.caption):
+                if of_image in captions:  # and not left out
+                    captions[of_image].append(caption)
+        self.left_out = records.left_out
+        self._domains = [entry.domain for entry in entries]
         self._image_ids = list(captions)
-        super().__init__(Path(json).stem, images, files, list(captions.values()))
+        super().__init__(Path(json).stem, images, [entry.file for entry in entries], list(captions.values()))
 
     def image_id(self, i: int) -> int | str:
         return self._image_ids[i]
 
     def domain(self, i: int) -> str | None:
         return self._domains[i]
+
+
+class _Image(NamedTuple):
+    identifier: int | str
+    file: str
+    domain: str | None
+
+
+class _Reader:
+    """Reads images and captions. known: the ids of all images, bad ones too."""
+
+    def __init__(self, path: str | Path):
+        self.known: set[int | str] = set()
+        self.ids, self.files = Once(path, "the id", "images"), Once(path, "the file", "images")
+
+    def image(self, entry: dict[str, Any]) -> _Image:
+        own = identifier(entry["id"])
+        self.known.add(own)
+        file = some_text(entry["file_name"], "file_name")
+        domain = entry.get("domain")
+        if domain is not None:
+            text(domain, "domain")
+        return _Image(self.ids.add(own), self.files.add(file), domain)
+
+    def caption(self, annotation: dict[str, Any]) -> tuple[int | str, str]:
+        of_image = identifier(annotation["image_id"], "image_id")
+        if of_image not in self.known:
+            raise ValueError(f"there is no image {of_image!r}")
+        return of_image, text(annotation["caption"], "caption").strip()
 
 
 NOCAPS = Format(kind="nocaps", settings=NocapsSettings, source=NocapsSource)

@@ -3,15 +3,18 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
-from fiber_cli.data.box_edges import inclusive
-from fiber_cli.data.files import expecting, read_lines
+from fiber_cli.data.box_edges import has_area_inside, inclusive
+from fiber_cli.data.coco_json import check_names
+from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import Regions
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.odvg_record import odvg_regions, read_label_map
+from fiber_cli.data.values import some_text, whole_number
+from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
 
 #: Stands for the size of an image whose record does not tell.
@@ -36,21 +39,21 @@ class OdvgSource(FolderSource, CategorySource, PhraseSource):
 
     def __init__(self, jsonl: str | Path, images: str | Path, label_map: str | Path | None = None):
         names = read_label_map(label_map)
+        records = FileRecords(jsonl, "an ODVG JSONL")
+        reader = _LineReader(jsonl, names, fixed=bool(label_map))
         files: list[str] = []
-        keys: list[str] = []
         self._lines: list[bytes] = []
-        for number, line in read_lines(jsonl, "an ODVG JSONL"):
-            with expecting(f"{jsonl}, line {number}", "an ODVG record"):
-                record = json.loads(line)
-                if not label_map:
-                    names.update(_categories(record))
-                self.dropped += _count_no_boxes(odvg_regions(record, dict.fromkeys(names, 0)))
-                keys.append(f"{len(files)}:{record['filename']}")
-                files.append(record["filename"])
-            self._lines.append(line)
+        for _, line in records.lines(reader.read):
+            self.dropped += line.without_area + line.thin
+            self.scored_all_the_same += line.thin
+            files.append(line.file)
+            self._lines.append(line.content)
+        self.left_out = records.left_out
         ordered = sorted(names, key=int)
         self.names = [names[key] for key in ordered]
+        check_names(label_map or jsonl, self.names)
         self._label_of = {key: label for label, key in enumerate(ordered)}
+        keys = [f"{number}:{file}" for number, file in enumerate(files)]
         super().__init__(Path(jsonl).stem, images, files, keys)
 
     def regions(self, i: int) -> Regions:
@@ -60,13 +63,45 @@ class OdvgSource(FolderSource, CategorySource, PhraseSource):
 ODVG = Format(kind="odvg", settings=OdvgSettings, source=OdvgSource)
 
 
+class _Line(NamedTuple):
+    """A record, and how many of its boxes have no area, and how many are of at most a pixel's width or height."""
+
+    file: str
+    content: bytes
+    without_area: int
+    thin: int
+
+
+class _LineReader:
+    """Reads lines. names: label → name, to which labels that a line names are added unless they are `fixed`."""
+
+    def __init__(self, path: str | Path, names: dict[str, str], *, fixed: bool):
+        self.path, self.names, self.fixed = path, names, fixed
+        self._fixed_labels = dict.fromkeys(names, 0)
+
+    def read(self, line: bytes) -> _Line:
+        record = json.loads(line)
+        named = {} if self.fixed else _categories(record)
+        regions = odvg_regions(record, self._fixed_labels if self.fixed else dict.fromkeys(named, 0))
+        file = some_text(record["filename"], "filename")
+        for label, name in named.items():
+            known = self.names.setdefault(label, name)
+            if known != name:
+                raise UserError(f"{self.path}: label {label} is {known!r} and also {name!r}; give each label one name")
+        size = regions.size or _UNKNOWN_SIZE
+        _, is_trained = inclusive(regions.boxes, size)
+        has_area = has_area_inside(regions.boxes, regions.size)
+        return _Line(file, line, int((~has_area).sum()), int((has_area & ~is_trained).sum()))
+
+
 def _categories(record: dict[str, Any]) -> dict[str, str]:
     """Label, as text, → name of the instances of a detection record."""
     if "detection" not in record:
         return {}
-    return {str(int(instance["label"])): instance["category"] for instance in record["detection"]["instances"]}
-
-
-def _count_no_boxes(regions: Regions) -> int:
-    _, has_area = inclusive(regions.boxes, regions.size or _UNKNOWN_SIZE)
-    return int((~has_area).sum())
+    names: dict[str, str] = {}
+    for instance in record["detection"]["instances"]:
+        label = str(whole_number(instance["label"], "label"))
+        name = some_text(instance["category"], "category")
+        if names.setdefault(label, name) != name:
+            raise ValueError(f"label {label} is {names[label]!r} and also {name!r}")
+    return names

@@ -1,18 +1,22 @@
 """A record of ODVG (Open Grounding-DINO's form), in lines of a JSONL file or in shards."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from fiber_cli.data.box_edges import box_array
-from fiber_cli.data.coco_json import image_size
-from fiber_cli.data.files import read_json
+from fiber_cli.data.coco_json import check_names, image_size
+from fiber_cli.data.file_records import Once
+from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.phrases import locate_phrases
 from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Regions, Size, Span
 from fiber_cli.data.source import BadSample
-from fiber_cli.errors import UserError
+from fiber_cli.data.values import finite_number, some_text, text, whole_number
+
+#: Stands for a box that is left empty.
+_NO_AREA = (0, 0, 0, 0)
 
 
 def odvg_regions(record: Mapping[str, Any], label_of: Mapping[str, int]) -> Regions:
@@ -31,31 +35,45 @@ def odvg_regions(record: Mapping[str, Any], label_of: Mapping[str, int]) -> Regi
 
 
 def read_label_map(path: str | Path | None) -> dict[str, str]:
-    """Label as text → name, by label; empty without a file. `UserError` for a file that is no label map."""
+    """Label as text → name, by label; empty without a file. `UserError` for a file that is no label map, and for a
+    label or a name that comes twice."""
     if not path:
         return {}
-    names = read_json(path, "a label map, {label: name}")
-    if not isinstance(names, dict) or not all(label.isdigit() for label in names):
-        raise UserError(f'{path}: not a label map; wanted is {{"0": "person", …}}')
-    return {label: names[label] for label in sorted(names, key=int)}
+    # As pairs, because a label that JSON names twice would lose its first name.
+    pairs = read_json(path, "a label map, {label: name}", object_pairs_hook=list)
+    form = '{"0": "person", …}'
+    with expecting(path, "a label map", form):
+        labels = Once(path, "label", "the label map")
+        names = {labels.add(whole_number(label, "label")): some_text(name, "name") for label, name in pairs}
+    check_names(path, list(names.values()))
+    return {str(label): names[label] for label in sorted(names)}
 
 
 def _named_boxes(instances: list[dict[str, Any]], label_of: Mapping[str, int], size: Size | None) -> NamedBoxes:
-    labels = [label_of[str(instance["label"])] for instance in instances]
-    boxes = [instance["bbox"] for instance in instances]
+    labels = []
+    boxes = []
+    for instance in instances:
+        labels.append(label_of[str(whole_number(instance["label"], "label"))])
+        boxes.append(_box(instance["bbox"] or _NO_AREA))
     return NamedBoxes(box_array(boxes), np.array(labels, np.int64), size)
 
 
 def _phrase_boxes(grounding: Mapping[str, Any], size: Size | None) -> PhraseBoxes:
-    caption = grounding["caption"]
-    boxes: list[np.ndarray] = []
+    caption = text(grounding["caption"], "caption")
+    boxes: list[list[float]] = []
     spans: list[list[Span]] = []
     for region in grounding["regions"]:
-        boxes_of_region = box_array(region["bbox"])
-        spans_of_region = _spans(region, caption)
-        boxes.extend(boxes_of_region)
-        spans.extend([spans_of_region] * len(boxes_of_region))
+        of_region = region["bbox"] or _NO_AREA
+        if not isinstance(of_region[0], list):
+            of_region = [of_region]
+        boxes.extend(map(_box, of_region))
+        spans.extend([_spans(region, caption)] * len(of_region))
     return PhraseBoxes(caption, box_array(boxes), spans, size)
+
+
+def _box(edges: Sequence[Any]) -> list[float]:
+    x1, y1, x2, y2 = (finite_number(edge, "bbox") for edge in edges)
+    return [x1, y1, x2, y2]
 
 
 def _spans(region: Mapping[str, Any], caption: str) -> list[Span]:
@@ -64,4 +82,10 @@ def _spans(region: Mapping[str, Any], caption: str) -> list[Span]:
     if isinstance(phrases, str):
         phrases = [phrases]
     spans = region.get("tokens_positive") or locate_phrases(caption, phrases)
-    return [(int(start), int(end)) for start, end in spans]
+    checked = []
+    for start, end in spans:
+        span = whole_number(start, "tokens_positive"), whole_number(end, "tokens_positive")
+        if not 0 <= span[0] < span[1] <= len(caption):
+            raise ValueError("a span of tokens_positive is not inside the caption")
+        checked.append(span)
+    return checked

@@ -7,16 +7,16 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
-from fiber_cli.data.files import expecting, read_lines
+from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.images import open_image
 from fiber_cli.data.records import Statement
 from fiber_cli.data.source import StatementSource
 from fiber_cli.data.sources.format import Format
+from fiber_cli.data.values import flag, identifier, some_text
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
 
-_LABELS = {"true": True, "false": False, "none": None}
 #: Where NLVR2's images are looked for below the folder that is given.
 _LAYOUTS = ("{split}/{directory}", "{directory}", "")
 _FORM = (
@@ -43,7 +43,12 @@ class StatementFile(FolderSource, StatementSource):
     """
 
     def __init__(self, jsonl: str | Path, images: str | Path):
-        lines = _read(jsonl)
+        records = FileRecords(jsonl, "a JSONL file of statements", _FORM)
+        reader = _LineReader(jsonl)
+        lines = [line for _, line in records.lines(reader.read)]
+        if not lines:
+            raise UserError(f"{jsonl}: holds no statement; give a JSONL file such as NLVR2's dev.json")
+        self.left_out = records.left_out
         self._statements = [line.statement for line in lines]
         self._images = _find_images(lines, Path(images))
         self.images_each = len(self._images[0])
@@ -69,25 +74,29 @@ class _Line(NamedTuple):
     row: dict[str, Any]
 
 
-def _read(path: str | Path) -> list[_Line]:
-    lines = []
-    for number, text in read_lines(path, "a JSONL file of statements"):
-        with expecting(f"{path}, line {number}", "a statement", _FORM):
-            row = json.loads(text)
-            line = _Line(_statement(row), row)
-            texts = (row["sentence"], *_files(row, ""))
-            if not all(isinstance(each, str) for each in texts):
-                raise TypeError("the sentence and the image files must be texts")
-        lines.append(line)
-    if not lines:
-        raise UserError(f"{path}: holds no statement; give a JSONL file such as NLVR2's dev.json")
-    return lines
+class _LineReader:
+    def __init__(self, path: str | Path):
+        self.ids = Once(path, "the identifier", "the lines")
+
+    def read(self, line: bytes) -> _Line:
+        row = json.loads(line)
+        statement = _statement(row)
+        for file in _files(row, ""):
+            some_text(file, "an image file")
+        self.ids.add(statement.identifier)
+        return _Line(statement, row)
 
 
 def _statement(row: dict[str, Any]) -> Statement:
-    label = _LABELS[str(row.get("label")).lower()]
-    identifier = str(row["identifier"])
-    return Statement(row["sentence"], label, identifier, _group(identifier))
+    own = str(identifier(row["identifier"], "the identifier"))
+    return Statement(some_text(row["sentence"], "the sentence"), _label(row.get("label")), own, _group(own))
+
+
+def _label(label: Any) -> bool | None:
+    """Whether a statement is true; None where that is not told."""
+    if label is None or label == "None":
+        return None
+    return flag(label, "the label")
 
 
 def _find_images(lines: list[_Line], folder: Path) -> list[tuple[str, ...]]:

@@ -2,18 +2,29 @@
 
 import copy
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
-from fiber_cli.data.files import expecting, read_json
+from fiber_cli.data.file_records import FileRecords, Once
+from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import ANNOTATORS, Question
-from fiber_cli.data.source import QuestionSource
+from fiber_cli.data.source import BadSample, QuestionSource
 from fiber_cli.data.sources.format import Format
+from fiber_cli.data.values import identifier, some_text, text
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
+
+Value = TypeVar("Value")
+Entry = dict[str, Any]
+
+_UNKNOWN_TYPE = "unknown"
+_FORMS = {
+    "questions": '{"questions": [{"question": …, "question_id": …, "image_id": …}, …]}',
+    "annotations": '{"annotations": [{"question_id": …, "multiple_choice_answer": …, "answers": [{"answer": …}]}]}',
+}
 
 
 @dataclass(frozen=True)
@@ -42,15 +53,17 @@ class VqaSource(FolderSource, QuestionSource):
         annotations: str | Path | None = None,
         pattern: str = "{image_id:012d}.jpg",
     ):
-        annotated = [] if annotations is None else read_annotations(annotations)
-        annotation_of = {entry["question_id"]: entry for entry in annotated}
+        annotation_records = _records(annotations or questions, "annotations")
+        annotated = [] if annotations is None else _read_annotations(annotation_records)
+        annotation_of = {_question_id(entry): entry for entry in annotated}
+        records = _records(questions, "questions")
+        reader = _QuestionReader(questions, pattern, annotation_of)
         self._questions: list[Question] = []
         files: list[str] = []
-        for row in read_entries(questions, "questions", ("question", "question_id", "image_id")):
-            self._questions.append(_question(row, annotation_of.get(row["question_id"], {})))
-            wanted = f"fit for image_id {row['image_id']!r} of {questions}"
-            with expecting(f"pattern {pattern!r}", wanted, "one like COCO_val2014_{image_id:012d}.jpg"):
-                files.append(pattern.format(image_id=row["image_id"]))
+        for question, file in _each(records, "questions", reader.read):
+            self._questions.append(question)
+            files.append(file)
+        self.left_out = [*annotation_records.left_out, *records.left_out]
         if annotated and not any(question.answers for question in self._questions):
             raise UserError(f"{annotations}: has no answer to any question of {questions}; they are of other splits")
         keys = [str(question.question_id) for question in self._questions]
@@ -81,54 +94,88 @@ class VqaSource(FolderSource, QuestionSource):
 VQA = Format(kind="vqa", settings=VqaSourceSettings, source=VqaSource)
 
 
-def _question(row: dict[str, Any], annotation: dict[str, Any]) -> Question:
+class _QuestionReader:
+    """Reads questions. annotation_of: by question id."""
+
+    def __init__(self, path: str | Path, pattern: str, annotation_of: Mapping[int | str, Entry]):
+        self.path, self.pattern, self.annotation_of = path, pattern, annotation_of
+        self.ids = Once(path, "the question_id", "questions")
+
+    def read(self, row: Entry) -> tuple[Question, str]:
+        """A question and the file of its image."""
+        own = _question_id(row)
+        question = _question(own, some_text(row["question"], "question"), self.annotation_of.get(own, {}))
+        image = identifier(row["image_id"], "image_id")
+        file = self._file(image)
+        self.ids.add(own)
+        return question, file
+
+    def _file(self, image: int | str) -> str:
+        """An image's file. A pattern that does not fit a number refuses the file of questions, an id that is no number,
+        and does not fit it, its question."""
+        try:
+            return self.pattern.format(image_id=image)
+        except (LookupError, ValueError, AttributeError) as error:
+            message = f"pattern {self.pattern!r}: not fit for image_id {image!r} of {self.path} ({error})"
+            if isinstance(image, str):
+                raise BadSample(message) from None
+            raise UserError(f"{message}; wanted is one like COCO_val2014_{{image_id:012d}}.jpg") from None
+
+
+def _question_id(entry: Entry) -> int | str:
+    return identifier(entry["question_id"], "question_id")
+
+
+def _question(question_id: int | str, words: str, annotation: Entry) -> Question:
     # 6.6 million answers of VQAv2 are a few hundred thousand different ones.
     answers = tuple(sys.intern(answer["answer"]) for answer in annotation.get("answers", ()))
     if len(answers) == 1:
         answers *= ANNOTATORS
     return Question(
-        text=row["question"],
+        text=words,
         answers=answers,
-        question_id=row["question_id"],
-        answer_type=sys.intern(annotation.get("answer_type", "unknown")),
-        question_type=sys.intern(annotation.get("question_type", "unknown")),
+        question_id=question_id,
+        answer_type=sys.intern(annotation.get("answer_type") or _UNKNOWN_TYPE),
+        question_type=sys.intern(annotation.get("question_type") or _UNKNOWN_TYPE),
     )
 
 
-def read_annotations(path: str | Path) -> list[dict[str, Any]]:
-    """The entries of an official annotations JSON. Raises `UserError` for a file of another form."""
-    entries = read_entries(path, "annotations", ("question_id", "multiple_choice_answer", "answers"))
-    form = '{"multiple_choice_answer": "yes", "answers": [{"answer": "yes"}, …], …}'
-    checked = 0
-    with expecting(path, "of VQAv2's form", form, see=lambda: f"annotations[{checked}]"):
-        for entry in entries:
-            _check_texts(entry)
-            checked += 1
-    return entries
+def read_annotations(path: str | Path) -> list[Entry]:
+    """The entries of an official annotations JSON. Raises `UserError` for a file of another form, and for a question
+    that is annotated twice."""
+    return _read_annotations(_records(path, "annotations"))
 
 
-def _check_texts(entry: dict[str, Any]) -> None:
-    """TypeError unless all answers are texts."""
-    texts = [entry["multiple_choice_answer"]]
+def _read_annotations(records: FileRecords) -> list[Entry]:
+    once = Once(records.path, "the question_id", "annotations")
+
+    def read(entry: Entry) -> Entry:
+        _check_texts(entry)
+        once.add(_question_id(entry))
+        return entry
+
+    return list(_each(records, "annotations", read))
+
+
+def _check_texts(entry: Entry) -> None:
+    """TypeError unless all answers and the types are texts."""
+    text(entry["multiple_choice_answer"], "multiple_choice_answer")
     for answer in entry["answers"]:
-        texts.append(answer["answer"])
-    "".join(texts)
+        text(answer["answer"], "an answer")
+    for what in ("answer_type", "question_type"):
+        if entry.get(what) is not None:
+            text(entry[what], what)
 
 
-def read_entries(path: str | Path, what: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The list `what` of an official JSON, each of whose entries has these fields. Raises `UserError`."""
-    content = read_json(path, f"VQAv2's {what} JSON")
-    entries = content.get(what) if isinstance(content, dict) else None
-    if not isinstance(entries, list) or not entries:
-        raise UserError(f'{path}: not a VQAv2 {what} JSON; wanted is {{"{what}": [{{…}}, …]}}')
-    for number, entry in enumerate(entries):
-        lacking = _lacking(entry, fields)
-        if lacking:
-            raise UserError(f"{path}: {what}[{number}] has no {', '.join(lacking)}; fetch the file again")
-    return entries
+def _records(path: str | Path, what: str) -> FileRecords:
+    return FileRecords(path, f"a VQAv2 {what} JSON", _FORMS[what])
 
 
-def _lacking(entry: Any, fields: tuple[str, ...]) -> list[str]:
-    if not isinstance(entry, dict):
-        return list(fields)
-    return [field for field in fields if field not in entry]
+def _each(records: FileRecords, what: str, read: Callable[[Entry], Value]) -> Iterator[Value]:
+    """What is read of the good entries of an official JSON, at least one. Raises `UserError`."""
+    content = read_json(records.path, f"VQAv2's {what} JSON")
+    entries = records.entries(content, what)
+    if not entries:
+        raise UserError(f'{records.path}: not a VQAv2 {what} JSON; wanted is {{"{what}": [{{…}}, …]}}')
+    for _, value in records.each(what, entries, read):
+        yield value

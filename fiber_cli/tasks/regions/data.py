@@ -211,6 +211,9 @@ def training_data(
     )
     names: dict[str, None] = {}
     for source in regions:
+        if source.trained_boxes == 0:
+            reason = "no box to train on" if source.annotated else "no annotations: it can only be predicted"
+            raise UserError(f"data.train: {source.name} has {reason}; give a file with boxes")
         if isinstance(source, CategorySource):
             names.update(dict.fromkeys(source.names))
     return TrainingData(

@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
+from fiber_cli.data.box_edges import has_area_inside
 from fiber_cli.data.records import NamedBoxes
-from fiber_cli.data.source import CategorySource
+from fiber_cli.data.source import BadSample, CategorySource
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.evalset import Score
 from fiber_cli.tasks.regions.coco_ap import ClassTable, CocoDetections, coco_ap
@@ -53,8 +54,23 @@ class DetectionSet(RegionSet):
     def prompt_batch(self, indices: list[int]) -> PromptBatch:
         return PromptBatch.all_pairs(self.prompts, len(indices))
 
+    def remarks(self) -> list[str]:
+        remarks = super().remarks()
+        are_objects = [not annotation.get("iscrowd") for annotation in self.truth()["annotations"]]
+        if self.source.annotated and not any(are_objects):
+            remarks.append(f"no object in the truth of {self.source.name}: predicted only")
+        return remarks
+
     def truth(self) -> dict[str, Any]:
-        """The source's file, or the same from its boxes where it is of another form."""
+        """What the source's reader made of its file, as far as it is about the images of the set; or the same from its
+        boxes where the file is of another form."""
+        content = self._content()
+        ids = set(self.image_ids)
+        images = [image for image in content["images"] if image["id"] in ids]
+        annotations = [annotation for annotation in content["annotations"] if annotation["image_id"] in ids]
+        return {**content, "images": images, "annotations": annotations}
+
+    def _content(self) -> dict[str, Any]:
         content = self.source.truth()
         if content is not None:
             return content
@@ -65,10 +81,14 @@ class DetectionSet(RegionSet):
     def _annotations(self) -> list[dict[str, Any]]:
         annotations = []
         for i in self.chosen:
-            regions = self.source.regions(i)
+            try:
+                regions = self.source.regions(i)
+            except BadSample:
+                continue  # left out and named where it is to be predicted
             if not isinstance(regions, NamedBoxes):
                 raise UserError(f"{self.source.name}: holds captions beside category names; evaluate them apart")
-            for box, label in zip(regions.boxes.tolist(), regions.labels.tolist(), strict=True):
+            kept = has_area_inside(regions.boxes, regions.size)
+            for box, label in zip(regions.boxes[kept].tolist(), regions.labels[kept].tolist(), strict=True):
                 x1, y1, x2, y2 = box
                 annotations.append({"image_id": i, "category_id": label, "bbox": [x1, y1, x2 - x1, y2 - y1]})
         return annotations
@@ -99,14 +119,6 @@ class LvisSet(DetectionSet):
     """LVIS by both protocols: `lvis/ap` with 300 detections an image, and `lvis/fixed_ap`; so each class too."""
 
     POSTPROCESSING: ClassVar[dict[str, float]] = {"max_detections": LVIS_PER_IMAGE}
-
-    def truth(self) -> dict[str, Any]:
-        """The source's file, as far as it is about the images of the set."""
-        content = super().truth()
-        ids = set(self.image_ids)
-        images = [image for image in content["images"] if image["id"] in ids]
-        annotations = [annotation for annotation in content["annotations"] if annotation["image_id"] in ids]
-        return {**content, "images": images, "annotations": annotations}
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
         truth = self.truth()

@@ -11,6 +11,7 @@ from fiber_cli.tasks.evaluation import (
     Evaluation,
     EvaluationOptions,
     Result,
+    check_items,
     distinct_names,
     measure_items,
     refuse_retrieval_options,
@@ -84,6 +85,12 @@ class RegionEvaluation(Evaluation):
             raise UserError("--blind: boxes of another image cannot fit; it is for image-level tasks")
         refuse_retrieval_options(options, mode)
         self.mode, self.sets = mode, sets
+
+    def check(self) -> list[str]:
+        remarks = []
+        for region_set in self.sets:
+            remarks.extend(check_items(region_set))
+        return remarks
 
     def measure(self, task: Task, options: PredictOptions) -> Result:
         results = [measure_items(task, region_set, options) for region_set in self.sets]

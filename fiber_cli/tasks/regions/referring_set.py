@@ -42,10 +42,11 @@ class ReferringSet(TextRegionSet):
         regions = source.regions(i)
         if isinstance(regions, NamedBoxes):
             raise BadSample("has boxes of categories, but no expression")
-        if len(regions.boxes) != 1:
+        if source.annotated and len(regions.boxes) != 1:
             raise BadSample(f"an expression has one box, this has {len(regions.boxes)}")
         whole = _without_spaces(regions.caption)
-        [named] = regions.spans
+        # A file without annotations names none.
+        named = regions.spans[0] if regions.spans else []
         return Prompt(regions.caption, [named or [whole], [whole]]), [Phrase(whole, regions.boxes)]
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
@@ -55,7 +56,9 @@ class ReferringSet(TextRegionSet):
             results = []
             for index, detections in enumerate(ranked_predictions):
                 _, (expression,) = self.texts[index]
-                results.append(ExpressionDetections(_of_label(detections, protocol.label), expression.boxes[0]))
+                if len(expression.boxes):
+                    scored = _of_label(detections, protocol.label)
+                    results.append(ExpressionDetections(scored, expression.boxes[0]))
             metrics |= referring_accuracy(results, protocol.prefix)
         answers = []
         for index, detections in enumerate(ranked_predictions):
@@ -77,7 +80,7 @@ class ReferringSet(TextRegionSet):
 
     def _has_no_named_words(self, i: int) -> bool:
         regions = self.source.regions(i)
-        return not isinstance(regions, NamedBoxes) and not regions.spans[0]
+        return not isinstance(regions, NamedBoxes) and not any(regions.spans)
 
 
 def _without_spaces(caption: str) -> Span:

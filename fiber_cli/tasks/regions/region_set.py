@@ -58,6 +58,19 @@ class RegionSet(EvalSet):
         except (BadSample, TypeError):
             return ()  # told where the image is read
 
+    def remarks(self) -> list[str]:
+        name = self.source.name
+        thin = self.source.scored_all_the_same
+        without_area = self.source.dropped - thin
+        remarks = []
+        if without_area:
+            remarks.append(f"{without_area} boxes of {name} without an area inside their image are not scored")
+        if thin:
+            remarks.append(f"{thin} boxes of {name} at most a pixel wide or high are scored, though not trained on")
+        if not self.source.annotated:
+            remarks.append(f"{name} has no annotations: predicted only")
+        return remarks
+
     def read(self, index: int) -> dict[str, Any]:
         i = self.chosen[index]
         image = region_image(self.source, i, self.source.regions(i).size)

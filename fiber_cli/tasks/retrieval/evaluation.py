@@ -55,6 +55,13 @@ class RetrievalSet:
         self.texts = TextSet(list(chain.from_iterable(captions)), tokenizer, text_length)
         self.text_image = np.repeat(np.arange(len(captions)), list(map(len, captions)))
 
+    def check(self) -> None:
+        """Raises UserError where there is no image with a caption, or none can be read."""
+        if not len(self.texts):
+            such = f", such as {': '.join(self.left_out[0])}" if self.left_out else ""
+            raise UserError(f"retrieval: no image with a text could be read{such}; check the data set's paths")
+        self.images.check()
+
 
 def _captions(sample: tuple[CaptionSource, int]) -> tuple[str, ...]:
     source, i = sample
@@ -144,6 +151,11 @@ class RetrievalEvaluation(Evaluation):
         self.evalset = _retrieval_set(sources, context)
         # The same images and texts, maybe at other sizes.
         self.pairs = self.evalset if self.scorer is None else _retrieval_set(sources, self.scorer.context)
+
+    def check(self) -> list[str]:
+        """Recall needs no more of the data than images and texts."""
+        self.evalset.check()
+        return []
 
     def measure(self, task: Task, options: PredictOptions) -> Result:
         scorer = task if self.scorer is None else self.scorer.task

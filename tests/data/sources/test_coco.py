@@ -70,7 +70,7 @@ def test_a_wrong_coco_file_is_told_with_its_place(tmp_path, annotation, place):
     [
         ({"images": []}, "lists no image"),
         ({"images": [{"id": 7, "file_name": "a.png"}, {"id": 7, "file_name": "b.png"}]}, "the id 7 comes twice"),
-        ({"images": [{"id": "7", "file_name": "a.png"}]}, "the id '7' is no whole number"),
+        ({"images": [{"id": "seven", "file_name": "a.png"}]}, "the id 'seven' is no whole number"),
         ({"images": [{"id": 7}]}, r"images\[0\]"),
         ({"categories": [{"id": 1}]}, r"categories\[0\]"),
         ({"categories": [{"id": 1, "name": 7}]}, r"categories\[0\]"),
@@ -81,6 +81,52 @@ def test_malformed_files_are_told(tmp_path, change, message):
     path.write_text(json.dumps(json.loads(path.read_text()) | change))
     with pytest.raises(UserError, match=message):
         CocoSource(path, tmp_path)
+
+
+def test_what_is_scored_is_another_than_what_was_read(tmp_path):
+    annotations = [
+        coco_box("7", "9", [1, "2", 10, 5], area=None, iscrowd=None),
+        coco_box(7, 3, [0, 0, 9, 9], area=70.5, iscrowd="1"),
+        coco_box(7, 3, [4, 4, 1, 9]),
+        coco_box(5, 3, []),
+        coco_box(5, 3, None, segmentation=[[10, 10, 30, 10, 30, 25, 10, 25]]),
+    ]
+    source = CocoSource(coco_file(tmp_path, annotations), tmp_path)
+    truth = source.truth()
+    assert truth["images"] == [{"id": 7}, {"id": 5}]
+    assert truth["categories"] == [{"id": 3, "name": "cat"}, {"id": 9, "name": "traffic light"}]
+    read = [tuple(annotation.values()) for annotation in truth["annotations"]]
+    assert read == [
+        (7, 9, [1, 2, 10, 5], 50, 0, 0),
+        (7, 3, [0, 0, 9, 9], 70.5, 1, 0),
+        (7, 3, [4, 4, 1, 9], 9, 0, 0),
+        (5, 3, [10, 10, 20, 15], 300, 0, 0),
+    ]
+    assert [source.regions(i).boxes.tolist() for i in range(2)] == [[[1, 2, 11, 7]], [[10, 10, 30, 25]]]
+    assert (source.dropped, source.scored_all_the_same, source.trained_boxes) == (2, 1, 2)
+
+
+def test_copies_are_scored_twice(tmp_path):
+    path = coco_file(tmp_path, [coco_box(7, 3, [1, 1, 9, 9]), coco_box(7, 9, [1, 1, 9, 9])])
+    truth = CocoSource(path, tmp_path, shots=1).truth()
+    assert (len(truth["images"]), len(truth["annotations"])) == (1, 2)
+
+
+def test_names_that_contradict_each_other_are_taken(tmp_path):
+    categories = [{"id": 3, "name": "traffic light"}, {"id": 9, "name": "traffic  light "}]
+    with pytest.raises(UserError, match="the name 'traffic light' comes twice in categories"):
+        CocoSource(coco_file(tmp_path, [coco_box(7, 3, [1, 1, 9, 9])], categories), tmp_path)
+    # Roboflow's background of an export with one class has the name of that class.
+    exported = [{"id": 0, "name": "cat", "supercategory": "none"}, {"id": 1, "name": "cat", "supercategory": "cat"}]
+    assert CocoSource(coco_file(tmp_path, [coco_box(7, 1, [1, 1, 9, 9])], exported), tmp_path).names == ["cat"]
+
+
+def test_objects365_lies_elsewhere_than_it_says(tmp_path):
+    write_image(tmp_path / "train" / "patch8" / "objects365_v1_00420917.jpg")
+    path = coco_file(tmp_path, [], file_name="images/v1/patch8/objects365_v1_00420917.jpg")
+    source = CocoSource(path, tmp_path / "train")
+    assert source.image(0).size == (40, 30)
+    assert source.key(0) == "images/v1/patch8/objects365_v1_00420917.jpg"
 
 
 def test_lvis_names_its_pictures_by_address(tmp_path):

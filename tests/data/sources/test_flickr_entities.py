@@ -50,3 +50,47 @@ def test_phrases_with_boxes_are_read(tmp_path):
     assert regions.spans == [[(0, 5), (9, 15)]]
     with pytest.raises(UserError, match=r"test.txt"):
         FlickrEntitiesSource(tmp_path, tmp_path / "images", "test")
+
+
+XML = (
+    "<annotation><size><width>{width}</width><height>30</height></size><object><name>5</name><bndbox>"
+    "<xmin>1</xmin><ymin>1</ymin><xmax>40</xmax><ymax>30</ymax></bndbox></object></annotation>"
+)
+
+
+@pytest.fixture
+def entities(tmp_path):
+    """Four pictures with a sentence each."""
+    for folder in ("Annotations", "Sentences", "images"):
+        (tmp_path / folder).mkdir()
+    for number in range(4):
+        (tmp_path / "Annotations" / f"{number}.xml").write_text(XML.format(width=40))
+        (tmp_path / "Sentences" / f"{number}.txt").write_text("[/EN#5/people A man] .\n")
+        write_image(tmp_path / "images" / f"{number}.jpg")
+    (tmp_path / "val.txt").write_text("0\n1\n2\n3\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize("xml", [None, "<annotation>", XML.format(width=0), XML.format(width="wide"), "<annotation/>"])
+def test_one_bad_picture_refuses_all(entities, xml, capsys):
+    path = entities / "Annotations" / "2.xml"
+    path.unlink()
+    if xml is not None:
+        path.write_text(xml)
+    source = FlickrEntitiesSource(entities, entities / "images", "val")
+    assert [source.key(i) for i in range(len(source))] == ["0#0", "1#0", "3#0"]
+    assert [place for place, _ in source.left_out] == ["line 3"]
+    assert "val.txt: 1 of 4 lines is left out: line 3" in capsys.readouterr().err
+
+
+def test_a_picture_is_listed_twice(entities):
+    (entities / "val.txt").write_text("0\n1\n0\n")
+    with pytest.raises(UserError, match="the picture '0' comes twice in the list"):
+        FlickrEntitiesSource(entities, entities / "images", "val")
+
+
+def test_a_folder_without_annotations_is_taken(entities):
+    for path in (entities / "Annotations").iterdir():
+        path.unlink()
+    with pytest.raises(UserError, match=r"val.txt: .*see line 1 \(.*0.xml: No such file or directory\), 4 of 4 such"):
+        FlickrEntitiesSource(entities, entities / "images", "val")

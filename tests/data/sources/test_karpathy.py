@@ -59,13 +59,68 @@ def test_what_is_wrong_is_told(karpathy_coco):
     file.write_text(file.read_text()[:-20])
     with pytest.raises(UserError, match="not valid JSON"):
         KarpathySource(file, images)
-    for content in ('{"images": [{"filename": "a.jpg"}]}', "[]", '{"images": 3}', '{"annotations": []}'):
+    for content in ("[]", '{"images": 3}', '{"annotations": []}'):
         file.write_text(content)
-        with pytest.raises(UserError, match=r"not a Karpathy JSON, see images\[0\]"):
+        with pytest.raises(UserError, match=r"not a Karpathy JSON, has no list 'images'; wanted is"):
             KarpathySource(file, images)
+    file.write_text('{"images": [{"filename": "a.jpg"}]}')
+    with pytest.raises(UserError, match=r"not a Karpathy JSON, see images\[0\] \(KeyError: 'sentences'\)"):
+        KarpathySource(file, images)
     file.write_text('{"images": []}')
     with pytest.raises(UserError, match=r"no images of split train.*are: none"):
         KarpathySource(file, images)
+
+
+def rewritten(file, change):
+    """The file with its images changed."""
+    content = json.loads(file.read_text())
+    change(content["images"])
+    file.write_text(json.dumps(content))
+    return KarpathySource(file, file.parent / "images")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("filename", "0.jpg", "the file 'sub/0.jpg' comes twice"),
+        ("cocoid", 100, "the cocoid 100 comes twice"),
+        ("cocoid", "100", "the cocoid 100 comes twice"),
+    ],
+)
+def test_images_that_come_twice_are_taken(karpathy_coco, key, value, said):
+    with pytest.raises(UserError, match=said):
+        rewritten(karpathy_coco / "dataset_coco.json", lambda images: images[1].update({key: value}))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"sentences": None},
+        {"sentences": [{"raw": 3}]},
+        {"sentences": [{"tokens": []}]},
+        {"split": None},
+        {"filename": 7},
+        {"filepath": ["sub"]},
+        {"cocoid": "one"},
+    ],
+)
+def test_one_bad_record_refuses_the_file(karpathy_coco, bad, capsys):
+    source = rewritten(karpathy_coco / "dataset_coco.json", lambda images: images[1].update(bad))
+    assert [source.key(i) for i in range(len(source))] == ["sub/0.jpg", "sub/4.jpg"]
+    assert source.captions(1) == ("caption 4 0", "caption 4 1")
+    assert [place for place, _ in source.left_out] == ["images[1]"]
+    assert "dataset_coco.json: 1 of 5 images is left out: images[1] (" in capsys.readouterr().err
+    with pytest.raises(UserError, match=r"see images\[1\]"):
+        read_karpathy(karpathy_coco / "dataset_coco.json", strict=True)
+
+
+def test_half_of_a_file_is_left_out(karpathy_coco):
+    def spoil(images):
+        for image in images[:2]:
+            del image["sentences"]
+
+    with pytest.raises(UserError, match=r"see images\[0\] \(KeyError: 'sentences'\), 2 of 5 such"):
+        rewritten(karpathy_coco / "dataset_coco.json", spoil)
 
 
 def test_real_flickr8k(shared):

@@ -41,5 +41,56 @@ def test_captions_boxes_and_spans_are_read(tmp_path):
         assert regions.spans == [[(0, 5)], [(0, 5), (14, 19)]]
         assert source.image(0).size == (40, 30)
     assert [(phrase.span, len(phrase.boxes)) for phrase in source.phrases(0)[1]] == [((0, 5), 2), ((14, 19), 1)]
-    with pytest.raises(UserError, match=r"images\[0\].*inside the caption"):
+    with pytest.raises(UserError, match=r"annotations\[0\].*inside the caption"):
         MdetrSource(mdetr_file(tmp_path, [[[0, 50]]]), tmp_path)
+
+
+def test_sizes_as_text_are_told_as_wrong(tmp_path):
+    """As in MDETR's final_flickr_separateGT_val.json."""
+    source = MdetrSource(mdetr_file(tmp_path, [[[0, 5]]], height="30", width="40"), tmp_path / "images")
+    assert source.regions(0).size == (30, 40)
+    assert source.regions(0).boxes.tolist() == [[1, 2, 11, 7]]
+
+
+@pytest.mark.parametrize(
+    ("name", "refers"),
+    [
+        ("refcoco", True),
+        ("refcoco+", True),
+        ("refcocog", True),
+        ("RefCOCO", True),
+        ("flickr", False),
+        ("mixed", None),
+        (None, None),
+        (3, None),
+    ],
+)
+def test_expressions_are_taken_for_phrases(tmp_path, name, refers):
+    path = mdetr_file(tmp_path, [[[0, 5]]], dataset_name=name)
+    assert MdetrSource(path, tmp_path / "images").refers is refers
+    # What a recipe says goes before.
+    assert MdetrSource(path, tmp_path / "images", refers=not refers).refers is not refers
+
+
+def test_a_file_of_both_kinds_is_taken_for_one(tmp_path):
+    path = mdetr_file(tmp_path, [[[0, 5]]], dataset_name="refcoco")
+    content = json.loads(path.read_text())
+    content["images"].append(content["images"][0] | {"id": 13, "dataset_name": "flickr"})
+    path.write_text(json.dumps(content))
+    assert MdetrSource(path, tmp_path / "images").refers is None
+
+
+def test_one_bad_record_refuses_the_file(tmp_path, capsys):
+    path = mdetr_file(tmp_path, [[[0, 5]], [[0, 50]], [[14, 19]], [["0", "5"]]])
+    content = json.loads(path.read_text())
+    content["images"] += [content["images"][0] | {"id": number} for number in (13, 14)]
+    content["images"].append({"id": 15, "file_name": "a.png", "caption": None})
+    path.write_text(json.dumps(content))
+    source = MdetrSource(path, tmp_path / "images")
+    assert source.regions(0).spans == [[(0, 5)], [(14, 19)], [(0, 5)]]
+    assert [place for place, _ in source.left_out] == ["images[3]", "annotations[1]"]
+    assert "1 of 4 images is left out: images[3] (TypeError: caption must be text" in capsys.readouterr().err
+    content["images"].append(content["images"][0])
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="the id 12 comes twice in images"):
+        MdetrSource(path, tmp_path / "images")

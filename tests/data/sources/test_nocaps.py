@@ -47,3 +47,38 @@ def test_images_without_annotations_have_no_captions(tmp_path):
 def test_bad_nocaps(tmp_path, change):
     with pytest.raises(UserError, match=r"nocaps\.json"):
         NocapsSource(*nocaps(tmp_path, **change))
+
+
+def test_a_doubled_id_shifts_captions_to_other_pictures(tmp_path):
+    images = [{"id": number, "file_name": f"{i}.png"} for i, number in enumerate((40, 41, "40"))]
+    with pytest.raises(UserError, match="the id 40 comes twice in images"):
+        NocapsSource(*nocaps(tmp_path, images=images))
+
+
+def test_a_picture_comes_twice(tmp_path):
+    images = [{"id": number, "file_name": "0.png"} for number in (40, 41)]
+    with pytest.raises(UserError, match=r"the file '0\.png' comes twice in images"):
+        NocapsSource(*nocaps(tmp_path, images=images, annotations=[]))
+
+
+def test_ids_as_text_are_other_ids(tmp_path):
+    captions = [{"image_id": str(40 + i), "caption": f"caption {i}"} for i in range(3)]
+    source = NocapsSource(*nocaps(tmp_path, annotations=captions))
+    assert [source.captions(i) for i in range(3)] == [("caption 0",), ("caption 1",), ("caption 2",)]
+
+
+@pytest.mark.parametrize("bad", [{"image_id": 99, "caption": "x"}, {"image_id": 40, "caption": 3}, {"caption": "x"}, 3])
+def test_one_bad_caption_refuses_the_file(tmp_path, bad, capsys):
+    captions = [{"image_id": 40 + i % 3, "caption": f"caption {i}"} for i in range(6)]
+    source = NocapsSource(*nocaps(tmp_path, annotations=[*captions, bad]))
+    assert source.captions(0) == ("caption 0", "caption 3")
+    assert [place for place, _ in source.left_out] == ["annotations[6]"]
+    assert "1 of 7 annotations is left out: annotations[6]" in capsys.readouterr().err
+
+
+def test_one_bad_image_refuses_the_file_or_its_captions_go_elsewhere(tmp_path):
+    images = [{"id": 40, "file_name": "0.png"}, {"id": 41}, {"id": 42, "file_name": "2.png", "domain": None}]
+    source = NocapsSource(*nocaps(tmp_path, images=images))
+    assert [source.image_id(i) for i in range(2)] == [40, 42]
+    assert source.captions(1) == ("a house at sea",)
+    assert [place for place, _ in source.left_out] == ["images[1]"]

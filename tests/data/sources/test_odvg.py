@@ -24,3 +24,61 @@ def test_both_kinds_of_records_are_read(tmp_path):
     path.write_text(json.dumps(GROUNDING) + "\n" + json.dumps({"filename": "a.png"}))
     with pytest.raises(UserError, match="line 2"):
         OdvgSource(path, tmp_path)
+
+
+def detected(label, category, bbox=(1, 2, 11, 7)):
+    return {"filename": "a.png", "detection": {"instances": [{"bbox": bbox, "label": label, "category": category}]}}
+
+
+def source_of(tmp_path, *records):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, records)))
+    return OdvgSource(tmp_path / "x.jsonl", tmp_path)
+
+
+def test_a_label_has_two_names(tmp_path):
+    with pytest.raises(UserError, match="label 1 is 'cat' and also 'dog'; give each label one name"):
+        source_of(tmp_path, detected(1, "cat"), detected("1", "dog"))
+    with pytest.raises(UserError, match="the name 'cat' comes twice"):
+        source_of(tmp_path, detected(1, "cat"), detected(2, "cat"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [('{"1": "cat", "1": "dog"}', "label 1 comes twice"), ('{"1": "cat", "2": "cat"}', "the name 'cat' comes twice")],
+)
+def test_a_label_map_contradicts_itself(tmp_path, labels, said):
+    source_of(tmp_path, detected(1, "cat"))
+    (tmp_path / "labels.json").write_text(labels)
+    with pytest.raises(UserError, match=said):
+        OdvgSource(tmp_path / "x.jsonl", tmp_path, tmp_path / "labels.json")
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        {"filename": "a.png"},
+        {**GROUNDING, "filename": 3},
+        {**GROUNDING, "height": -1},
+        detected("one", "cat"),
+        detected(1, None),
+        detected(1, "cat", [1, 2, 3]),
+        detected(1, "cat", [1, 2, 3, None]),
+        detected(1, "cat", [1, 2, 3, float("nan")]),
+        {"filename": "a.png", "grounding": {"caption": "cat", "regions": [{"bbox": [1, 2, 9, 9], "phrase": "dog"}]}},
+        {"filename": "a.png", "grounding": {"caption": "cat", "regions": [{"bbox": [], "tokens_positive": [[0, 9]]}]}},
+        "record",
+    ],
+)
+def test_one_bad_record_refuses_the_file(tmp_path, bad, capsys):
+    source = source_of(tmp_path, detected("1", "cat"), bad, GROUNDING, detected(1.0, "cat"))
+    assert [source.key(i) for i in range(3)] == ["0:a.png", "1:a.png", "2:a.png"]
+    assert [source.regions(i).labels.tolist() for i in (0, 2)] == [[0], [0]]
+    assert [place for place, _ in source.left_out] == ["line 2"]
+    assert "x.jsonl: 1 of 4 lines is left out: line 2" in capsys.readouterr().err
+
+
+def test_boxes_that_are_none_are_not_counted(tmp_path):
+    boxes = [[], None, [5, 5, 5, 9], [9, 9, 3, 3], [3, 3, 4, 9], [3, 3, 9, 9]]
+    source = source_of(tmp_path, *(detected(1, "cat", box) for box in boxes))
+    assert (source.dropped, source.scored_all_the_same) == (5, 1)

@@ -74,17 +74,18 @@ def test_a_sentence_of_nlvr_counts_as_a_whole(tmp_path):
 
 
 def test_labels_are_texts_or_booleans(tmp_path):
-    written = ["True", "False", "true", "FALSE", True, False, None]
+    written = ["True", "False", "true", "FALSE", True, False, "None", None, 1, 0]
     rows = [{"sentence": "t", "identifier": str(n), "image": "a.png", "label": v} for n, v in enumerate(written)]
-    rows.append({"sentence": "t", "identifier": "0", "image": "a.png"})
+    rows.append({"sentence": "t", "identifier": "none", "image": "a.png"})
     source = StatementFile(*write_statements(tmp_path, {"a.png": 50}, rows))
-    labels = [source.statements(i)[0].label for i in range(8)]
-    assert labels == [True, False, True, False, True, False, None, None]
+    labels = [source.statements(i)[0].label for i in range(11)]
+    assert labels == [True, False, True, False, True, False, None, None, True, False, None]
 
 
 def test_lines_end_at_line_breaks_alone(tmp_path):
     """JSON texts may hold other characters that Python's splitlines breaks at; empty lines are no statements."""
-    rows = [{"sentence": "a\u2028b\x85c", "identifier": "1-0", "image": "a.png", "label": True}] * 2
+    row = {"sentence": "a\u2028b\x85c", "image": "a.png", "label": True}
+    rows = [row | {"identifier": name} for name in ("1-0", "1-1")]
     jsonl, images = write_statements(tmp_path, {"a.png": 50}, rows)
     jsonl.write_bytes(b"\r\n\n" + jsonl.read_bytes().replace(b"\n", b"\r\n\r\n") + b"\r\n")
     source = StatementFile(jsonl, images)
@@ -96,26 +97,44 @@ def test_lines_end_at_line_breaks_alone(tmp_path):
     ("line", "said"),
     [
         ('{"sentence": "t", ', "JSONDecodeError: Expecting property name"),
-        ("3", "AttributeError: 'int' object"),
-        ('["sentence"]', "AttributeError: 'list' object"),
+        ("3", "TypeError: 'int' object"),
+        ('["sentence"]', "TypeError: list indices"),
         ('{"identifier": "dev-1-0-0"}', "KeyError: 'sentence'"),
         ('{"sentence": "t"}', "KeyError: 'identifier'"),
-        ('{"sentence": "t", "identifier": "dev-1-0-0", "label": "maybe"}', "KeyError: 'maybe'"),
-        ('{"sentence": "t", "identifier": "dev-1-0-0", "label": 1}', "KeyError: '1'"),
+        ('{"sentence": "t", "identifier": "dev-1-0-0", "label": "maybe"}', "ValueError: the label must be 0 or 1"),
+        ('{"sentence": "t", "identifier": "dev-1-0-0", "label": 2}', "ValueError: the label must be 0 or 1"),
         ('{"sentence": "t", "identifier": "dev-1-0"}', "ValueError: not enough values to unpack"),
         ('{"sentence": "t", "identifier": 7}', "AttributeError: 'int' object"),
         ('{"sentence": "t", "identifier": "x", "left": "a.png"}', "KeyError: 'right'"),
-        ('{"sentence": 5, "identifier": "x", "image": "a.png"}', "TypeError: the sentence and the image files must"),
-        ('{"sentence": "t", "identifier": "x", "image": null}', "TypeError: the sentence and the image files must"),
+        ('{"sentence": 5, "identifier": "x", "image": "a.png"}', "TypeError: the sentence must be text"),
+        ('{"sentence": "t", "identifier": "x", "image": null}', "TypeError: an image file must be text"),
     ],
 )
 def test_a_bad_line_is_named(tmp_path, line, said):
     rows = [{"sentence": "t", "identifier": "dev-1-0-0", "label": True}]
     jsonl, images = write_statements(tmp_path, {"dev-1-0-img0.png": 1, "dev-1-0-img1.png": 2}, rows)
     jsonl.write_text(jsonl.read_text() + "\n\n" + line)
-    with pytest.raises(UserError, match=r"some.jsonl, line 3: not a statement \(" + re.escape(said)) as raised:
+    with pytest.raises(
+        UserError, match=r"some.jsonl: not a JSONL file of statements, see line 3 \(" + re.escape(said)
+    ) as raised:
         StatementFile(jsonl, images)
     assert 'wanted is {"sentence": …, "identifier": "split-set-pair-sentence", "label": "True"}' in str(raised.value)
+
+
+def test_one_bad_line_refuses_the_file(tmp_path, capsys):
+    rows = [{"sentence": f"t{n}", "identifier": f"{n}", "image": "a.png", "label": True} for n in range(5)]
+    rows[2]["label"] = "maybe"
+    source = StatementFile(*write_statements(tmp_path, {"a.png": 1}, rows))
+    assert [source.key(i) for i in range(len(source))] == ["0", "1", "3", "4"]
+    assert [place for place, _ in source.left_out] == ["line 3"]
+    said = "some.jsonl: 1 of 5 lines is left out: line 3 (ValueError: the label must be 0 or 1, it is 'maybe')"
+    assert said in capsys.readouterr().err
+
+
+def test_an_identifier_comes_twice(tmp_path):
+    rows = [{"sentence": "t", "identifier": name, "image": "a.png"} for name in ("1-0-0", "1-0-1", "1-0-0")]
+    with pytest.raises(UserError, match="the identifier '1-0-0' comes twice"):
+        StatementFile(*write_statements(tmp_path, {"a.png": 1}, rows))
 
 
 def test_a_bad_file_is_named(tmp_path):
@@ -127,14 +146,14 @@ def test_a_bad_file_is_named(tmp_path):
         StatementFile(jsonl, tmp_path / "absent")
     with pytest.raises(UserError, match=r"holds none of 1 images looked for, such as a.png"):
         StatementFile(jsonl, tmp_path)
-    jsonl.write_text(jsonl.read_text() + '\n{"sentence": "t", "identifier": "x", "left": "a.png", "right": "a.png"}')
+    jsonl.write_text(jsonl.read_text() + '\n{"sentence": "t", "identifier": "y", "left": "a.png", "right": "a.png"}')
     with pytest.raises(UserError, match="some lines have one image and some have two; make a file of each"):
         StatementFile(jsonl, images)
     jsonl.write_text("\n \n")
     with pytest.raises(UserError, match=r"some.jsonl: holds no statement"):
         StatementFile(jsonl, images)
     jsonl.write_bytes(b'{"sentence": "\xe9"}')
-    with pytest.raises(UserError, match=r"some.jsonl, line 1: .*utf-8"):
+    with pytest.raises(UserError, match=r"some.jsonl: .*line 1 .*utf-8"):
         StatementFile(jsonl, images)
     rows = [{"sentence": "t", "identifier": "dev-1-0-0", "label": "True"}]
     with pytest.raises(UserError, match=r"holds none of 1 images looked for, such as dev/dev-1-0-img0.png"):

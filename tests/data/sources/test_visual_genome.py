@@ -62,3 +62,34 @@ def test_what_is_wrong_is_told(genome):
     regions.write_text("[]")
     with pytest.raises(UserError, match="no image is left"):
         VisualGenomeSource(regions, images)
+
+
+def changed(path, change):
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+
+
+def test_an_image_comes_twice(genome):
+    regions = genome / "region_descriptions.json"
+    changed(regions, lambda content: content[1].update(id="1"))
+    with pytest.raises(UserError, match="the id 1 comes twice"):
+        VisualGenomeSource(regions, genome / "vg")
+
+
+@pytest.mark.parametrize("bad", [{"regions": [{"phrase": 3}]}, {"regions": None}, {"regions": [{}]}, {"id": None}])
+def test_one_bad_record_refuses_the_file(genome, bad, capsys):
+    regions = genome / "region_descriptions.json"
+    changed(regions, lambda content: content[1].update(bad))
+    source = VisualGenomeSource(regions, genome / "vg")
+    assert [source.key(i) for i in range(len(source))] == ["VG_100K/1.jpg", "VG_100K_2/3.jpg", "VG_100K_2/4.jpg"]
+    assert [place for place, _ in source.left_out] == ["images[1]"]
+    assert source.excluded == 0
+    assert "1 of 4 images is left out: images[1]" in capsys.readouterr().err
+
+
+def test_what_is_held_out_is_lost_with_a_bad_record(genome):
+    names = ("region_descriptions.json", "vg", "image_data.json", "dataset_coco.json")
+    changed(genome / "dataset_coco.json", lambda content: content["images"][2].pop("sentences"))
+    with pytest.raises(UserError, match=r"dataset_coco.json: not a Karpathy JSON, see images\[2\]"):
+        VisualGenomeSource(*(genome / name for name in names))

@@ -64,7 +64,10 @@ def test_files_that_do_not_belong_together_are_told(vqa_folder):
     write_annotations(vqa_folder / "other.json", [annotation(99, ["yes"] * 10)])
     with pytest.raises(UserError, match=r"other.json: has no answer to any question of .*they are of other splits"):
         vqa_source(vqa_folder, "other.json")
-    with pytest.raises(UserError, match=r"val_questions.json: not a VQAv2 annotations JSON; wanted is \{\"annot"):
+    with pytest.raises(
+        UserError,
+        match=r"val_questions.json: not a VQAv2 annotations JSON, has no list 'annotations'; wanted is \{\"annot",
+    ):
         vqa_source(vqa_folder, "val_questions.json")
     with pytest.raises(UserError, match=r"absent.json: No such file.*VQAv2's annotations JSON"):
         vqa_source(vqa_folder, "absent.json")
@@ -76,21 +79,66 @@ def test_files_that_do_not_belong_together_are_told(vqa_folder):
 def test_annotations_of_another_form_are_told_with_their_place(tmp_path, change):
     entry = annotation(10, ["yes"])
     path = write_annotations(tmp_path / "bad.json", [entry, entry | change])
-    with pytest.raises(UserError, match=r"bad.json: not of VQAv2's form, see annotations\[1\] .*wanted is .*answers"):
+    with pytest.raises(
+        UserError, match=r"bad.json: not a VQAv2 annotations JSON, see annotations\[1\] .*wanted is .*answers"
+    ):
         read_annotations(path)
 
 
 def test_entries_that_lack_fields_are_told(vqa_folder):
     write_annotations(vqa_folder / "bad.json", [annotation(10, ["yes"]), {"question_id": 10}])
-    with pytest.raises(UserError, match=r"annotations\[1\] has no multiple_choice_answer, answers; fetch"):
+    with pytest.raises(UserError, match=r"annotations\[1\] \(KeyError: 'multiple_choice_answer'\); wanted is"):
         vqa_source(vqa_folder, "bad.json")
     questions = vqa_folder / "val_questions.json"
     questions.write_text('{"questions": [{"question": "why?", "image_id": 1}, 3]}')
-    with pytest.raises(UserError, match=r"questions\[0\] has no question_id"):
+    with pytest.raises(UserError, match=r"questions\[0\] \(KeyError: 'question_id'\), 2 of 2 such"):
         vqa_source(vqa_folder)
     questions.write_text(json.dumps({"questions": [3]}))
-    with pytest.raises(UserError, match=r"questions\[0\] has no question, question_id, image_id"):
+    with pytest.raises(UserError, match=r"questions\[0\] \(TypeError"):
         vqa_source(vqa_folder)
     questions.write_text('{"questions": []}')
     with pytest.raises(UserError, match="not a VQAv2 questions JSON"):
         vqa_source(vqa_folder)
+
+
+def changed(path, what, change):
+    content = json.loads(path.read_text())
+    change(content[what])
+    path.write_text(json.dumps(content))
+
+
+def test_questions_that_come_twice_are_taken(vqa_folder):
+    changed(vqa_folder / "annotations.json", "annotations", lambda entries: entries[0].update(question_id="10"))
+    with pytest.raises(UserError, match="the question_id 10 comes twice in annotations"):
+        vqa_source(vqa_folder)
+    changed(vqa_folder / "val_questions.json", "questions", lambda rows: rows[1].update(question_id=10))
+    with pytest.raises(UserError, match="the question_id 10 comes twice in questions"):
+        vqa_source(vqa_folder, None)
+
+
+def test_ids_as_text_are_other_ids(vqa_folder):
+    def as_text(rows):
+        for row in rows:
+            row.update(question_id=str(row["question_id"]), image_id=str(row["image_id"]))
+
+    changed(vqa_folder / "val_questions.json", "questions", as_text)
+    source = vqa_source(vqa_folder)
+    assert source.questions(0)[0].answers == tuple(SAID[10])
+    assert source.image(0).size == (40, 30)
+
+
+@pytest.mark.parametrize("bad", [{"question": None}, {"question": " "}, {"image_id": None}, {"image_id": "one"}])
+def test_one_bad_question_refuses_the_file(vqa_folder, bad, capsys):
+    changed(vqa_folder / "val_questions.json", "questions", lambda rows: rows[1].update(bad))
+    source = vqa_source(vqa_folder)
+    assert [source.key(i) for i in range(len(source))] == ["10", "20", "30"]
+    assert [place for place, _ in source.left_out] == ["questions[1]"]
+    assert "1 of 4 questions is left out: questions[1]" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("bad", [{"answers": [{"answer": 3}]}, {"answers": None}, {"question_type": 3}])
+def test_one_bad_annotation_refuses_the_file(vqa_folder, bad):
+    changed(vqa_folder / "annotations.json", "annotations", lambda entries: entries[3].update(bad))
+    source = vqa_source(vqa_folder)
+    assert [bool(source.questions(i)[0].answers) for i in range(4)] == [False, True, True, True]
+    assert [place for place, _ in source.left_out] == ["annotations[3]"]

@@ -1,13 +1,18 @@
 """The evaluation sets of detection."""
 
+import contextlib
+import io
 import json
 
 import numpy as np
 import pytest
 import torch
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from region_files import coco_box, coco_file, write_image
 from region_predictions import perfect
 
+from fiber_cli.data.source import BadSample
 from fiber_cli.data.sources.coco import CocoSource
 from fiber_cli.data.sources.odvg import OdvgSource
 from fiber_cli.data.sources.scenes import SceneDetection
@@ -96,16 +101,177 @@ def test_mixed_records_are_evaluated_apart(tokenizer, tmp_path):
         DetectionSet(source, tokenizer, 64, short=32).score({})
 
 
+def rewritten(path, change):
+    """The file's source, after a change of each annotation."""
+    content = json.loads(path.read_text())
+    content["annotations"] = [change(dict(annotation)) for annotation in content["annotations"]]
+    path.write_text(json.dumps(content))
+    return CocoSource(path, path.parent)
+
+
+def without(*keys):
+    return lambda annotation: {key: value for key, value in annotation.items() if key not in keys}
+
+
+def as_text(annotation):
+    return {key: [str(side) for side in value] if key == "bbox" else str(value) for key, value in annotation.items()}
+
+
+def as_mask(annotation):
+    x, y, width, height = annotation.pop("bbox")
+    corners = [x, y, x + width, y, x + width, y + height, x, y + height]
+    return annotation | {"segmentation": [corners]}
+
+
+FORMS = {
+    "as it is": dict,
+    "area null": lambda annotation: annotation | {"area": None},
+    "no area": without("area"),
+    "iscrowd null": lambda annotation: annotation | {"iscrowd": None},
+    "iscrowd text": lambda annotation: annotation | {"iscrowd": "0"},
+    "iscrowd false": lambda annotation: annotation | {"iscrowd": False},
+    "bare": without("area", "iscrowd", "id"),
+    "all text": as_text,
+    "masks": as_mask,
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_truth_in_another_form_ends_the_evaluation_or_scores_otherwise(tokenizer, tmp_path, form):
+    boxes = [
+        coco_box(7, 9, [1, 2, 20, 15], area=300, iscrowd=0, id=1),
+        coco_box(5, 3, [0, 0, 30, 30], area=900, iscrowd=0, id=2),
+        coco_box(5, 9, [5, 5, 8, 8], area=64, iscrowd=0, id=3),
+    ]
+    source = rewritten(coco_file(tmp_path, boxes), FORMS[form])
+    evalset = DetectionSet(source, tokenizer, 64)
+    predictions = perfect(source, range(2), lambda i: source.regions(i).labels)
+    del predictions[1]
+    metrics = evalset.score(predictions).metrics
+    assert metrics["detection/ap"] == pytest.approx(100 * (0 + 51 / 101) / 2)
+    assert metrics["detection/ap_small"] == pytest.approx(100 * (0 + 51 / 101) / 2)
+    assert evalset.remarks() == []
+
+
+def reference(path, found):
+    """The numbers of pycocotools on the file itself."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        truth = COCO(str(path))
+        evaluation = COCOeval(truth, truth.loadRes(found), "bbox")
+        evaluation.evaluate()
+        evaluation.accumulate()
+        evaluation.summarize()
+    return evaluation.stats[:6]
+
+
+def test_crowds_and_thin_boxes_are_scored_otherwise_than_by_the_reference(tokenizer, tmp_path):
+    rng = np.random.default_rng(0)
+    boxes = []
+    for number in range(40):
+        x, y = rng.uniform(0, 20, 2).round(2)
+        width, height = rng.uniform(0.3, 18, 2).round(2)
+        area, crowd = round(width * height * 0.7, 2), int(number % 5 == 0)
+        one = coco_box((7, 5)[number % 2], (3, 9)[number % 3 == 0], [x, y, width, height])
+        boxes.append({**one, "id": number + 1, "area": area, "iscrowd": crowd})
+    path = coco_file(tmp_path, boxes)
+    path.write_text(json.dumps({"info": {}, **json.loads(path.read_text())}))
+    source = CocoSource(path, tmp_path)
+    assert 0 < source.scored_all_the_same == source.dropped < 10
+    predictions = {}
+    for i in range(2):
+        edges = source.regions(i).boxes + rng.normal(0, 0.5, source.regions(i).boxes.shape)
+        crowds = np.c_[rng.uniform(0, 12, (9, 2)), rng.uniform(13, 30, (9, 2))]
+        rows = np.concatenate([edges, crowds])
+        predictions[i] = np.c_[rows, rng.uniform(0, 1, len(rows)), rng.integers(0, 2, len(rows))]
+    score = DetectionSet(source, tokenizer, 64).score(predictions)
+    expected = reference(path, score.files["detections.json"])
+    names = ("ap", "ap50", "ap75", "ap_small")
+    assert [score.metrics[f"detection/{name}"] for name in names] == pytest.approx(100 * expected[:4])
+    assert 1 < 100 * expected[0] < 95
+
+
+def test_a_truth_without_objects_says_nothing(tokenizer, tmp_path):
+    path = coco_file(tmp_path, [coco_box(7, 3, [1, 1, 9, 9], iscrowd=1), coco_box(5, 3, [5, 5, 0, 8])])
+    evalset = DetectionSet(CocoSource(path, tmp_path), tokenizer, 64)
+    assert evalset.remarks() == [
+        "1 boxes of instances without an area inside their image are not scored",
+        "no object in the truth of instances: predicted only",
+    ]
+    assert evalset.score({0: np.array([[1, 1, 9, 9, 0.5, 0]])}).metrics == {}
+    # Of the first image alone there is none, of both there is one.
+    half = CocoSource(coco_file(tmp_path, [coco_box(5, 3, [1, 1, 9, 9])]), tmp_path)
+    assert DetectionSet(half.first(1), tokenizer, 64).remarks() == [
+        "no object in the truth of instances: predicted only"
+    ]
+    assert DetectionSet(half, tokenizer, 64).remarks() == []
+
+
+def test_a_file_without_annotations_cannot_be_predicted(tokenizer, tmp_path):
+    path = coco_file(tmp_path, [])
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    path.write_text(json.dumps(content))
+    evalset = DetectionSet(CocoSource(path, tmp_path), tokenizer, 64)
+    evalset.check()
+    score = evalset.score({1: np.array([[1, 2, 20, 16, 0.5, 1]])})
+    assert score.metrics == {}
+    assert score.files["detections.json"][0]["image_id"] == 5
+    assert evalset.remarks() == ["instances has no annotations: predicted only"]
+
+
+def test_boxes_that_are_none_are_scored_without_a_word(tokenizer, tmp_path):
+    instances = [{"bbox": box, "label": 0, "category": "cat"} for box in ([1, 1, 9, 9], [5, 5, 5, 9], [], [3, 3, 4, 9])]
+    write_image(tmp_path / "a.png")
+    record = {"filename": "a.png", "height": 30, "width": 40, "detection": {"instances": instances}}
+    (tmp_path / "x.jsonl").write_text(json.dumps(record))
+    evalset = DetectionSet(OdvgSource(tmp_path / "x.jsonl", tmp_path), tokenizer, 64)
+    assert [annotation["bbox"] for annotation in evalset.truth()["annotations"]] == [[1, 1, 8, 8], [3, 3, 1, 6]]
+    assert evalset.remarks() == [
+        "2 boxes of x without an area inside their image are not scored",
+        "1 boxes of x at most a pixel wide or high are scored, though not trained on",
+    ]
+
+
+def test_a_record_that_cannot_be_read_ends_the_evaluation(tokenizer):
+    class Spoilt(SceneDetection):
+        def regions(self, i):
+            if i == 1:
+                raise BadSample("no record")
+            return super().regions(i)
+
+    source = Spoilt("val", 3)
+    evalset = DetectionSet(source, tokenizer, 64)
+    score = evalset.score(perfect(SceneDetection("val", 3), [0], lambda i: source.regions(i).labels))
+    assert 0 < score.metrics["detection/ap"] < 100
+    assert {annotation["image_id"] for annotation in evalset.truth()["annotations"]} == {0, 2}
+
+
+@pytest.mark.parametrize("form", ["no area", "area null", "all text", "masks"])
+def test_an_lvis_file_needs_areas(tokenizer, tmp_path, form):
+    categories = [{"id": 3, "name": "cat", "frequency": "r"}, {"id": 9, "name": "bow", "frequency": "f"}]
+    boxes = [coco_box(7, 3, [1, 2, 20, 15], area=300), coco_box(5, 9, [0, 0, 30, 30], area=900)]
+    path = coco_file(tmp_path, boxes, categories)
+    content = json.loads(path.read_text())
+    content["images"] = [
+        image | {"neg_category_ids": [], "not_exhaustive_category_ids": []} for image in content["images"]
+    ]
+    path.write_text(json.dumps(content))
+    evalset = LvisSet(rewritten(path, FORMS[form]), tokenizer, 64)
+    metrics = evalset.score({0: np.array([[1, 2, 21, 17, 0.9, 0]])}).metrics
+    assert (metrics["lvis/apr"], metrics["lvis/apf"], metrics["lvis/aps"]) == pytest.approx((100, 0, 50))
+    assert evalset.score({}).metrics["lvis/ap"] == 0
+
+
 def test_lvis_set(tokenizer, tmp_path):
     categories = [{"id": 3, "name": "cat", "frequency": "r"}, {"id": 9, "name": "bow_(weapon)", "frequency": "f"}]
     lists = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
     path = coco_file(
         tmp_path, [coco_box(7, 3, [1, 2, 20, 15], area=300), coco_box(5, 9, [0, 0, 30, 30], area=900)], categories
     )
-    source = CocoSource(path, tmp_path)
     content = json.loads(path.read_text())
     content["images"] = [image | lists for image in content["images"]]
     path.write_text(json.dumps(content))
+    source = CocoSource(path, tmp_path)
     evalset = LvisSet(source, tokenizer, 64, chunk=40)
     score = evalset.score({0: np.array([[1, 2, 21, 17, 0.9, 0], [0, 0, 9, 9, 0.95, 1]])})
     assert score.metrics["lvis/fixed_apr"] == score.metrics["lvis/apr"] == pytest.approx(100)

@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import pytest
-from region_files import write_image
+from region_files import mdetr_file, write_image
 
 from fiber_cli.data.sources.mdetr import MdetrSource
 from fiber_cli.data.sources.odvg import OdvgSource
@@ -105,3 +105,16 @@ def test_scenes_and_what_could_not_be_read(tokenizer):
     assert score.metrics["refexp/whole_expression/acc@iou50"] == pytest.approx(80)
     assert len(score.files["expressions.json"]) == 5
     assert ReferringSet(SceneGrounding("val", 3), tokenizer, 64).left_out[0][1].startswith("an expression has one box")
+
+
+def test_a_file_without_annotations_cannot_be_predicted(tokenizer, tmp_path):
+    path = mdetr_file(tmp_path, [], dataset_name="refcoco")
+    content = json.loads(path.read_text())
+    del content["annotations"]
+    path.write_text(json.dumps(content))
+    evalset = ReferringSet(MdetrSource(path, tmp_path / "images"), tokenizer, 64, short=64)
+    evalset.check()
+    score = evalset.score({})
+    assert score.metrics == {}
+    assert [answer["id"] for answer in score.files["expressions.json"]] == ["12"]
+    assert evalset.remarks() == ["mixed has no annotations: predicted only"]

@@ -1,0 +1,122 @@
+"""The records of files of annotations: single bad ones are left out and named, a file with many of them is refused."""
+
+import os
+import sys
+from collections.abc import Callable, Hashable, Iterable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+from fiber_cli.data.files import read_lines
+from fiber_cli.data.source import BadSample
+from fiber_cli.errors import UserError, first_names
+
+Value = TypeVar("Value")
+Id = TypeVar("Id", bound=Hashable)
+
+#: A file is refused where more than one record in a hundred is bad, but not for so few.
+_MOST_PER_HUNDRED = 1
+_HANDFUL = 5
+#: Nor for one record of so many in a short list.
+_SHORT = 3
+#: How many of the records that are left out are named.
+_NAMED = 3
+_ONCE_EACH = "each must come once, or it is not known which is meant"
+
+
+class FileRecords:
+    """Reads the records of a file.
+
+    A record for which the reading function raises LookupError, TypeError, ValueError, AttributeError or `BadSample` is
+    left out; where the list ends, the first of them are named on standard error. More than one in a hundred, and more
+    than five (in a short list: than a third), refuse the file with `UserError`, as every one does if `strict`. A
+    `UserError` of the reading function is one of the whole file.
+
+    wanted: what the file is to be, form: what it looks like, both for messages. left_out: (place, reason) of the bad
+    records of all lists read so far.
+    """
+
+    def __init__(self, path: str | Path, wanted: str, form: str = "", *, strict: bool = False):
+        self.path, self.wanted, self.form, self.strict = path, wanted, form, strict
+        self.left_out: list[tuple[str, str]] = []
+
+    def entries(self, content: Any, what: str) -> list[Any]:
+        """The list `what` of a JSON object; `UserError` where there is none."""
+        entries = content.get(what) if isinstance(content, dict) else None
+        if not isinstance(entries, list):
+            raise self._refusal(f"has no list {what!r}")
+        return entries
+
+    def each(self, what: str, entries: Iterable[Any], read: Callable[[Any], Value]) -> Iterator[tuple[int, Value]]:
+        """Number and value of the good records of a list; the place of one is `what[number]`."""
+        return self._each(enumerate(entries), read, what + "[{}]", what)
+
+    def lines(self, read: Callable[[bytes], Value]) -> Iterator[tuple[int, Value]]:
+        """Number, from 1, and value of the good lines, empty ones apart."""
+        return self._each(read_lines(self.path, self.wanted), read, "line {}", "lines")
+
+    def _each(
+        self, numbered: Iterable[tuple[int, Any]], read: Callable[[Any], Value], place: str, what: str
+    ) -> Iterator[tuple[int, Value]]:
+        bad: list[tuple[str, str]] = []
+        total = 0
+        for number, entry in numbered:
+            total += 1
+            try:
+                value = read(entry)
+            except UserError:
+                raise
+            except BadSample as error:
+                bad.append((place.format(number), str(error)))
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                bad.append((place.format(number), f"{type(error).__name__}: {error}"))
+            else:
+                yield number, value
+        self._judge(bad, total, what)
+
+    def _judge(self, bad: list[tuple[str, str]], total: int, what: str) -> None:
+        """`UserError` for too many bad records, else a word about them."""
+        if not bad:
+            return
+        if self.strict or len(bad) > _most_bad(total):
+            place, reason = bad[0]
+            others = f", {len(bad)} of {total:,} such" if len(bad) > 1 else ""
+            raise self._refusal(f"see {place} ({reason}){others}")
+        self.left_out.extend(bad)
+        say(f"{self.path}: {left_out_in_words(bad, total, what)}")
+
+    def _refusal(self, reason: str) -> UserError:
+        message = f"{self.path}: not {self.wanted}, {reason}"
+        return UserError(f"{message}; wanted is {self.form}" if self.form else message)
+
+
+def left_out_in_words(bad: list[tuple[str, str]], total: int, what: str) -> str:
+    """How many records are left out, and why the first of them."""
+    named = first_names([f"{place} ({reason})" for place, reason in bad], _NAMED)
+    verb = "is" if len(bad) == 1 else "are"
+    return f"{len(bad)} of {total:,} {what} {verb} left out: {named}"
+
+
+def say(line: str) -> None:
+    """A line on standard error; of several ranks, which read the same files, the first says it."""
+    if os.environ.get("RANK", "0") == "0":
+        print(line, file=sys.stderr)
+
+
+def _most_bad(total: int) -> int:
+    """How many bad records a list of so many may have."""
+    return max(total * _MOST_PER_HUNDRED // 100, min(_HANDFUL, total // _SHORT))
+
+
+class Once:
+    """What may come once in a file, such as an id; `add` raises `UserError` where it comes again."""
+
+    def __init__(self, path: str | Path, what: str, where: str):
+        self.path, self.what, self.where = path, what, where
+        self._seen: set[Hashable] = set()
+
+    def add(self, value: Id) -> Id:
+        """The value itself."""
+        if value in self._seen:
+            raise UserError(f"{self.path}: {self.what} {value!r} comes twice in {self.where}; {_ONCE_EACH}")
+        self._seen.add(value)
+        return value

@@ -1,0 +1,74 @@
+"""The values of a record as files of annotations have them, checked: numbers, also as text, flags, texts, ids.
+
+Everything here raises TypeError or ValueError that says which value is wrong and what it must be.
+"""
+
+import math
+import re
+from typing import Any
+
+_WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+_FLAGS = {"0": False, "1": True, "false": False, "true": True}
+
+
+def whole_number(value: Any, what: str) -> int:
+    """A whole number, also as 3.0 or as text."""
+    exact = _exact_integer(value)
+    if exact is None:
+        raise TypeError(f"{what} {value!r} is no whole number")
+    return exact
+
+
+def finite_number(value: Any, what: str) -> float:
+    """A number that is not infinite, also as text."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        raise TypeError(f"{what}: {value!r} is no number")
+    number = float(value)
+    if not math.isfinite(number):
+        raise ValueError(f"{what} is not finite")
+    return number
+
+
+def flag(value: Any, what: str) -> bool:
+    """0 or 1, false or true, also as text; nothing is 0."""
+    if value is None:
+        return False
+    if isinstance(value, bool | int | float) and value in (0, 1):
+        return bool(value)
+    if isinstance(value, str) and value.strip().lower() in _FLAGS:
+        return _FLAGS[value.strip().lower()]
+    raise ValueError(f"{what} must be 0 or 1, it is {value!r}")
+
+
+def text(value: Any, what: str) -> str:
+    """A text."""
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be text, it is {value!r}")
+    return value
+
+
+def some_text(value: Any, what: str) -> str:
+    """A text with more than white space in it."""
+    if not text(value, what).strip():
+        raise ValueError(f"{what} is empty")
+    return text(value, what)
+
+
+def identifier(value: Any, what: str = "the id") -> int | str:
+    """An id: a whole number, which may be written as text, or a text; 7, 7.0 and "7" are one id, "007" is another."""
+    exact = _exact_integer(value)
+    if isinstance(value, str):
+        return exact if exact is not None and str(exact) == value else some_text(value, what)
+    if exact is None:
+        raise TypeError(f"{what} {value!r} is neither a whole number nor text")
+    return exact
+
+
+def _exact_integer(value: Any) -> int | None:
+    """The whole number that a value is or says, None where it is another thing."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str):
+        match = _WHOLE.fullmatch(value.strip())
+        return int(match[1]) if match else None
+    return int(value) if value == value // 1 and math.isfinite(value) else None
