@@ -123,3 +123,39 @@ def test_results_of_several_sets_stand_side_by_side():
 def test_sets_of_one_name_are_numbered():
     assert distinct_names(["a", "b", "a"]) == ["a-1", "b", "a-3"]
     assert distinct_names(["a", "b"]) == ["a", "b"]
+
+
+class Shades(EvalSet):
+    """Pictures of one number each; a prediction is right where it is the item's own."""
+
+    def __init__(self, count):
+        self.ids = [str(number) for number in range(count)]
+
+    def read(self, index):
+        return {"pixels": torch.tensor(float(index))}
+
+    def score(self, predictions):
+        right = [float(row) == index for index, row in predictions.items()]
+        return Score({"shade/accuracy": 100 * sum(right) / len(right)})
+
+
+class Seeing(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(()))
+
+    def predict(self, batch):
+        return batch["pixels"]
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_score_without_the_own_image_needs_another_image(count):
+    measured = ItemEvaluation("shade", Shades(count), EvaluationOptions(blind=True))
+    result = measured.measure(Seeing(), PredictOptions(2, 0))
+    assert result.metrics["shade/accuracy"] == 100
+    if count == 1:
+        assert "blind/shade/accuracy" not in result.metrics
+        assert "--blind measures nothing" in result.notes[0]
+    else:
+        assert result.metrics["blind/shade/accuracy"] == 0
+        assert result.notes == []
