@@ -12,6 +12,7 @@ from fiber_cli.checkpoints.position_bias import fit_position_biases
 from fiber_cli.checkpoints.published.names import rename
 from fiber_cli.checkpoints.published.towers import ROBERTA
 from fiber_cli.checkpoints.weights import load_into, read_tensors, read_torch_file
+from fiber_cli.data.files import expecting, read_json
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import FusedEncoder
 
@@ -117,20 +118,29 @@ def _fill(
 def _local_weights(source: str) -> dict[str, Tensor] | None:
     """Tensors of a local file or folder; None when `source` names neither."""
     path = Path(source)
-    if path.is_dir():
-        path = _weights_file(path)
-    elif not path.is_file():
-        return None
-    if path.suffix == ".safetensors":
-        return read_tensors(path)
-    return read_torch_file(path)
+    if not path.is_dir():
+        return _tensors(path) if path.is_file() else None
+    weights: dict[str, Tensor] = {}
+    for file in _weight_files(path):
+        weights |= _tensors(file)
+    return weights
 
 
-def _weights_file(folder: Path) -> Path:
+def _tensors(file: Path) -> dict[str, Tensor]:
+    return read_tensors(file) if file.suffix == ".safetensors" else read_torch_file(file)
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The file with a folder's weights, or all that its index names."""
     for name in WEIGHT_FILES:
-        file = folder / name
-        if file.is_file():
-            return file
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            content = read_json(index, "an index of weights")
+            with expecting(index, "an index of weights"):
+                parts = set(content["weight_map"].values())
+            return [folder / part for part in sorted(parts)]
     raise UserError(f"{folder}: holds none of {', '.join(WEIGHT_FILES)}")
 
 

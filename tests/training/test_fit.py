@@ -128,11 +128,11 @@ def test_the_best_checkpoint_is_kept(tmp_path):
 
 def test_a_best_that_is_no_longer_kept_stands_for_the_run(tmp_path):
     recipe = {"log.validate_every": 2, "log.keep_best": "itc/ir@1", "data.val": [{"kind": "scenes", "count": 2}]}
-    codes, log = run(tmp_path, recipe=recipe, validations=[40.0, 30.0], signal_at=5)
+    codes, log = run(tmp_path, recipe=recipe, validations=[40.0, 30.0, 30.0], signal_at=5)
     assert codes == [EXIT_STOPPED], log
     assert choose(tmp_path).path.name == "step-000002"
     recipe |= {"log.keep_best": None}
-    codes, log = run(tmp_path, resume=True, recipe=recipe, validations=[35.0, 35.0])
+    codes, log = run(tmp_path, resume=True, recipe=recipe, validations=[35.0])
     assert codes == [EXIT_OK], log
     assert "resumed at step 6" in log
     assert str(choose(tmp_path)) == f"{tmp_path}/checkpoints/step-000008, the latest"

@@ -261,6 +261,18 @@ def test_public_backbones_start_every_task(swin, roberta, tokenizer, tmp_path, f
         check_swin(task, swin)
 
 
+@pytest.mark.parametrize("shards", [{}, {"max_shard_size": "20KB"}])
+@pytest.mark.parametrize("with_head", [True, False])
+def test_every_folder_in_transformers_form_starts_the_text_tower(roberta, tokenizer, tmp_path, shards, with_head):
+    (roberta if with_head else roberta.roberta).save_pretrained(tmp_path, **shards)
+    assert bool(shards) == (tmp_path / "model.safetensors.index.json").is_file()
+    task, _ = make("grounding", tokenizer, 1)
+    load_backbones(task, ModelSettings(preset="tiny", roberta=str(tmp_path)))
+    weights = roberta.roberta.state_dict()
+    assert torch.equal(task.encoder.text.embeddings.word.weight, weights["embeddings.word_embeddings.weight"])
+    assert torch.equal(task.encoder.text.layers[5].fc2.bias, weights["encoder.layer.5.output.dense.bias"])
+
+
 def test_a_model_without_fusion_starts_from_public_backbones(swin, tokenizer, tmp_path):
     _, context = make("detection", tokenizer, 1)
     unfused = new_task(dataclasses.replace(context, model=dataclasses.replace(context.model, fusion_layers=0)))
