@@ -1,6 +1,7 @@
 """From a recipe to what a run works on."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -73,9 +74,12 @@ def test_a_checkpoint_gives_back_the_task(saved):
     assert all(torch.equal(value, original[name]) for name, value in loaded.task.state_dict().items())
 
 
-def test_weights_of_a_run_that_goes_on_are_not_read(tmp_path):
+def test_weights_of_a_run_that_goes_on_are_not_read(saved, tmp_path):
     recipe = small(f"model.swin={tmp_path / 'absent'}")
-    assert work(recipe, init_from=tmp_path / "absent", fresh=False).steps == 4
+    without_weights = tmp_path / "step-000003"
+    without_weights.mkdir()
+    shutil.copy(directory.resolve(saved) / "config.json", without_weights)
+    assert work(recipe, init_from=without_weights, fresh=False).steps == 4
 
 
 def test_the_same_seed_gives_the_same_weights():
