@@ -67,8 +67,7 @@ def main() -> None:
         search.Stepper = stepper
         runs = [timed(lambda: search.beam_search(task.captioner, memory, **settings), device)]
         runs += [
-            timed(lambda: search.beam_search(task.captioner, memory, **settings), device)
-            for _ in range(args.repeats)
+            timed(lambda: search.beam_search(task.captioner, memory, **settings), device) for _ in range(args.repeats)
         ]
         seconds[name] = sorted(run[0] for run in runs[1:])[args.repeats // 2]
         found[name] = runs[-1][1][0]

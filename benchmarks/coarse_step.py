@@ -10,6 +10,7 @@ the share of this device's measured matmul rate that each reaches. The losses of
 import contextlib
 import dataclasses
 import resource
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -108,14 +109,14 @@ def main() -> None:
         return {name: float(value) for name, value in losses.items() if name.endswith("loss")}
 
     for name, losses_of in ways.items():
-        rows[name] = {"tflop": count_operations(lambda: step(losses_of)) / 1e12}
+        rows[name] = {"tflop": count_operations(partial(step, losses_of)) / 1e12}
     if args.compile:
         task.encoder.compile_blocks()
     for name, losses_of in ways.items():
         losses = step(losses_of)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        seconds = sorted(timed(lambda: step(losses_of), device)[0] for _ in range(repeats))[repeats // 2]
+        seconds = sorted(timed(partial(step, losses_of), device)[0] for _ in range(repeats))[repeats // 2]
         memory = (
             torch.cuda.max_memory_allocated()
             if device.type == "cuda"
@@ -142,7 +143,8 @@ def main() -> None:
         "time_ratio": shared["seconds"] / pixels["seconds"],
     }
     print(
-        f"{args.preset}, batch {batch_size}, {report['precision']}, {report['hardware']}, matmul {rate / 1e12:.2f} TFLOP/s"
+        f"{args.preset}, batch {batch_size}, {report['precision']}, {report['hardware']}, "
+        f"matmul {rate / 1e12:.2f} TFLOP/s"
     )
     columns = (
         "tflop",

@@ -26,15 +26,15 @@ from torchvision.ops import deform_conv2d
 
 from benchmarks.coarse_step import count_operations, matmul_rate
 from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
+from fiber_cli.data.text import load_tokenizer
+from fiber_cli.distributed.device import to_device
+from fiber_cli.model.config import PRESETS, FiberConfig
+from fiber_cli.model.detector.deform_conv import deform_conv_by_rows
+from fiber_cli.model.detector.head import TokenHead
+from fiber_cli.model.pixels import padded
+from fiber_cli.tasks.regions import task as region_task
 from fiber_cli.tasks.regions.prompt_batch import PromptBatch, chunk_labels, label_prompts
 from fiber_cli.tasks.regions.prompts import PromptName
-from fiber_cli.model.pixels import padded
-from fiber_cli.data.text import load_tokenizer
-from fiber_cli.model.config import PRESETS, FiberConfig
-from fiber_cli.model.detector.head import TokenHead
-from fiber_cli.model.detector.deform_conv import deform_conv_by_rows
-from fiber_cli.distributed.device import to_device
-from fiber_cli.tasks.regions import task as region_task
 from fiber_cli.tasks.regions.task import RegionTask
 
 NAMES, CHUNK, LENGTH = 1203, 40, 256
@@ -252,8 +252,8 @@ def main() -> None:
     for name, way in ways.items():
         scaled = f"from {timed_prompts} of {way['prompts']} prompts"
         print(
-            f"{name:12} {way['tflop']:9.3f} TFLOP {way['seconds']:9.2f} s, {scaled}: {way['times_fewer_flop']:.2f} times "
-            f"fewer operations, {way['times_faster']:.2f} times faster"
+            f"{name:12} {way['tflop']:9.3f} TFLOP {way['seconds']:9.2f} s, {scaled}: "
+            f"{way['times_fewer_flop']:.2f} times fewer operations, {way['times_faster']:.2f} times faster"
         )
     print(
         f"boxes of shared stem and full passes: {len(shared_rows)}, {single} without a counterpart, largest difference "

@@ -20,12 +20,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from benchmarks.coarse_step import count_operations
 from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
 from benchmarks.detect import LENGTH, NAMES, fine_config, made_up_names, random_pixels
-from fiber_cli.tasks.regions.prompt_batch import chunk_labels
-from fiber_cli.tasks.regions.prompts import build_prompt, encode_prompt
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.detector.head import HeadOutput, TokenHead
 from fiber_cli.model.text import TextLayer, split_heads
+from fiber_cli.tasks.regions.prompt_batch import chunk_labels
+from fiber_cli.tasks.regions.prompts import build_prompt, encode_prompt
 from fiber_cli.tasks.regions.task import RegionTask
 
 WIDTH, HEADS, DROPOUT = 2048, 8, 0.1
@@ -72,7 +72,7 @@ class DeepFusionHead(TokenHead):
             rows = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
             rows, text = look(rows, text, mask)
             parts = rows.split([level[0, 0].numel() for level in levels], 1)
-            levels = block([part.transpose(1, 2).view_as(level) for part, level in zip(parts, levels)])
+            levels = block([part.transpose(1, 2).view_as(level) for part, level in zip(parts, levels, strict=True)])
             text = layer(text, mask[:, None, None, :])
         return super().forward(levels, text * mask[:, :, None])
 
@@ -167,8 +167,8 @@ def main() -> None:
             if device.type == "cuda":
                 memory[name] = torch.cuda.max_memory_allocated() / 2**30
     turns = torch.tensor([seconds[name][1:] for name in tasks])
-    median = dict(zip(tasks, turns.median(1).values.tolist()))
-    ratio = dict(zip(tasks, (turns / turns[0]).median(1).values.tolist()))
+    median = dict(zip(tasks, turns.median(1).values.tolist(), strict=True))
+    ratio = dict(zip(tasks, (turns / turns[0]).median(1).values.tolist(), strict=True))
     ways = {
         name: {
             "tflop": counts[name] / 1e12,

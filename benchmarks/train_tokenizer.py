@@ -10,18 +10,19 @@ import json
 import os
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 # Counting words on several threads could break ties between equally frequent pairs in another order.
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
-from tokenizers import ByteLevelBPETokenizer  # noqa: E402
+from tokenizers import ByteLevelBPETokenizer
 
-from fiber_cli.data.scenes.captions import captions  # noqa: E402
-from fiber_cli.data.scenes.expressions import expressions  # noqa: E402
-from fiber_cli.data.scenes.layout import scene  # noqa: E402
-from fiber_cli.data.scenes.questions import questions  # noqa: E402
-from fiber_cli.data.scenes.statements import pair_statements, statements  # noqa: E402
+from fiber_cli.data.scenes.captions import captions
+from fiber_cli.data.scenes.expressions import expressions
+from fiber_cli.data.scenes.layout import scene
+from fiber_cli.data.scenes.questions import questions
+from fiber_cli.data.scenes.statements import pair_statements, statements
 
 FOLDER = Path(__file__).parents[1] / "fiber_cli" / "assets" / "tokenizer"
 SIZE = 2000
@@ -74,13 +75,13 @@ orange lemon tomato potato broccoli egg chocolate coffee tea milk beer ice cream
 false would could should will did done many much fast slow close far low deep loud quiet happy sad angry
 funny beautiful pretty colorful large huge tiny modern five six seven eight nine ten hundred old young
 teenage elderly male female human
-""".split()
+""".split()  # noqa: SIM905 (a list would have a line a word)
 
 
 def corpus() -> Iterator[str]:
     """Scene texts as they come; each common word inside a sentence and at its beginning, weighted by rank."""
     scenes = [scene(0, "train", index) for index in range(SCENES)]
-    for one, two in zip(scenes, scenes[1:]):
+    for one, two in pairwise(scenes):
         yield from (caption.text for caption in captions(one))
         yield from (question.text for question in questions(one))
         yield from (question.answers[0] for question in questions(one))

@@ -138,7 +138,7 @@ def test_the_model_is_more_than_networks(path):
 
 
 def loaded_by(path: Path, seen: dict[Path, set[str]]) -> None:
-    """Follow the imports that loading a file makes, packages' own files included; fills the third-party names of each."""
+    """Follow the imports that loading a file makes, packages' own files included; fills in what each names."""
     if path in seen:
         return
     names = imports(path, at_load_only=True)

@@ -1,4 +1,4 @@
-"""What a contributor adds from outside: a task is one folder, a line of a table and a recipe; a format one file and a line.
+"""What a contributor adds from outside: a task is one folder, a line and a recipe, a format one file and a line.
 
 The additions stand in `assets/`. They are made in a copy of the package, in which no other file is touched.
 """

@@ -21,7 +21,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fiber_cli.checkpoints.weights import float32
-from fiber_cli.distributed import collectives as dist
+from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
 
 #: Files that name one of the checkpoints beside them.
@@ -53,13 +53,13 @@ def save(
     final = folder / step_name(step)
     temporary = folder / f".{final.name}.tmp"
     with _failing_together(step, temporary):
-        if dist.is_main():
+        if collectives.is_main():
             _write_model(temporary, config, weights, tokenizer)
     if write_state is not None:
         with _failing_together(step, temporary):
             write_state(temporary / "state")
     with _failing_together(step, temporary):
-        if dist.is_main():
+        if collectives.is_main():
             _publish(temporary, final)
     return final
 
@@ -72,10 +72,10 @@ def _failing_together(step: int, temporary: Path) -> Iterator[None]:
         yield
     except OSError as error:
         problem = f"{error.strerror or error} ({error.filename or temporary})"
-    problems = [reason for reason in dist.gather_objects(problem) if reason]
+    problems = [reason for reason in collectives.gather_objects(problem) if reason]
     if not problems:
         return
-    if dist.is_main():
+    if collectives.is_main():
         shutil.rmtree(temporary, ignore_errors=True)
     raise UserError(
         f"checkpoint of step {step} could not be written: {problems[0]}; free some space, then "

@@ -99,7 +99,7 @@ def _file(path: Path, declaration: TaskDeclaration, split: str | None, root: Pat
     if kind == "karpathy":
         split = split or "test"
         images = str(root or path.parent / "images")
-        source = KarpathySettings(kind="karpathy", json=existing_file(path), images=images, split=split)
+        source = KarpathySettings(kind="karpathy", json=str(path), images=images, split=split)
         return EvalData(path.stem.removeprefix("dataset_"), split, [source])
     if split:
         raise UserError(f"{path} has no --split; name the file to evaluate")
@@ -121,7 +121,7 @@ def _whole(path: Path, source: SourceSettings) -> EvalData:
 
 def _json_with_boxes(path: Path, images: str) -> SourceSettings:
     """A file in COCO's form, or in MDETR's, whose images have captions."""
-    content = read_json(existing_file(path), "a JSON with boxes")
+    content = read_json(path, "a JSON with boxes")
     if not isinstance(content, dict):
         raise UserError(f"{path}: a list; wanted is an object with images, annotations and categories")
     if has_captions(content):

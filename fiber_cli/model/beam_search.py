@@ -46,7 +46,7 @@ class Answers:
         self.tokens[images, : tokens.shape[1]] = tokens[better]
 
 
-class Candidates(NamedTuple):
+class Continuations(NamedTuple):
     """Hypotheses with one more token, best first, (B, candidates) each: `totals`, the sums of their log-probabilities;
     `parents`, which of the K hypotheses they go on with; `tokens`, the new one."""
 
@@ -95,7 +95,7 @@ def _scores_before_the_first_token(stepper: Stepper) -> Tensor:
     return scores
 
 
-def _best_candidates(stepper: Stepper, scores: Tensor) -> Candidates:
+def _best_candidates(stepper: Stepper, scores: Tensor) -> Continuations:
     """The 3 * K best continuations of hypotheses with log-probabilities `scores` (B, K). With two ending tokens they
     hold K that have not ended."""
     images, beam = scores.shape
@@ -103,10 +103,10 @@ def _best_candidates(stepper: Stepper, scores: Tensor) -> Candidates:
     vocabulary = log_probs.shape[1]
     totals = (scores.flatten()[:, None] + log_probs).view(images, -1)
     best, index = totals.topk(min(3 * beam, beam * vocabulary))
-    return Candidates(best, index // vocabulary, index % vocabulary)
+    return Continuations(best, index // vocabulary, index % vocabulary)
 
 
-def _captions(stepper: Stepper, candidates: Candidates, best: Tensor) -> Tensor:
+def _captions(stepper: Stepper, candidates: Continuations, best: Tensor) -> Tensor:
     """Tokens after `cls` of each image's candidate numbered `best` (B,), int64 (B, length)."""
     images = torch.arange(len(best), device=best.device)
     hypotheses = stepper.tokens.view(len(best), stepper.captions_per_image, -1)

@@ -101,8 +101,8 @@ class TaskDeclaration:
     name: in recipes and on the command line; verb: the command that trains it; about: one line.
     settings: the `task` section of its recipes. rules: between its settings and others.
     reads: what its data must yield; a source of any of these types will do. scenes: the built-in scenes that it is
-    evaluated on, as settings of their format (`data.sources.scenes`) but for split and count. free_image_size: images keep their aspect ratio, so that the windows of the image encoder
-    keep their size.
+    evaluated on, as settings of their format (`data.sources.scenes`) but for split and count. free_image_size: images
+    keep their aspect ratio, so that the windows of the image encoder keep their size.
     module, training_data, evaluation: see `tasks.base.Task`, `tasks.training_data` and `tasks.evaluation`.
     metrics: what `log.keep_best` can go by under given settings. evaluation_batch: images a pass, where none is given.
     parameters, init_from: of the module. abilities: what inference can do with a checkpoint, as far as its settings do

@@ -27,10 +27,14 @@ def draw_curves(records: list[Record], file: Path) -> None:
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, names) in zip(row, panels.items(), strict=True):
         for name in names:
-            with_value = [record for record in records if record.get(name) is not None]
-            if with_value:
-                steps = [record["step"] for record in with_value]
-                axes.plot(steps, [record[name] for record in with_value], label=name)
+            steps = []
+            values = []
+            for record in records:
+                if record.get(name) is not None:
+                    steps.append(record["step"])
+                    values.append(record[name])
+            if values:
+                axes.plot(steps, values, label=name)
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
@@ -42,9 +46,12 @@ def _panels(records: list[Record]) -> dict[str, list[str]]:
     names: dict[str, None] = {}
     for record in records:
         names.update(dict.fromkeys(record))
-    panels = {
-        "losses": [name for name in names if name.endswith("loss")],
-        "validation (%)": [name for name in names if "/" in name],
-        "learning rate": [name for name in names if name == "lr"],
-    }
-    return {title: shown for title, shown in panels.items() if shown}
+    panels: dict[str, list[str]] = {"losses": [], "validation (%)": [], "learning rate": []}
+    for name in names:
+        if name.endswith("loss"):
+            panels["losses"].append(name)
+        elif "/" in name:
+            panels["validation (%)"].append(name)
+        elif name == "lr":
+            panels["learning rate"].append(name)
+    return {title: drawn for title, drawn in panels.items() if drawn}

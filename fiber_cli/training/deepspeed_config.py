@@ -4,7 +4,8 @@ from typing import Any
 
 from fiber_cli.config.recipe import Recipe
 
-AUTOCAST = {"bf16": "bfloat16", "fp16": "float16"}
+#: Precision of a recipe → the type that autocast computes in.
+AUTOCAST_NAMES = {"bf16": "bfloat16", "fp16": "float16"}
 
 
 def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
@@ -26,14 +27,14 @@ def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
         config["zero_force_ds_cpu_optimizer"] = False  # DeepSpeed's own CPU Adam wants a compiler
     if runtime.precision != "fp32":
-        config["torch_autocast"] = {"enabled": True, "dtype": AUTOCAST[runtime.precision]}
+        config["torch_autocast"] = {"enabled": True, "dtype": AUTOCAST_NAMES[runtime.precision]}
     return _merged(config, recipe.deepspeed)
 
 
-def _merged(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """`base` with `over` put over it, mappings inside them too."""
-    merged = base | over
-    for key in base.keys() & over.keys():
-        if isinstance(base[key], dict) and isinstance(over[key], dict):
-            merged[key] = _merged(base[key], over[key])
+def _merged(base: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """`base` with the changes put over it, mappings inside them too."""
+    merged = base | changes
+    for key in base.keys() & changes.keys():
+        if isinstance(base[key], dict) and isinstance(changes[key], dict):
+            merged[key] = _merged(base[key], changes[key])
     return merged

@@ -20,8 +20,8 @@ TAG = "deepspeed"
 LOSS_SCALE = 2.0**16
 SCALE_WINDOW = 1000
 
-#: Oldest and newest version with which all of `PRIVATE_NAMES` was tried and found right. 0.19.7 has the names, but under
-#: ZeRO applies fp16 steps whose gradients overflow; 0.19.0 lacks some.
+#: Oldest and newest version with which all of `PRIVATE_NAMES` was tried and found right. 0.19.7 has the names, but
+#: under ZeRO it applies fp16 steps whose gradients overflow; 0.19.0 wants an entry of `__compatible_ops__`.
 TRIED_VERSIONS = ("0.19.8", "0.19.8")
 #: Owners of names beside modules and classes: the first object that `deepspeed.initialize` returns, and its
 #: optimiser at ZeRO stages 1 to 3.

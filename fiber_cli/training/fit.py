@@ -54,36 +54,35 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
     if begun:
         run.load(resolve(output) / "state")
     log = RunLog(output, recipe, start=run.progress.step, total=work.steps)
+    progress = run.progress
     # Closed here, because a frame that an error report keeps would keep the loader and its workers.
-    with StopRequest() as stop, log, closing(work.batches(run.progress.step)) as batches:
-        if resume:
-            log.say(
-                f"resumed at step {run.progress.step}"
-                if begun
-                else f"{output} holds no checkpoint yet: starting afresh"
-            )
-        last_logged = dataclasses.replace(run.progress)
+    with StopRequest() as stop, log, closing(work.batches(progress.step)) as batches:
+        if begun:
+            log.say(f"resumed at step {progress.step}")
+        elif resume:
+            log.say(f"{output} holds no checkpoint yet: starting afresh")
+        last_logged = dataclasses.replace(progress)
         while not run.done:
             began = time.monotonic()
             outcome = run.step(batches)
-            run.progress.step += 1
-            run.progress.seconds += time.monotonic() - began
+            progress.step += 1
+            progress.seconds += time.monotonic() - began
             log.advance()
             run.guard(outcome)
             if _is_due(run, recipe.log.every):
                 log.write(run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)})
-                last_logged = dataclasses.replace(run.progress)
+                last_logged = dataclasses.replace(progress)
             due = work.validate is not None and _is_due(run, recipe.log.validate_every)
             improved = due and run.validate(log)
             stopping = any_rank(stop.asked)
             if improved or stopping or _is_due(run, recipe.log.save_every):
                 run.save()
             if stopping and not run.done:
-                log.say(f"stopped at step {run.progress.step}; everything is saved, --resume continues")
+                log.say(f"stopped at step {progress.step}; everything is saved, --resume continues")
                 return EXIT_STOPPED
-        if run.progress.step < work.steps:
-            stale = run.progress.stale
-            log.say(f"ended at step {run.progress.step}: {stale} validations without a better {recipe.log.keep_best}")
+        if progress.step < work.steps:
+            stale = progress.stale
+            log.say(f"ended at step {progress.step}: {stale} validations without a better {recipe.log.keep_best}")
         log.finish(run.summary())
     return EXIT_OK
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
 
 #: Of the logged numbers, those on the progress line, in this order; losses come first.
-SHOWN = ("lr", "images_per_second", "skipped")
+ON_THE_LINE = ("lr", "images_per_second", "skipped")
 
 
 class RunLog(ExitStack):
@@ -36,7 +36,8 @@ class RunLog(ExitStack):
 
     def __init__(self, output: Path, recipe: Recipe, *, start: int, total: int):
         super().__init__()
-        self.output, self.file = output, output / "metrics.jsonl"
+        self.output = output
+        self.file = output / "metrics.jsonl"
         self._images_per_step = recipe.runtime.global_batch
         self._total = total
         self._is_main = is_main()
@@ -44,8 +45,8 @@ class RunLog(ExitStack):
             return
         self.output.mkdir(parents=True, exist_ok=True)
         replace(output / "recipe.yaml", recipe.to_yaml())
-        before = [record for record in read_metrics(self.file) if record["step"] <= start]
-        replace(self.file, "".join(json.dumps(record) + "\n" for record in before))
+        earlier = [record for record in read_metrics(self.file) if record["step"] <= start]
+        replace(self.file, "".join(json.dumps(record) + "\n" for record in earlier))
         self._stream = self.enter_context(self.file.open("a", encoding="utf-8", buffering=1))
         self._board = self._open_board(start) if recipe.log.tensorboard else None
         self._wandb = None if recipe.log.wandb is None else self._start_wandb(recipe.log.wandb, recipe.name)
@@ -105,8 +106,8 @@ class RunLog(ExitStack):
 
     def _show(self, step: int, numbers: dict[str, float]) -> None:
         losses = [name for name in numbers if name.endswith("loss")]
-        shown = [name for name in (*losses, *SHOWN) if name in numbers]
-        line = "  ".join(f"{name} {numbers[name]:.4g}" for name in shown)
+        names = [name for name in (*losses, *ON_THE_LINE) if name in numbers]
+        line = "  ".join(f"{name} {numbers[name]:.4g}" for name in names)
         if self._on_screen:
             self._bar.set_postfix_str(line)
             return

@@ -14,6 +14,9 @@ from fiber_cli.training.work import Work, count_parameters, work
 
 GIB = 2**30
 FLOAT32_BYTES = 4
+#: ZeRO stage → what AdamW keeps, in sizes of the weights: two moments, and from stage 1 on a copy of the weights, which
+#: stage 3 does not need.
+OPTIMIZER_SIZES = {0: 2, 1: 3, 2: 3, 3: 2}
 
 
 def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
@@ -27,7 +30,8 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
     print(recipe.to_yaml())
     counts = count_parameters(planned.task)
     print("parameters:  " + "  ".join(f"{part} {count:,}" for part, count in counts.items()))
-    print(f"memory per rank on {world} ranks, without activations:  " + memory_in_words(counts["total"], recipe, world))
+    memory = memory_in_words(counts["total"], recipe, world)
+    print(f"memory per rank on {world} ranks, without activations:  {memory}")
     epochs = planned.steps / planned.steps_per_epoch
     print(f"steps: {planned.steps:,} of {recipe.runtime.global_batch} samples, {epochs:.2f} epochs")
     _one_batch(recipe, planned)
@@ -36,41 +40,41 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
 def _one_batch(recipe: Recipe, planned: Work) -> None:
     """A batch forward and backward, with its losses, time and memory."""
     runtime = recipe.runtime
-    here = device()
-    task = planned.task.to(here).train()
-    batch = next(iter(planned.batches(0)))
+    target = device()
+    task = planned.task.to(target).train()
+    batch = next(planned.batches(0))
     if runtime.activation_checkpointing:
         task.encoder.checkpoint_activations = True
     began = time.monotonic()
-    with precision_context(runtime.precision, here):
-        losses = task(to_device(batch, here) | {"seed": mix(runtime.seed, 0, 0), "step": 0})
+    batch = to_device(batch, target)
+    with precision_context(runtime.precision, target):
+        losses = task(batch | {"seed": mix(runtime.seed, 0, 0), "step": 0})
     losses["loss"].backward()
     values = "  ".join(f"{name} {value.item():.4f}" for name, value in losses.items())
     print(f"one batch of {runtime.micro_batch}:  {values}")
-    peak = _peak_memory(here)
+    peak = _peak_memory(target)
     print(f"forward and backward took {time.monotonic() - began:.2f} s; peak memory {peak / GIB:.2f} GiB")
 
 
-def _peak_memory(here: torch.device) -> int:
+def _peak_memory(device: torch.device) -> int:
     """Bytes of the GPU, or of the process where there is none."""
-    if here.type == "cuda":
+    if device.type == "cuda":
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def memory_in_words(parameters: int, recipe: Recipe, world: int) -> str:
-    """What float32 weights, gradients and AdamW take on one rank; from ZeRO 1 on the optimiser keeps a copy
-    of its share of the weights beside the two moments, which stage 3 does not need."""
+    """What float32 weights, gradients and AdamW take on one rank."""
     stage = recipe.runtime.zero_stage
-    whole = FLOAT32_BYTES * parameters / GIB
-    shares = {1: 3, 2: 3, 3: 2, 0: 2}
-    gib = {
-        "weights": whole / (world if stage == 3 else 1),
-        "gradients": whole / (world if stage >= 2 else 1),
-        "optimiser": whole * shares[stage] / (world if stage else 1),
-        "moving average": whole if recipe.runtime.ema else 0.0,
-    }
-    words = "  ".join(f"{part} {amount:.2f}" for part, amount in gib.items() if amount)
+    weights = FLOAT32_BYTES * parameters / GIB
+    gib = {"weights": weights, "gradients": weights, "optimiser": weights * OPTIMIZER_SIZES[stage]}
+    sharded_from = {"optimiser": 1, "gradients": 2, "weights": 3}
+    for owner, first_stage in sharded_from.items():
+        if stage >= first_stage:
+            gib[owner] /= world
+    if recipe.runtime.ema:
+        gib["moving average"] = weights
+    words = "  ".join(f"{owner} {amount:.2f}" for owner, amount in gib.items())
     where = " (optimiser on the CPU)" if recipe.runtime.offload == "cpu" else ""
     return f"{words} GiB{where}"

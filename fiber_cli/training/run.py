@@ -165,18 +165,13 @@ class Run:
         sums = torch.stack([outcome.sums[name].float().reshape(()) for name in names])
         count = len(outcome.micro_batches) * collectives.world_size()
         means = collectives.all_reduce_sum(sums) / count
-        local = torch.tensor([self.bad.bad, self.progress.truncated], device=means.device)
+        progress = self.progress
+        local = torch.tensor([self.bad.bad, progress.truncated], device=means.device)
         bad, truncated = collectives.all_reduce_sum(local).tolist()
-        return {
-            "step": self.progress.step,
-            "epoch": self.progress.step / self.work.steps_per_epoch,
-            "lr": self.lr,
-            **dict(zip(names, means.tolist(), strict=True)),
-            "grad_norm": outcome.grad_norm,
-            "skipped": self.progress.skipped,
-            "bad": bad,
-            "truncated": truncated,
-        }
+        where = {"step": progress.step, "epoch": progress.step / self.work.steps_per_epoch, "lr": self.lr}
+        losses = dict(zip(names, means.tolist(), strict=True))
+        counts = {"skipped": progress.skipped, "bad": bad, "truncated": truncated}
+        return where | losses | {"grad_norm": outcome.grad_norm} | counts
 
     def validate(self, log: RunLog) -> bool:
         """Whether the weights are the best so far by the recipe's metric."""

@@ -52,6 +52,83 @@ def format_1(name, settings, **preprocessing):
     }
 
 
+PAIR_SETTINGS_IN_FORMAT_1 = {
+    "itm": 0.5,
+    "itc": 1.0,
+    "itm_negatives": "hard",
+    "itm_pairs": 5,
+    "queue_size": 0,
+    "itc_detach_keys": False,
+    "itc_queue_noise": False,
+    "temperature": 0.07,
+}
+DETECTOR_SETTINGS_IN_FORMAT_1 = {
+    "channels": 64,
+    "blocks": 2,
+    "drop_block": 0.0,
+    "log_scale": -1.5,
+    "frozen_stages": 0,
+    "unmatched_target": "none",
+    "score_threshold": 0.05,
+    "pre_nms_topk": 1000,
+    "nms_iou": 0.6,
+    "max_detections": 100,
+    "aggregation": "mean",
+}
+CAPTION_SETTINGS_IN_FORMAT_1 = {
+    "objective": "gold",
+    "gold_refresh": 1000,
+    "gold_floor": 0.1,
+    "gold_published": False,
+    "cider_samples": 5,
+    "cider_weight": 0.7,
+    "beam": 3,
+    "published_search": False,
+    "max_length": 40,
+    "cls_id": 0,
+    "sep_id": 2,
+    "pad_id": 1,
+    "mask_id": 1999,
+}
+SIZES_IN_FORMAT_1 = {"short_side": 128, "longest_side": 160, "published_names": False}
+#: Task → what version 0.1.0 wrote under `task` beside the name, and under `preprocessing` beside the sizes.
+FORMAT_1 = {
+    "coarse": (PAIR_SETTINGS_IN_FORMAT_1 | {"mlm": 1.0, "mlm_pairs": 32}, {}),
+    "retrieval": (PAIR_SETTINGS_IN_FORMAT_1, {}),
+    "vqa": ({}, {}),
+    "nlvr2": ({}, {}),
+    "caption": (CAPTION_SETTINGS_IN_FORMAT_1, {}),
+    **dict.fromkeys(("fine", "detection", "grounding", "refexp"), (DETECTOR_SETTINGS_IN_FORMAT_1, SIZES_IN_FORMAT_1)),
+}
+#: What these are now, where they are called otherwise.
+PRESENT = {
+    "gold_published": "gold_as_published",
+    "published_search": "search_as_published",
+    "published_names": "names_as_published",
+}
+DERIVED = ("max_length", "cls_id", "sep_id", "pad_id", "mask_id")
+
+
+@pytest.mark.parametrize("name", FORMAT_1)
+def test_format_1_of_every_task_is_read(tmp_path, name):
+    settings, sizes = FORMAT_1[name]
+    content = format_1(name, settings, **sizes)
+    content["labels"] = ["yes", "no"] if name == "vqa" else None
+    config = read_config(write(tmp_path, content))
+    expected = {PRESENT.get(key, key): value for key, value in settings.items() if key not in DERIVED}
+    if sizes:
+        expected |= {"short_sides": (128,), "longest_side": 160, "names_as_published": False}
+    assert config.task == declared(name).settings(name=name, **expected)
+    assert config.model == TINY
+    assert (config.text_length, config.tokenizer) == (40, "builtin")
+    assert config.labels == (("yes", "no") if name == "vqa" else None)
+    assert read_config(write(tmp_path, config.to_json())) == config
+
+
+def test_every_task_of_version_0_1_0_is_known():
+    assert FORMAT_1.keys() <= TASKS.keys()
+
+
 def test_format_1_of_a_caption_task_is_read(tmp_path):
     derived = {"max_length": 40, "cls_id": 0, "sep_id": 2, "pad_id": 1, "mask_id": 4}
     content = format_1("caption", {"beam": 2, "gold_published": True, "published_search": True, **derived})

@@ -3,15 +3,18 @@
 import pytest
 import torch
 from small_retrieval import SMALL
+from small_runs import TASKS as TASKS_IN_RUNS
 
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.loading import commands_for, load, new_task
 from fiber_cli.checkpoints.weights import named_weights
 from fiber_cli.errors import UserError
-from fiber_cli.tasks.abilities import Answering, Captioning, Embedding, Matching
+from fiber_cli.tasks.abilities import Answering, Captioning, Detecting, Embedding, Matching
 from fiber_cli.tasks.coarse.settings import CoarseSettings
 from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.vqa.settings import VqaSettings
+from fiber_cli.tasks.vqa.task import VqaTask
 
 
 def save(run_dir, tokenizer, **settings):
@@ -60,6 +63,38 @@ def test_abilities_are_those_of_the_task_less_what_is_switched_off(tmp_path, tok
 def test_commands_are_those_that_train_the_ability():
     assert commands_for(Answering) == "`fiber finetune vqa`"
     assert commands_for(Matching) == "`fiber pretrain coarse` or `fiber finetune retrieval`"
+
+
+def test_a_vqa_checkpoint_without_its_answers_is_a_clear_error(tmp_path, tokenizer):
+    config = CheckpointConfig(SMALL, VqaSettings("vqa"), 20, ("yes", "no"), "builtin").to_json()
+    task = VqaTask(SMALL, labels=2)
+    for labels, message in (
+        (None, "does not describe a model of this version: a VQA task needs"),
+        (["a"], "do not fit"),
+    ):
+        weights = named_weights(task)
+        directory.save(tmp_path, 3, config=config | {"labels": labels}, weights=weights, tokenizer=tokenizer)
+        with pytest.raises(UserError, match=message):
+            load(tmp_path)
+
+
+@pytest.mark.parametrize("run", [*TASKS_IN_RUNS])
+def test_every_kind_of_checkpoint_gives_back_its_abilities_alone(runs, run):
+    loaded = load(runs[run])
+    for ability in (Embedding, Matching, Answering, Captioning, Detecting):
+        declared_and_on = ability in loaded.declaration.abilities and ability not in loaded.task.switched_off
+        assert loaded.can(ability) == declared_and_on
+        if declared_and_on:
+            assert loaded.ability(ability) is loaded.task
+        else:
+            with pytest.raises(UserError, match=rf"is a checkpoint of {run}, without .*; use one of `fiber "):
+                loaded.ability(ability)
+
+
+def test_commands_are_joined_in_words():
+    assert commands_for(Detecting) == (
+        "`fiber pretrain fine`, `fiber finetune detection`, `fiber finetune grounding` or `fiber finetune refexp`"
+    )
 
 
 def test_weights_that_do_not_fit_are_told(tmp_path, tokenizer):

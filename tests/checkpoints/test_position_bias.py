@@ -16,7 +16,8 @@ def test_position_biases_resize_as_published(shared):
         after = int(name.split(".")[1].split("to")[1])
         resized = resize_position_bias(tensors[name], after // 32)
         assert window_of(resized) == after // 32
-        torch.testing.assert_close(resized, tensors["out." + name.removeprefix("in.")], atol=1e-6, rtol=0)
+        # Values up to 5, of which 16 are summed in an order that is the processor's.
+        torch.testing.assert_close(resized, tensors["out." + name.removeprefix("in.")], atol=5e-6, rtol=0)
 
 
 def test_position_biases_are_fitted_to_the_model():

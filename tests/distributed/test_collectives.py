@@ -1,20 +1,17 @@
-"""Collectives on two processes against the one-process result, and the launcher."""
+"""Collectives on two processes against the one-process result."""
 
 import os
-import signal
-import subprocess
-import sys
-import time
-from pathlib import Path
 
 import pytest
 import torch
-import torch.multiprocessing as mp
+from toy_runs import processes
 
-from fiber_cli.distributed import collectives as dist
-from fiber_cli.errors import EXIT_STOPPED
+from fiber_cli.distributed import collectives
+from fiber_cli.distributed.group import init_from_env, leave
+from fiber_cli.distributed.launch import free_port
 
 ROWS, WIDTH = 6, 3
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def whole(dtype):
@@ -30,158 +27,98 @@ def whole(dtype):
 def share(rank, rows, wanted, weight):
     """What rank 0 or 1 holds and asks for; rank 1 asks for more than rank 0."""
     half = len(rows) // 2
-    return rows[rank * half :][:half], *((t[:2], t[2:])[rank] for t in (wanted, weight))
+    held = rows[rank * half :][:half]
+    requests = slice(0, 2) if rank == 0 else slice(2, None)
+    return held, wanted[requests], weight[requests]
 
 
-def on_rank(rank, port, folder, dtype):
+def on_rank(rank, port, folder):
+    """One of two ranks; writes what it gets for each dtype."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     torch.set_num_threads(1)
-    dist.init_from_env()
+    init_from_env()
+    results = {name: results_of(rank, dtype) for name, dtype in DTYPES.items()}
+    torch.save(results, folder / f"{rank}.pt")
+    leave()
+
+
+def results_of(rank, dtype):
     rows, wanted, weight, gather_weight = whole(dtype)
     rows, wanted, weight = share(rank, rows, wanted, weight)
     leaf = rows.clone().requires_grad_()
-    fetched = dist.exchange_rows(leaf, wanted)
+    fetched = collectives.exchange_rows(leaf, wanted)
     (fetched * weight).sum().backward()
     result = {"fetched": fetched.detach(), "fetched_grad": leaf.grad}
     leaf = rows.clone().requires_grad_()
-    gathered = dist.all_gather_grad(leaf)
+    gathered = collectives.all_gather_grad(leaf)
     (gathered * gather_weight[rank]).sum().backward()
     result |= {"gathered": gathered.detach(), "gathered_grad": leaf.grad}
     none = torch.empty(0, dtype=torch.int64)
-    result["one_sided"] = dist.exchange_rows(rows, wanted if rank else none)
-    result["flags"] = dist.exchange_rows(rows > 0, wanted)
-    result["numbers"] = dist.exchange_rows(torch.arange(3) + 10 * rank, wanted)
-    result["objects"] = dist.gather_objects({"rank": rank})
-    result["any"] = [dist.any_rank(False), dist.any_rank(rank == 1), dist.any_rank(True)]
-    result["sum"] = dist.all_reduce_sum(torch.tensor([1.0, rank]))
-    result["facts"] = [dist.rank(), dist.world_size(), dist.local_rank(), dist.is_main()]
-    torch.save(result, folder / f"{rank}.pt")
-    dist.leave()
+    result["one_sided"] = collectives.exchange_rows(rows, wanted if rank else none)
+    result["flags"] = collectives.exchange_rows(rows > 0, wanted)
+    result["numbers"] = collectives.exchange_rows(torch.arange(3) + 10 * rank, wanted)
+    result["objects"] = collectives.gather_objects({"rank": rank})
+    result["any"] = [collectives.any_rank(flag) for flag in (False, rank == 1, True)]
+    result["sum"] = collectives.all_reduce_sum(torch.tensor([1.0, rank]))
+    result["place"] = [collectives.rank(), collectives.world_size(), collectives.is_main()]
+    return result
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_two_ranks_equal_one_process(tmp_path, dtype):
-    mp.start_processes(on_rank, args=(dist.free_port(), tmp_path, dtype), nprocs=2, start_method="spawn")
-    ranks = [torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1)]
+@pytest.fixture(scope="module")
+def two_ranks(tmp_path_factory):
+    """What each of two ranks gets, by dtype."""
+    folder = tmp_path_factory.mktemp("ranks")
+    port = free_port()
+    ranks = [processes.Process(target=on_rank, args=(rank, port, folder), daemon=True) for rank in (0, 1)]
+    for process in ranks:
+        process.start()
+    for process in ranks:
+        process.join(60)
+    assert [process.exitcode for process in ranks] == [0, 0]
+    return [torch.load(folder / f"{rank}.pt") for rank in (0, 1)]
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_two_ranks_equal_one_process(two_ranks, name):
+    dtype = DTYPES[name]
+    ranks = [results[name] for results in two_ranks]
     rows, wanted, weight, gather_weight = whole(dtype)
 
     leaf = rows.clone().requires_grad_()
     (leaf[wanted] * weight).sum().backward()
-    both = {name: torch.cat([r[name] for r in ranks]) for name in ("fetched", "fetched_grad", "gathered_grad")}
+    both = {}
+    for key in ("fetched", "fetched_grad", "gathered_grad"):
+        both[key] = torch.cat([result[key] for result in ranks])
     assert torch.equal(both["fetched"], rows[wanted])
     torch.testing.assert_close(both["fetched_grad"], leaf.grad)
     # A rank's rows collect what both ranks' losses have for them.
     torch.testing.assert_close(both["gathered_grad"], gather_weight.float().sum(0).to(dtype))
     for rank, result in enumerate(ranks):
-        _, mine, _ = share(rank, rows, wanted, weight)
+        _, requested, _ = share(rank, rows, wanted, weight)
         assert torch.equal(result["gathered"], rows)
-        assert torch.equal(result["one_sided"], rows[mine] if rank else rows[:0])
-        assert torch.equal(result["flags"], rows[mine] > 0)
-        assert torch.equal(result["numbers"], torch.tensor([0, 1, 2, 10, 11, 12])[mine])
+        assert torch.equal(result["one_sided"], rows[requested] if rank else rows[:0])
+        assert torch.equal(result["flags"], rows[requested] > 0)
+        assert torch.equal(result["numbers"], torch.tensor([0, 1, 2, 10, 11, 12])[requested])
         assert result["objects"] == [{"rank": 0}, {"rank": 1}]
         assert result["any"] == [False, True, True]
         assert torch.equal(result["sum"], torch.tensor([2.0, 1.0]))
-        assert result["facts"] == [rank, 2, rank, rank == 0]
+        assert result["place"] == [rank, 2, rank == 0]
 
 
 def test_one_process_needs_no_group():
     rows = torch.randn(4, 2)
-    assert (dist.rank(), dist.world_size(), dist.is_main()) == (0, 1, True)
-    assert dist.all_gather_grad(rows) is rows
-    assert torch.equal(dist.exchange_rows(rows, torch.tensor([3, 3])), rows[[3, 3]])
-    assert dist.gather_objects("a") == ["a"] and dist.any_rank(True) and not dist.any_rank(False)
+    assert (collectives.rank(), collectives.world_size(), collectives.is_main()) == (0, 1, True)
+    assert collectives.all_gather_grad(rows) is rows
+    assert torch.equal(collectives.exchange_rows(rows, torch.tensor([3, 3])), rows[[3, 3]])
+    assert collectives.gather_objects("a") == ["a"]
+    assert collectives.any_rank(True)
+    assert not collectives.any_rank(False)
 
 
-@pytest.mark.parametrize(
-    "nodes, first",
-    [("gpu[07-09,12],cpu3", "gpu07"), ("node4", "node4"), ("a-1,a-2", "a-1"), ("n[3,5]", "n3")],
-)
-def test_slurm_variables_become_ranks(nodes, first):
-    env = {"SLURM_PROCID": "5", "SLURM_NTASKS": "8", "SLURM_LOCALID": "1", "SLURM_JOB_ID": "777"}
-    found = dist._slurm_env(env | {"SLURM_JOB_NODELIST": nodes})
-    assert found == {
-        "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": first, "MASTER_PORT": "20777"
-    }  # fmt: skip
-
-
-CHILD = """
-import os, signal, sys, time
-from pathlib import Path
-rank, folder, what = int(os.environ["RANK"]), Path(sys.argv[1]), sys.argv[2]
-def stop(*_):
-    sys.exit(75)
-signal.signal(signal.SIGTERM, stop)
-(folder / f"{rank}-{os.getpid()}-of-{os.environ['WORLD_SIZE']}").touch()
-if what == "fail" and rank == 1:
-    sys.exit(3)
-if what != "done":
-    time.sleep(60)
-"""
-
-
-@pytest.fixture
-def launcher(tmp_path):
-    """Starts `dist.launch` over a stand-in for the command line; returns the process and where its ranks sign
-    in."""
-    package, signed = tmp_path / "fake" / "fiber_cli", tmp_path / "signed"
-    package.mkdir(parents=True)
-    signed.mkdir()
-    (package / "__init__.py").touch()
-    (package / "__main__.py").write_text(CHILD)
-    code = "import sys; from fiber_cli.distributed import collectives as dist; import os; os.chdir(sys.argv[1])\n"
-    code += "os.environ.update(PYTHONPATH='.'); sys.exit(dist.launch(2, sys.argv[2:]))"
-    root = str(Path(__file__).parents[2])
-
-    def start(what):
-        command = [sys.executable, "-c", code, str(package.parent), str(signed), what]
-        process = subprocess.Popen(command, env=os.environ | {"PYTHONPATH": root}, cwd=tmp_path)
-        deadline = time.monotonic() + 60
-        while len(list(signed.iterdir())) < 2 and time.monotonic() < deadline:
-            time.sleep(0.02)
-        return process, sorted(path.name for path in signed.iterdir())
-
-    return start
-
-
-def alive(names):
-    """Whether any of the signed-in ranks still runs; waits a moment for the dying."""
-    pids = [int(name.split("-")[1]) for name in names]
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        left = [
-            pid
-            for pid in pids
-            if Path(f"/proc/{pid}/stat").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text()
-        ]
-        if not left:
-            return False
-        time.sleep(0.05)
-    return True
-
-
-def test_launcher_gives_each_rank_its_number(launcher):
-    process, names = launcher("done")
-    assert process.wait(60) == 0
-    assert [(name.split("-")[0], name.split("-")[3]) for name in names] == [("0", "2"), ("1", "2")]
-
-
-def test_launcher_passes_signals_on(launcher):
-    process, names = launcher("wait")
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == EXIT_STOPPED
-    assert not alive(names)
-
-
-def test_launcher_ends_the_others_when_one_rank_fails(launcher):
-    process, names = launcher("fail")
-    assert process.wait(60) == 3
-    assert not alive(names)
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends the ranks of a killed launcher")
-def test_ranks_die_with_a_killed_launcher(launcher):
-    process, names = launcher("wait")
-    process.kill()
-    process.wait(60)
-    assert not alive(names)
+def test_a_sum_over_ranks_is_a_new_tensor_without_a_gradient():
+    tensor = torch.ones(2, requires_grad=True)
+    total = collectives.all_reduce_sum(tensor)
+    assert not total.requires_grad
+    total += 1
+    assert torch.equal(tensor.detach(), torch.ones(2))

@@ -29,7 +29,6 @@ def test_a_json_is_read_as_its_content_says(tmp_path):
 
 def test_karpathy_json_and_shards(tmp_path):
     file = tmp_path / "dataset_mine.json"
-    file.touch()
     name, split, (source,) = eval_data(str(file), "coarse")
     assert (name, split, source.images) == ("mine", "test", str(tmp_path / "images"))
     assert eval_data(str(file), "coarse", "val", Path("elsewhere")).sources[0].images == "elsewhere"
@@ -39,6 +38,58 @@ def test_karpathy_json_and_shards(tmp_path):
         assert eval_data(str(shards), "coarse") == ("shards", "all", [wanted])
     with pytest.raises(UserError, match="no --split"):
         eval_data(str(tmp_path / "shards"), "coarse", "val")
+
+
+def test_a_json_that_is_not_there_is_told_by_its_path(tmp_path):
+    path = tmp_path / "dataset_mine.json"
+    (source,) = eval_data(str(path), "coarse").sources
+    with pytest.raises(UserError, match=r"dataset_mine\.json: No such file or directory; give the path of a Karpathy"):
+        open_source(source)
+    with pytest.raises(UserError, match=r"dataset_mine\.json: No such file or directory; give the path of a JSON with"):
+        eval_data(str(path), "detection")
+
+
+@pytest.mark.parametrize(
+    ("file", "task"), [("some.jsonl", "nlvr2"), ("some.jsonl", "fine"), ("some.json", "refexp"), ("a.yml", "detection")]
+)
+def test_files_without_splits_say_so(tmp_path, file, task):
+    with pytest.raises(UserError, match=rf"{file} has no --split; name the file to evaluate"):
+        eval_data(str(tmp_path / file), task, "val")
+
+
+def test_a_label_map_beside_detection_records_is_found(tmp_path):
+    lines = tmp_path / "records.jsonl"
+    lines.touch()
+    (source,) = eval_data(str(lines), "detection").sources
+    assert (source.kind, source.images, source.label_map) == ("odvg", str(tmp_path), None)
+    label_map = tmp_path / "label_map.json"
+    label_map.touch()
+    assert eval_data(str(lines), "detection").sources[0].label_map == str(label_map)
+    (tmp_path / "0.tar").touch()
+    for shards in (tmp_path, tmp_path / "0.tar"):
+        (source,) = eval_data(str(shards), "detection").sources
+        assert (source.kind, source.label_map) == ("region_shards", str(label_map))
+
+
+@pytest.mark.parametrize(
+    ("task", "options", "message"),
+    [
+        ("vqa", {}, "a checkpoint of vqa cannot be evaluated on shards"),
+        ("coarse", {"root": Path("x")}, "shards have no --split and no --root"),
+        ("fine", {"split": "val"}, "has no --split"),
+        ("fine", {"root": Path("x")}, "shards hold their images; leave out --root"),
+    ],
+)
+def test_what_shards_cannot_have_is_told(tmp_path, task, options, message):
+    with pytest.raises(UserError, match=message):
+        eval_data(str(tmp_path), task, **options)
+
+
+def test_a_file_of_another_form_than_the_task_reads_is_refused():
+    with pytest.raises(UserError, match=r"some\.json is for checkpoints of coarse, fine, retrieval.*, not of vqa"):
+        eval_data("some.json", "vqa")
+    with pytest.raises(UserError, match=r"some\.jsonl is for checkpoints of fine, nlvr2, .*, not of coarse"):
+        eval_data("some.jsonl", "coarse")
 
 
 def test_an_unknown_name_lists_those_of_the_task():

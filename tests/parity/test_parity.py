@@ -379,4 +379,5 @@ def test_position_bias_resize(path):
     for name in names:
         new_window = int(re.match(r"\d+to(\d+)\.", name)[1]) // 32
         resized = resize_position_bias(tensors[f"in.{name}"], new_window)
-        torch.testing.assert_close(resized, tensors[f"out.{name}"], atol=1e-6, rtol=1e-5)
+        # Values up to 5, of which 16 are summed in an order that is the processor's.
+        torch.testing.assert_close(resized, tensors[f"out.{name}"], atol=5e-6, rtol=1e-5)

@@ -72,8 +72,10 @@ def test_sigterm_finishes_the_step_saves_and_can_be_resumed(plain, tmp_path, wor
 def test_an_interrupt_stops_a_run(tmp_path):
     folder = tmp_path / "run"
     (rank,) = start(folder, recipe={"optim.steps": 100_000, "log.save_every": 100_000, "log.every": 1})
+    file = folder / "metrics.jsonl"
     deadline = time.monotonic() + 60
-    while not (folder / "metrics.jsonl").exists() and time.monotonic() < deadline:
+    # The file is there before the run listens to signals, its first line is not.
+    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
     os.kill(rank.pid, signal.SIGINT)
     codes, log = finish([rank], folder)

@@ -5,15 +5,24 @@ import json
 import pytest
 import torch
 
-from fiber_cli.training import optim
+from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.checkpoints.published.coarse import COARSE
 from fiber_cli.checkpoints.published.names import rename
+from fiber_cli.config.recipe import ModelSettings
 from fiber_cli.model.config import BASE
+from fiber_cli.tasks import TASKS, declared
 from fiber_cli.tasks.caption.task import CaptionTask
 from fiber_cli.tasks.coarse.task import CoarseTask
+from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.declaration import ParameterKinds
 from fiber_cli.tasks.nlvr2.task import Nlvr2Task
 from fiber_cli.tasks.vqa.task import VqaTask
+from fiber_cli.training.model_sizes import model_config
+from fiber_cli.training.optim import decays, lr_factor, param_groups, parameter_kind, set_lr
 
+KINDS = ParameterKinds(
+    heads=("mlm.", "itm.", "vqa.", "nlvr2."), cross_modal=("pool.", "itc_pool."), backbone=("temperature",)
+)
 #: Name → kind, decays, decays by the published rule.
 CASES = {
     "encoder.image.patch_embed.proj.weight": ("backbone", True, True),
@@ -44,35 +53,57 @@ CASES = {
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_kind_and_decay(name):
-    assert (optim.kind_of(name), optim.decays(name), optim.decays(name, published="coarse")) == CASES[name]
+def test_kind_and_decay_follow_from_the_name(name):
+    assert (parameter_kind(name, KINDS), decays(name), decays(name, as_published="coarse")) == CASES[name]
 
 
-def test_published_rule_is_that_of_the_published_code(shared):
+@pytest.mark.parametrize("name", ["detector.head.weight", "temperatur", "image.norm.weight"])
+def test_a_parameter_that_no_declaration_names_is_an_error(name):
+    with pytest.raises(ValueError, match=rf"'{name}'.* declaration: .*heads, cross_modal or backbone"):
+        parameter_kind(name, KINDS)
+
+
+def test_a_run_does_not_start_with_a_parameter_that_no_declaration_names():
+    named = [("encoder.a", torch.nn.Parameter(torch.zeros(1))), ("stray.weight", torch.nn.Parameter(torch.zeros(1)))]
+    with pytest.raises(ValueError, match=r"'stray\.weight' is outside the encoder"):
+        param_groups(named, KINDS, weight_decay=0.1)
+
+
+def test_all_but_biases_decay_as_published_by_the_fine_stage():
+    decaying = {name for name in CASES if decays(name, as_published="fine")}
+    assert CASES.keys() - decaying == {name for name in CASES if "bias" in name.split(".")[-1]}
+
+
+def published_groups(shared, entry):
+    """The groups that the published code makes of its own names: names, rate over the base rate, decay."""
+    return json.loads((shared / "golden" / "coarse_param_groups.json").read_text())[entry]
+
+
+def test_the_published_rule_is_that_of_the_published_code(shared):
     """Against the groups that the published code makes of its own names (its unused parameters have no name
     here)."""
-    groups = json.loads((shared / "golden" / "coarse_param_groups.json").read_text())["pretrain"]
-    mult, compared = {"backbone": 1.0, "cross_modal": 5.0, "head": 5.0}, 0
-    for group in groups:
+    mult = {"backbone": 1.0, "cross_modal": 5.0, "head": 5.0}
+    kinds = declared("coarse").parameters
+    compared = 0
+    for group in published_groups(shared, "pretrain"):
         for theirs in group["names"]:
             ours = rename(theirs, COARSE)
             if ours is None:
                 continue
             compared += 1
-            assert optim.decays(ours, published="coarse") == (group["weight_decay"] > 0), (theirs, ours)
-            assert mult[optim.kind_of(ours)] == group["lr_over_base"], (theirs, ours)
+            assert decays(ours, as_published="coarse") == (group["weight_decay"] > 0), (theirs, ours)
+            assert mult[parameter_kind(ours, kinds)] == group["lr_over_base"], (theirs, ours)
     assert compared > 500
 
 
 def test_groups_hold_every_trained_parameter_once():
     named = [(name, torch.nn.Parameter(torch.zeros(1))) for name in CASES]
     named[0][1].requires_grad_(False)
-    groups = optim.param_groups(named, weight_decay=0.1, cross_modal_mult=5.0, head_mult=50.0)
+    groups = param_groups(named, KINDS, weight_decay=0.1, cross_modal_mult=5.0, head_mult=50.0)
     names = {id(parameter): name for name, parameter in named}
-    assert sorted(names[id(parameter)] for g in groups for parameter in g["params"]) == sorted(list(CASES)[1:])
-    assert sum(len(g["params"]) for g in groups) == len(CASES) - 1
-    found = {g["name"]: (g["mult"], g["weight_decay"]) for g in groups}
-    assert found == {
+    grouped = [names[id(parameter)] for group in groups for parameter in group["params"]]
+    assert sorted(grouped) == sorted(list(CASES)[1:])
+    assert {group["name"]: (group["mult"], group["weight_decay"]) for group in groups} == {
         "backbone/decay": (1.0, 0.1),
         "backbone/no_decay": (1.0, 0.0),
         "cross_modal/decay": (5.0, 0.1),
@@ -80,56 +111,122 @@ def test_groups_hold_every_trained_parameter_once():
         "head/decay": (50.0, 0.1),
         "head/no_decay": (50.0, 0.0),
     }
-    optim.set_lr(groups, 0.01)
-    assert {g["lr"] for g in groups} == {0.01, 0.05, 0.5}
+    set_lr(groups, 0.01)
+    assert {group["lr"] for group in groups} == {0.01, 0.05, 0.5}
 
 
 def test_empty_groups_are_left_out():
-    groups = optim.param_groups([("temperature", torch.nn.Parameter(torch.zeros(1)))], weight_decay=0.1)
-    assert [g["name"] for g in groups] == ["backbone/no_decay"]
+    groups = param_groups([("temperature", torch.nn.Parameter(torch.zeros(1)))], KINDS, weight_decay=0.1)
+    assert [group["name"] for group in groups] == ["backbone/no_decay"]
 
 
-def test_schedules():
-    def factors(schedule, warmup=4, steps=12):
-        return [optim.lr_factor(s, steps=steps, warmup=warmup, schedule=schedule) for s in range(steps)]
+#: Task → its heads, which learn `optim.head_mult` times faster than the backbone.
+HEADS = {
+    "coarse": {"mlm", "itm"},
+    "fine": {"detector"},
+    "retrieval": {"itm"},
+    "vqa": {"vqa"},
+    "nlvr2": {"nlvr2"},
+    "caption": {"mlm"},
+    "detection": {"detector"},
+    "grounding": {"detector"},
+    "refexp": {"detector"},
+}
 
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_head_of_a_task_and_nothing_else_learns_at_the_rate_of_heads(name, tokenizer):
+    declaration = declared(name)
+    sizes = ModelSettings("tiny", depths=(1, 1, 1), text_layers=2, fusion_layers=1)
+    model = model_config(sizes, tokenizer, free_image_size=declaration.free_image_size)
+    context = TaskContext(declaration.settings(name), model, tokenizer, 20, labels=("no", "yes"))
+    task = new_task(context)
+    names = {id(parameter): parameter_name for parameter_name, parameter in task.named_parameters()}
+    groups = param_groups(task.named_parameters(), declaration.parameters, weight_decay=0.1, head_mult=50.0)
+    grouped, fast = set(), set()
+    for group in groups:
+        members = {names[id(parameter)] for parameter in group["params"]}
+        grouped |= members
+        if group["mult"] == 50.0:
+            fast |= members
+    assert fast == {parameter for parameter in names.values() if parameter.split(".")[0] in HEADS[name]}
+    assert {parameter.split(".")[0] for parameter in fast} == HEADS[name], "each of the heads has parameters"
+    assert grouped == {parameter_name for parameter_name, p in task.named_parameters() if p.requires_grad}
+
+
+def test_the_text_encoder_and_published_biases_have_further_factors():
+    named = [(name, torch.nn.Parameter(torch.zeros(1))) for name in CASES]
+    groups = param_groups(
+        named, KINDS, weight_decay=0.1, cross_modal_mult=5.0, head_mult=50.0, text_mult=0.5, as_published="fine"
+    )
+    assert {group["name"]: (group["mult"], group["weight_decay"]) for group in groups} == {
+        "backbone/decay": (1.0, 0.1),
+        "backbone/no_decay": (2.0, 0.0),
+        "backbone/text/decay": (0.5, 0.1),
+        "cross_modal/decay": (5.0, 0.1),
+        "cross_modal/no_decay": (10.0, 0.0),
+        "cross_modal/text/decay": (2.5, 0.1),
+        "head/decay": (50.0, 0.1),
+        "head/no_decay": (100.0, 0.0),
+    }
+
+
+def factors(schedule, warmup=4, steps=12):
+    return [lr_factor(step, steps=steps, warmup=warmup, schedule=schedule) for step in range(steps)]
+
+
+def test_schedules_rise_and_fall_as_they_say():
     rise = [0.2, 0.4, 0.6, 0.8]
     assert factors("linear") == pytest.approx(rise + [1 - k / 8 for k in range(8)])
     assert factors("constant") == pytest.approx(rise + [1.0] * 8)
     assert factors("plateau") == factors("constant")
-    assert optim.lr_factor(9, steps=12, warmup=4, schedule="plateau", drops=2) == pytest.approx(0.01)
+    assert lr_factor(9, steps=12, warmup=4, schedule="plateau", drops=2) == pytest.approx(0.01)
     # Half way down at the middle of the fall, symmetric about it.
     cosine = factors("cosine")
-    assert cosine[:5] == pytest.approx([*rise, 1.0]) and cosine[8] == pytest.approx(0.5)
+    assert cosine[:5] == pytest.approx([*rise, 1.0])
+    assert cosine[8] == pytest.approx(0.5)
     assert cosine[6] + cosine[10] == pytest.approx(1.0)
     assert factors("linear", warmup=0, steps=2) == pytest.approx([1.0, 0.5])
-    assert all(0 < f <= 1 for f in factors("linear") + cosine)
+    assert all(0 < factor <= 1 for factor in factors("linear") + cosine)
 
 
-#: Entry of the published groups → the task of its model, with its settings, and its classifier's norm.
+def test_the_schedule_steps_falls_to_a_tenth_twice():
+    expected = [1.0] * 67 + [0.1] * 22 + [0.01] * 11
+    assert factors("steps", warmup=0, steps=100) == pytest.approx(expected)
+
+
+def test_an_unknown_schedule_is_an_error():
+    with pytest.raises(ValueError, match="unknown schedule 'spiral'"):
+        lr_factor(1, steps=2, warmup=0, schedule="spiral")
+
+
+#: Entry of the published groups → the task and its module, with its settings, and its classifier's norm.
 PUBLISHED_MODELS = {
-    "pretrain": (CoarseTask, {}, set()),
-    "vqa": (VqaTask, {"labels": 3129}, {"vqa.norm.weight"}),
-    "nlvr2": (Nlvr2Task, {}, {"nlvr2.norm.weight"}),
-    "caption_mle": (CaptionTask, {}, set()),
+    "pretrain": ("coarse", CoarseTask, {}, set()),
+    "vqa": ("vqa", VqaTask, {"labels": 3129}, {"vqa.norm.weight"}),
+    "nlvr2": ("nlvr2", Nlvr2Task, {}, {"nlvr2.norm.weight"}),
+    "caption_mle": ("caption", CaptionTask, {}, set()),
 }
 
 
 @pytest.mark.parametrize("entry", PUBLISHED_MODELS)
 def test_every_parameter_learns_and_decays_as_published(shared, entry):
     """By the coarse rule; by ours, gates, the temperature and norms that the published code decays do not."""
-    make, settings, classifier_norm = PUBLISHED_MODELS[entry]
+    task, module, settings, classifier_norm = PUBLISHED_MODELS[entry]
     with torch.device("meta"):
-        parameters = dict(make(BASE, **settings).named_parameters())
+        parameters = dict(module(BASE, **settings).named_parameters())
     names = {id(parameter): name for name, parameter in parameters.items()}
 
     def rates_and_decays(rule):
-        options = {"weight_decay": 0.01, "cross_modal_mult": 5.0, "head_mult": 5.0, "published": rule}
-        groups = optim.param_groups(parameters.items(), **options)
-        return {names[id(p)]: (group["mult"], group["weight_decay"]) for group in groups for p in group["params"]}
+        options = {"weight_decay": 0.01, "cross_modal_mult": 5.0, "head_mult": 5.0, "as_published": rule}
+        resulting = {}
+        for group in param_groups(parameters.items(), declared(task).parameters, **options):
+            for parameter in group["params"]:
+                resulting[names[id(parameter)]] = (group["mult"], group["weight_decay"])
+        return resulting
 
     expected = {}
-    for group in json.loads((shared / "golden" / "coarse_param_groups.json").read_text())[entry]:
+    for group in published_groups(shared, entry):
         for key in group["names"]:
             name = rename(key, COARSE)
             if name in parameters:

@@ -2,8 +2,9 @@
 
 import pytest
 import toy_training
+from toy_runs import assert_equal, run, weights
 
-from fiber_cli.errors import UserError
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training.resume import check_same_recipe
 
 
@@ -51,12 +52,30 @@ def test_a_setting_under_its_former_name_is_the_same_setting(stored):
         check_same_recipe(toy_training.recipe(), stored)
 
 
-def test_a_task_s_setting_under_its_former_name_is_the_same_setting(stored):
-    recipe = toy_training.recipe({"task": {"name": "caption", "objective": "gold", "gold_as_published": True}})
+@pytest.mark.parametrize(
+    ("present", "former"), [("gold_as_published", "gold_published"), ("search_as_published", "published_search")]
+)
+def test_a_task_s_setting_under_its_former_name_is_the_same_setting(stored, present, former):
+    recipe = toy_training.recipe({"task": {"name": "caption", "objective": "gold", present: True}})
     text = recipe.to_yaml()
-    assert "  gold_as_published: true\n" in text
-    stored.write_text(text.replace("gold_as_published", "gold_published"))
+    assert f"  {present}: true\n" in text
+    stored.write_text(text.replace(present, former))
     check_same_recipe(recipe, stored)
+
+
+def test_a_run_of_the_time_of_the_former_names_is_resumed(plain, tmp_path):
+    """Its recipe.yaml has settings under former names and lacks those of today."""
+    assert run(tmp_path, signal_at=2).codes == [EXIT_STOPPED]
+    file = tmp_path / "recipe.yaml"
+    text = file.read_text()
+    assert "  as_published: none\n" in text
+    before = text.replace("  as_published: none\n", "  published: none\n")
+    file.write_text(before.replace("  text_mult: 1.0\n", "").replace("  stop_after: null\n", ""))
+    codes, log = run(tmp_path, resume=True)
+    assert codes == [EXIT_OK], log
+    assert_equal(weights(tmp_path), weights(plain))
+    # From now on the run's recipe has the names of today.
+    assert file.read_text() == text
 
 
 @pytest.mark.parametrize("content", [None, b"", b"task: [", b"\xff\xfe", b"no_such_section: 1\n"])

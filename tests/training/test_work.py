@@ -1,15 +1,24 @@
-"""What a recipe becomes before the first step: validation data are read and their scoring is tried."""
+"""From a recipe to what a run works on."""
 
 import json
 
 import pytest
+import torch
 from region_files import coco_box, coco_file
 from small_runs import RECIPE, TASKS, VAL
+from vqa_files import VOCABULARY
 
+from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints.loading import load
+from fiber_cli.checkpoints.weights import load_weights, named_weights
 from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.errors import UserError
-from fiber_cli.tasks import declarations
-from fiber_cli.training.work import work
+from fiber_cli.model.config import BASE
+from fiber_cli.tasks import declarations, declared
+from fiber_cli.tasks.caption import metrics as caption_metrics
+from fiber_cli.tasks.coarse.task import CoarseTask
+from fiber_cli.tasks.vqa.vocabulary import write_vocabulary
+from fiber_cli.training.work import count_parameters, open_sources, work
 
 SIZES = "channels: 32, blocks: 1, drop_block: 0, short_sides: [64], longest_side: 96"
 #: Task → its section and the kind of scenes that it reads.
@@ -28,6 +37,116 @@ VALIDATED = (
     "model.depths=[1, 1, 1]",
     "model.image_heads=[2, 2, 2]",
 )
+
+
+def small(*overrides: str, task: str = "{name: coarse}"):
+    return parse_recipe(RECIPE.replace("{name: coarse}", task), "test", overrides)
+
+
+def test_parts_of_the_base_model_have_the_published_sizes():
+    with torch.device("meta"):
+        counts = count_parameters(CoarseTask(BASE))
+    assert counts["fusion (image side)"] == 12_607_494
+    # The published code has, and never uses, 6 LayerNorms and 6 gates more.
+    assert counts["fusion (text side)"] == 13_397_004 - 6 * (2 * 768 + 1)
+    assert counts["total"] == sum(v for k, v in counts.items() if k != "total")
+
+
+def test_recipe_sizes_reach_the_model():
+    made = work(small())
+    config = made.task.encoder.config
+    assert (config.image.depths, config.image.heads, config.text.layers) == ((1, 2), (2, 4), 2)
+    assert (config.image_size, config.fusion_layers) == ((64, 64), 1)
+    assert config.text.vocab == len(made.tokenizer)
+    assert (made.steps, made.steps_per_epoch) == (4, 2)
+    batch = next(iter(made.batches(0)))
+    assert batch["pixels"].shape == (8, 3, 64, 64)
+    assert batch["ids"].shape == (8, 30)
+
+
+def test_epochs_become_steps():
+    assert work(small("optim.steps=null", "optim.epochs=3")).steps == 6
+
+
+def test_batches_go_on_from_a_step():
+    made = work(small("optim.steps=4"))
+    whole = [batch["sample_ids"] for batch in made.batches(0)]
+    assert len(whole) == 4
+    assert [batch["sample_ids"] for batch in made.batches(2)] == whole[2:]
+
+
+def test_without_validation_no_data_are_opened_for_it():
+    assert work(small()).validate is None
+    missing = "data.val=[{kind: karpathy, json: /absent.json, images: /absent}]"
+    assert work(small(missing)).validate is None
+
+
+def test_a_checkpoint_gives_back_the_task(saved):
+    loaded = load(saved)
+    original = load_weights(directory.resolve(saved))
+    content = json.loads((loaded.path / "config.json").read_text())
+    assert not loaded.task.training
+    assert content["preprocessing"] == {"image_size": [64, 64], "text_length": 30}
+    assert loaded.task.state_dict().keys() == original.keys()
+    assert all(torch.equal(value, original[name]) for name, value in loaded.task.state_dict().items())
+
+
+def test_weights_of_a_run_that_goes_on_are_not_read(tmp_path):
+    recipe = small(f"model.swin={tmp_path / 'absent'}")
+    assert work(recipe, init_from=tmp_path / "absent", fresh=False).steps == 4
+
+
+def test_the_same_seed_gives_the_same_weights():
+    first, second, other = (work(small(f"runtime.seed={seed}")).task for seed in (1, 1, 2))
+    assert torch.equal(first.mlm.dense.weight, second.mlm.dense.weight)
+    assert not torch.equal(first.mlm.dense.weight, other.mlm.dense.weight)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_task_starts_from_coarse_weights_trains_and_validates(saved, name, capsys, monkeypatch):
+    """Forward and backward of a batch, and the metrics that the recipe's keep_best may name."""
+    monkeypatch.setattr(caption_metrics, "_meteor", lambda truth, results: 0.5)  # which takes ten seconds to start
+    declaration = declared(name)
+    recipe = small("log.validate_every=2", VAL, task=TASKS[name][0])
+    made = work(recipe, init_from=saved)
+    old, new = load_weights(directory.resolve(saved)), named_weights(made.task)
+    told = capsys.readouterr().err.splitlines()
+    fresh, dropped = (set(told[n].partition(": ")[2].split(", ")) - {"none"} for n in (-2, -1))
+    assert fresh == new.keys() - old.keys()
+    assert dropped == old.keys() - new.keys()
+    assert all(torch.equal(new[key], old[key]) for key in new.keys() & old.keys())
+    losses = made.task.train()(next(iter(made.batches(0))) | {"seed": 1, "step": 0})
+    losses["loss"].backward()
+    with_gradient = {key for key, p in made.task.named_parameters() if p.grad is not None and p.grad.abs().sum() > 0}
+    assert any(key.startswith(declaration.init_from.fresh) for key in with_gradient) or name == "caption"
+    assert made.parameters is declaration.parameters
+    metrics = made.validate(made.task)
+    assert set(declaration.metrics(recipe.task)) & metrics.keys()
+    assert all(0 <= value <= 1000 for value in metrics.values())
+
+
+def test_what_is_not_trained_on_is_told(vqa_folder, capsys):
+    write_vocabulary(vqa_folder / "answers.json", VOCABULARY)
+    source = f"kind: vqa, questions: {vqa_folder}/val_questions.json, annotations: {vqa_folder}/annotations.json"
+    source += f", images: {vqa_folder}/images, pattern: 'COCO_val2014_{{image_id:012d}}.jpg'"
+    made = work(
+        small(
+            f"data.train=[{{{source}}}]",
+            "runtime={micro_batch: 1, global_batch: 1}",
+            task=f"{{name: vqa, answers: {vqa_folder}/answers.json}}",
+        )
+    )
+    expected = "1 questions without an answer in the vocabulary are not trained on"
+    assert expected in capsys.readouterr().err
+    assert made.config["labels"] == VOCABULARY
+    assert made.task.vqa.fc2.out_features == len(VOCABULARY)
+    assert made.steps_per_epoch == 3
+
+
+def test_sources_have_the_recipes_limit_of_pixels():
+    recipe = small("data.max_pixels=5000")
+    (source,) = open_sources(recipe.data.train, recipe.data)
+    assert source.max_pixels == 5000
 
 
 def begin(task, *overrides, kind=None):

@@ -196,9 +196,9 @@ class RetrievalEvaluation(Evaluation):
             raise UserError(
                 "fusion needs an ITM head (task.itm > 0), which this checkpoint lacks: name one with --itm-checkpoint"
             )
-        found = score_pairs(scorer, self.pairs.images, self.pairs.texts, wanted, options, self.storage)
-        reading.add(found.bad, found.truncated)
-        return found.scores
+        pairs = score_pairs(scorer, self.pairs.images, self.pairs.texts, wanted, options, self.storage)
+        reading.add(pairs.bad, pairs.truncated)
+        return pairs.scores
 
 
 class Reading:

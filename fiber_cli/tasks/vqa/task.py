@@ -25,7 +25,8 @@ class VqaTask(Task, Answering):
 
     @classmethod
     def from_context(cls, context: TaskContext[Any]) -> Self:
-        assert context.labels is not None, "the answers are known once the data are"
+        if context.labels is None:
+            raise TypeError("a VQA task needs its answers as labels")
         return cls(context.model, labels=len(context.labels))
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:

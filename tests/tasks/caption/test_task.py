@@ -215,33 +215,34 @@ def test_every_objective_trains_the_same_parameters_under_autocast(objective):
     assert any(name.startswith("encoder.image.patch_embed.") for name in trained[0])
 
 
-def _rank_loss(rank: int, world: int, folder: str, objective: str) -> None:
-    torch.set_num_threads(1)
-    td.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world)
+def loss_and_gradient(objective: str, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
+    """Of some rows of a batch."""
     task, batch = make_task(objective=objective).train(), make_batch()
-    rows = slice(rank * 4 // world, (rank + 1) * 4 // world)
-    share = {name: value[rows] if name != "step" else value for name, value in batch.items()}
-    loss = task(share)["loss"]
+    loss = task({name: value[rows] if name != "step" else value for name, value in batch.items()})["loss"]
     loss.backward()
-    gradient = task.mlm.bias.grad
-    for value in (gradient, loss := loss.detach()):
-        td.all_reduce(value)
-        value /= world
+    return loss.detach(), task.mlm.bias.grad
+
+
+def _two_ranks(rank: int, folder: str) -> None:
+    torch.set_num_threads(1)
+    td.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
+    results = {}
+    for objective in ("mle", "gold"):
+        results[objective] = loss_and_gradient(objective, slice(2 * rank, 2 * rank + 2))
+        for value in results[objective]:
+            td.all_reduce(value)
+            value /= 2
     if rank == 0:
-        torch.save((loss, gradient), f"{folder}/out.pt")
+        torch.save(results, f"{folder}/out.pt")
     td.destroy_process_group()
 
 
-@pytest.mark.parametrize("objective", ["mle", "gold"])
-def test_ranks_give_the_loss_of_the_whole_batch(tmp_path, objective):
-    task, batch = make_task(objective=objective).train(), make_batch()
-    assert len(set(batch["mask"].sum(1).tolist())) > 1
-    loss = task(batch)["loss"]
-    loss.backward()
-    mp.spawn(_rank_loss, (2, str(tmp_path), objective), nprocs=2)
-    other_loss, other_gradient = torch.load(tmp_path / "out.pt")
-    torch.testing.assert_close(other_loss, loss.detach())
-    torch.testing.assert_close(other_gradient, task.mlm.bias.grad)
+def test_ranks_give_the_loss_of_the_whole_batch(tmp_path):
+    assert len(set(make_batch()["mask"].sum(1).tolist())) > 1
+    mp.spawn(_two_ranks, (str(tmp_path),), nprocs=2)
+    for objective, of_ranks in torch.load(tmp_path / "out.pt").items():
+        for value, expected in zip(of_ranks, loss_and_gradient(objective, slice(None)), strict=True):
+            torch.testing.assert_close(value, expected)
 
 
 def test_learns_its_captions():
@@ -253,7 +254,7 @@ def test_learns_its_captions():
     texts = [source.captions(i)[0] for i in range(4)]
     rows, mask, _ = encode(tokenizer, texts, 40)
     batch = {"pixels": torch.stack([EvalTransform(64)(source.image(i)) for i in range(4)]), "ids": rows, "mask": mask}
-    optimizer = torch.optim.AdamW(task.parameters(), lr=2e-3)
+    optimizer = torch.optim.AdamW(task.parameters(), lr=1e-3)  # twice that overshoots on some processors
     for _ in range(120):
         optimizer.zero_grad()
         loss = task.train()(batch)["loss"]

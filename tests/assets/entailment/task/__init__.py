@@ -1,8 +1,9 @@
 """Visual entailment: whether a picture shows what a statement says, its contrary, or neither."""
 
+from fiber_cli.tasks.entailment.settings import EntailmentSettings, entailment_metrics
+
 from fiber_cli.data.source import StatementSource
 from fiber_cli.tasks.declaration import Lazy, ParameterKinds, TaskDeclaration, WeightChanges
-from fiber_cli.tasks.entailment.settings import EntailmentSettings, entailment_metrics
 
 ENTAILMENT = TaskDeclaration(
     name="entailment",

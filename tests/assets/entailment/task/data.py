@@ -4,18 +4,21 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from fiber_cli.tasks.entailment.settings import EntailmentSettings
 
 from fiber_cli.data.readers import Sample, TextReader, collate
 from fiber_cli.data.source import BadSample, Source, StatementSource, require
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.entailment.settings import EntailmentSettings
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 
 CONTRADICTION, ENTAILMENT, NEUTRAL = range(3)
 
 
 class EntailmentReader(TextReader):
-    """Gives `pixels` uint8 (3, H, W), the text, and `labels` int64. neutral: chance of a statement of another sample."""
+    """Gives `pixels` uint8 (3, H, W), the text, and `labels` int64.
+
+    neutral: chance of a statement of another sample.
+    """
 
     neutral: float
 

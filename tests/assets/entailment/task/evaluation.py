@@ -3,11 +3,12 @@
 from collections.abc import Sequence
 from typing import Any
 
-from fiber_cli.data.source import Source, StatementSource, require
-from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.entailment.data import NEUTRAL
 from fiber_cli.tasks.entailment.metrics import accuracy
 from fiber_cli.tasks.entailment.settings import EntailmentSettings
+
+from fiber_cli.data.source import Source, StatementSource, require
+from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evalset import Item, PicturesWithTextSet, Score, by_index
 from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
 

@@ -1,0 +1,37 @@
+"""Where tensors are computed, and in what precision."""
+
+import pytest
+import torch
+
+from fiber_cli.distributed.device import device, local_rank, precision_context, to_device
+
+CPU = torch.device("cpu")
+
+
+def test_a_process_takes_the_gpu_of_its_number(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    assert local_rank() == 3
+    assert device() == torch.device("cuda", 3)
+    monkeypatch.delenv("LOCAL_RANK")
+    assert device() == torch.device("cuda", 0)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert device() == CPU
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_products_are_computed_in_the_precision_that_is_asked_for(precision, dtype):
+    matrix = torch.ones(2, 2)
+    with precision_context(precision, CPU):
+        assert (matrix @ matrix).dtype == dtype
+    assert (matrix @ matrix).dtype == torch.float32
+
+
+def test_only_the_tensors_of_a_batch_are_moved():
+    batch = {"pixels": torch.ones(2), "sample_ids": ["a", "b"], "truncated": 1}
+    moved = to_device(batch, torch.device("meta"))
+    assert moved["pixels"].is_meta
+    assert (moved["sample_ids"], moved["truncated"]) == (["a", "b"], 1)
+    assert not batch["pixels"].is_meta

@@ -1,0 +1,248 @@
+"""Declarations: what one leaves out is refused where it is made, and what it says is true of the task's module."""
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Literal
+
+import pytest
+from small_classifiers import CONFIG, shaken
+
+from fiber_cli.checkpoints.weights import float32, load_into, named_weights
+from fiber_cli.data.source import CaptionSource, QuestionSource, RegionSource
+from fiber_cli.data.sources import source_format
+from fiber_cli.errors import UserError
+from fiber_cli.settings import Owner, TaskSettings, option, owned
+from fiber_cli.tasks import TASKS, declared
+from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.coarse.task import CoarseTask
+from fiber_cli.tasks.declaration import Lazy, ParameterKinds, Rule, TaskDeclaration, WeightChanges, rule
+from fiber_cli.tasks.nlvr2.task import Nlvr2Task
+from fiber_cli.tasks.retrieval.task import RetrievalTask
+from fiber_cli.tasks.vqa import VQA
+from fiber_cli.tasks.vqa.task import VqaTask
+from fiber_cli.training.optim import parameter_kind
+
+FIELDS = [field.name for field in dataclasses.fields(TaskDeclaration)]
+
+
+def declare(**changes) -> TaskDeclaration:
+    """The declaration of VQA, changed."""
+    return dataclasses.replace(VQA, **changes)
+
+
+@dataclass(frozen=True)
+class Guessing(TaskSettings):
+    name: Literal["guessing"]
+    luck: float = option("Of the guesser.", 0.5, ge=0, owner=Owner.MODEL)
+
+
+def test_a_whole_declaration_is_taken():
+    guessing = declare(name="guessing", settings=Guessing)
+    assert guessing.can_read(QuestionSource)
+    assert guessing.can_read(source_format("scenes").source)
+    assert not guessing.can_read(CaptionSource)
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_nothing_has_a_default(field):
+    complete = {name: getattr(VQA, name) for name in FIELDS}
+    del complete[field]
+    with pytest.raises(TypeError, match=f"missing 1 required keyword-only argument: '{field}'"):
+        TaskDeclaration(**complete)
+
+
+def test_settings_of_another_task_are_refused():
+    with pytest.raises(TypeError, match="task 'guess': Guessing needs a first field `name` whose Literal has 'guess'"):
+        declare(name="guess", settings=Guessing)
+    with pytest.raises(TypeError, match="task 'vqa': TaskSettings needs a first field `name`"):
+        declare(settings=TaskSettings)
+
+
+def test_settings_whose_first_field_is_not_the_name_are_refused():
+    @dataclass(frozen=True)
+    class Nameless:
+        luck: float = option("Of the guesser.", 0.5, owner=Owner.MODEL)
+
+    with pytest.raises(TypeError, match="Nameless needs a first field `name`"):
+        declare(settings=Nameless)
+
+
+@pytest.mark.parametrize("setting", [option("Of the guesser.", 0.5), 0.5, option("Of.", 0.5, owner="model")])
+def test_a_setting_without_an_owner_is_refused(setting):
+    @dataclass(frozen=True)
+    class Ownerless(TaskSettings):
+        name: Literal["guessing"]
+        luck: float = setting
+
+    with pytest.raises(TypeError, match="task 'guessing': the setting 'luck' does not say whose it is"):
+        declare(name="guessing", settings=Ownerless)
+
+
+@pytest.mark.parametrize("field", ["about", "reads", "scenes"])
+def test_what_must_not_be_empty_is_not(field):
+    with pytest.raises(TypeError, match=f"task 'vqa': {field} is empty"):
+        declare(**{field: type(getattr(VQA, field))()})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"reads": (dict,)}, "reads: <class 'dict'> is no Source"),
+        ({"reads": ("scenes",)}, "reads: 'scenes' is no Source"),
+        ({"abilities": (Task,)}, "abilities: .*Task.* is no Ability"),
+        ({"abilities": ("answering",)}, "abilities: 'answering' is no Ability"),
+        ({"scenes": ({"kind": "scens"},)}, "scenes: .*'scens'.* names no kind of source"),
+        ({"scenes": ({},)}, "scenes: {} names no kind of source"),
+        ({"module": VqaTask}, "module is to be Lazy"),
+        ({"training_data": len}, "training_data is to be Lazy"),
+        ({"evaluation": "fiber_cli.tasks.vqa.evaluation:evaluation"}, "evaluation is to be Lazy"),
+    ],
+)
+def test_what_is_of_another_type_is_refused(changes, message):
+    with pytest.raises(TypeError, match=f"task 'vqa': {message}"):
+        declare(**changes)
+
+
+@pytest.mark.parametrize("path", ["", "module", "module:", ":name", "module:a.b", "module:a b", "a:b:c"])
+def test_malformed_paths_are_refused_where_they_are_written(path):
+    with pytest.raises(TypeError, match="is not of the form"):
+        Lazy(path)
+
+
+def test_a_path_is_loaded_when_it_is_asked_for():
+    late = Lazy("fiber_cli.no_such_module:thing")
+    with pytest.raises(ModuleNotFoundError):
+        late.load()
+    assert Lazy("fiber_cli.tasks.vqa.task:VqaTask").load() is VqaTask
+
+
+def test_rules_are_functions_about_keys():
+    @rule("task.luck", "optim.lr")
+    def luck_needs_a_rate(recipe):
+        return "needs a rate"
+
+    assert isinstance(luck_needs_a_rate, Rule)
+    assert luck_needs_a_rate.keys == ("task.luck", "optim.lr")
+    assert luck_needs_a_rate.problem(None) == "needs a rate"
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_paths_of_declared_tasks_lead_somewhere(name):
+    declaration = declared(name)
+    assert issubclass(declaration.module.load(), Task)
+    assert callable(declaration.training_data.load())
+    assert callable(declaration.evaluation.load())
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_every_parameter_outside_the_encoder_is_named_once(name, modules):
+    kinds = declared(name).parameters
+    prefixes = (*kinds.heads, *kinds.cross_modal, *kinds.backbone)
+    used = set()
+    for parameter, _ in modules[name].named_parameters():
+        if parameter.startswith("encoder."):
+            continue
+        naming = [prefix for prefix in prefixes if parameter.startswith(prefix)]
+        assert len(naming) == 1, parameter
+        assert parameter_kind(parameter, kinds) in ("head", "cross_modal", "backbone")
+        used.update(naming)
+    assert used == set(prefixes), "a prefix names no parameter"
+
+
+#: Captioning and pre-training need the MLM head, which retrieval has not.
+STARTS = [("coarse", name) for name in TASKS]
+STARTS += [("retrieval", name) for name in TASKS if name not in ("coarse", "caption")]
+STARTS += [("fine", name) for name in ("detection", "grounding", "refexp")]
+
+
+@pytest.mark.parametrize(("start", "name"), STARTS)
+def test_weights_of_another_task_differ_as_declared(start, name, modules):
+    """`--init-from`: what the task has beyond them is new, what it lacks is left out."""
+    changes = declared(name).init_from
+    task = {key for key, _ in modules[name].named_parameters()}
+    weights = {key for key, _ in modules[start].named_parameters()}
+    assert all(key.startswith(changes.fresh) for key in task - weights)
+    assert all(key.startswith(changes.dropped) for key in weights - task)
+    for prefix in changes.dropped:
+        assert any(key.startswith(prefix) for key in named_weights(modules["coarse"])), prefix
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_what_may_be_new_is_of_the_task(name, modules):
+    for prefix in declared(name).init_from.fresh:
+        assert any(key.startswith(prefix) for key in named_weights(modules[name])), prefix
+
+
+@pytest.mark.parametrize("make", [VqaTask, Nlvr2Task], ids=lambda make: make.__name__)
+def test_a_coarse_checkpoint_is_copied_but_for_what_is_new_and_left_out(make):
+    other = {"labels": 5} if make is VqaTask else {}
+    head = "vqa." if make is VqaTask else "nlvr2."
+    changes = declared(head.removesuffix(".")).init_from
+    expected = {"expect_missing": changes.fresh, "expect_unexpected": changes.dropped}
+    for start in (CoarseTask(CONFIG, queue_size=3), RetrievalTask(CONFIG)):
+        weights = float32(named_weights(shaken(start)))
+        task = make(CONFIG, **other)
+        before = {name: value.clone() for name, value in task.state_dict().items()}
+        fresh, dropped = load_into(task, weights, **expected)
+        assert fresh == sorted(name for name in before if name.startswith(head))
+        assert len(fresh) == 6
+        assert set(dropped) == {name for name in weights if not name.startswith(("encoder.", "pool."))}
+        for name, value in task.state_dict().items():
+            assert value.equal(before[name] if name in fresh else weights[name]), name
+        with pytest.raises(UserError, match=rf"6 missing, {len(dropped)} unexpected"):
+            load_into(task, weights)
+    # The head of one downstream task is nothing that another may lose without a word.
+    rest = Nlvr2Task(CONFIG) if make is VqaTask else VqaTask(CONFIG, labels=5)
+    with pytest.raises(UserError, match="0 missing, 6 unexpected"):
+        load_into(task, named_weights(rest), **expected)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_metrics_are_the_tasks_own_and_follow_from_its_settings(name, contexts):
+    metrics = declared(name).metrics(contexts[name].settings)
+    assert metrics
+    assert len(set(metrics)) == len(metrics)
+    assert all("/" in metric for metric in metrics)
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_settings_of_the_model_are_arguments_of_its_module(name, contexts):
+    settings = contexts[name].settings
+    assert contexts[name].settings == dataclasses.replace(settings, **owned(settings, Owner.MODEL, Owner.READER))
+    constructor = typing.cast("type", declared(name).module.load()).__init__.__code__
+    names = set(constructor.co_varnames[: constructor.co_argcount + constructor.co_kwonlyargcount])
+    takes_any = bool(constructor.co_flags & 0x08)  # **settings, as of RetrievalTask
+    assert takes_any or owned(settings, Owner.MODEL).keys() <= names
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_published_forms_have_settings_that_there_are(name):
+    declaration = declared(name)
+    for form in declaration.published.values():
+        declaration.settings(name=name, **form.settings)
+        assert form.stage in ("coarse", "fine")
+        assert form.text_length > 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_scenes_are_what_the_task_reads(name):
+    declaration = declared(name)
+    for scenes in declaration.scenes:
+        scene_format = source_format(scenes["kind"])
+        assert declaration.can_read(scene_format.source)
+        scene_format.settings(**scenes, split="val", count=3)
+
+
+def test_only_tasks_on_boxes_take_images_of_any_size():
+    for name in TASKS:
+        declaration = declared(name)
+        assert declaration.free_image_size == (declaration.reads == (RegionSource,)), name
+
+
+def test_no_prefixes_are_shared_by_kinds():
+    kinds = ParameterKinds(heads=("a.",), cross_modal=("b.",), backbone=())
+    assert parameter_kind("a.weight", kinds) == "head"
+    with pytest.raises(ValueError, match=r"the parameter 'c\.weight' is outside the encoder"):
+        parameter_kind("c.weight", kinds)
+    assert WeightChanges((), ()) == declared("coarse").init_from
