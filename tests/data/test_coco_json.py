@@ -5,7 +5,7 @@ import json
 import pytest
 from region_files import coco_box, coco_file
 
-from fiber_cli.data.coco_json import Use, has_captions, read_coco_json
+from fiber_cli.data.coco_json import Use, file_name, has_captions, image_size, read_coco_json
 from fiber_cli.errors import UserError
 
 SQUARE = [[10, 10, 30, 10, 30, 25, 10, 25]]
@@ -177,3 +177,24 @@ def test_what_a_file_is_depends_on_its_first_record():
     assert has_captions({"images": [3, {"caption": "a cat"}]})
     for other in ({"annotations": [{"bbox": []}], "images": [{"id": 1}]}, {"annotations": 3}, {}, [], None):
         assert not has_captions(other)
+
+
+def test_a_box_is_outside_an_image_of_unknown_size(tmp_path):
+    images = [{"id": 7, "file_name": "a.png", "width": None, "height": 30}]
+    file = read(tmp_path, [coco_box(7, 3, [500, 500, 9, 9])], images=images)
+    assert [thing.edges for thing in file.objects[0]] == [(500, 500, 509, 509)]
+
+
+def test_ids_that_are_texts_are_lost_where_boxes_are_not_labelled(tmp_path):
+    path = coco_file(tmp_path, [])
+    path.write_text(json.dumps({"images": [{"id": "x", "file_name": "a.png"}], "annotations": []}))
+    assert read_coco_json(path, "a file").images[0].identifier == "x"
+    with pytest.raises(UserError, match=r"not a file, see categories\[0\]"):
+        read_coco_json(path, "a file", labelled=True)
+
+
+def test_sizes_and_names_of_images():
+    assert image_size({"height": "3", "width": 4}) == (3, 4)
+    assert image_size({"height": 3}) is None
+    assert file_name({"file_name": "a/b.jpg", "coco_url": "http://x/y/z.jpg"}) == "a/b.jpg"
+    assert file_name({"coco_url": "http://images.cocodataset.org/val2017/9.png"}) == "val2017/9.png"
