@@ -57,7 +57,7 @@ def test_a_file_has_no_image_folder_of_its_own(tmp_path):
         eval_data(str(boxes), "detection", images=tmp_path / "nowhere")
     with pytest.raises(UserError, match="names the images of its sets itself"):
         eval_data(str(sets), "detection", images=tmp_path)
-    with pytest.raises(UserError, match="no --split, --root and --images"):
+    with pytest.raises(UserError, match="no --split and no --root or --images"):
         eval_data(str(tmp_path), "coarse", images=tmp_path)
 
 
