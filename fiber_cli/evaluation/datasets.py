@@ -169,7 +169,7 @@ def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, named
         label_map = _label_map(path if path.is_dir() else path.parent)
         return _whole(path, RegionShardsSettings(kind="region_shards", shards=dataset, label_map=label_map))
     if split or named:
-        raise UserError(f"{dataset}: shards have no --split, --root and --images; name the shards to evaluate")
+        raise UserError(f"{dataset}: shards have no --split and no --root or --images; name the shards to evaluate")
     name = path.name if path.is_dir() else path.resolve().parent.name
     return EvalData(name, "all", [WebDatasetSettings(kind="webdataset", shards=dataset)])
 
