@@ -73,7 +73,9 @@ def detect(
     labels: Annotated[Path | None, typer.Option(help="Find what this file names, one a line, without PROMPT.")] = None,
     phrases: Annotated[
         str | None,
-        typer.Option(metavar="[TEXT]", help='Find the phrases of a sentence, all or these: "a man; two dogs".'),
+        typer.Option(
+            metavar="[TEXT]", help='Find the phrases of a sentence, all or these: "a man; two dogs", which need none.'
+        ),
     ] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score.")] = 0.3,
     nms: Annotated[
@@ -88,23 +90,23 @@ def detect(
     batch: Batch = 4,
 ) -> None:
     """Find things in images and videos, by names or by the phrases of a sentence."""
-    words, phrases = _give_back(words, phrases)
     if labels and phrases is not None:
         raise typer.BadParameter("--labels names what to find, --phrases is for a sentence: give one of them")
-    prompt = "" if labels else words.pop()
-    _check_files(words, prompt)
+    files, prompt, phrases = _sorted_words(words, phrases, has_labels=labels is not None)
+    _check_files(files, prompt)
     labels_in_prompt = chunk_size(chunk)
 
     from fiber_cli.inference.detect import run_detect
     from fiber_cli.inference.queries import read_queries
 
     checkpoint = checkpoint or newest_checkpoint(tasks_with(Detecting))
+    names = read_queries(labels, "label")[0] if labels else None
     run_detect(
         checkpoint,
-        [Path(word) for word in words],
-        labels=read_queries(labels, "label")[0] if labels else prompt,
-        sentence=None if phrases is None else prompt,
-        phrases=phrases or "",
+        [Path(file) for file in files],
+        labels=prompt if names is None and phrases is None else names,
+        sentence=prompt,
+        phrases=phrases or None,
         threshold=threshold,
         nms_iou=nms,
         top_k=top_k,
@@ -116,16 +118,25 @@ def detect(
     )
 
 
-def _give_back(words: list[str], phrases: str | None) -> tuple[list[str], str | None]:
-    """The parser gives a bare --phrases the word behind it, the first file or the sentence; this gives it back."""
+def _sorted_words(
+    words: list[str], phrases: str | None, *, has_labels: bool
+) -> tuple[list[str], str | None, str | None]:
+    """The files, the prompt or the sentence behind them, None where none is needed, and the value of --phrases.
+
+    The parser gives a bare --phrases the word behind it, the first file or the sentence, which goes back to its place.
+    """
     if phrases and os.path.exists(phrases):
-        return [phrases, *words], ""
+        words, phrases = [phrases, *words], ""
+    if has_labels:
+        return words, None, None
     if phrases and all(os.path.exists(word) for word in words):
-        return [*words, phrases], ""
-    return words, phrases
+        if ";" in phrases:
+            return words, None, phrases
+        return words, phrases, ""
+    return words[:-1], words[-1], phrases
 
 
-def _check_files(files: list[str], prompt: str) -> None:
+def _check_files(files: list[str], prompt: str | None) -> None:
     """Refuses a line without files, or whose last word may be a file as well."""
     usage = 'give files, and behind them what to find, such as "cat . dog"'
     if not files:

@@ -67,9 +67,9 @@ def run_detect(
     checkpoint: Path,
     paths: Sequence[Path],
     *,
-    labels: str | Sequence[str],
+    labels: str | Sequence[str] | None,
     sentence: str | None,
-    phrases: str,
+    phrases: str | None,
     threshold: float,
     nms_iou: float | None,
     top_k: int | None,
@@ -81,8 +81,8 @@ def run_detect(
 ) -> None:
     """Search the files, and folders of pictures, for labels or for phrases of a sentence, and print what is found.
 
-    labels, chunk: see `Fiber.detect`. sentence, phrases: see `Fiber.ground`; in place of labels, where there is a
-    sentence, whose phrases are found where none are given. threshold, nms_iou, top_k: see `Fiber.find`. Files that
+    labels, chunk: see `Fiber.detect`. sentence, phrases: see `Fiber.ground`; in place of labels, where these are None.
+    threshold, nms_iou, top_k: see `Fiber.find`. Files that
     cannot be read are named on standard error and the rest is done; UserError where none can be read.
     """
     files = distinct_images(paths)
@@ -130,7 +130,13 @@ def _opened(
     yield PrintedJson() if as_json else Table()
 
 
-def _query(model: Fiber, labels: str | Sequence[str], chunk: int | str, sentence: str | None, phrases: str) -> Query:
-    if sentence is None:
-        return model.label_query(labels, chunk)
-    return model.phrase_query(sentence, phrases or None)
+def _query(
+    model: Fiber, labels: str | Sequence[str] | None, chunk: int | str, sentence: str | None, phrases: str | None
+) -> Query:
+    if labels is None:
+        return model.phrase_query(sentence, phrases)
+    query = model.label_query(labels, chunk)
+    if isinstance(labels, str) and len(query.names) > 1 and " . " not in labels:
+        names = ", ".join(f'"{name}"' for name in query.names)
+        print(f'looking for {names}; a name with a period: "st. bernard . cat", or --labels FILE', file=sys.stderr)
+    return query

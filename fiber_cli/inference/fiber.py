@@ -175,8 +175,9 @@ class Fiber:
         top_k: int | None = None,
         chunk: int | str = "auto",
     ) -> list[Detection] | list[list[Detection]]:
-        """What is where in each image, best first. labels: names, or one text such as "cat . traffic light". More than
-        the text window holds are asked in several prompts of at most `chunk` names. The rest: see `find`."""
+        """What is where in each image, best first. labels: names, or one text such as "cat . traffic light" (with commas
+        and periods as `queries.parse_prompt` says), asked as they are written. More than the text window holds are
+        asked in several prompts of at most `chunk` names. The rest: see `find`."""
         query = self.label_query(labels, chunk)
         return self.find(images, query, threshold=threshold, nms_iou=nms_iou, top_k=top_k)
 
@@ -184,7 +185,7 @@ class Fiber:
     def ground(
         self,
         images: Picture,
-        sentence: str,
+        sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
         threshold: float = 0.3,
@@ -195,7 +196,7 @@ class Fiber:
     def ground(
         self,
         images: Sequence[Picture],
-        sentence: str,
+        sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
         threshold: float = 0.3,
@@ -205,7 +206,7 @@ class Fiber:
     def ground(
         self,
         images: Picture | Sequence[Picture],
-        sentence: str,
+        sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
         threshold: float = 0.3,
@@ -213,7 +214,8 @@ class Fiber:
         top_k: int | None = None,
     ) -> list[Detection] | list[list[Detection]]:
         """Where each phrase of the sentence is in each image, best first: its noun phrases, or those given, a list or a
-        text such as "a man; two small dogs", which must be its own words. The rest: see `find`."""
+        text such as "a man; two small dogs", which must be its own words. Phrases without a sentence (None) are asked
+        as labels are. The rest: see `find`."""
         query = self.phrase_query(sentence, phrases)
         return self.find(images, query, threshold=threshold, nms_iou=nms_iou, top_k=top_k)
 
@@ -222,8 +224,8 @@ class Fiber:
         self.loaded.ability(Detecting)
         return queries.label_query(self.context, labels, chunk)
 
-    def phrase_query(self, sentence: str, phrases: str | Sequence[str] | None = None) -> Query:
-        """See `ground`. UserError for a sentence without phrases or too long for the model."""
+    def phrase_query(self, sentence: str | None, phrases: str | Sequence[str] | None = None) -> Query:
+        """See `ground`. UserError for a sentence without phrases or too long for the model, and for neither."""
         self.loaded.ability(Detecting)
         return queries.phrase_query(self.context, sentence, phrases)
 
