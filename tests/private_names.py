@@ -24,7 +24,9 @@ def forms(names):
 
     deepspeed.ops.__compatible_ops__ = {}
     engines = [_engine(stage, dtype) for stage, dtype in LOOKED_AT]
-    zero_optimizers = [engine.optimizer for engine, (stage, _) in zip(engines, LOOKED_AT, strict=True) if stage > 0]
+    zero_optimizers = [
+        engine.optimizer for engine, (stage, _) in zip(engines, LOOKED_AT, strict=True) if stage > 0
+    ]
     owners = {ENGINE: engines, ZERO_OPTIMIZER: zero_optimizers}
     return [sorted({_form(owner, private.name) for owner in _owners(private.owner, owners)}) for private in names]
 

@@ -74,7 +74,7 @@ def noun_phrases(sentence: str) -> list[tuple[str, Span]]:
 
 
 def chunk_nouns(words: Sequence[str], tags: Sequence[str]) -> list[tuple[int, int]]:
-    """The first and the last word of each noun phrase; tags: the words' parts of speech in the Penn treebank's names."""
+    """The first and last word of each noun phrase; tags: the words' parts of speech in the Penn treebank's names."""
     lowered = [word.lower() for word in words]
     letters = [_letter(tag) for tag in tags]
     _free_words_of_place(lowered, letters)

@@ -175,9 +175,9 @@ class Fiber:
         top_k: int | None = None,
         chunk: int | str = "auto",
     ) -> list[Detection] | list[list[Detection]]:
-        """What is where in each image, best first. labels: names, or one text such as "cat . traffic light" (with commas
-        and periods as `queries.parse_prompt` says), asked as they are written. More than the text window holds are
-        asked in several prompts of at most `chunk` names. The rest: see `find`."""
+        """What is where in each image, best first. labels: names, or one text such as "cat . traffic light" (see
+        `tasks.regions.prompts.parse_prompt`), asked as they are written. More than the text window holds are asked in
+        several prompts of at most `chunk` names. The rest: see `find`."""
         query = self.label_query(labels, chunk)
         return self.find(images, query, threshold=threshold, nms_iou=nms_iou, top_k=top_k)
 

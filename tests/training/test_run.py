@@ -144,7 +144,9 @@ def test_keeping_the_best_by_a_metric_that_is_not_there(metrics, best):
     log = SimpleNamespace(write=lambda record, show: None, say=said.append)
     run = SimpleNamespace(
         progress=Progress(step=5),
-        recipe=SimpleNamespace(log=SimpleNamespace(keep_best="caption/cider"), optim=SimpleNamespace(patience=3)),
+        recipe=SimpleNamespace(
+            log=SimpleNamespace(keep_best="caption/cider"), optim=SimpleNamespace(patience=3)
+        ),
         task_to_keep=torch.nn.Identity,
         work=SimpleNamespace(validate=lambda task: metrics),
         whole=None,
