@@ -12,6 +12,7 @@ from fiber_cli.cli.options import (
     EvaluationBatch,
     ItmCheckpoint,
     Limit,
+    MaxPixels,
     NewestCheckpoint,
     Nproc,
     Results,
@@ -24,6 +25,7 @@ from fiber_cli.cli.options import (
 )
 from fiber_cli.cli.processes import launch_ranks
 from fiber_cli.cli.runs import newest_checkpoint, run_of
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Embedding, Matching
 
@@ -53,13 +55,14 @@ def evaluate(
     stem_memory: StemMemory = STEM_MEMORY,
     chunk: Annotated[str, typer.Option(help="Names in one prompt of detection, or auto: as many as fit.")] = "auto",
     nproc: Nproc = 1,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Evaluate a checkpoint on a dataset of its task."""
     from fiber_cli.tasks.evaluation import EvaluationOptions
 
     evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, output, limit)
     options = EvaluationOptions(mode=mode, blind=blind, chunk=chunk_size(chunk), stem_memory=stem_memory)
-    run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc)
+    run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels)
 
 
 def rerank(
@@ -85,6 +88,7 @@ def rerank(
     limit: Limit = None,
     stem_memory: StemMemory = STEM_MEMORY,
     nproc: Nproc = 1,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
     if dataset:
@@ -98,7 +102,9 @@ def rerank(
 
         evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, output, limit)
         options = EvaluationOptions(mode="rerank", rerank=sizes, stem_memory=stem_memory)
-        run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, as_json=json)
+        run_evaluation(
+            context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels, as_json=json
+        )
         return
     if dataset or images is None or (query is None) == (queries is None) or len(sizes) > 1:
         raise typer.BadParameter(
@@ -120,7 +126,7 @@ def rerank(
         shown=shown,
         sheet=sheet,
         as_json=json,
-        options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+        options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
     )
 
 
@@ -152,6 +158,7 @@ def run_evaluation(
     batch: int | None,
     workers: int,
     nproc: int,
+    max_pixels: int = MAX_PIXELS,
     as_json: bool = False,
 ) -> None:
     """Find checkpoint and data, start further processes where they are asked for, and hand over."""
@@ -175,7 +182,7 @@ def run_evaluation(
     itm = load(evaluated.itm_checkpoint) if evaluated.itm_checkpoint else None
     mode = options.mode or default_mode(loaded, itm)
     measured = f"{data.name}-{data.split}-{mode}"
-    sources = [open_source(source) for source in data.sources]
+    sources = [open_source(source, max_pixels=max_pixels) for source in data.sources]
     run_eval(
         sources,
         dataset=data.name,

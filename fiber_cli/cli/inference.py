@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Images, chunk_size
+from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Images, MaxPixels, chunk_size
 from fiber_cli.cli.runs import newest_checkpoint
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting
 
@@ -21,6 +22,7 @@ def caption(
     published: Annotated[bool, typer.Option("--published", hidden=True)] = False,
     json: AsJson = False,
     batch: Batch = 16,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Say what is in images."""
     from fiber_cli.inference.describe import describe_images
@@ -29,7 +31,12 @@ def caption(
     model = Fiber.from_pretrained(checkpoint or newest_checkpoint(tasks_with(Captioning)), batch_size=batch)
     as_published = as_published or published
     describe_images(
-        images, lambda pictures: model.caption(pictures, beam, as_published), "caption", batch=batch, as_json=json
+        images,
+        lambda pictures: model.caption(pictures, beam, as_published),
+        "caption",
+        batch=batch,
+        as_json=json,
+        max_pixels=max_pixels,
     )
 
 
@@ -39,13 +46,21 @@ def answer(
     checkpoint: Checkpoint = None,
     json: AsJson = False,
     batch: Batch = 16,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Answer a question about images."""
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
     model = Fiber.from_pretrained(checkpoint or newest_checkpoint(tasks_with(Answering)), batch_size=batch)
-    describe_images(images, lambda pictures: model.answer(pictures, question), "answer", batch=batch, as_json=json)
+    describe_images(
+        images,
+        lambda pictures: model.answer(pictures, question),
+        "answer",
+        batch=batch,
+        as_json=json,
+        max_pixels=max_pixels,
+    )
 
 
 class DetectCommand(TyperCommand):
@@ -88,6 +103,7 @@ def detect(
     out: Annotated[Path | None, typer.Option(help="Write pictures and videos with the boxes into this folder.")] = None,
     checkpoint: Checkpoint = None,
     batch: Batch = 4,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Find things in images and videos, by names or by the phrases of a sentence."""
     if labels and phrases is not None:
@@ -115,6 +131,7 @@ def detect(
         coco=coco,
         out=out,
         batch=batch,
+        max_pixels=max_pixels,
     )
 
 

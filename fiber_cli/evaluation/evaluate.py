@@ -1,7 +1,6 @@
 """Evaluation of a checkpoint on a data set, in one process or many; never imports deepspeed."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Any
 
 import fiber_cli
 from fiber_cli.checkpoints.loading import Loaded
+from fiber_cli.data.files import dump_json
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import device
@@ -68,5 +68,5 @@ def run_eval(
     }
     if collectives.is_main():
         write_results(output, results, result.files)
-        print(json.dumps(results, indent=2, ensure_ascii=False) if as_json else table(results))
+        print(dump_json(results, indent=2) if as_json else table(results))
     return results

@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
 from fiber_cli.inference.annotate import Gallery
 from fiber_cli.inference.coco_results import CocoResults
@@ -78,11 +79,12 @@ def run_detect(
     coco: Path | None,
     out: Path | None,
     batch: int,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Search the files, and folders of pictures, for labels or for phrases of a sentence, and print what is found.
 
     labels, chunk: see `Fiber.detect`. sentence, phrases: see `Fiber.ground`; in place of labels, where these are None.
-    threshold, nms_iou, top_k: see `Fiber.find`. Files that
+    threshold, nms_iou, top_k, max_pixels: see `Fiber.find`. Files that
     cannot be read are named on standard error and the rest is done; UserError where none can be read.
     """
     files = distinct_images(paths)
@@ -92,7 +94,7 @@ def run_detect(
     model = Fiber.from_pretrained(checkpoint, batch_size=batch)
     query = _query(model, labels, chunk, sentence, phrases)
     files_to_read = tqdm(
-        shots(files),
+        shots(files, max_pixels),
         total=None if has_videos else len(files),
         unit="picture",
         dynamic_ncols=True,

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from fiber_cli.data import phrases as sentence_phrases
+from fiber_cli.data.files import decode_text
 from fiber_cli.data.records import Span
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.context import TaskContext
@@ -110,9 +111,9 @@ def split_phrases(phrases: str) -> list[str]:
 def read_queries(file: Path, what: str = "query") -> tuple[list[str], int]:
     """One query a line, and how many empty lines were skipped. UserError where there is none."""
     try:
-        text = file.read_text(encoding="utf-8-sig")
+        text = decode_text(file.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as UTF-8 text: {error}") from None
+        raise UserError(f"{file} cannot be read as UTF-8 or UTF-16 text: {error}") from None
     queries = []
     empty_lines = 0
     for line in text.splitlines():

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError, optional
 from fiber_cli.inference.pictures import read_picture
 
@@ -45,14 +46,15 @@ def is_video(file: Path) -> bool:
     return file.suffix.lower() in VIDEOS
 
 
-def shots(files: Sequence[Path]) -> Iterator[Shot]:
-    """All pictures and frames; a file that cannot be read is named on standard error."""
+def shots(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Iterator[Shot]:
+    """All pictures and frames; what cannot be read is named on standard error, pictures with more than `max_pixels`
+    among them."""
     for file in files:
         try:
             if is_video(file):
                 yield from frames(file)
             else:
-                yield Shot(file, read_picture(file))
+                yield Shot(file, read_picture(file, max_pixels))
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
 

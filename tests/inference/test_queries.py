@@ -128,8 +128,15 @@ def test_queries_are_lines(tmp_path):
     file.write_text("\n\n")
     with pytest.raises(UserError, match="no query"):
         read_queries(file)
-    file.write_bytes(b"\xff\xfe")
+    file.write_bytes(b"\xff\xff")
     with pytest.raises(UserError, match="UTF-8"):
         read_queries(file)
     with pytest.raises(UserError, match="No such file"):
         read_queries(tmp_path / "none")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path, encoding):
+    file = tmp_path / "labels.txt"
+    file.write_bytes("red circle\r\nblaues Quadrat\r\n".encode(encoding))
+    assert read_queries(file) == (["red circle", "blaues Quadrat"], 0)

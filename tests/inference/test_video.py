@@ -77,7 +77,7 @@ def test_videos_are_streamed(detector_run, capsys, tmp_path, monkeypatch):
     write_video(tmp_path / "clip.mp4", count=9)
     Image.new("RGB", (40, 40)).save(tmp_path / "last.png")
     read, seen, original = [], [], detecting.shots
-    monkeypatch.setattr(detecting, "shots", lambda files: (read.append(shot) or shot for shot in original(files)))
+    monkeypatch.setattr(detecting, "shots", lambda *given: (read.append(shot) or shot for shot in original(*given)))
     monkeypatch.setattr(Fiber, "find", lambda self, images, *_, **__: seen.append(len(read)) or [[] for _ in images])
     argv = (tmp_path / "clip.mp4", tmp_path / "last.png", "dog", "--batch", "3", "--json")
     code, out, _ = detect(capsys, detector_run, *argv)
