@@ -1,6 +1,5 @@
 """Sources whose samples lie in tar shards, with random access."""
 
-import os
 from collections import OrderedDict
 from collections.abc import Sequence
 from io import FileIO
@@ -13,7 +12,7 @@ from PIL import Image
 from fiber_cli.data.images import open_image
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.data.source import BadSample, ImageSource
-from fiber_cli.data.tar import Member, index_shards
+from fiber_cli.data.tar import Member, index_shards, read_at
 from fiber_cli.errors import UserError
 
 _WINDOW = 16  # shards among whose samples the order is shuffled
@@ -76,8 +75,7 @@ class ShardSource(ImageSource):
         if offset < 0:
             return None
         try:
-            # pread leaves the file position alone, which forked workers share.
-            content = os.pread(self._file(shard).fileno(), size, offset)
+            content = read_at(self._file(shard), size, offset)
         except OSError as error:
             raise BadSample(f"{self.paths[shard]}: {error.strerror}") from None
         if len(content) < size:

@@ -9,11 +9,13 @@ import hashlib
 import json
 import os
 import re
+import threading
 import warnings
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,6 +26,8 @@ from fiber_cli.errors import UserError
 
 _BLOCK = 512
 _MAX_THREADS = 16
+#: Held while a file is read from a place in it, where the two cannot be one call.
+_SEEKING = threading.Lock()
 _PAX_PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]*)\n")
 #: Kinds of member that hold a plain file: POSIX, before POSIX, contiguous.
 _PLAIN_FILES = (b"0", b"\0", b"7")
@@ -111,7 +115,7 @@ def _read_index(path: str, size: int) -> ShardIndex:
     locations: dict[str, list[list[int]]] = {}
     caption_counts: dict[str, int] = {}
     with open(path, "rb", buffering=0) as file:
-        for name, offset, length in members(file.fileno(), size):
+        for name, offset, length in members(file, size):
             folder, base = os.path.split(name.removeprefix("./"))
             stem, _, ending = base.partition(".")
             member = _ENDINGS.get(ending.lower())
@@ -123,7 +127,7 @@ def _read_index(path: str, size: int) -> ShardIndex:
                 raise OSError(f"a second {ending} of sample {key} at byte {offset - _BLOCK}")
             sample[member] = [offset, length]
             if member is Member.JSON:
-                caption_counts[key] = _count_captions(os.pread(file.fileno(), length, offset))
+                caption_counts[key] = _count_captions(read_at(file, length, offset))
     keys = [key.encode() for key in locations]
     captions = [caption_counts.get(key, 1) for key in locations]
     offsets_and_sizes = np.array(list(locations.values()), dtype=np.int64)
@@ -144,6 +148,15 @@ def _count_captions(described: bytes) -> int:
         return 1  # reported as a bad sample when it is used
 
 
+def read_at(file: FileIO, size: int, offset: int) -> bytes:
+    """Up to `size` bytes of a file from a place in it; threads, and processes that were forked, can share the file."""
+    if "pread" in vars(os):
+        return os.pread(file.fileno(), size, offset)
+    with _SEEKING:  # Windows has no pread, and forks no processes
+        file.seek(offset)
+        return file.read(size)
+
+
 class TarMember(NamedTuple):
     """A plain file of a tar: where its content begins, and its size, in bytes."""
 
@@ -152,7 +165,7 @@ class TarMember(NamedTuple):
     size: int
 
 
-def members(fd: int, total: int) -> Iterator[TarMember]:
+def members(file: FileIO, total: int) -> Iterator[TarMember]:
     """The plain files of a tar of `total` bytes; OSError with the place where it is damaged.
 
     Own code because `tarfile` takes a damaged header for the archive's end, and needs five times as long.
@@ -160,7 +173,7 @@ def members(fd: int, total: int) -> Iterator[TarMember]:
     position = 0
     long_name: bytes | None = None
     while True:
-        header = os.pread(fd, _BLOCK, position)
+        header = read_at(file, _BLOCK, position)
         if len(header) < _BLOCK:
             raise OSError(f"cut short: the end mark is missing at byte {position}")
         if not any(header):
@@ -171,11 +184,11 @@ def members(fd: int, total: int) -> Iterator[TarMember]:
             raise OSError(f"cut short: member at byte {position} ends at {content + size} of {total}")
         kind = header[156:157]
         if kind == b"x":  # POSIX: records `length key=value` about the next member
-            record = _PAX_PATH.search(os.pread(fd, size, content))
+            record = _PAX_PATH.search(read_at(file, size, content))
             if record:
                 long_name = record[1]
         elif kind == b"L":  # GNU: the next member's name
-            long_name = os.pread(fd, size, content).rstrip(b"\0")
+            long_name = read_at(file, size, content).rstrip(b"\0")
         elif kind not in (b"g", b"K"):  # a file, a folder or a link
             if kind in _PLAIN_FILES:
                 name = long_name or _short_name(header)

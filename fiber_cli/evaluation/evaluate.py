@@ -11,7 +11,7 @@ from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.files import dump_json
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
-from fiber_cli.distributed.device import device
+from fiber_cli.distributed.device import prediction_device
 from fiber_cli.evaluation.report import table, write_results
 from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
@@ -41,7 +41,7 @@ def run_eval(
         sources = [source.first(limit) for source in sources]
     scoring = itm or loaded
     for model in (loaded, scoring):
-        model.task.to(device())
+        model.task.to(prediction_device())
     options = dataclasses.replace(
         options,
         checkpoint=str(loaded.path),

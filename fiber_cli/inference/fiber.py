@@ -17,8 +17,7 @@ from fiber_cli.checkpoints.loading import Loaded, load
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
-from fiber_cli.distributed.device import device as default_device
-from fiber_cli.distributed.device import to_device
+from fiber_cli.distributed.device import device_named, prediction_device, to_device
 from fiber_cli.errors import UserError
 from fiber_cli.inference import queries
 from fiber_cli.inference.detections import Detection, detections_of
@@ -59,7 +58,7 @@ class Fiber:
     def __init__(self, loaded: Loaded, device: torch.device | None = None, batch_size: int | None = None):
         self.loaded = loaded
         self.context = loaded.context
-        self.device = device or default_device()
+        self.device = device or prediction_device()
         self.task = loaded.task.to(self.device)
         usual = DETECTION_BATCH_SIZE if isinstance(self.task, Detecting) else BATCH_SIZE
         self.batch_size = batch_size or usual
@@ -69,8 +68,9 @@ class Fiber:
     def from_pretrained(
         cls, path: str | Path, device: str | torch.device | None = None, *, batch_size: int | None = None
     ) -> Self:
-        """Of a checkpoint directory, a checkpoints folder or a run folder."""
-        return cls(load(path), None if device is None else torch.device(device), batch_size)
+        """Of a checkpoint directory, a checkpoints folder or a run folder. device: such as "cpu", "cuda:1" or "mps"; by
+        default a GPU where there is one. UserError where this machine has none of it."""
+        return cls(load(path), None if device is None else device_named(device), batch_size)
 
     @torch.inference_mode()
     def embed_images(

@@ -11,7 +11,7 @@ import numpy as np
 
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.files import dump_json
-from fiber_cli.distributed.device import device
+from fiber_cli.distributed.device import prediction_device
 from fiber_cli.errors import UserError
 from fiber_cli.inference.index import Index, LeftOut, build_index, image_set
 from fiber_cli.inference.queries import read_queries
@@ -53,7 +53,7 @@ def run_search(
         raise UserError(f"--images {folder}: no such folder")
     queries = _read_query(query)
     for checkpoint in (loaded, itm or loaded):
-        checkpoint.task.to(device())
+        checkpoint.task.to(prediction_device())
     images, unreadable = build_index(loaded, folder, index, options=options)
     results, vanished = search(loaded, folder, images, queries, itm=itm, top_k=top_k, options=options)
     for name, reason in [*unreadable, *vanished]:

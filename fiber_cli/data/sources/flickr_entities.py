@@ -81,9 +81,9 @@ def _read(folder: Path, split: str) -> list[_Sentence]:
     sentences: list[_Sentence] = []
     path = folder / f"{split}.txt"
     try:
-        for picture in path.read_text().split():
+        for picture in path.read_text(encoding="utf-8").split():
             path = folder / "Annotations" / f"{picture}.xml"
-            size, boxes = entity_boxes(path.read_text())
+            size, boxes = entity_boxes(path.read_text(encoding="utf-8"))
             path = folder / "Sentences" / f"{picture}.txt"
             lines = path.read_text(encoding="utf-8").splitlines()
             sentences.extend(_with_boxes(picture, lines, size, boxes))
