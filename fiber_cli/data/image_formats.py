@@ -25,6 +25,8 @@ UNREAD_SUFFIXES = frozenset(
         *(".ico", ".icns", ".cur", ".pcx", ".dib", ".dds", ".avifs", ".jpegxl", ".fits", ".dcm", ".qoi"),
     )
 )
+#: The endings of videos, which `fiber detect` reads where they are named.
+VIDEO_SUFFIXES = frozenset((".mp4", ".mov", ".avi", ".mkv", ".webm"))
 #: Of HEIF's family, by the brand behind "ftyp": what a file is whose format is not read.
 _BRANDS = {
     b"avif": "AVIF",

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from fiber_cli.data.image_formats import SUFFIXES as SUFFIXES
-from fiber_cli.data.image_formats import UNREAD_SUFFIXES, count_endings
+from fiber_cli.data.image_formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, count_endings
 from fiber_cli.data.images import open_image, to_rgb
 from fiber_cli.data.source import MAX_PIXELS, BadSample
 from fiber_cli.errors import UserError
@@ -283,10 +283,13 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
 def _images_below(folder: Path) -> list[Path]:
     images = []
     unread = []
+    videos = []
     for file in files_below(folder):
         suffix = file.suffix.lower()
         if suffix in UNREAD_SUFFIXES:
             unread.append(suffix)
+        elif suffix in VIDEO_SUFFIXES:
+            videos.append(suffix)
         elif suffix in SUFFIXES:
             if file.is_file():
                 images.append(file)
@@ -296,6 +299,9 @@ def _images_below(folder: Path) -> list[Path]:
     if unread:
         kinds = count_endings(unread)
         _leave_out(f"{folder}: {len(unread)} files of formats that are not read ({kinds}); read are {known}")
+    if videos:
+        kinds = count_endings(videos)
+        _leave_out(f"{folder}: {len(videos)} videos ({kinds}); `fiber detect` reads those that are named")
     if not images:
         raise UserError(f"{folder}: no image files below this folder ({known})")
     return sorted(images)

@@ -1,6 +1,8 @@
 """Decoding of every kind of image file that turns up."""
 
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -108,6 +110,40 @@ def test_missing_file_and_own_limit(tmp_path):
     # A limit above Pillow's own lets the image through, to fail on its missing pixels.
     with pytest.raises(BadSample, match="not a readable image"):
         open_image(png_header(20_000, 20_000), max_pixels=500_000_000)
+
+
+def test_pillows_limit_and_filters_of_warnings_are_the_users_own(monkeypatch):
+    """Also where the user's limit is below that of a picture, or there is none."""
+    code = """
+import warnings
+from PIL import Image
+
+before = Image.MAX_IMAGE_PIXELS
+import fiber_cli.data.images, fiber_cli.inference.pictures
+
+ours = [one for one in warnings.filters if one[2] is Image.DecompressionBombWarning]
+print(Image.MAX_IMAGE_PIXELS == before, ours)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True []\n"
+    for limit in (10, None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        for format in ("PNG", "JPEG", "WEBP", "TIFF"):
+            assert open_image(encoded(photograph(), format)).size == (120, 80)
+        with pytest.raises(BadSample, match="more than 9,599 pixels"):
+            open_image(encoded(photograph()), max_pixels=9599)
+        assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def test_formats_that_are_not_read_are_named():
+    for content, said in (
+        (b"\0\0\0\x18ftypheic" + bytes(99), "HEIC is not among the formats read .*JPEG, PNG"),
+        (b"\xff\x0a" + bytes(99), "JPEG XL is not among"),
+        (b"8BPS" + bytes(99), "PSD is not among"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "not a readable image"),
+    ):
+        with pytest.raises(BadSample, match=said):
+            open_image(content)
 
 
 @pytest.mark.parametrize(

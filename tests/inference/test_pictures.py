@@ -157,13 +157,14 @@ def test_every_ending_of_the_table_is_found_and_read(tmp_path):
 
 def test_pictures_that_are_not_read_are_counted(tmp_path, capsys):
     Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
-    for name in ("b.heic", "c.HEIC", "d.jp2", "e.txt"):
+    for name in ("b.heic", "c.HEIC", "d.jp2", "e.txt", "f.mp4"):
         (tmp_path / name).write_bytes(b"something")
     (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
     assert find_images([tmp_path]) == [tmp_path / "a.png"]
     err = capsys.readouterr().err
     assert "3 files of formats that are not read (.heic 2, .jp2 1); read are .jpg" in err
     assert "gone.jpg: a link to nothing" in err
+    assert "1 videos (.mp4 1)" in err
     with pytest.raises(UserError, match=r"b\.heic: not a readable image"):
         read_picture(tmp_path / "b.heic")
     (tmp_path / "b.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))

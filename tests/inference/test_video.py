@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 from small_detector import LABELS, PROMPT, assert_same, detect
 
+from fiber_cli.data.image_formats import VIDEO_SUFFIXES
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.layout import scene
 from fiber_cli.inference import detect as detecting
 from fiber_cli.inference.annotate import annotated
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.fiber import Fiber
-from fiber_cli.inference.video import VIDEOS, VideoWriter, frames
+from fiber_cli.inference.video import VideoWriter, frames
 
 
 def write_video(file, count=5, size=(64, 48), turn=0):
@@ -32,7 +33,7 @@ def write_video(file, count=5, size=(64, 48), turn=0):
         container.mux(stream.encode(None))
 
 
-@pytest.mark.parametrize("suffix", sorted(VIDEOS))
+@pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
 def test_every_frame_of_a_video_is_searched_and_drawn(detector_run, detector, capsys, tmp_path, suffix):
     file, out = tmp_path / f"clip{suffix}", tmp_path / "out"
     write_video(file, size=(320, 240))
