@@ -46,7 +46,7 @@ def open_image(file: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, at_lea
     try:
         with _stream(file) as stream, _undecoded(stream) as image:
             if image.width * image.height > max_pixels:
-                raise Image.DecompressionBombError
+                raise BadSample(f"more than {max_pixels:,} pixels by its header (the limit is max_pixels)")
             if at_least:
                 image.draft(None, (at_least, at_least))
             ImageOps.exif_transpose(image, in_place=True)
@@ -57,8 +57,9 @@ def open_image(file: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, at_lea
         raise BadSample(f"no such file: {file!s}") from None
     except IsADirectoryError:
         raise BadSample("a folder; give the image files in it") from None
-    except Image.DecompressionBombError:
-        raise BadSample(f"more than {max_pixels:,} pixels by its header (the limit is max_pixels)") from None
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        # Some plug-ins of Pillow ask its limit themselves; what that is, is the user's affair.
+        raise BadSample(f"{error} (the limit is PIL.Image.MAX_IMAGE_PIXELS)") from None
     except Exception as error:  # damaged files make decoders raise almost anything
         raise BadSample(f"not a readable image: {error}") from error
 
