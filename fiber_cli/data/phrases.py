@@ -19,7 +19,7 @@ _LETTERS = {
     "RB": "r", "RBR": "r", "RBS": "r", "CC": "c", ",": "c",
 }  # fmt: skip
 #: "a very large, black and white dog"; without a determiner "black and white dogs".
-_NOUN_PHRASE = re.compile(r"d(?:r?[av](?:c{0,2}r?[av])*)?n+|(?:a(?:c{0,2}a)*)?n+")
+_NOUN_PHRASE = re.compile(r"d(?:r?[av](?:[rc]{0,2}[av])*r?)?n+|(?:a(?:c{0,2}a)*)?n+")
 _NOUN_WITHOUT_NUMBER = "NN"
 _PLURALS = ("NNS", "NNPS")
 #: Determiners whose noun is no plural.
@@ -94,6 +94,8 @@ def _free_words_of_place(words: Sequence[str], letters: list[str]) -> None:
     # From the end, because of several in a row ("upper left of") each depends on the one behind it.
     for number in range(len(words) - 1, -1, -1):
         if not _says_where(words, letters, number):
+            if words[number] in _DIRECTIONS and letters[number] == "n":
+                letters[number] = "a"
             continue
         letters[number] = "."
         before = "".join(letters[:number])
@@ -110,11 +112,11 @@ def _says_where(words: Sequence[str], letters: Sequence[str], number: int) -> bo
     if word in _PREPOSITIONS:
         return preceding in "nav" or not before_noun
     if word in _DIRECTIONS | _NEARNESS:
-        return not before_noun
+        return following not in "nar"  # "the left most one"
     if word in _PARTS:
         next_word = words[number + 1] if number + 1 < len(words) else ""
         before_freed = following == "." and next_word in _DIRECTIONS
-        return before_freed or (next_word == "of" and preceding not in "dnav")
+        return before_freed or (not before_noun and preceding not in "dnav")
     return False
 
 

@@ -44,6 +44,8 @@ TAGGED = [
     ("a/DT woman/NN in/IN a/DT red/JJ top/NN", ["a woman", "a red top"]),
     ("the/DT front/NN of/IN the/DT train/NN", ["the front", "the train"]),
     ("the/DT traffic/NN lights/NNS of/IN two/CD streets/NNS", ["the traffic lights", "two streets"]),
+    ("the/DT bus/NN in/IN front/NN", ["the bus"]),
+    ("the/DT left/NN most/RBS zebra/NN", ["the left most zebra"]),
     # several adjectives
     ("a/DT black/JJ and/CC white/JJ dog/NN", ["a black and white dog"]),
     ("a/DT small/JJ ,/, very/RB red/JJ ball/NN", ["a small , very red ball"]),
