@@ -25,6 +25,24 @@ def tokenizer():
 
 
 @pytest.fixture
+def english_tagger(monkeypatch):
+    """nltk's English tagger, from where nltk looks for it or from the shared data."""
+    nltk = pytest.importorskip("nltk")
+    from fiber_cli.data import phrases
+    from fiber_cli.errors import UserError
+
+    phrases.english_tagger.cache_clear()
+    shared_data = os.environ.get("FIBER_SHARED_DIR", Path(__file__).parents[2] / "shared")
+    monkeypatch.setattr(nltk.data, "path", [*nltk.data.path, str(Path(shared_data, "data", "nltk_data"))])
+    try:
+        yield phrases.english_tagger()
+    except UserError as error:
+        pytest.skip(str(error))
+    finally:
+        phrases.english_tagger.cache_clear()
+
+
+@pytest.fixture
 def vqa_folder(tmp_path) -> Path:
     """See `vqa_files`."""
     from vqa_files import write_vqa_files

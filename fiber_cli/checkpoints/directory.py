@@ -12,6 +12,7 @@ run/checkpoints/best     names the best one by the run's metric, where the recip
 import json
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -120,7 +121,16 @@ def replace(file: Path, content: str | bytes) -> None:
 
 
 def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
+    """Have a file's content, or a folder's list of files, on the disk."""
+    is_folder = path.is_dir()
+    # Windows syncs only files that are open for writing, and opens no folders.
+    for_writing = sys.platform == "win32" and not is_folder
+    try:
+        handle = os.open(path, os.O_RDWR if for_writing else os.O_RDONLY)
+    except PermissionError:
+        if is_folder:
+            return
+        raise
     try:
         os.fsync(handle)
     finally:

@@ -11,6 +11,8 @@
 Heavy modules are imported inside the commands' functions, so that `fiber --help` answers at once.
 """
 
+import codecs
+import io
 import sys
 from typing import Annotated
 
@@ -68,6 +70,7 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit."""
     if argv is None:
         argv = sys.argv[1:]
+    _print_any_name()
     try:
         app(args=argv, prog_name="fiber", obj=argv)
     except UserError as error:
@@ -76,3 +79,22 @@ def main(argv: list[str] | None = None) -> None:
     except OSError as error:
         print(f"fiber: {error}", file=sys.stderr)
         sys.exit(EXIT_FAILED)
+
+
+def _print_any_name() -> None:
+    """Let standard output take every file name: the bytes of one that is not UTF-8 as they are, and `\\x…` for what the
+    terminal's encoding lacks."""
+    codecs.register_error("fiber-names", _name_bytes)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="fiber-names")
+
+
+def _name_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    try:
+        # One at a time: the next one may be of the other kind.
+        return error.object[error.start].encode("ascii", "surrogateescape"), error.start + 1
+    except UnicodeEncodeError:
+        text = error.object[error.start].encode("ascii", "backslashreplace")
+        return text.decode("ascii"), error.start + 1

@@ -18,6 +18,7 @@ from fiber_cli.cli.options import (
     ItmCheckpoint,
     Latest,
     Limit,
+    MaxPixels,
     Nproc,
     Results,
     Root,
@@ -29,6 +30,7 @@ from fiber_cli.cli.options import (
 )
 from fiber_cli.cli.processes import launch_ranks
 from fiber_cli.cli.runs import Models, find_run, retrieval_models, run_of
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 
@@ -65,6 +67,7 @@ def evaluate(
     stem_memory: StemMemory = STEM_MEMORY,
     chunk: Annotated[str, typer.Option(help="Names in one prompt of detection, or auto: as many as fit.")] = "auto",
     nproc: Nproc = 1,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Evaluate a checkpoint on a dataset of its task."""
     from fiber_cli.tasks.evaluation import EvaluationOptions
@@ -73,7 +76,7 @@ def evaluate(
         dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, published_prompts
     )
     options = EvaluationOptions(mode=mode, blind=blind, chunk=chunk_size(chunk), stem_memory=stem_memory)
-    run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc)
+    run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels)
 
 
 def rerank(
@@ -105,6 +108,7 @@ def rerank(
     limit: Limit = None,
     stem_memory: StemMemory = STEM_MEMORY,
     nproc: Nproc = 1,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
     if dataset:
@@ -118,7 +122,9 @@ def rerank(
 
         evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images)
         options = EvaluationOptions(mode="rerank", rerank=sizes, stem_memory=stem_memory)
-        run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, as_json=json)
+        run_evaluation(
+            context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels, as_json=json
+        )
         return
     if dataset or images is None or (query is None) == (queries is None) or len(sizes) > 1:
         raise typer.BadParameter(
@@ -144,7 +150,7 @@ def rerank(
         shown=shown,
         sheet=sheet,
         as_json=json,
-        options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+        options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
         raw_sum=raw_sum,
     )
 
@@ -182,6 +188,7 @@ def run_evaluation(
     batch: int | None,
     workers: int,
     nproc: int,
+    max_pixels: int = MAX_PIXELS,
     as_json: bool = False,
 ) -> None:
     """Find checkpoint and data, start further processes where they are asked for, and hand over."""
@@ -215,7 +222,7 @@ def run_evaluation(
     itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
     mode = options.mode or default_mode(loaded, itm)
     measured = "-".join(filter(None, (data.name, data.split, data.variant, mode)))
-    sources = [open_source(source) for source in data.sources]
+    sources = [open_source(source, max_pixels=max_pixels) for source in data.sources]
     run_eval(
         sources,
         dataset=data.name,

@@ -7,8 +7,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Images, Latest, chunk_size
+from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Images, Latest, MaxPixels, chunk_size
 from fiber_cli.cli.runs import find_run, run_with
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting
 
@@ -22,6 +23,7 @@ def caption(
     published: Annotated[bool, typer.Option("--published", hidden=True)] = False,
     json: AsJson = False,
     batch: Batch = 16,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Say what is in images."""
     from fiber_cli.inference.describe import describe_images
@@ -31,7 +33,12 @@ def caption(
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     as_published = as_published or published
     describe_images(
-        images, lambda pictures: model.caption(pictures, beam, as_published), "caption", batch=batch, as_json=json
+        images,
+        lambda pictures: model.caption(pictures, beam, as_published),
+        "caption",
+        batch=batch,
+        as_json=json,
+        max_pixels=max_pixels,
     )
 
 
@@ -42,6 +49,7 @@ def answer(
     latest: Latest = False,
     json: AsJson = False,
     batch: Batch = 16,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Answer a question about images."""
     from fiber_cli.inference.describe import describe_images
@@ -49,7 +57,14 @@ def answer(
 
     checkpoint = checkpoint or run_with(Answering, "answers")
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
-    describe_images(images, lambda pictures: model.answer(pictures, question), "answer", batch=batch, as_json=json)
+    describe_images(
+        images,
+        lambda pictures: model.answer(pictures, question),
+        "answer",
+        batch=batch,
+        as_json=json,
+        max_pixels=max_pixels,
+    )
 
 
 class DetectCommand(TyperCommand):
@@ -77,7 +92,9 @@ def detect(
     labels: Annotated[Path | None, typer.Option(help="Find what this file names, one a line, without PROMPT.")] = None,
     phrases: Annotated[
         str | None,
-        typer.Option(metavar="[TEXT]", help='Find the phrases of a sentence, all or these: "a man; two dogs".'),
+        typer.Option(
+            metavar="[TEXT]", help='Find the phrases of a sentence, all or these: "a man; two dogs", which need none.'
+        ),
     ] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score.")] = 0.3,
     nms: Annotated[
@@ -91,26 +108,27 @@ def detect(
     checkpoint: Checkpoint = None,
     latest: Latest = False,
     batch: Batch = 4,
+    max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Find things in images and videos, by names or by the phrases of a sentence."""
-    words, phrases = _give_back(words, phrases)
     if labels and phrases is not None:
         raise typer.BadParameter("--labels names what to find, --phrases is for a sentence: give one of them")
-    prompt = "" if labels else words.pop()
-    _check_files(words, prompt)
+    files, prompt, phrases = _sorted_words(words, phrases, has_labels=labels is not None)
+    _check_files(files, prompt)
     labels_in_prompt = chunk_size(chunk)
 
     from fiber_cli.inference.detect import run_detect
     from fiber_cli.inference.queries import read_queries
 
-    names = read_queries(labels, "label")[0] if labels else prompt
+    names = read_queries(labels, "label")[0] if labels else None
+    wanted = prompt if names is None and phrases is None else names
     run_detect(
-        checkpoint or _detector(names, is_sentence=phrases is not None),
-        [Path(word) for word in words],
+        checkpoint or _detector(wanted),
+        [Path(file) for file in files],
         latest=latest,
-        labels=names,
-        sentence=None if phrases is None else prompt,
-        phrases=phrases or "",
+        labels=wanted,
+        sentence=prompt,
+        phrases=phrases or None,
         threshold=threshold,
         nms_iou=nms,
         top_k=top_k,
@@ -119,32 +137,42 @@ def detect(
         coco=coco,
         out=out,
         batch=batch,
+        max_pixels=max_pixels,
     )
 
 
-def _detector(names: str | list[str], *, is_sentence: bool) -> Path:
-    """The run that was trained to find these names, or for a sentence phrases."""
+def _detector(labels: str | list[str] | None) -> Path:
+    """The run that was trained to find these names, or without names the phrases of a sentence."""
     from fiber_cli.checkpoints.runs import Wanted, plain_label
+    from fiber_cli.tasks.regions.prompts import parse_prompt
 
     tasks = tasks_with(Detecting)
-    if is_sentence:
+    if labels is None:
         return find_run(Wanted("phrases", tasks, Detecting, texts=frozenset({"phrases"})))
-    if isinstance(names, str):
-        names = names.split(".")
-    labels = frozenset(map(plain_label, names)) - {""}
-    return find_run(Wanted("names", tasks, Detecting, labels=labels, texts=frozenset({"names"})))
+    names = parse_prompt(labels) if isinstance(labels, str) else labels
+    plain_names = frozenset(map(plain_label, names)) - {""}
+    return find_run(Wanted("names", tasks, Detecting, labels=plain_names, texts=frozenset({"names"})))
 
 
-def _give_back(words: list[str], phrases: str | None) -> tuple[list[str], str | None]:
-    """The parser gives a bare --phrases the word behind it, the first file or the sentence; this gives it back."""
+def _sorted_words(
+    words: list[str], phrases: str | None, *, has_labels: bool
+) -> tuple[list[str], str | None, str | None]:
+    """The files, the prompt or the sentence behind them, None where none is needed, and the value of --phrases.
+
+    The parser gives a bare --phrases the word behind it, the first file or the sentence, which goes back to its place.
+    """
     if phrases and os.path.exists(phrases):
-        return [phrases, *words], ""
+        words, phrases = [phrases, *words], ""
+    if has_labels:
+        return words, None, None
     if phrases and all(os.path.exists(word) for word in words):
-        return [*words, phrases], ""
-    return words, phrases
+        if ";" in phrases:
+            return words, None, phrases
+        return words, phrases, ""
+    return words[:-1], words[-1], phrases
 
 
-def _check_files(files: list[str], prompt: str) -> None:
+def _check_files(files: list[str], prompt: str | None) -> None:
     """Refuses a line without files, or whose last word may be a file as well."""
     usage = 'give files, and behind them what to find, such as "cat . dog"'
     if not files:

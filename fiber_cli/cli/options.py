@@ -53,6 +53,7 @@ Images = Annotated[list[Path], typer.Argument(help="Image files, and folders wit
 Checkpoint = Annotated[Path | None, typer.Option(help="[default: the newest run below runs/ that can]")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images per pass.")]
+MaxPixels = Annotated[int, typer.Option(min=1, help="Images with more pixels are left out.")]
 
 
 def one_of(names: tuple[str, ...]) -> Any:

@@ -1,6 +1,8 @@
 """Reading what users give: files of a known form, and errors that say what is wrong where."""
 
+import codecs
 import json
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 from fiber_cli.data.source import BadSample
 from fiber_cli.errors import UserError
 
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
 
 def read_bytes(path: str | Path, wanted: str) -> bytes:
     """The content of a file; `UserError`, naming what is wanted, where it is missing."""
@@ -16,6 +20,20 @@ def read_bytes(path: str | Path, wanted: str) -> bytes:
         return Path(path).read_bytes()
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
+
+
+def decode_text(content: bytes) -> str:
+    """A text file's content: UTF-8, with or without a byte-order mark, or UTF-16 where its mark is there. Raises
+    UnicodeDecodeError."""
+    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    return content.decode("utf-16" if is_utf16 else "utf-8-sig")
+
+
+def dump_json(value: Any, indent: int | None = None) -> str:
+    """JSON that any file and any terminal can hold: as text, but for the bytes of file names that are not UTF-8, which
+    are written as Python reads them (`\\udcXX`; `os.fsencode` gives the name back)."""
+    text = json.dumps(value, indent=indent, ensure_ascii=False)
+    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def read_json(

@@ -37,8 +37,9 @@ def _start_worker(worker: int) -> None:
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Schedulers signal every process of a job, while the main process still needs its batches to finish the
     # step. Only a second SIGTERM ends a worker; the loader's own clean-up and ours at exit repeat it.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for number in signal.Signals:
+        if number.name in ("SIGINT", "SIGUSR1"):  # Windows lacks the second
+            signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_at_the_next)
 
 

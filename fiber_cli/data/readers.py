@@ -91,7 +91,7 @@ class CaptionReader(TextReader):
 
 def _image_key(name: str) -> torch.Tensor:
     """An int64 number for an image's name."""
-    digest = hashlib.blake2b(name.encode(), digest_size=8).digest()
+    digest = hashlib.blake2b(name.encode(errors="surrogatepass"), digest_size=8).digest()
     return torch.tensor(int.from_bytes(digest, signed=True))
 
 

@@ -1,7 +1,8 @@
 """Sources whose samples lie in tar shards, with random access."""
 
 import os
-from collections import OrderedDict
+import sys
+from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from io import FileIO
 from pathlib import Path
@@ -10,10 +11,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from fiber_cli.data.image_formats import SUFFIXES, count_endings
 from fiber_cli.data.images import open_image
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.data.source import BadSample, ImageSource
-from fiber_cli.data.tar import Member, index_shards
+from fiber_cli.data.tar import BESIDE, Member, index_shards, read_at
 from fiber_cli.errors import UserError
 
 _WINDOW = 16  # shards among whose samples the order is shuffled
@@ -21,11 +23,12 @@ _OPEN_FILES = 64
 
 
 class ShardSource(ImageSource):
-    """The samples of tar shards: members with one stem make a sample, `.jpg`, `.png` or `.webp` its image.
+    """The samples of tar shards, as webdataset has them: members whose names are one up to the first dot make a sample,
+    and what follows the dot says what they are, an ending of `image_formats.SUFFIXES` its image, see `tar`.
 
-    shards: a folder, a path with `*` or `{00000..00331}`, or a list of these. A sample without image raises
-    `BadSample` when used. Raises `UserError` where no shard is found, and naming every shard that is cut short or
-    damaged, with the place.
+    shards: a folder, a path with `*` or `{00000..00331}`, or a list of these. unread_members: how many members are no part of
+    a sample, by ending; they are told on standard error. A sample without image raises `BadSample` when used. Raises
+    `UserError` where no shard is found, and naming every shard that is cut short or damaged, with the place.
     """
 
     def __init__(self, shards: str | Sequence[str]):
@@ -34,8 +37,31 @@ class ShardSource(ImageSource):
         self._indexes = index_shards(self.paths)
         self._ends = np.cumsum([len(index.keys) for index in self._indexes])
         self._open: OrderedDict[int, FileIO] = OrderedDict()
+        self.unread_members: Counter[str] = Counter()
+        for index in self._indexes:
+            self.unread_members += index.left_out_counts
+        told = self._told()
         if not len(self):
-            raise UserError(f"{shards}: no sample in {len(self.paths)} shards; .jpg and .txt are needed")
+            raise UserError(
+                f"{shards}: no sample in {len(self.paths)} shards; an image ({', '.join(SUFFIXES[:4])} …) and .txt or "
+                f".json are needed{told and '; ' + told}"
+            )
+        if told and os.environ.get("RANK", "0") == "0":  # one rank is enough
+            print(f"left out: {self.name}: {told}", file=sys.stderr)
+
+    def _told(self) -> str:
+        """What is left out, in words; empty where nothing is."""
+        if not self.unread_members:
+            return ""
+        told = (
+            f"{self.unread_members.total():,} members have the endings {count_endings(self.unread_members.elements())}"
+        )
+        beside = [ending for ending in self.unread_members if BESIDE in ending]
+        if any(ending.count(".") > 1 for ending in self.unread_members.keys() - set(beside)):
+            told += "; a sample's name ends at its first dot, as in webdataset: rename what has others"
+        if beside:
+            told += f"; of several pictures of a sample the first is taken, in the order {', '.join(SUFFIXES)}"
+        return told
 
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_open": OrderedDict()}
@@ -56,7 +82,7 @@ class ShardSource(ImageSource):
     def key(self, i: int) -> str:
         shard, row = self._locate(i)
         key: bytes = self._indexes[shard].keys[row]
-        return f"{Path(self.paths[shard]).stem}/{key.decode()}"
+        return f"{Path(self.paths[shard]).stem}/{key.decode('utf-8', 'surrogateescape')}"
 
     def image(self, i: int, at_least: int = 0) -> Image.Image:
         encoded = self.content(i, Member.IMAGE)
@@ -76,8 +102,7 @@ class ShardSource(ImageSource):
         if offset < 0:
             return None
         try:
-            # pread leaves the file position alone, which forked workers share.
-            content = os.pread(self._file(shard).fileno(), size, offset)
+            content = read_at(self._file(shard), size, offset)
         except OSError as error:
             raise BadSample(f"{self.paths[shard]}: {error.strerror}") from None
         if len(content) < size:

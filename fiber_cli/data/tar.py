@@ -8,25 +8,38 @@ workers work as with a folder of images.
 import hashlib
 import json
 import os
+import posixpath
 import re
+import threading
 import warnings
 import zipfile
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
+from io import FileIO
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from tqdm import tqdm
 
+from fiber_cli.data.image_formats import SUFFIXES
 from fiber_cli.errors import UserError
 
 _BLOCK = 512
 _MAX_THREADS = 16
+#: Held while a file is read from a place in it, where the two cannot be one call.
+_SEEKING = threading.Lock()
 _PAX_PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]*)\n")
 #: Kinds of member that hold a plain file: POSIX, before POSIX, contiguous.
 _PLAIN_FILES = (b"0", b"\0", b"7")
+#: Hard and symbolic ones.
+_LINKS = (b"1", b"2")
+
+
+#: Between the ending of a picture that is left out and that of its sample's picture.
+BESIDE = " beside "
 
 
 class Member(IntEnum):
@@ -37,23 +50,23 @@ class Member(IntEnum):
     JSON = 2
 
 
-_ENDINGS = {
-    "jpg": Member.IMAGE,
-    "jpeg": Member.IMAGE,
-    "png": Member.IMAGE,
-    "webp": Member.IMAGE,
-    "txt": Member.TEXT,
-    "json": Member.JSON,
-}
+_ENDINGS = {**dict.fromkeys(SUFFIXES, Member.IMAGE), ".txt": Member.TEXT, ".json": Member.JSON}
 
 
 class ShardIndex(NamedTuple):
     """keys: (n,) bytes; locations: int64 (n, 3, 2), offset and size of image, text and JSON, offset -1 for none;
-    captions: int32 (n,), how many the JSON lists, else 1."""
+    captions: int32 (n,), how many the JSON lists, else 1; left_out: how many members are no part of a sample, by their
+    ending, in JSON as (m,) bytes."""
 
     keys: np.ndarray
     locations: np.ndarray
     captions: np.ndarray
+    left_out: np.ndarray
+
+    @property
+    def left_out_counts(self) -> "Counter[str]":
+        """How many members are no part of a sample, by their ending."""
+        return Counter(json.loads(self.left_out.tobytes()))
 
 
 def index_shards(paths: list[str]) -> list[ShardIndex]:
@@ -81,12 +94,12 @@ def index_shards(paths: list[str]) -> list[ShardIndex]:
 def _cached_index(path: str) -> ShardIndex:
     state = os.stat(path)
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fiber", "shards")
-    identity = f"1|{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}"
-    digest = hashlib.sha256(identity.encode()).hexdigest()
+    identity = f"2|{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}"
+    digest = hashlib.sha256(os.fsencode(identity)).hexdigest()
     cache = folder / f"{digest[:32]}.npz"
     try:
         with np.load(cache) as stored:
-            return ShardIndex(stored["keys"], stored["places"], stored["captions"])
+            return ShardIndex(stored["keys"], stored["places"], stored["captions"], stored["left_out"])
     except (OSError, ValueError, KeyError, zipfile.BadZipFile):
         pass  # not there yet, or written by a process that was killed: made again from the shard
     index = _read_index(path, state.st_size)
@@ -102,36 +115,79 @@ def _write_index(cache: Path, index: ShardIndex) -> None:
     cache.parent.mkdir(parents=True, exist_ok=True)
     partial = cache.with_suffix(f".{os.getpid()}.tmp")
     with open(partial, "wb") as file:
-        np.savez(file, keys=index.keys, places=index.locations, captions=index.captions)
+        np.savez(file, keys=index.keys, places=index.locations, captions=index.captions, left_out=index.left_out)
     os.replace(partial, cache)
+
+
+class _Samples:
+    """The samples of a shard as its members come.
+
+    As in webdataset, the key of a sample ends at the first dot of its members' base names, and what follows says which
+    of them it is, in either case. Of several pictures of a sample the one whose ending comes first in
+    `image_formats.SUFFIXES` is taken; the others, and members with any other ending, are counted in `left_out`.
+    """
+
+    def __init__(self) -> None:
+        self.locations: dict[str, list[list[int]]] = {}
+        self.caption_counts: dict[str, int] = {}
+        self.left_out: Counter[str] = Counter()
+        self._image_endings: dict[str, str] = {}
+        self._seen: set[tuple[str, str]] = set()
+
+    def add(self, file: FileIO, member: "TarMember") -> None:
+        """Take a member in; OSError where the sample has one with its ending already."""
+        folder, base = posixpath.split(member.name.removeprefix("./"))
+        stem, dot, ending = base.partition(".")
+        ending = (dot + ending).lower()
+        kind = _ENDINGS.get(ending)
+        if member.is_link:
+            self.left_out[f"{ending} (a link)"] += 1
+            return
+        if kind is None or not stem:
+            self.left_out[ending or "no ending"] += 1
+            return
+        key = posixpath.join(folder, stem)
+        if (key, ending) in self._seen:
+            raise OSError(f"a second {ending[1:]} of sample {key} at byte {member.offset - _BLOCK}")
+        self._seen.add((key, ending))
+        if kind is Member.IMAGE and not self._is_preferred_image(key, ending):
+            return
+        sample = self.locations.setdefault(key, [[-1, 0], [-1, 0], [-1, 0]])
+        sample[kind] = [member.offset, member.size]
+        if kind is Member.JSON:
+            self.caption_counts[key] = _count_captions(read_at(file, member.size, member.offset))
+
+    def _is_preferred_image(self, key: str, ending: str) -> bool:
+        """Whether a picture is the sample's, as far as is known; the other one, if there is, is left out."""
+        earlier = self._image_endings.get(key)
+        if earlier is None:
+            self._image_endings[key] = ending
+            return True
+        first, second = sorted((earlier, ending), key=SUFFIXES.index)
+        self._image_endings[key] = first
+        self.left_out[f"{second}{BESIDE}{first}"] += 1
+        return first == ending
+
+    def index(self) -> ShardIndex:
+        keys = [key.encode("utf-8", "surrogateescape") for key in self.locations]
+        captions = [self.caption_counts.get(key, 1) for key in self.locations]
+        offsets_and_sizes = np.array(list(self.locations.values()), dtype=np.int64)
+        left_out = json.dumps(self.left_out).encode()
+        return ShardIndex(
+            keys=np.array(keys, dtype=bytes),
+            locations=offsets_and_sizes.reshape(-1, len(Member), 2),
+            captions=np.array(captions, dtype=np.int32),
+            left_out=np.frombuffer(left_out, dtype=np.uint8),
+        )
 
 
 def _read_index(path: str, size: int) -> ShardIndex:
     """The index of a tar of `size` bytes; OSError with the place of what is wrong."""
-    locations: dict[str, list[list[int]]] = {}
-    caption_counts: dict[str, int] = {}
+    samples = _Samples()
     with open(path, "rb", buffering=0) as file:
-        for name, offset, length in members(file.fileno(), size):
-            folder, base = os.path.split(name.removeprefix("./"))
-            stem, _, ending = base.partition(".")
-            member = _ENDINGS.get(ending.lower())
-            if member is None or not stem:
-                continue
-            key = os.path.join(folder, stem)
-            sample = locations.setdefault(key, [[-1, 0], [-1, 0], [-1, 0]])
-            if sample[member][0] >= 0:
-                raise OSError(f"a second {ending} of sample {key} at byte {offset - _BLOCK}")
-            sample[member] = [offset, length]
-            if member is Member.JSON:
-                caption_counts[key] = _count_captions(os.pread(file.fileno(), length, offset))
-    keys = [key.encode() for key in locations]
-    captions = [caption_counts.get(key, 1) for key in locations]
-    offsets_and_sizes = np.array(list(locations.values()), dtype=np.int64)
-    return ShardIndex(
-        keys=np.array(keys, dtype=bytes),
-        locations=offsets_and_sizes.reshape(-1, len(Member), 2),
-        captions=np.array(captions, dtype=np.int32),
-    )
+        for member in members(file, size):
+            samples.add(file, member)
+    return samples.index()
 
 
 def _count_captions(described: bytes) -> int:
@@ -144,23 +200,33 @@ def _count_captions(described: bytes) -> int:
         return 1  # reported as a bad sample when it is used
 
 
+def read_at(file: FileIO, size: int, offset: int) -> bytes:
+    """Up to `size` bytes of a file from a place in it; threads, and processes that were forked, can share the file."""
+    if "pread" in vars(os):
+        return os.pread(file.fileno(), size, offset)
+    with _SEEKING:  # Windows has no pread, and forks no processes
+        file.seek(offset)
+        return file.read(size)
+
+
 class TarMember(NamedTuple):
-    """A plain file of a tar: where its content begins, and its size, in bytes."""
+    """A plain file of a tar: where its content begins, and its size, in bytes; or a link, which has none."""
 
     name: str
     offset: int
     size: int
+    is_link: bool = False
 
 
-def members(fd: int, total: int) -> Iterator[TarMember]:
-    """The plain files of a tar of `total` bytes; OSError with the place where it is damaged.
+def members(file: FileIO, total: int) -> Iterator[TarMember]:
+    """The plain files and the links of a tar of `total` bytes; OSError with the place where it is damaged.
 
     Own code because `tarfile` takes a damaged header for the archive's end, and needs five times as long.
     """
     position = 0
     long_name: bytes | None = None
     while True:
-        header = os.pread(fd, _BLOCK, position)
+        header = read_at(file, _BLOCK, position)
         if len(header) < _BLOCK:
             raise OSError(f"cut short: the end mark is missing at byte {position}")
         if not any(header):
@@ -171,15 +237,15 @@ def members(fd: int, total: int) -> Iterator[TarMember]:
             raise OSError(f"cut short: member at byte {position} ends at {content + size} of {total}")
         kind = header[156:157]
         if kind == b"x":  # POSIX: records `length key=value` about the next member
-            record = _PAX_PATH.search(os.pread(fd, size, content))
+            record = _PAX_PATH.search(read_at(file, size, content))
             if record:
                 long_name = record[1]
         elif kind == b"L":  # GNU: the next member's name
-            long_name = os.pread(fd, size, content).rstrip(b"\0")
+            long_name = read_at(file, size, content).rstrip(b"\0")
         elif kind not in (b"g", b"K"):  # a file, a folder or a link
-            if kind in _PLAIN_FILES:
-                name = long_name or _short_name(header)
-                yield TarMember(name.decode(errors="replace"), content, size)
+            if kind in _PLAIN_FILES or kind in _LINKS:
+                name = (long_name or _short_name(header)).decode("utf-8", "surrogateescape")
+                yield TarMember(name, content, size, is_link=kind in _LINKS)
             long_name = None
         blocks = -(-size // _BLOCK)
         position = content + blocks * _BLOCK

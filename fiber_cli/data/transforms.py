@@ -27,7 +27,11 @@ class Transform(Protocol):
 def resize(image: Image.Image, height: int, width: int) -> torch.Tensor:
     """An RGB picture as uint8 (3, height, width): bicubic with antialiasing, as Pillow's but for one grey
     level here and there, in less than half of the time."""
-    pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return _resize_pixels(np.array(image), height, width)
+
+
+def _resize_pixels(pixels_HWC: np.ndarray, height: int, width: int) -> torch.Tensor:
+    pixels = torch.from_numpy(pixels_HWC).permute(2, 0, 1)
     return interpolate(pixels[None], (height, width), mode="bicubic", antialias=True)[0]
 
 
@@ -54,8 +58,10 @@ class TrainTransform:
         self.height, self.width = _sides(size)
 
     def __call__(self, image: Image.Image, rng: np.random.Generator, flip: bool = True) -> torch.Tensor:
-        crop = image.crop(random_crop(image.size, rng))
-        pixels = resize(crop, self.height, self.width)
+        left, top, right, bottom = random_crop(image.size, rng)
+        # Pillow's own `crop` refuses large pictures by a global limit, whatever max_pixels allows.
+        crop = np.array(np.asarray(image)[top:bottom, left:right])
+        pixels = _resize_pixels(crop, self.height, self.width)
         if rng.random() < 0.5 and flip:
             pixels = pixels.flip(2)
         return rand_augment(pixels, rng)

@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from fiber_cli.errors import UserError
+
 #: Precision of a recipe → the type that autocast computes in.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -15,10 +17,33 @@ def local_rank() -> int:
 
 
 def device() -> torch.device:
-    """This process's GPU, or the CPU where there is none."""
+    """This process's GPU, or the CPU where there is none: where ranks train and talk to one another."""
     if torch.cuda.is_available():
         return torch.device("cuda", local_rank())
     return torch.device("cpu")
+
+
+def prediction_device() -> torch.device:
+    """Where a trained task predicts: what FIBER_DEVICE names, this process's GPU, Apple's (mps), or the CPU. UserError
+    where FIBER_DEVICE names none of this machine."""
+    named = os.environ.get("FIBER_DEVICE")
+    if named:
+        return device_named(named)
+    here = device()
+    if here.type == "cpu" and torch.backends.mps.is_available():
+        return torch.device("mps")
+    return here
+
+
+def device_named(name: str | torch.device) -> torch.device:
+    """A device by its name, such as "cuda:1" or "mps". UserError where this machine has none of it."""
+    try:
+        named = torch.device(name)
+        torch.empty(0, device=named)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"device {str(name)!r} cannot be used ({reason}); give cpu, cuda, cuda:1 … or mps") from None
+    return named
 
 
 def precision_context(precision: str, device: torch.device) -> torch.autocast:

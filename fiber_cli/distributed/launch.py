@@ -11,7 +11,8 @@ import time
 
 from fiber_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED
 
-STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+#: Those that ask a run to stop and save; Windows has no SIGUSR1.
+STOP_SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIGTERM", "SIGINT", "SIGUSR1"))
 #: How long the other ranks may go on after one has failed.
 GRACE_SECONDS = 5.0
 #: Between two looks at the ranks.
@@ -36,7 +37,7 @@ def launch(nproc: int, argv: list[str]) -> int:
 
     def forward(number: int, frame: object) -> None:
         for process in ranks:
-            process.send_signal(number)
+            _pass_on(process, number)
 
     previous = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
     try:
@@ -69,6 +70,12 @@ def _start(nproc: int, argv: list[str]) -> list["subprocess.Popen[bytes]"]:
         )
         ranks.append(process)
     return ranks
+
+
+def _pass_on(process: "subprocess.Popen[bytes]", number: int) -> None:
+    # Windows has no sessions, so its Ctrl-C has reached the ranks already, and no signal but this one can be sent.
+    if sys.platform != "win32" or number == signal.SIGTERM:
+        process.send_signal(number)
 
 
 def _wait(ranks: list["subprocess.Popen[bytes]"]) -> int:

@@ -1,7 +1,6 @@
 """Evaluation of a checkpoint on a data set, in one process or many; never imports deepspeed."""
 
 import dataclasses
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,9 +9,10 @@ from typing import Any
 
 import fiber_cli
 from fiber_cli.checkpoints.loading import Loaded
+from fiber_cli.data.files import dump_json
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
-from fiber_cli.distributed.device import device
+from fiber_cli.distributed.device import prediction_device
 from fiber_cli.errors import first_names
 from fiber_cli.evaluation.report import table, write_results
 from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer
@@ -48,7 +48,7 @@ def run_eval(
         sources = [source.first(limit) for source in sources]
     scoring = itm or loaded
     for model in (loaded, scoring):
-        model.task.to(device())
+        model.task.to(prediction_device())
     options = dataclasses.replace(
         options,
         checkpoint=str(loaded.path),
@@ -77,7 +77,7 @@ def run_eval(
     }
     if collectives.is_main():
         write_results(output, results, result.files)
-        print(json.dumps(results, indent=2, ensure_ascii=False) if as_json else table(results))
+        print(dump_json(results, indent=2) if as_json else table(results))
     return results
 
 

@@ -1,8 +1,9 @@
 """The results of an evaluation, on disk and on screen."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from fiber_cli.data.files import dump_json
 
 _DIRECTIONS = (("image retrieval (IR)", "ir"), ("text retrieval (TR)", "tr"))
 
@@ -10,7 +11,7 @@ _DIRECTIONS = (("image retrieval (IR)", "ir"), ("text retrieval (TR)", "tr"))
 def write_results(output: Path, results: dict[str, Any], files: dict[str, Any]) -> None:
     """`output`/results.json, and the files of a `Result` beside it: text as it is, everything else as JSON."""
     for name, content in {"results.json": results, **files}.items():
-        text = content if isinstance(content, str) else json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        text = content if isinstance(content, str) else dump_json(content, indent=2) + "\n"
         path = output / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
+from fiber_cli.data.image_formats import SUFFIXES, VIDEO_SUFFIXES
 from fiber_cli.errors import UserError
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.lettering import Font, drawable
-from fiber_cli.inference.pictures import SUFFIXES
-from fiber_cli.inference.video import VIDEOS, Shot, VideoWriter
+from fiber_cli.inference.video import Shot, VideoWriter
 
 #: Steps of the golden ratio around the circle of hues keep the colours of any number of labels apart.
 GOLDEN_RATIO = 0.618034
@@ -99,7 +99,7 @@ def target_files(folder: Path, files: Sequence[Path]) -> dict[Path, Path]:
     targets: dict[Path, Path] = {}
     taken: set[str] = set()
     for file in files:
-        suffix = "" if file.suffix.lower() in SUFFIXES | VIDEOS else ".png"
+        suffix = "" if file.suffix.lower() in {*SUFFIXES, *VIDEO_SUFFIXES} else ".png"
         *folders, name = file.resolve().parts[1:]
         while name + suffix in taken and folders:
             name = f"{folders.pop()}-{name}"

@@ -1,10 +1,10 @@
 """Detections as a results file in COCO's form."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fiber_cli.data.files import dump_json
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.json_list import JsonList
 from fiber_cli.inference.video import Shot
@@ -42,5 +42,5 @@ class CocoResults:
     def close(self) -> None:
         self.results.close()
         self.file.close()
-        truth = {"images": self.images, "categories": self.categories, "annotations": []}
-        self.truth_file.write_text(json.dumps(truth, ensure_ascii=False), encoding="utf-8")
+        truth = {"info": {}, "images": self.images, "categories": self.categories, "annotations": []}
+        self.truth_file.write_text(dump_json(truth), encoding="utf-8")

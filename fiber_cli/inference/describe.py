@@ -1,34 +1,43 @@
 """`fiber caption` and `fiber answer`: a text for each of a user's pictures, as a table or as JSON."""
 
-import json
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
+from fiber_cli.data.files import dump_json
 from fiber_cli.data.images import open_image
-from fiber_cli.data.source import usable
+from fiber_cli.data.source import MAX_PIXELS, usable
 from fiber_cli.errors import UserError
 from fiber_cli.inference.pictures import batches, distinct_images
 
 
 def describe_images(
-    paths: Iterable[Path], describe: Callable[[list[Image.Image]], list[str]], what: str, *, batch: int, as_json: bool
+    paths: Iterable[Path],
+    describe: Callable[[list[Image.Image]], list[str]],
+    what: str,
+    *,
+    batch: int,
+    as_json: bool,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Print what `describe` says of each image: `path<TAB>text` lines, or a JSON list of {"image", `what`}.
 
-    Images that cannot be read are named on standard error and the rest is done; UserError where none can be read.
+    Images that cannot be read, or have more than `max_pixels`, are named on standard error and the rest is done;
+    UserError where none can be read.
     """
     files = distinct_images(paths)
     with_bar = len(files) > batch and sys.stderr.isatty()
     progress = tqdm(
         batches(files, batch), total=-(-len(files) // batch), unit="batch", disable=not with_bar, dynamic_ncols=True
     )
+    read = partial(open_image, max_pixels=max_pixels)
     described = []
     for chunk in progress:
-        readable, pictures, bad = usable(chunk, open_image, str)
+        readable, pictures, bad = usable(chunk, read, str)
         for name, reason in bad:
             print(f"left out: {name}: {reason}", file=sys.stderr)
         texts = describe(pictures) if pictures else []
@@ -39,4 +48,4 @@ def describe_images(
     if not described:
         raise UserError(f"none of {len(files)} images could be read")
     if as_json:
-        print(json.dumps(described, indent=2, ensure_ascii=False))
+        print(dump_json(described, indent=2))

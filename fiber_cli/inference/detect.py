@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
 from fiber_cli.inference.annotate import Gallery
 from fiber_cli.inference.coco_results import CocoResults
@@ -68,9 +69,9 @@ def run_detect(
     paths: Sequence[Path],
     *,
     latest: bool = False,
-    labels: str | Sequence[str],
+    labels: str | Sequence[str] | None,
     sentence: str | None,
-    phrases: str,
+    phrases: str | None,
     threshold: float,
     nms_iou: float | None,
     top_k: int | None,
@@ -79,13 +80,13 @@ def run_detect(
     coco: Path | None,
     out: Path | None,
     batch: int,
+    max_pixels: int = MAX_PIXELS,
 ) -> None:
     """Search the files, and folders of pictures, for labels or for phrases of a sentence, and print what is found.
 
     latest: see `Fiber.from_pretrained`. labels, chunk: see `Fiber.detect`. sentence, phrases: see `Fiber.ground`; in
-    place of labels, where there is a sentence, whose phrases are found where none are given. threshold, nms_iou, top_k:
-    see `Fiber.find`. Files that cannot be read are named on standard error and the rest is done; UserError where none
-    can be read.
+    place of labels, where these are None. threshold, nms_iou, top_k, max_pixels: see `Fiber.find`. Files that cannot be
+    read are named on standard error and the rest is done; UserError where none can be read.
     """
     files = distinct_images(paths)
     has_videos = any(is_video(file) for file in files)
@@ -94,7 +95,7 @@ def run_detect(
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     query = _query(model, labels, chunk, sentence, phrases)
     files_to_read = tqdm(
-        shots(files),
+        shots(files, max_pixels),
         total=None if has_videos else len(files),
         unit="picture",
         dynamic_ncols=True,
@@ -132,7 +133,13 @@ def _opened(
     yield PrintedJson() if as_json else Table()
 
 
-def _query(model: Fiber, labels: str | Sequence[str], chunk: int | str, sentence: str | None, phrases: str) -> Query:
-    if sentence is None:
-        return model.label_query(labels, chunk)
-    return model.phrase_query(sentence, phrases or None)
+def _query(
+    model: Fiber, labels: str | Sequence[str] | None, chunk: int | str, sentence: str | None, phrases: str | None
+) -> Query:
+    if labels is None:
+        return model.phrase_query(sentence, phrases)
+    query = model.label_query(labels, chunk)
+    if isinstance(labels, str) and len(query.names) > 1 and " . " not in labels:
+        names = ", ".join(f'"{name}"' for name in query.names)
+        print(f'looking for {names}; a name with a period: "st. bernard . cat", or --labels FILE', file=sys.stderr)
+    return query

@@ -4,23 +4,33 @@
 # mypy: disable-error-code="overload-overlap"
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Self, overload
+from typing import Any, Literal, Self, overload
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from fiber_cli.checkpoints.loading import Loaded, load
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
-from fiber_cli.distributed.device import device as default_device
-from fiber_cli.distributed.device import to_device
+from fiber_cli.distributed.device import device_named, prediction_device, to_device
 from fiber_cli.errors import UserError
 from fiber_cli.inference import queries
 from fiber_cli.inference.detections import Detection, detections_of
-from fiber_cli.inference.pictures import Picture, batches, pairs_of, pictures_of, read_picture, texts_of
+from fiber_cli.inference.pictures import (
+    OnError,
+    Pairs,
+    Picture,
+    PictureReader,
+    batches,
+    pairs_of,
+    pictures_of,
+    texts_of,
+)
 from fiber_cli.inference.queries import Query
 from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
@@ -34,16 +44,21 @@ BATCH_SIZE, DETECTION_BATCH_SIZE = 32, 4
 class Fiber:
     """A checkpoint in use. Every method takes one input or a list of them and answers in kind.
 
-    Pictures are paths, PIL images or uint8 RGB arrays (H, W, 3); an array (N, H, W, 3) is taken as a list of N. Files
-    are turned upright by their EXIF orientation, PIL images are taken as they are. Raises UserError for pictures that
-    cannot be read and for what the checkpoint was not trained for. batch_size: inputs in one pass; 32 where it is not
-    given, 4 for detection. What a method is told holds for that call alone.
+    Pictures are paths, image files as bytes or opened as binary, PIL images, uint8 arrays (H, W), (H, W, 3) or
+    (H, W, 4), or uint8 tensors (C, H, W); an array (N, H, W, C) and a tensor (N, C, H, W) are taken as lists of N.
+    Encoded images are turned upright by their EXIF orientation, the others are taken as they are; transparency is laid
+    on white. Raises UserError for what the checkpoint was not trained for, and for pictures that cannot be read: with
+    `on_error="skip"` one in a list costs that picture alone, whose result is None, or NaN in an array, and a warning
+    names it. max_pixels: encoded images with more are not read. batch_size: inputs in one pass; 32 where it is not
+    given, 4 for detection.
+
+    What a method is told holds for that call alone, so that threads can share an object.
     """
 
     def __init__(self, loaded: Loaded, device: torch.device | None = None, batch_size: int | None = None):
         self.loaded = loaded
         self.context = loaded.context
-        self.device = device or default_device()
+        self.device = device or prediction_device()
         self.task = loaded.task.to(self.device)
         usual = DETECTION_BATCH_SIZE if isinstance(self.task, Detecting) else BATCH_SIZE
         self.batch_size = batch_size or usual
@@ -59,19 +74,26 @@ class Fiber:
         batch_size: int | None = None,
     ) -> Self:
         """Of a checkpoint directory; or of a run or a checkpoints folder, whose best one is taken where its recipe
-        keeps one, and with latest=True the latest. Which it is stands in `loaded.path` and on standard error."""
+        keeps one, and with latest=True the latest. Which it is stands in `loaded.path` and on standard error.
+
+        device: such as "cpu", "cuda:1" or "mps"; by default a GPU where there is one. UserError where this machine has
+        none of it."""
         loaded = load(path, latest=latest)
-        return cls(loaded, None if device is None else torch.device(device), batch_size)
+        return cls(loaded, None if device is None else device_named(device), batch_size)
 
     @torch.inference_mode()
-    def embed_images(self, images: Picture | Sequence[Picture]) -> np.ndarray:
+    def embed_images(
+        self, images: Picture | Sequence[Picture], *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS
+    ) -> np.ndarray:
         """Dual-encoder features, float32 (D,) or (N, D), L2 norm 1."""
         dual_encoder = self.loaded.ability(Embedding)
         pictures, single = pictures_of(images)
-        features = []
-        for batch in batches(pictures, self.batch_size):
-            features.append(dual_encoder.image_features(self._image_stems(batch)))
-        return _array(features, single)
+        reader = PictureReader(single, on_error, max_pixels)
+        features: dict[int, np.ndarray] = {}
+        for numbers, opened in reader.batches(pictures, self.batch_size):
+            rows = dual_encoder.image_features(self._image_stems(opened)).cpu().numpy()
+            features.update(zip(numbers, rows, strict=True))
+        return features[0] if single else _in_order(features, len(pictures))
 
     @torch.inference_mode()
     def embed_texts(self, texts: str | Sequence[str]) -> np.ndarray:
@@ -80,53 +102,125 @@ class Fiber:
         sentences, single = texts_of(texts)
         features = []
         for batch in batches(sentences, self.batch_size):
-            features.append(dual_encoder.text_features(self._text_stems(batch)))
-        return _array(features, single)
+            features.append(dual_encoder.text_features(self._text_stems(batch)).cpu().numpy())
+        rows: np.ndarray = np.concatenate(features)
+        return rows[0] if single else rows
 
     @overload
-    def match(self, images: Picture, texts: str) -> float: ...
+    def match(
+        self, images: Picture, texts: str, *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS
+    ) -> float: ...
     @overload
-    def match(self, images: Sequence[Picture], texts: str | Sequence[str]) -> np.ndarray: ...
+    def match(
+        self,
+        images: Sequence[Picture],
+        texts: str | Sequence[str],
+        *,
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> np.ndarray: ...
     @overload
-    def match(self, images: Picture, texts: Sequence[str]) -> np.ndarray: ...
+    def match(
+        self, images: Picture, texts: Sequence[str], *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS
+    ) -> np.ndarray: ...
     @torch.inference_mode()
-    def match(self, images: Picture | Sequence[Picture], texts: str | Sequence[str]) -> float | np.ndarray:
+    def match(
+        self,
+        images: Picture | Sequence[Picture],
+        texts: str | Sequence[str],
+        *,
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> float | np.ndarray:
         """The "matched" logit of the ITM head for each pair (image n, text n); one of the two may stand for all."""
         matcher = self.loaded.ability(Matching)
-        pairs, single = pairs_of(images, texts)
-        matched = []
-        for image, text in self._pair_stems(pairs):
-            matched.append(matcher.match(image, text)[:, 1])
-        logits = _array(matched, single)
-        return float(logits) if single else logits
+        pairs = pairs_of(images, texts)
+        logits: dict[int, np.ndarray] = {}
+        for numbers, image, text in self._pair_stems(pairs, on_error, max_pixels):
+            matched = matcher.match(image, text)[:, 1].cpu().numpy()
+            logits.update(zip(numbers, matched, strict=True))
+        return float(logits[0]) if pairs.single else _in_order(logits, len(pairs.texts))
 
     @overload
-    def answer(self, images: Picture, questions: str) -> str: ...
+    def answer(
+        self, images: Picture, questions: str, *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS
+    ) -> str: ...
     @overload
-    def answer(self, images: Sequence[Picture], questions: str | Sequence[str]) -> list[str]: ...
+    def answer(
+        self,
+        images: Sequence[Picture],
+        questions: str | Sequence[str],
+        *,
+        on_error: Literal["raise"] = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[str]: ...
     @overload
-    def answer(self, images: Picture, questions: Sequence[str]) -> list[str]: ...
+    def answer(
+        self,
+        images: Sequence[Picture],
+        questions: str | Sequence[str],
+        *,
+        on_error: Literal["skip"],
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[str | None]: ...
+    @overload
+    def answer(
+        self, images: Picture, questions: Sequence[str], *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS
+    ) -> list[str]: ...
     @torch.inference_mode()
-    def answer(self, images: Picture | Sequence[Picture], questions: str | Sequence[str]) -> str | list[str]:
+    def answer(
+        self,
+        images: Picture | Sequence[Picture],
+        questions: str | Sequence[str],
+        *,
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> str | list[str] | list[str | None]:
         """The most probable answer of the vocabulary for each (image, question); one of the two may stand for all."""
         answerer = self.loaded.ability(Answering)
         labels = self.context.labels
         assert labels is not None
-        pairs, single = pairs_of(images, questions)
-        answers: list[str] = []
-        for image, text in self._pair_stems(pairs):
-            for label in answerer.logits(image, text).argmax(1).tolist():
-                answers.append(labels[label])
-        return answers[0] if single else answers
+        pairs = pairs_of(images, questions)
+        answers: dict[int, str] = {}
+        for numbers, image, text in self._pair_stems(pairs, on_error, max_pixels):
+            best = answerer.logits(image, text).argmax(1).tolist()
+            for number, label in zip(numbers, best, strict=True):
+                answers[number] = labels[label]
+        return answers[0] if pairs.single else list(map(answers.get, range(len(pairs.texts))))
 
     @overload
     def caption(
-        self, images: Picture, beam: int = 5, as_published: bool = False, *, published: bool | None = None
+        self,
+        images: Picture,
+        beam: int = 5,
+        as_published: bool = False,
+        *,
+        published: bool | None = None,
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> str: ...
     @overload
     def caption(
-        self, images: Sequence[Picture], beam: int = 5, as_published: bool = False, *, published: bool | None = None
+        self,
+        images: Sequence[Picture],
+        beam: int = 5,
+        as_published: bool = False,
+        *,
+        published: bool | None = None,
+        on_error: Literal["raise"] = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> list[str]: ...
+    @overload
+    def caption(
+        self,
+        images: Sequence[Picture],
+        beam: int = 5,
+        as_published: bool = False,
+        *,
+        published: bool | None = None,
+        on_error: Literal["skip"],
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[str | None]: ...
     @torch.inference_mode()
     def caption(
         self,
@@ -135,7 +229,9 @@ class Fiber:
         as_published: bool = False,
         *,
         published: bool | None = None,
-    ) -> str | list[str]:
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> str | list[str] | list[str | None]:
         """A caption for each image by beam search. as_published: search as the authors' code does; published: its name
         in earlier versions."""
         if published is not None:
@@ -143,12 +239,14 @@ class Fiber:
             as_published = published
         captioner = self.loaded.ability(Captioning)
         pictures, single = pictures_of(images)
-        captions: list[str] = []
-        for batch in batches(pictures, self.batch_size):
-            tokens = captioner.caption_pixels(self._pixels(batch), beam=beam, as_published=as_published)
-            for text in self.context.tokenizer.batch_decode(tokens, skip_special_tokens=True):
-                captions.append(text.strip())
-        return captions[0] if single else captions
+        reader = PictureReader(single, on_error, max_pixels)
+        captions: dict[int, str] = {}
+        for numbers, opened in reader.batches(pictures, self.batch_size):
+            tokens = captioner.caption_pixels(self._pixels(opened), beam=beam, as_published=as_published)
+            texts = self.context.tokenizer.batch_decode(tokens, skip_special_tokens=True)
+            for number, text in zip(numbers, texts, strict=True):
+                captions[number] = text.strip()
+        return captions[0] if single else list(map(captions.get, range(len(pictures))))
 
     @overload
     def detect(
@@ -160,6 +258,8 @@ class Fiber:
         nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> list[Detection]: ...
     @overload
     def detect(
@@ -171,7 +271,22 @@ class Fiber:
         nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
+        on_error: Literal["raise"] = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> list[list[Detection]]: ...
+    @overload
+    def detect(
+        self,
+        images: Sequence[Picture],
+        labels: str | Sequence[str],
+        *,
+        threshold: float = 0.3,
+        nms_iou: float | None = None,
+        top_k: int | None = None,
+        chunk: int | str = "auto",
+        on_error: Literal["skip"],
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[list[Detection] | None]: ...
     def detect(
         self,
         images: Picture | Sequence[Picture],
@@ -181,56 +296,79 @@ class Fiber:
         nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
-    ) -> list[Detection] | list[list[Detection]]:
-        """What is where in each image, best first. labels: names, or one text such as "cat . traffic light". More than
-        the text window holds are asked in several prompts of at most `chunk` names. The rest: see `find`."""
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[Detection] | list[list[Detection]] | list[list[Detection] | None]:
+        """What is where in each image, best first. labels: names, or one text such as "cat . traffic light" (see
+        `tasks.regions.prompts.parse_prompt`), asked as they are written. More than the text window holds are asked in
+        several prompts of at most `chunk` names. The rest: see `find`."""
         query = self.label_query(labels, chunk)
-        return self.find(images, query, threshold=threshold, nms_iou=nms_iou, top_k=top_k)
+        return self._find(images, query, _Limits(threshold, nms_iou, top_k), on_error, max_pixels)
 
     @overload
     def ground(
         self,
         images: Picture,
-        sentence: str,
+        sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
         threshold: float = 0.3,
         nms_iou: float | None = None,
         top_k: int | None = None,
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> list[Detection]: ...
     @overload
     def ground(
         self,
         images: Sequence[Picture],
-        sentence: str,
+        sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
         threshold: float = 0.3,
         nms_iou: float | None = None,
         top_k: int | None = None,
+        on_error: Literal["raise"] = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> list[list[Detection]]: ...
+    @overload
+    def ground(
+        self,
+        images: Sequence[Picture],
+        sentence: str | None = None,
+        phrases: str | Sequence[str] | None = None,
+        *,
+        threshold: float = 0.3,
+        nms_iou: float | None = None,
+        top_k: int | None = None,
+        on_error: Literal["skip"],
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[list[Detection] | None]: ...
     def ground(
         self,
         images: Picture | Sequence[Picture],
-        sentence: str,
+        sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
         threshold: float = 0.3,
         nms_iou: float | None = None,
         top_k: int | None = None,
-    ) -> list[Detection] | list[list[Detection]]:
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[Detection] | list[list[Detection]] | list[list[Detection] | None]:
         """Where each phrase of the sentence is in each image, best first: its noun phrases, or those given, a list or a
-        text such as "a man; two small dogs", which must be its own words. The rest: see `find`."""
+        text such as "a man; two small dogs", which must be its own words. Phrases without a sentence (None) are asked
+        as labels are. The rest: see `find`."""
         query = self.phrase_query(sentence, phrases)
-        return self.find(images, query, threshold=threshold, nms_iou=nms_iou, top_k=top_k)
+        return self._find(images, query, _Limits(threshold, nms_iou, top_k), on_error, max_pixels)
 
     def label_query(self, labels: str | Sequence[str], chunk: int | str = "auto") -> Query:
         """See `detect`. UserError for labels that are empty, given twice, or too long for the model."""
         self.loaded.ability(Detecting)
         return queries.label_query(self.context, labels, chunk)
 
-    def phrase_query(self, sentence: str, phrases: str | Sequence[str] | None = None) -> Query:
-        """See `ground`. UserError for a sentence without phrases or too long for the model."""
+    def phrase_query(self, sentence: str | None, phrases: str | Sequence[str] | None = None) -> Query:
+        """See `ground`. UserError for a sentence without phrases or too long for the model, and for neither."""
         self.loaded.ability(Detecting)
         return queries.phrase_query(self.context, sentence, phrases)
 
@@ -243,6 +381,8 @@ class Fiber:
         threshold: float = 0.3,
         nms_iou: float | None = None,
         top_k: int | None = None,
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> list[Detection]: ...
     @overload
     def find(
@@ -253,8 +393,21 @@ class Fiber:
         threshold: float = 0.3,
         nms_iou: float | None = None,
         top_k: int | None = None,
+        on_error: Literal["raise"] = "raise",
+        max_pixels: int = MAX_PIXELS,
     ) -> list[list[Detection]]: ...
-    @torch.inference_mode()
+    @overload
+    def find(
+        self,
+        images: Sequence[Picture],
+        query: Query,
+        *,
+        threshold: float = 0.3,
+        nms_iou: float | None = None,
+        top_k: int | None = None,
+        on_error: Literal["skip"],
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[list[Detection] | None]: ...
     def find(
         self,
         images: Picture | Sequence[Picture],
@@ -263,52 +416,65 @@ class Fiber:
         threshold: float = 0.3,
         nms_iou: float | None = None,
         top_k: int | None = None,
-    ) -> list[Detection] | list[list[Detection]]:
+        on_error: OnError = "raise",
+        max_pixels: int = MAX_PIXELS,
+    ) -> list[Detection] | list[list[Detection]] | list[list[Detection] | None]:
         """Detections with a score of at least `threshold`, the `top_k` best of each image; of those of one label that
         overlap by more than `nms_iou` the best. By default the checkpoint's own settings for the last two."""
+        return self._find(images, query, _Limits(threshold, nms_iou, top_k), on_error, max_pixels)
+
+    @torch.inference_mode()
+    def _find(
+        self, images: Picture | Sequence[Picture], query: Query, limits: "_Limits", on_error: OnError, max_pixels: int
+    ) -> list[Detection] | list[list[Detection]] | list[list[Detection] | None]:
         detector = self.loaded.ability(Detecting)
-        _check_limits(threshold, nms_iou, top_k)
         pictures, single = pictures_of(images)
-        # A score is the root of a probability times another one, so it needs a probability of its square.
-        settings = {**detector.postprocessing, "score_threshold": threshold**2}
-        if nms_iou is not None:
-            settings["nms_iou"] = nms_iou
-        if top_k is not None:
-            settings["max_detections"] = top_k
-        detections = []
-        for batch in batches(pictures, self.batch_size):
-            opened = [read_picture(picture) for picture in batch]
+        reader = PictureReader(single, on_error, max_pixels)
+        settings = limits.over(detector.postprocessing)
+        detections: dict[int, list[Detection]] = {}
+        for numbers, opened in reader.batches(pictures, self.batch_size):
             prompted = to_device(queries.prompted(opened, query, self.context), self.device)
             predictions = detector.predict({**prompted, "postprocessing": settings})
-            for picture, rows in zip(opened, predictions, strict=True):
+            for number, picture, rows in zip(numbers, opened, predictions, strict=True):
                 best_first = ranked(rows.astype(float))
-                sure = best_first[best_first[:, 4] >= threshold]
+                sure = best_first[best_first[:, 4] >= limits.threshold]
                 limited = sure[: settings["max_detections"]]
-                detections.append(detections_of(limited, query.names, picture.size))
-        return detections[0] if single else detections
+                detections[number] = detections_of(limited, query.names, picture.size)
+        return detections[0] if single else list(map(detections.get, range(len(pictures))))
 
-    def _pair_stems(self, pairs: list[tuple[Picture, str]]) -> Iterator[tuple[ImageStem, TextStem]]:
-        """Stems of the pairs, a batch at a time; a picture of several pairs of a batch has its stem computed once."""
-        for batch in batches(pairs, self.batch_size):
-            pictures: list[Picture] = []
-            texts: list[str] = []
-            row_of: dict[int, int] = {}
-            rows: list[int] = []
-            for picture, text in batch:
+    def _pair_stems(
+        self, pairs: Pairs, on_error: OnError, max_pixels: int
+    ) -> Iterator[tuple[list[int], ImageStem, TextStem]]:
+        """Numbers and stems of the pairs that can be read, a batch at a time; a picture of several pairs of a batch has
+        its stem computed once."""
+        reader = PictureReader(pairs.one_picture, on_error, max_pixels)
+        for numbers in batches(range(len(pairs.texts)), self.batch_size):
+            opened: list[Image.Image] = []
+            row_of: dict[int, int | None] = {}
+            rows = []
+            kept = []
+            for number in numbers:
+                picture = pairs.pictures[number]
                 if id(picture) not in row_of:
-                    row_of[id(picture)] = len(pictures)
-                    pictures.append(picture)
-                rows.append(row_of[id(picture)])
-                texts.append(text)
-            stems = self._image_stems(pictures)
-            yield ImageStem(stems.map[rows]), self._text_stems(texts)
+                    image = reader.read(number, picture)
+                    row_of[id(picture)] = None if image is None else len(opened)
+                    if image is not None:
+                        opened.append(image)
+                row = row_of[id(picture)]
+                if row is not None:
+                    rows.append(row)
+                    kept.append(number)
+            if kept:
+                stems = self._image_stems(opened)
+                texts = self._text_stems([pairs.texts[number] for number in kept])
+                yield kept, ImageStem(stems.map[rows]), texts
 
-    def _image_stems(self, pictures: list[Picture]) -> ImageStem:
+    def _image_stems(self, pictures: list[Image.Image]) -> ImageStem:
         return self.task.encoder.image_stem(normalize(self._pixels(pictures)))
 
-    def _pixels(self, pictures: list[Picture]) -> Tensor:
-        """Uint8 (B, 3, H, W) on the device."""
-        pixels = [self.transform(read_picture(picture)) for picture in pictures]
+    def _pixels(self, pictures: list[Image.Image]) -> Tensor:
+        """Of RGB pictures, uint8 (B, 3, H, W) on the device."""
+        pixels = [self.transform(picture) for picture in pictures]
         return torch.stack(pixels).to(self.device)
 
     def _text_stems(self, texts: list[str]) -> TextStem:
@@ -322,15 +488,34 @@ class Fiber:
         return self.task.encoder.text_stem(ids.to(self.device), mask.to(self.device))
 
 
-def _check_limits(threshold: float, nms_iou: float | None, top_k: int | None) -> None:
-    for name, value in {"threshold": threshold, "nms_iou": nms_iou}.items():
-        if value is not None and not 0 <= value <= 1:
-            raise UserError(f"{name} {value}: must be between 0 and 1")
-    if top_k is not None and top_k < 1:
-        raise UserError(f"top_k {top_k}: must be at least 1")
+class _Limits:
+    """What is reported, see `Fiber.find`. UserError for values out of range."""
+
+    def __init__(self, threshold: float, nms_iou: float | None, top_k: int | None):
+        for name, value in {"threshold": threshold, "nms_iou": nms_iou}.items():
+            if value is not None and not 0 <= value <= 1:
+                raise UserError(f"{name} {value}: must be between 0 and 1")
+        if top_k is not None and top_k < 1:
+            raise UserError(f"top_k {top_k}: must be at least 1")
+        self.threshold, self.nms_iou, self.top_k = threshold, nms_iou, top_k
+
+    def over(self, postprocessing: Mapping[str, Any]) -> dict[str, Any]:
+        """The checkpoint's settings of `model.detector.postprocess` with these over them."""
+        # A score is the root of a probability times another one, so it needs a probability of its square.
+        settings = {**postprocessing, "score_threshold": self.threshold**2}
+        if self.nms_iou is not None:
+            settings["nms_iou"] = self.nms_iou
+        if self.top_k is not None:
+            settings["max_detections"] = self.top_k
+        return settings
 
 
-def _array(results: list[Tensor], single: bool) -> np.ndarray:
-    """The results of all batches; of one input its own."""
-    array: np.ndarray = torch.cat(results).cpu().numpy()
-    return array[0] if single else array
+def _in_order(rows: Mapping[int, np.ndarray], count: int) -> np.ndarray:
+    """The rows by their numbers, NaN for those that are not there. UserError where none is."""
+    if not rows:
+        raise UserError(f"none of {count} images could be read")
+    shape = np.shape(next(iter(rows.values())))
+    array = np.full((count, *shape), np.nan, np.float32)
+    for number, row in rows.items():
+        array[number] = row
+    return array

@@ -15,6 +15,7 @@ from safetensors.numpy import save
 from fiber_cli.checkpoints.directory import replace
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.folder import FolderSource
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError
 from fiber_cli.inference.pictures import find_images
@@ -55,7 +56,9 @@ def build_index(
     stored = read_index(file, loaded.fingerprint) if file.is_file() else None
     features = _unchanged(stored, stamps)
     missing = [path for path in stamps if path not in features]
-    computed = predict_all(loaded.task, image_set(loaded, folder, missing), options, what="new images")
+    computed = predict_all(
+        loaded.task, image_set(loaded, folder, missing, options.max_pixels), options, what="new images"
+    )
     for number, row in computed.rows.items():
         features[missing[number]] = row
     if not features:
@@ -147,9 +150,10 @@ def write_index(file: Path, index: Index, fingerprint: str) -> None:
         raise UserError(f"{file}: cannot write the index ({error.strerror}); name another place with --index") from None
 
 
-def image_set(loaded: Loaded, folder: Path, paths: list[str]) -> ImageSet:
-    """Pictures below a folder as the checkpoint reads them; there may be none."""
+def image_set(loaded: Loaded, folder: Path, paths: list[str], max_pixels: int = MAX_PIXELS) -> ImageSet:
+    """Pictures below a folder as the checkpoint reads them, of at most `max_pixels`; there may be none."""
     if not paths:
         return ImageSet([], loaded.context.model.image_size)
     source = FolderSource(str(folder), folder, paths)
+    source.max_pixels = max_pixels
     return ImageSet([(source, number) for number in range(len(paths))], loaded.context.model.image_size)

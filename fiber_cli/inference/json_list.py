@@ -1,7 +1,8 @@
 """A JSON list of any length, written as its items come."""
 
-import json
 from typing import Any, TextIO
+
+from fiber_cli.data.files import dump_json
 
 
 class JsonList:
@@ -13,7 +14,7 @@ class JsonList:
 
     def add(self, item: Any) -> None:
         self.file.write("[\n" if self.empty else ",\n")
-        self.file.write(json.dumps(item, ensure_ascii=False))
+        self.file.write(dump_json(item))
         self.empty = False
 
     def close(self) -> None:

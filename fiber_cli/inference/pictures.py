@@ -1,46 +1,128 @@
-"""Pictures and texts as a user gives them: alone or several, files, folders, PIL images and arrays."""
+"""Pictures and texts as a user gives them: alone or several, files, folders, bytes, PIL images, arrays and tensors."""
 
+import os
+import re
+import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
+import torch
 from PIL import Image
 
+from fiber_cli.data.image_formats import SUFFIXES as SUFFIXES
+from fiber_cli.data.image_formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, count_endings
 from fiber_cli.data.images import open_image, to_rgb
-from fiber_cli.data.source import BadSample
+from fiber_cli.data.source import MAX_PIXELS, BadSample
 from fiber_cli.errors import UserError
 
-#: A path, a picture, or uint8 RGB (H, W, 3).
-Picture = str | Path | Image.Image | np.ndarray
-#: What is taken for a picture below a folder.
-SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff"}
+
+@runtime_checkable
+class BinaryFile(Protocol):
+    """An open file or stream, such as what `open(path, "rb")` and `urllib.request.urlopen` give."""
+
+    def read(self, size: int = -1, /) -> bytes: ...
+
+
+#: A path, an encoded image as bytes or as an open file, a picture, or uint8 pixels: an array (H, W) or (H, W, C), or a
+#: tensor (C, H, W), of 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | np.ndarray | torch.Tensor
+#: What becomes of a list in which a picture cannot be read.
+OnError = Literal["raise", "skip"]
+
+WANTED = (
+    "wanted is a path, the bytes of an image file, a file opened as binary, a PIL image, a uint8 array (height, width) "
+    "or (height, width, 1, 3 or 4), or a uint8 tensor (1, 3 or 4, height, width)"
+)
+_CHANNELS = (1, 3, 4)
+#: `C:/` is a drive of Windows.
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:")
+#: `Path` makes one of two slashes.
+_URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
 
 Item = TypeVar("Item")
 
 
-def pictures_of(images: Picture | Sequence[Picture]) -> tuple[list[Picture], bool]:
-    """The pictures as a list, and whether there was one that stood alone. An array (N, H, W, 3) is a list of them.
-    UserError for an empty list."""
-    if isinstance(images, str | Path | Image.Image):
+class Unreadable(NamedTuple):
+    """A stream that could not be read to its end."""
+
+    reason: str
+
+
+Given = Picture | Unreadable
+
+
+def pictures_of(images: Picture | Sequence[Picture]) -> tuple[list[Given], bool]:
+    """The pictures as a list, and whether there was one that stood alone. An array (N, H, W, C) and a tensor
+    (N, C, H, W) are lists of them. UserError for an empty list and for what is no picture."""
+    if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | BinaryFile | Image.Image):
+        return [_held(images)], True
+    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim in (2, 3):
         return [images], True
-    if isinstance(images, np.ndarray) and images.ndim == 3:
-        return [images], True
-    return _not_empty(list(images)), False
+    pictures = _listed(images, "images", WANTED)
+    return [_held(picture) for picture in pictures], False
+
+
+def _held(picture: Any) -> Any:
+    """A stream as its content, so that it can be read more than once; everything else as it is."""
+    if not isinstance(picture, BinaryFile) or isinstance(picture, Image.Image):
+        return picture
+    try:
+        return _content(picture)
+    except (OSError, ValueError) as error:
+        return Unreadable(f"an open file that cannot be read ({error})")
+
+
+def _content(file: BinaryFile) -> bytes | Unreadable:
+    """All of a file, from its beginning where it can go back."""
+    if isinstance(file, _Seekable) and file.seekable():
+        file.seek(0)
+    content: object = file.read()
+    if isinstance(content, bytes):
+        return content
+    return Unreadable(f'a file opened as text, or of {type(content).__name__}; open it with mode "rb"')
+
+
+@runtime_checkable
+class _Seekable(Protocol):
+    def seekable(self) -> bool: ...
+
+    def seek(self, offset: int, whence: int = 0, /) -> int: ...
 
 
 def texts_of(texts: str | Sequence[str]) -> tuple[list[str], bool]:
-    """The texts as a list, and whether there was one that stood alone. UserError for an empty list."""
+    """The texts as a list, and whether there was one that stood alone. UserError for an empty list and for what is no
+    text."""
     if isinstance(texts, str):
         return [texts], True
-    return _not_empty(list(texts)), False
+    listed = _listed(texts, "texts", "wanted is a str, or a list of them")
+    for number, text in enumerate(listed):
+        if not isinstance(text, str):
+            raise UserError(f"text {number} is {type(text).__name__} {text!r:.40}; wanted is a str")
+    return listed, False
 
 
-def pairs_of(images: Picture | Sequence[Picture], texts: str | Sequence[str]) -> tuple[list[tuple[Picture, str]], bool]:
-    """(image n, text n), where one of the two may stand for all; and whether both stood alone."""
+class Pairs(NamedTuple):
+    """Pairs of (picture n, text n). one_picture, one_text: whether it was given alone, to stand for all."""
+
+    pictures: list[Given]
+    texts: list[str]
+    one_picture: bool
+    one_text: bool
+
+    @property
+    def single(self) -> bool:
+        """Whether there is one pair, of a picture and a text that both stood alone."""
+        return self.one_picture and self.one_text
+
+
+def pairs_of(images: Picture | Sequence[Picture], texts: str | Sequence[str]) -> Pairs:
+    """The pairs of `pictures_of` and `texts_of`, where one of the two may stand for all."""
     pictures, one_picture = pictures_of(images)
-    sentences, one_sentence = texts_of(texts)
+    sentences, one_text = texts_of(texts)
     count = max(len(pictures), len(sentences))
     if len(pictures) not in (1, count) or len(sentences) not in (1, count):
         raise UserError(f"{len(pictures)} images and {len(sentences)} texts: give as many of both, or one of either")
@@ -48,13 +130,17 @@ def pairs_of(images: Picture | Sequence[Picture], texts: str | Sequence[str]) ->
         pictures = pictures * count
     if len(sentences) == 1:
         sentences = sentences * count
-    return list(zip(pictures, sentences, strict=True)), one_picture and one_sentence
+    return Pairs(pictures, sentences, one_picture, one_text)
 
 
-def _not_empty(items: list[Item]) -> list[Item]:
-    if not items:
+def _listed(items: Any, what: str, wanted: str) -> list[Any]:
+    try:
+        listed = list(items)
+    except TypeError:
+        raise UserError(f"{what}: {type(items).__name__} is none; {wanted}, or a list of these") from None
+    if not listed:
         raise UserError("no input: give at least one image and text")
-    return items
+    return listed
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -64,47 +150,196 @@ def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-def read_picture(picture: Picture) -> Image.Image:
-    """A picture in RGB; files are turned upright by their EXIF orientation. UserError where it cannot be read."""
+class PictureReader:
+    """Reads the pictures of one call, each by its number in it.
+
+    on_error: "raise" a UserError for a picture that cannot be read, or "skip" it, with a warning that names it; one
+    that stands alone is always an error. max_pixels: encoded images with more are not read.
+    """
+
+    def __init__(self, single: bool, on_error: str = "raise", max_pixels: int = MAX_PIXELS):
+        if on_error not in ("raise", "skip"):
+            raise UserError(f'on_error {on_error!r}: give "raise" or "skip"')
+        self.single, self.on_error, self.max_pixels = single, on_error, max_pixels
+        self._told: set[int] = set()
+
+    def read(self, number: int, picture: Given) -> Image.Image | None:
+        """The picture in RGB, None where it is skipped."""
+        try:
+            return read_picture(picture, self.max_pixels)
+        except UserError as error:
+            if self.single:
+                raise
+            if self.on_error == "raise":
+                raise UserError(f'image {number}: {error} (on_error="skip" goes on without it)') from None
+            if id(picture) not in self._told:
+                self._told.add(id(picture))
+                warnings.warn(f"image {number} is left out: {error}", stacklevel=2)
+            return None
+
+    def batches(self, pictures: Sequence[Given], size: int) -> Iterator[tuple[list[int], list[Image.Image]]]:
+        """The numbers and the pictures of those that can be read, of `size` given ones at a time."""
+        for batch in batches(enumerate(pictures), size):
+            numbers = []
+            opened = []
+            for number, picture in batch:
+                image = self.read(number, picture)
+                if image is not None:
+                    numbers.append(number)
+                    opened.append(image)
+            if numbers:
+                yield numbers, opened
+
+
+def read_picture(picture: Given, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """A picture in RGB, transparency laid on white; files are turned upright by their EXIF orientation. max_pixels: of
+    encoded images. UserError where it cannot be read or is no picture."""
     try:
-        if isinstance(picture, Image.Image):
-            return to_rgb(picture)
-        if isinstance(picture, np.ndarray):
-            return _from_array(picture)
-        return open_image(Path(picture))
+        return _read(picture, max_pixels)
     except BadSample as error:
-        name = picture if isinstance(picture, str | Path) else type(picture).__name__
+        name = os.fspath(picture) if isinstance(picture, str | os.PathLike) else type(picture).__name__
         raise UserError(f"{name}: {error}") from None
 
 
+def _read(picture: Any, max_pixels: int) -> Image.Image:
+    if isinstance(picture, Unreadable):
+        raise BadSample(picture.reason)
+    if isinstance(picture, Image.Image):
+        return _in_rgb(picture)
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture)
+    if isinstance(picture, torch.Tensor):
+        return _from_tensor(picture)
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return open_image(bytes(picture), max_pixels)
+    if isinstance(picture, BinaryFile) and not isinstance(picture, os.PathLike):
+        return _read(_held(picture), max_pixels)
+    if isinstance(picture, str | os.PathLike):
+        return open_image(_local_path(os.fspath(picture)), max_pixels)
+    raise BadSample(f"no picture; {WANTED}")
+
+
+def _in_rgb(picture: Image.Image) -> Image.Image:
+    try:
+        return to_rgb(picture)
+    except BadSample:
+        raise
+    except Exception as error:  # opened from a damaged file, or closed: decoders raise almost anything
+        raise BadSample(f"not a readable image: {error}") from error
+
+
+def _local_path(path: str | bytes) -> Path:
+    if isinstance(path, bytes):
+        path = os.fsdecode(path)
+    if not path:
+        raise BadSample("an empty path; give that of an image file")
+    if _URL.match(path) and not os.path.exists(path):
+        raise BadSample(
+            "a URL; download it and give the file, or `urllib.request.urlopen(url)`, which is taken as it is"
+        )
+    return Path(path)
+
+
 def _from_array(array: np.ndarray) -> Image.Image:
-    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
-        raise BadSample(f"an array of {array.dtype} {array.shape}; wanted is uint8 RGB (height, width, 3)")
-    return Image.fromarray(array)
+    is_picture = array.ndim == 2 or (array.ndim == 3 and array.shape[2] in _CHANNELS)
+    if array.dtype != np.uint8 or not is_picture or array.size == 0:
+        raise BadSample(
+            f"an array of {array.dtype} {array.shape}; wanted is uint8 (0 to 255), (height, width) for grey, or "
+            "(height, width, channels) for 1 grey, 3 RGB or 4 RGBA channels"
+        )
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    return to_rgb(Image.fromarray(np.ascontiguousarray(array)))
+
+
+def _from_tensor(tensor: torch.Tensor) -> Image.Image:
+    is_picture = tensor.ndim == 2 or (tensor.ndim == 3 and tensor.shape[0] in _CHANNELS)
+    if tensor.dtype != torch.uint8 or not is_picture or tensor.numel() == 0:
+        raise BadSample(
+            f"a tensor of {tensor.dtype} {tuple(tensor.shape)}; wanted is torch.uint8 (0 to 255), (channels, height, "
+            "width) for 1 grey, 3 RGB or 4 RGBA channels; one of 0 to 1 is `(255 * tensor).round().to(torch.uint8)`"
+        )
+    channels_last = tensor.detach().cpu() if tensor.ndim == 2 else tensor.detach().cpu().permute(1, 2, 0)
+    return _from_array(channels_last.numpy())
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:
-    """The files given, and all image files below the folders given, in order. Raises UserError for a path that is not
-    there and for a folder without images."""
+    """The files given, and all image files below the folders given, in order; links to folders are followed, but none
+    into a folder twice. What looks like a picture there and is of no format that is read is counted on standard error.
+    Raises UserError for a path that is not there and for a folder without images."""
     files: list[Path] = []
     for path in paths:
         if path.is_dir():
             files += _images_below(path)
         elif path.is_file():
             files.append(path)
+        elif _URL_AS_PATH.match(str(path)):
+            raise UserError(f"{path}: a URL; download it and give the file")
         else:
             raise UserError(f"{path}: no such file or folder")
     return files
 
 
 def _images_below(folder: Path) -> list[Path]:
-    files = []
-    for file in folder.rglob("*"):
-        if file.suffix.lower() in SUFFIXES and file.is_file():
-            files.append(file)
-    if not files:
-        raise UserError(f"{folder}: no image files below this folder ({', '.join(sorted(SUFFIXES))})")
-    return sorted(files)
+    images = []
+    unread = []
+    videos = []
+    for file in files_below(folder):
+        suffix = file.suffix.lower()
+        if suffix in UNREAD_SUFFIXES:
+            unread.append(suffix)
+        elif suffix in VIDEO_SUFFIXES:
+            videos.append(suffix)
+        elif suffix in SUFFIXES:
+            if file.is_file():
+                images.append(file)
+            else:
+                _leave_out(f"{file}: a link to nothing")
+    known = ", ".join(SUFFIXES)
+    if unread:
+        kinds = count_endings(unread)
+        _leave_out(f"{folder}: {len(unread)} files of formats that are not read ({kinds}); read are {known}")
+    if videos:
+        kinds = count_endings(videos)
+        _leave_out(f"{folder}: {len(videos)} videos ({kinds}); `fiber detect` reads those that are named")
+    if not images:
+        raise UserError(f"{folder}: no image files below this folder ({known})")
+    return sorted(images)
+
+
+def _leave_out(what: object) -> None:
+    print(f"left out: {what}", file=sys.stderr)
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files below a folder, links to nothing among them. Links to folders are followed, each folder is gone through
+    once: first those that are there themselves, then those that links lead to. What cannot be listed is told."""
+    seen: set[tuple[int, int]] = set()
+    waiting = [str(folder)]
+    while waiting:
+        top = waiting.pop(0)
+        if not _is_first_visit(top, seen):
+            continue
+        for parent, folders, names in os.walk(top, onerror=_leave_out):
+            there = []
+            for name in sorted(folders):
+                path = os.path.join(parent, name)
+                if os.path.islink(path):
+                    waiting.append(path)
+                elif _is_first_visit(path, seen):
+                    there.append(name)
+            folders[:] = there
+            for name in names:
+                yield Path(parent, name)
+
+
+def _is_first_visit(folder: str, seen: set[tuple[int, int]]) -> bool:
+    """Whether a folder, by whatever path, is not among those seen; then it is from now on."""
+    state = os.stat(folder)
+    identity = state.st_dev, state.st_ino
+    is_first = identity not in seen
+    seen.add(identity)
+    return is_first
 
 
 def distinct_images(paths: Iterable[Path]) -> list[Path]:

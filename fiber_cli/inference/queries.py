@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from fiber_cli.data import phrases as sentence_phrases
+from fiber_cli.data.files import decode_text
 from fiber_cli.data.records import Span
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.context import TaskContext
@@ -16,10 +17,10 @@ from fiber_cli.tasks.regions.prompt_batch import PromptBatch, label_prompts
 from fiber_cli.tasks.regions.prompts import (
     EncodedPrompt,
     Prompt,
+    PromptName,
     distinct_labels,
     encode_prompt,
     parse_prompt,
-    prompt_names,
 )
 from fiber_cli.tasks.regions.settings import RegionSettings
 from fiber_cli.tasks.regions.transforms import RegionTransform
@@ -55,19 +56,29 @@ def prompted(pictures: Sequence[Image.Image], query: Query, context: TaskContext
 
 
 def label_query(context: TaskContext[Any], labels: str | Sequence[str], chunk: int | str = "auto") -> Query:
-    """Labels for a checkpoint's detector: names, or one text such as "cat . traffic light". chunk: at most so many in a
-    prompt, or "auto". UserError for labels that are empty, given twice, or too long for the model."""
+    """Labels for a checkpoint's detector: names, or one text such as "cat . traffic light", see `parse_prompt`. chunk:
+    at most so many in a prompt, or "auto". UserError for labels that are empty, given twice, or too long for the model.
+
+    A label is asked as the user typed it, parentheses and all, whatever the checkpoint's training did to the names of
+    its data sets (`task.names_as_published` and `clean_name` are for those): two labels stay two.
+    """
     if chunk != "auto" and not (isinstance(chunk, int) and chunk > 0):
         raise UserError(f'chunk {chunk!r}: give the number of labels in a prompt, from 1, or "auto"')
     names = parse_prompt(labels) if isinstance(labels, str) else distinct_labels(labels)
-    stripped = [name.strip() for name in names]
-    in_prompts = prompt_names(stripped, as_published=detector_settings(context).names_as_published)
+    in_prompts = [PromptName(name.strip()) for name in names]
     return Query(names, label_prompts(in_prompts, context.tokenizer, context.text_length, chunk))
 
 
-def phrase_query(context: TaskContext[Any], sentence: str, phrases: str | Sequence[str] | None = None) -> Query:
+def phrase_query(context: TaskContext[Any], sentence: str | None, phrases: str | Sequence[str] | None = None) -> Query:
     """Phrases of a sentence for a checkpoint's detector: its noun phrases, or those given, a list or a text such as
-    "a man; two small dogs". UserError for a sentence without phrases or too long for the model."""
+    "a man; two small dogs". Phrases without a sentence are asked as labels are. UserError for a sentence without
+    phrases or too long for the model, and where there is neither."""
+    if isinstance(phrases, str):
+        phrases = split_phrases(phrases)
+    if sentence is None:
+        if phrases is None:
+            raise UserError("neither a sentence nor phrases: say what to look for")
+        return label_query(context, phrases)
     located = _located(sentence, phrases)
     if not located:
         raise UserError(f"{sentence!r} has no phrase to look for; write one that names things, or give phrases")
@@ -83,17 +94,15 @@ def phrase_query(context: TaskContext[Any], sentence: str, phrases: str | Sequen
     return Query(names, [encoded])
 
 
-def _located(sentence: str, phrases: str | Sequence[str] | None) -> list[tuple[str, Span]]:
+def _located(sentence: str, phrases: Sequence[str] | None) -> list[tuple[str, Span]]:
     """The phrases with their places in the sentence."""
     if phrases is None:
         return sentence_phrases.noun_phrases(sentence)
-    if isinstance(phrases, str):
-        phrases = _split(phrases)
     spans = sentence_phrases.locate_phrases(sentence, phrases)
     return list(zip(phrases, spans, strict=True))
 
 
-def _split(phrases: str) -> list[str]:
+def split_phrases(phrases: str) -> list[str]:
     """The phrases of a text such as "a man; two small dogs"."""
     stripped = (phrase.strip() for phrase in phrases.split(";"))
     return list(filter(None, stripped))
@@ -102,9 +111,9 @@ def _split(phrases: str) -> list[str]:
 def read_queries(file: Path, what: str = "query") -> tuple[list[str], int]:
     """One query a line, and how many empty lines were skipped. UserError where there is none."""
     try:
-        text = file.read_text(encoding="utf-8")
+        text = decode_text(file.read_bytes())
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as UTF-8 text: {error}") from None
+        raise UserError(f"{file} cannot be read as UTF-8 or UTF-16 text: {error}") from None
     queries = []
     empty_lines = 0
     for line in text.splitlines():

@@ -1,6 +1,5 @@
 """Search in a folder of pictures: the dual encoder over all of them, fusion over its best (paper section 4.2)."""
 
-import json
 import math
 import sys
 from collections.abc import Iterator, Sequence
@@ -11,7 +10,8 @@ from typing import NamedTuple
 import numpy as np
 
 from fiber_cli.checkpoints.loading import Loaded
-from fiber_cli.distributed.device import device
+from fiber_cli.data.files import dump_json
+from fiber_cli.distributed.device import prediction_device
 from fiber_cli.errors import UserError
 from fiber_cli.inference.index import Index, LeftOut, build_index, image_set
 from fiber_cli.inference.queries import read_queries
@@ -56,7 +56,7 @@ def run_search(
         raise UserError(f"--images {folder}: no such folder")
     queries = _read_query(query)
     for checkpoint in (loaded, itm or loaded):
-        checkpoint.task.to(device())
+        checkpoint.task.to(prediction_device())
     images, unreadable = build_index(loaded, folder, index, options=options)
     results, vanished = search(loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum)
     for name, reason in [*unreadable, *vanished]:
@@ -66,11 +66,11 @@ def run_search(
         raise UserError(f"{folder}: none of the pictures found can be read any more")
     if as_json:
         listed = [result._asdict() for result in results]
-        print(json.dumps(listed, indent=2, ensure_ascii=False))
+        print(dump_json(listed, indent=2))
     else:
         print(table(results, shown))
     if sheet is not None:
-        _write_sheet(results, sheet)
+        _write_sheet(results, sheet, options.max_pixels)
 
 
 def _score_in_words(loaded: Loaded, raw_sum: bool) -> str:
@@ -92,9 +92,9 @@ def _read_query(query: str | Path) -> list[str]:
     return [query.strip()]
 
 
-def _write_sheet(results: Sequence[SearchResult], file: Path) -> None:
+def _write_sheet(results: Sequence[SearchResult], file: Path, max_pixels: int) -> None:
     try:
-        draw_sheet(results, file)
+        draw_sheet(results, file, max_pixels=max_pixels)
     except (OSError, ValueError) as error:
         raise UserError(f"--sheet {file}: cannot be written ({error}); name a .png or .jpg file") from None
 
@@ -128,7 +128,7 @@ def search(
     for image in chosen:
         chosen_paths.append(paths[image])
         wanted.append(np.flatnonzero((candidates == image).any(axis=1)))
-    images = image_set(fusion, folder, chosen_paths)
+    images = image_set(fusion, folder, chosen_paths, options.max_pixels)
     texts = TextSet(queries, fusion.context.tokenizer, fusion.context.text_length)
     pairs = score_pairs(fusion.ability(Matching), images, texts, wanted, options)
     logit_scale = loaded.ability(Embedding).logit_scale()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from fiber_cli.data.images import open_image
-from fiber_cli.data.source import BadSample
+from fiber_cli.data.source import MAX_PIXELS, BadSample
 from fiber_cli.inference.lettering import drawable
 
 if TYPE_CHECKING:
@@ -21,8 +21,10 @@ LETTERS = 13
 _GREY = (224, 224, 224)
 
 
-def draw_sheet(results: Sequence["SearchResult"], file: Path, columns: int = 8) -> None:
-    """Write a picture of the `columns` best of each query of `search.search`'s results."""
+def draw_sheet(
+    results: Sequence["SearchResult"], file: Path, columns: int = 8, *, max_pixels: int = MAX_PIXELS
+) -> None:
+    """Write a picture of the `columns` best of each query of `search.search`'s results, read up to `max_pixels`."""
     rows: list[tuple[str, list[SearchResult]]] = []
     for query, of_query in groupby(results, key=attrgetter("query")):
         rows.append((query, list(of_query)[:columns]))
@@ -37,14 +39,14 @@ def draw_sheet(results: Sequence["SearchResult"], file: Path, columns: int = 8) 
         draw.text((GAP, top), title, "black", font)
         for column, result in enumerate(row):
             left = GAP + column * (TILE + GAP)
-            sheet.paste(_thumbnail(result.path), (left, top + LINE))
+            sheet.paste(_thumbnail(result.path, max_pixels), (left, top + LINE))
             draw.text((left, top + LINE + TILE + 2), f"{result.rank}.  {result.score:.3f}", "black", font)
     sheet.save(file)
 
 
-def _thumbnail(path: str) -> Image.Image:
+def _thumbnail(path: str, max_pixels: int) -> Image.Image:
     """The whole picture inside a grey square; an empty one where it cannot be read."""
     try:
-        return ImageOps.pad(open_image(path, at_least=TILE), (TILE, TILE), color=_GREY)
+        return ImageOps.pad(open_image(path, max_pixels, at_least=TILE), (TILE, TILE), color=_GREY)
     except BadSample:
         return Image.new("RGB", (TILE, TILE), _GREY)

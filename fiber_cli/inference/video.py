@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from fiber_cli.data.image_formats import VIDEO_SUFFIXES
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError, optional
 from fiber_cli.inference.pictures import read_picture
 
-VIDEOS = {".mp4", ".mov", ".avi", ".mkv", ".webm"}
 #: Frames a second of a video that does not say.
 USUAL_RATE = Fraction(25)
 #: MPEG-4 counts time in at most 65,535 parts of a second.
@@ -42,17 +43,18 @@ class Shot(NamedTuple):
 
 def is_video(file: Path) -> bool:
     """Whether a file is one, by its name."""
-    return file.suffix.lower() in VIDEOS
+    return file.suffix.lower() in VIDEO_SUFFIXES
 
 
-def shots(files: Sequence[Path]) -> Iterator[Shot]:
-    """All pictures and frames; a file that cannot be read is named on standard error."""
+def shots(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Iterator[Shot]:
+    """All pictures and frames; what cannot be read is named on standard error, pictures with more than `max_pixels`
+    among them."""
     for file in files:
         try:
             if is_video(file):
                 yield from frames(file)
             else:
-                yield Shot(file, read_picture(file))
+                yield Shot(file, read_picture(file, max_pixels))
         except UserError as error:
             print(f"left out: {error}", file=sys.stderr)
 

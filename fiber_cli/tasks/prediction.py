@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import torch
 from tqdm import tqdm
 
+from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import precision_context, to_device
 
@@ -18,11 +19,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class PredictOptions:
     """batch_size: items, or pairs, in one pass of a rank. workers: processes that read, of a rank. precision: "fp32",
-    "bf16" or "fp16", of the computation."""
+    "bf16" or "fp16", of the computation. max_pixels: of a user's own pictures, those with more are left out."""
 
     batch_size: int
     workers: int
     precision: str = "fp32"
+    max_pixels: int = MAX_PIXELS
 
 
 class Predictions(NamedTuple):

@@ -1,7 +1,7 @@
 """What a run would be: `--dry-run`."""
 
 import os
-import resource
+import sys
 import time
 from pathlib import Path
 
@@ -57,15 +57,21 @@ def _one_batch(recipe: Recipe, planned: Work) -> None:
     values = "  ".join(f"{name} {value.item():.4f}" for name, value in losses.items())
     print(f"one batch of {runtime.micro_batch}:  {values}")
     peak = _peak_memory(target)
-    print(f"forward and backward took {time.monotonic() - began:.2f} s; peak memory {peak / GIB:.2f} GiB")
+    memory = "unknown" if peak is None else f"{peak / GIB:.2f} GiB"
+    print(f"forward and backward took {time.monotonic() - began:.2f} s; peak memory {memory}")
 
 
-def _peak_memory(device: torch.device) -> int:
-    """Bytes of the GPU, or of the process where there is none."""
+def _peak_memory(device: torch.device) -> int | None:
+    """Bytes of the GPU, or of the process where there is none; None where the system does not tell (Windows)."""
     if device.type == "cuda":
         torch.cuda.synchronize()
         return torch.cuda.max_memory_allocated()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    try:
+        import resource
+    except ImportError:
+        return None
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def memory_in_words(parameters: int, recipe: Recipe, world: int) -> str:

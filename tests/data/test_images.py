@@ -1,6 +1,8 @@
 """Decoding of every kind of image file that turns up."""
 
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -8,10 +10,10 @@ import pytest
 from image_files import encoded, photograph
 from PIL import Image
 
-from fiber_cli.data.images import open_image
+from fiber_cli.data.images import open_image, readable_formats
 from fiber_cli.data.source import BadSample
 
-# Outside of tests the module itself sets this filter.
+# Nothing may depend on Pillow's own check.
 pytestmark = pytest.mark.filterwarnings("error::PIL.Image.DecompressionBombWarning")
 
 
@@ -25,8 +27,10 @@ def png_header(width: int, height: int) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + chunks
 
 
-@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF"])
 def test_common_formats_give_the_picture(format):
+    if format not in readable_formats():
+        pytest.skip(f"this Pillow was built without {format}")
     image = open_image(encoded(photograph(), format))
     assert image.mode == "RGB"
     assert image.size == (120, 80)
@@ -106,6 +110,43 @@ def test_missing_file_and_own_limit(tmp_path):
     # A limit above Pillow's own lets the image through, to fail on its missing pixels.
     with pytest.raises(BadSample, match="not a readable image"):
         open_image(png_header(20_000, 20_000), max_pixels=500_000_000)
+
+
+def test_pillows_limit_and_filters_of_warnings_are_the_users_own(monkeypatch):
+    """Also where the user's limit is below that of a picture, or there is none."""
+    code = """
+import warnings
+from PIL import Image
+
+before = Image.MAX_IMAGE_PIXELS
+import fiber_cli.data.images, fiber_cli.inference.pictures
+
+ours = [one for one in warnings.filters if one[2] is Image.DecompressionBombWarning]
+print(Image.MAX_IMAGE_PIXELS == before, ours)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "True []\n"
+    for limit in (10, None):
+        monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
+        for format in ("PNG", "JPEG", "BMP", "PPM"):
+            assert open_image(encoded(photograph(), format)).size == (120, 80)
+        with pytest.raises(BadSample, match="more than 9,599 pixels"):
+            open_image(encoded(photograph()), max_pixels=9599)
+        assert limit == Image.MAX_IMAGE_PIXELS
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    with pytest.raises(BadSample, match=r"exceeds limit of 20 .*\(the limit is PIL.Image.MAX_IMAGE_PIXELS\)"):
+        open_image(encoded(photograph(), "WEBP"))  # whose plug-in asks that limit itself
+
+
+def test_formats_that_are_not_read_are_named():
+    for content, said in (
+        (b"\0\0\0\x18ftypheic" + bytes(99), "HEIC is not among the formats read .*JPEG, PNG"),
+        (b"\xff\x0a" + bytes(99), "JPEG XL is not among"),
+        (b"8BPS" + bytes(99), "PSD is not among"),
+        (b"\x89PNG\r\n\x1a\n" + bytes(99), "not a readable image"),
+    ):
+        with pytest.raises(BadSample, match=said):
+            open_image(content)
 
 
 @pytest.mark.parametrize(

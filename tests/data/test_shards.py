@@ -63,5 +63,12 @@ def test_open_files_are_bounded(tars, monkeypatch):
 
 def test_shards_without_samples_are_told(tmp_path):
     write_tar(tmp_path / "b.tar", [("readme.md", b"nothing of ours")])
-    with pytest.raises(UserError, match="no sample in 1 shards"):
+    with pytest.raises(
+        UserError, match=r"no sample in 1 shards; an image .* needed; 1 members have the endings \.md 1$"
+    ):
         WebDatasetSource(str(tmp_path / "b.tar"))
+    write_tar(tmp_path / "c.tar", [("img.1.jpg", b""), ("img.2.jpg", b""), ("img.1.txt", b"")])
+    with pytest.raises(
+        UserError, match=r"3 members have the endings .*ends at its first dot, as in webdataset: rename"
+    ):
+        WebDatasetSource(str(tmp_path / "c.tar"))

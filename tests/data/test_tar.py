@@ -1,8 +1,10 @@
 """The index of tar shards: every dialect, damage, and how it is kept."""
 
+import io
 import tarfile
 
 import pytest
+from image_files import jpeg
 from tar_files import shard_sample, write_tar
 
 from fiber_cli.data import tar as tar_index
@@ -74,3 +76,69 @@ def test_webdataset_names_all_damaged_shards_at_once(tars):
     assert "00004.tar: gzip-compressed" in lines[4]
     assert "00005.tar: cut short: the end mark is missing at byte 0" in lines[5]
     assert "00006.tar: a second jpg of sample twice" in lines[6]
+
+
+def images_and_left_out(tmp_path, *names):
+    """Of a shard with such members: which of them each sample has, by its grey level, and what is left out."""
+    members = []
+    for number, name in enumerate(names):
+        content = jpeg((40 * number,) * 3) if name.rpartition(".")[2] not in ("txt", "npy") else b"text"
+        members.append((name, content))
+    source = WebDatasetSource(str(write_tar(tmp_path / "a.tar", members)))
+    images = {}
+    for i in range(len(source)):
+        images[source.key(i).removeprefix("a/")] = names[round(source.image(i).getpixel((5, 5))[0] / 40)]
+    return images, dict(source.unread_members)
+
+
+@pytest.mark.parametrize(
+    ("names", "images", "left_out"),
+    [
+        # the first ending of the table, wherever it stands
+        (("1.jpg", "1.png", "1.txt"), {"1": "1.jpg"}, {".png beside .jpg": 1}),
+        (("1.webp", "1.png", "1.txt"), {"1": "1.png"}, {".webp beside .png": 1}),
+        (("1.gif", "1.tiff", "1.JPEG"), {"1": "1.JPEG"}, {".tiff beside .gif": 1, ".gif beside .jpeg": 1}),
+        # every ending of a picture
+        (("1.jfif", "2.avif", "3.bmp", "4.tif"), {n[0]: n for n in ("1.jfif", "2.avif", "3.bmp", "4.tif")}, {}),
+        # a key ends at the first dot
+        (("1.jpg", "p 2.0.jpg", "p 2.0.txt"), {"1": "1.jpg"}, {".0.jpg": 1, ".0.txt": 1}),
+        (("1.jpg", "1.seg.png", "1.npy", "README"), {"1": "1.jpg"}, {".seg.png": 1, ".npy": 1, "no ending": 1}),
+        (("v1.5/1.jpg", "./._1.jpg"), {"v1.5/1": "v1.5/1.jpg"}, {"._1.jpg": 1}),
+    ],
+)
+def test_members_that_are_left_out_are_counted(tmp_path, capsys, names, images, left_out):
+    assert images_and_left_out(tmp_path, *names) == (images, left_out)
+    err = capsys.readouterr().err
+    assert (f"{sum(left_out.values())} members have the endings" in err) == bool(left_out)
+    assert all(f"{ending} {count}" in err for ending, count in left_out.items())
+    assert images_and_left_out(tmp_path, *names) == (images, left_out)  # of the index that is kept
+
+
+def test_links_are_left_out_and_told(tmp_path, capsys):
+    path = write_tar(tmp_path / "a.tar", shard_sample("one"))
+    with tarfile.open(path, "a") as tar:
+        link = tarfile.TarInfo("two.jpg")
+        link.type, link.linkname = tarfile.LNKTYPE, "one.jpg"
+        tar.addfile(link)
+    assert WebDatasetSource(str(path)).unread_members == {".jpg (a link)": 1}
+    assert "1 members have the endings .jpg (a link) 1" in capsys.readouterr().err
+
+
+def test_only_the_first_rank_tells(tmp_path, capsys, monkeypatch):
+    path = write_tar(tmp_path / "a.tar", [*shard_sample("one"), ("one.npy", b"")])
+    monkeypatch.setenv("RANK", "1")
+    WebDatasetSource(str(path))
+    assert capsys.readouterr().err == ""
+
+
+def test_names_that_are_not_utf_8_stay_apart(tmp_path):
+    samples = [*shard_sample("caf\udce9", "one"), *shard_sample("caf\udce8", "two")]
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w", format=tarfile.GNU_FORMAT, encoding="utf-8", errors="surrogateescape") as tar:
+        for name, content in samples:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    source = WebDatasetSource(str(path))
+    assert [source.key(i).encode("utf-8", "surrogateescape") for i in range(2)] == [b"a/caf\xe9", b"a/caf\xe8"]
+    assert [source.captions(i) for i in range(2)] == [("one",), ("two",)]

@@ -3,7 +3,15 @@
 import pytest
 import torch
 
-from fiber_cli.distributed.device import device, local_rank, precision_context, to_device
+from fiber_cli.distributed.device import (
+    device,
+    device_named,
+    local_rank,
+    precision_context,
+    prediction_device,
+    to_device,
+)
+from fiber_cli.errors import UserError
 
 CPU = torch.device("cpu")
 
@@ -35,3 +43,28 @@ def test_only_the_tensors_of_a_batch_are_moved():
     assert moved["pixels"].is_meta
     assert (moved["sample_ids"], moved["truncated"]) == (["a", "b"], 1)
     assert not batch["pixels"].is_meta
+
+
+def test_predictions_are_made_on_apples_gpu_and_ranks_train_without_it(monkeypatch):
+    monkeypatch.delenv("FIBER_DEVICE", raising=False)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert prediction_device() == torch.device("mps")
+    assert device() == torch.device("cpu")  # gloo, by which ranks talk, knows no other
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert prediction_device() == torch.device("cpu")
+
+
+def test_another_device_can_be_named(monkeypatch):
+    monkeypatch.setenv("FIBER_DEVICE", "cpu")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert prediction_device() == torch.device("cpu")
+    monkeypatch.setenv("FIBER_DEVICE", "abacus")
+    with pytest.raises(UserError, match="device 'abacus' cannot be used"):
+        prediction_device()
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:99", "", "xla"])
+def test_a_device_that_is_not_there_is_told(name):
+    with pytest.raises(UserError, match="give cpu, cuda, cuda:1 … or mps"):
+        device_named(name)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from pycocotools.coco import COCO
-from small_detector import LABELS, LENGTH, LONGEST, MOST, PROMPT, SHORT, detect
+from small_detector import LENGTH, LONGEST, MOST, SHORT, detect
 
 from fiber_cli.data.sources.coco import CocoSource
 from fiber_cli.inference.coco_results import CocoResults
@@ -30,19 +30,21 @@ def test_ids_count_from_one_and_boxes_are_xywh(tmp_path):
     ]
     assert truth["categories"] == [{"id": 1, "name": "cat"}, {"id": 2, "name": "dog"}]
     assert truth["annotations"] == []
+    assert truth["info"] == {}  # which pycocotools 2.0.9 and 2.0.10 read
 
 
 def test_coco_results_agree_with_the_evaluation(detector_run, detector, readable, capsys, tmp_path):
-    code, _, _ = detect(capsys, detector_run, *readable, PROMPT, "--coco", tmp_path / "found.json")
+    labels = ["red circle", "Star", "dog"]  # which the cleaning of data sets' names leaves as they are
+    code, _, _ = detect(capsys, detector_run, *readable, " . ".join(labels), "--coco", tmp_path / "found.json")
     truth = COCO(str(tmp_path / "found-images.json"))
     assert code == 0
-    assert [category["name"] for category in truth.loadCats(truth.getCatIds())] == LABELS
+    assert [category["name"] for category in truth.loadCats(truth.getCatIds())] == labels
     read = truth.loadRes(str(tmp_path / "found.json"))
     images = {image["id"]: image for image in truth.loadImgs(truth.getImgIds())}
     assert [image["file_name"] for image in images.values()] == [str(path) for path in readable]
     content = {
         "images": list(images.values()),
-        "categories": [{"id": number, "name": name} for number, name in enumerate(LABELS, 1)],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(labels, 1)],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [0, 0, 9, 9], "area": 81, "iscrowd": 0}],
     }
     (tmp_path / "truth.json").write_text(json.dumps(content))

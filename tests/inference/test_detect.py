@@ -69,6 +69,21 @@ def test_bare_phrases_wherever_they_stand(detector_run, readable, capsys, monkey
         assert {one.label for one in detections_in(out)} == {"a red circle", "two stars"}
 
 
+@pytest.mark.parametrize("argv", [["{one}", "--phrases", "dog; red circle"], ["--phrases", "dog; red circle", "{one}"]])
+def test_phrases_need_no_sentence(detector_run, detector, readable, capsys, argv):
+    words = [word.format(one=readable[0]) for word in argv]
+    code, out, err = detect(capsys, detector_run, *words, "--json")
+    assert code == 0, err
+    assert_same(detections_in(out), detector.detect(readable[0], ["dog", "red circle"], threshold=0))
+
+
+def test_how_a_prompt_of_sentences_was_read_is_told(detector_run, readable, capsys):
+    err = detect(capsys, detector_run, readable[0], "dr. pepper")[2]
+    assert 'looking for "dr", "pepper"' in err
+    assert "--labels" in err
+    assert "looking for" not in detect(capsys, detector_run, readable[0], "dr. pepper . cat")[2]
+
+
 @pytest.mark.parametrize(
     ("argv", "exit_code", "message"),
     [

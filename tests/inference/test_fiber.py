@@ -3,6 +3,9 @@
 import shutil
 import subprocess
 import sys
+import warnings
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 import pytest
@@ -159,12 +162,99 @@ def test_what_a_checkpoint_cannot_do_and_bad_input(runs, coarse, detector, pictu
         coarse.embed_images([readable[0], pictures / "broken.jpg"])
     with pytest.raises(UserError, match="no such file"):
         coarse.embed_images("nowhere.png")
-    with pytest.raises(UserError, match="wanted is uint8 RGB"):
+    with pytest.raises(UserError, match="wanted is uint8"):
         coarse.embed_images(np.zeros((4, 4, 3)))
     with pytest.raises(UserError, match="longer than the model's 30 tokens"):
         coarse.embed_texts("red " * 40)
     with pytest.raises(UserError, match="no input"):
         coarse.embed_images([])
+
+
+def test_one_unreadable_picture_costs_that_picture_and_not_the_list(runs, coarse, detector, pictures, readable):
+    broken = pictures / "broken.jpg"
+    given = [readable[0], broken, readable[1], b"no image"]
+    features = coarse.embed_images(readable[:2])
+    with pytest.warns(UserWarning, match=r"image \d is left out") as warned:
+        rows = coarse.embed_images(given, on_error="skip")
+    assert len(warned) == 2
+    assert str(warned[0].message).startswith(f"image 1 is left out: {broken}")
+    np.testing.assert_allclose(rows[[0, 2]], features, atol=1e-5)
+    assert np.isnan(rows[[1, 3]]).all()
+    with pytest.warns(UserWarning, match=r"image \d is left out"):
+        logits = coarse.match(given, "a red circle", on_error="skip")
+    np.testing.assert_allclose(logits[[0, 2]], coarse.match(readable[:2], "a red circle"), atol=1e-4)
+    assert np.isnan(logits[[1, 3]]).all()
+    with pytest.warns(UserWarning, match=r"image \d is left out"):
+        found = detector.detect(given, LABELS, threshold=0, on_error="skip")
+    assert found[1] is None
+    assert found[3] is None
+    assert_same(found[2], detector.detect(readable[1], LABELS, threshold=0))
+    captioner = Fiber.from_pretrained(runs["caption"])
+    with pytest.warns(UserWarning, match=r"image \d is left out"):
+        captions = captioner.caption(given, on_error="skip")
+    assert captions == [captioner.caption(readable[0]), None, captioner.caption(readable[1]), None]
+    vqa = Fiber.from_pretrained(runs["vqa"])
+    with pytest.warns(UserWarning, match=r"image \d is left out"):
+        answers = vqa.answer(given, "how many?", on_error="skip")
+    assert answers == [vqa.answer(readable[0], "how many?"), None, vqa.answer(readable[1], "how many?"), None]
+
+
+def test_unreadable_pictures_are_errors_that_say_which_and_what_to_do(coarse, pictures, readable):
+    broken = pictures / "broken.jpg"
+    with pytest.raises(UserError, match=r'image 1: .*broken\.jpg: not a readable image.*on_error="skip"'):
+        coarse.embed_images([readable[0], broken])
+    for alone in (broken, "https://example.org/a.jpg"):
+        with pytest.raises(UserError):
+            coarse.embed_images(alone, on_error="skip")
+        with pytest.raises(UserError):
+            coarse.match(alone, ["a red circle", "a star"], on_error="skip")
+    with pytest.raises(UserError, match='on_error \'ignore\': give "raise" or "skip"'):
+        coarse.embed_images(readable, on_error="ignore")
+    with pytest.warns(UserWarning, match="left out"), pytest.raises(UserError, match="none of 1 images could be read"):
+        coarse.embed_images([broken], on_error="skip")
+
+
+def test_max_pixels_is_an_argument_and_pillow_stays_as_it_is(coarse, detector, readable, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)  # the user's own; 64 x 64 would be an error of Pillow's
+    filters = list(warnings.filters)
+    assert coarse.embed_images(readable[0]).shape == (256,)
+    with pytest.raises(UserError, match="more than 4,095 pixels"):
+        coarse.embed_images(readable[0], max_pixels=64 * 64 - 1)
+    with pytest.raises(UserError, match="more than 4,095 pixels"):
+        detector.detect(readable[0].read_bytes(), "cat", max_pixels=64 * 64 - 1)
+    assert Image.MAX_IMAGE_PIXELS == 100
+    assert warnings.filters == filters
+
+
+def run_in_threads(calls, threads=6):
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda call: call(), calls))
+
+
+def test_threads_with_other_options_share_a_captioner(runs, readable):
+    """Every call's caption is that of its own options, in whatever order the threads take turns."""
+    captioner = Fiber.from_pretrained(runs["caption"], batch_size=2)
+    options = [(1, False), (2, False), (5, False), (1, True), (3, True), (5, True)]
+    expected = [captioner.caption(readable, beam, as_published) for beam, as_published in options]
+    assert len({tuple(captions) for captions in expected}) > 1
+    shared = Fiber.from_pretrained(runs["caption"], batch_size=2)
+    calls = [partial(shared.caption, readable, beam, as_published) for beam, as_published in options * 4]
+    assert run_in_threads(calls) == expected * 4
+
+
+def test_threads_with_other_options_share_a_detector(detector, readable):
+    options = [
+        {"labels": LABELS, "threshold": 0, "top_k": 3},
+        {"labels": LABELS, "threshold": 0, "nms_iou": 0.1},
+        {"labels": "cat", "threshold": 0.4},
+        {"labels": LABELS[:2], "threshold": 0, "chunk": 1},
+        {"labels": ["a dog"], "threshold": 0},
+        {"labels": LABELS, "threshold": 0.2},
+    ]
+    expected = [detector.detect(readable[1], **one) for one in options]
+    found = run_in_threads([partial(detector.detect, readable[1], **one) for one in options * 3])
+    for detections, of_option in zip(found, expected * 3, strict=True):
+        assert_same(detections, of_option)
 
 
 def overlap(a, b):

@@ -1,9 +1,17 @@
 """What a user may give as pictures and texts."""
 
+import io
+import zipfile
+from pathlib import Path
+from urllib.request import urlopen
+
 import numpy as np
 import pytest
+import torch
+from image_files import encoded, photograph
 from PIL import Image
 
+from fiber_cli.data.images import readable_formats
 from fiber_cli.errors import UserError
 from fiber_cli.inference.pictures import batches, distinct_images, find_images, pictures_of, read_picture, texts_of
 
@@ -35,12 +43,153 @@ def test_every_picture_becomes_rgb_or_is_told(pictures, readable):
     for bad, message in (
         (pictures / "broken.jpg", "broken.jpg: not a readable image"),
         ("nowhere.png", "nowhere.png: no such file"),
-        (np.zeros((4, 4, 3)), "ndarray: an array of float64 .* wanted is uint8 RGB"),
-        (np.zeros((4, 4), np.uint8), "wanted is uint8 RGB"),
+        (np.zeros((4, 4, 3)), "ndarray: an array of float64 .* wanted is uint8"),
+        (np.zeros((3, 4, 5), np.uint8), "height, width, channels"),
+        (np.zeros((0, 4, 3), np.uint8), "wanted is uint8"),
+        (torch.rand(3, 4, 5), r"Tensor: a tensor of torch.float32 \(3, 4, 5\); wanted is torch.uint8"),
+        (torch.zeros(6, 5, 3, dtype=torch.uint8), "channels, height, width"),
+        (b"<html>404</html>", "bytes: not a readable image"),
+        ("https://example.org/cat.jpg", "a URL; download it"),
+        ("s3://bucket/cat.jpg", "a URL"),
+        ("data:image/png;base64,iVBORw0KGgo=", "a URL"),
+        ("", "an empty path"),
+        (pictures, "a folder"),
+        (None, "NoneType: no picture; wanted is a path"),
+        (7, "int: no picture"),
         (Image.new("F", (2, 2)), "floating-point pixels"),
     ):
         with pytest.raises(UserError, match=message):
             read_picture(bad)
+
+
+def test_every_form_of_a_picture_gives_its_pixels(readable, tmp_path):
+    file = readable[1]
+    expected = np.asarray(Image.open(file).convert("RGB"))
+    content = file.read_bytes()
+    used_up = io.BytesIO(content)
+    used_up.read()
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("b.jpg", content)
+    with open(file, "rb") as opened, zipfile.ZipFile(tmp_path / "a.zip") as archive, archive.open("b.jpg") as inside:
+        for form in (
+            content,
+            bytearray(content),
+            memoryview(content),
+            opened,
+            io.BytesIO(content),
+            used_up,
+            inside,
+            urlopen(file.as_uri()),
+            OnlyRead(content),
+            str(file),
+            file,
+            expected,
+            torch.tensor(expected).permute(2, 0, 1),
+            Image.open(file),
+        ):
+            (picture,), single = pictures_of(form)
+            assert single, form
+            for _ in range(2):  # a stream has its content only once
+                assert (np.asarray(read_picture(picture)) == expected).all(), form
+
+
+class OnlyRead:
+    """A stream that cannot go back, as of a network."""
+
+    def __init__(self, content):
+        self.content = io.BytesIO(content)
+
+    def read(self, size=-1):
+        return self.content.read(size)
+
+
+def test_grey_and_transparent_pixels_become_rgb():
+    grey = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    expected = np.stack([grey] * 3, axis=2)
+    for form in (grey, grey[:, :, None], torch.from_numpy(grey), torch.from_numpy(grey)[None]):
+        assert (np.asarray(read_picture(form)) == expected).all()
+    clear = np.zeros((2, 3, 4), np.uint8)
+    clear[0, 0] = 10, 20, 30, 255
+    expected = np.full((2, 3, 3), 255, np.uint8)
+    expected[0, 0] = 10, 20, 30
+    for form in (clear, torch.from_numpy(clear).permute(2, 0, 1), Image.fromarray(clear)):
+        assert (np.asarray(read_picture(form)) == expected).all()
+
+
+def test_stacks_are_lists():
+    array = np.zeros((2, 4, 5, 3), np.uint8)
+    for stack in (array, torch.from_numpy(array).permute(0, 3, 1, 2)):
+        pictures, single = pictures_of(stack)
+        assert not single
+        assert [read_picture(picture).size for picture in pictures] == [(5, 4)] * 2
+
+
+def test_what_is_no_picture_or_text_at_all_is_told(tmp_path):
+    (tmp_path / "a.txt").write_text("no picture")
+    for nothing in (None, 7):
+        with pytest.raises(UserError, match=r"images: .* wanted is a path"):
+            pictures_of(nothing)
+        with pytest.raises(UserError, match=r"texts: .* wanted is a str"):
+            texts_of(nothing)
+    with pytest.raises(UserError, match="text 1 is NoneType"):
+        texts_of(["a star", None])
+    with open(tmp_path / "a.txt", encoding="utf-8") as as_text:
+        (picture,), _ = pictures_of(as_text)
+    with pytest.raises(UserError, match=r'opened as text.* mode "rb"'):
+        read_picture(picture)
+    (picture,), _ = pictures_of(as_text)  # closed
+    with pytest.raises(UserError, match="an open file that cannot be read"):
+        read_picture(picture)
+    truncated = Image.open(io.BytesIO(encoded(photograph(), "JPEG")[:900]))
+    with pytest.raises(UserError, match="not a readable image"):
+        read_picture(truncated)
+
+
+def test_every_ending_of_the_table_is_found_and_read(tmp_path):
+    for suffix in (".jpg", ".JPEG", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".ppm", ".avif"):
+        kind = {".JPEG": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG"}.get(suffix)
+        if suffix != ".avif" or "AVIF" in readable_formats():
+            Image.new("RGB", (8, 6), "red").save(tmp_path / f"a{suffix}", kind)
+    found = find_images([tmp_path])
+    assert len(found) >= 10
+    assert all(read_picture(file).size == (8, 6) for file in found)
+
+
+def test_pictures_that_are_not_read_are_counted(tmp_path, capsys):
+    Image.new("RGB", (8, 6)).save(tmp_path / "a.png")
+    for name in ("b.heic", "c.HEIC", "d.jp2", "e.txt", "f.mp4"):
+        (tmp_path / name).write_bytes(b"something")
+    (tmp_path / "gone.jpg").symlink_to(tmp_path / "nowhere.jpg")
+    assert find_images([tmp_path]) == [tmp_path / "a.png"]
+    err = capsys.readouterr().err
+    assert "3 files of formats that are not read (.heic 2, .jp2 1); read are .jpg" in err
+    assert "gone.jpg: a link to nothing" in err
+    assert "1 videos (.mp4 1)" in err
+    with pytest.raises(UserError, match=r"b\.heic: not a readable image"):
+        read_picture(tmp_path / "b.heic")
+    (tmp_path / "b.heic").write_bytes(b"\0\0\0\x18ftypheic" + bytes(40))
+    with pytest.raises(UserError, match="HEIC is not among the formats read"):
+        read_picture(tmp_path / "b.heic")
+
+
+def test_links_to_folders_are_followed_once(tmp_path):
+    outside = tmp_path / "outside"
+    folder = tmp_path / "pictures"
+    for place in (outside / "deep", folder / "real"):
+        place.mkdir(parents=True)
+    for file in (outside / "a.png", outside / "deep" / "b.png", folder / "real" / "c.png"):
+        Image.new("RGB", (4, 4)).save(file)
+    (folder / "again").symlink_to(outside / "deep")  # also below the next one
+    (folder / "link").symlink_to(outside)
+    (folder / "real" / "up").symlink_to(folder)  # a circle
+    (folder / "another").symlink_to(folder / "real")
+    (outside / "deep" / "self").symlink_to(outside)
+    found = find_images([folder])
+    assert sorted(file.name for file in found) == ["a.png", "b.png", "c.png"]
+    assert folder / "real" / "c.png" in found  # by its own path, not by a link's
+    to_folder = tmp_path / "entrance"
+    to_folder.symlink_to(folder)
+    assert len(find_images([to_folder])) == 3
 
 
 def test_folders_are_searched_for_images_and_files_taken_as_they_are(pictures, readable, tmp_path):
@@ -50,6 +199,8 @@ def test_folders_are_searched_for_images_and_files_taken_as_they_are(pictures, r
     assert distinct_images([b, pictures, b]) == [b, a, pictures / "broken.jpg", below]
     with pytest.raises(UserError, match="no image files below this folder"):
         find_images([tmp_path])
+    with pytest.raises(UserError, match="a URL; download it"):
+        find_images([Path("https://example.org/a.jpg")])
     with pytest.raises(UserError, match="no such file or folder"):
         find_images([tmp_path / "none"])
 

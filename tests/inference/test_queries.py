@@ -1,9 +1,10 @@
 """What a user may ask for in words."""
 
-import pytest
-from small_detector import MOST
+import dataclasses
 
-from fiber_cli.data.phrases import english_tagger
+import pytest
+from small_detector import MOST, assert_same
+
 from fiber_cli.errors import UserError
 from fiber_cli.inference.queries import label_query, phrase_query, read_queries
 
@@ -41,7 +42,6 @@ def test_a_typed_prompt_is_its_labels(detector):
         (["cat", " "], "label 2 is ' '"),
         (["cat", "dog", "Cat "], "label 3, 'Cat ', is label 1 again"),
         (["cat", None], "label 2 is None"),
-        (["(all)"], "nothing of the name is left"),
         (["very " * 60 + "long"], "tokens alone"),
     ],
 )
@@ -75,14 +75,50 @@ def test_phrases_in_one_text_are_separated_by_semicolons(detector):
     assert not (first & second).any()
 
 
-def test_noun_phrases_are_found(detector, shared, monkeypatch):
-    import nltk
-
-    english_tagger.cache_clear()
-    monkeypatch.setattr(nltk.data, "path", [str(shared / "data" / "nltk_data")])
+@pytest.mark.usefixtures("english_tagger")
+def test_noun_phrases_are_found(detector):
     query = phrase_query(detector.context, "a red circle beside two stars")
-    english_tagger.cache_clear()
     assert query.names == ["a red circle", "two stars"]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        ["apple (red)", "apple (green)"],
+        ["traffic_light", "traffic light"],
+        ["(all)", "[all]"],
+        ["bow (weapon)", "bow (knot)", "bow"],
+        ["st. bernard", "U.S. flag"],
+        ["red, round ball", "cat; dog"],
+    ],
+)
+@pytest.mark.parametrize("as_published", [False, True])
+def test_labels_are_asked_as_they_were_typed(detector, labels, as_published):
+    """Also of a checkpoint whose training cleaned the names of its data sets as published."""
+    texts = []
+    settings = dataclasses.replace(detector.context.settings, names_as_published=as_published)
+    context = dataclasses.replace(detector.context, settings=settings)
+    query = label_query(context, labels)
+    for prompt in query.prompts:
+        texts.append(context.tokenizer.decode(prompt.ids[prompt.mask], skip_special_tokens=True))
+    assert ". ".join(texts) == ". ".join(labels)
+    assert query.names == labels
+
+
+@pytest.mark.parametrize(
+    "phrases", ["a dog; two red circles", ["a dog", "two red circles"], " a dog ;two red circles; "]
+)
+def test_phrases_without_a_sentence_are_found(detector, readable, phrases):
+    expected = detector.detect(readable[0], ["a dog", "two red circles"], threshold=0)
+    assert_same(detector.ground(readable[0], None, phrases, threshold=0), expected)
+    assert_same(detector.ground(readable[0], phrases=phrases, threshold=0), expected)
+
+
+def test_neither_sentence_nor_phrases_is_told(detector, readable):
+    with pytest.raises(UserError, match="neither a sentence nor phrases"):
+        detector.ground(readable[0])
+    with pytest.raises(UserError, match="no labels"):
+        detector.ground(readable[0], None, " ; ")
 
 
 def test_queries_are_lines(tmp_path):
@@ -92,8 +128,15 @@ def test_queries_are_lines(tmp_path):
     file.write_text("\n\n")
     with pytest.raises(UserError, match="no query"):
         read_queries(file)
-    file.write_bytes(b"\xff\xfe")
+    file.write_bytes(b"\xff\xff")
     with pytest.raises(UserError, match="UTF-8"):
         read_queries(file)
     with pytest.raises(UserError, match="No such file"):
         read_queries(tmp_path / "none")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path, encoding):
+    file = tmp_path / "labels.txt"
+    file.write_bytes("red circle\r\nblaues Quadrat\r\n".encode(encoding))
+    assert read_queries(file) == (["red circle", "blaues Quadrat"], 0)

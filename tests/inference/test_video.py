@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 from small_detector import LABELS, PROMPT, assert_same, detect
 
+from fiber_cli.data.image_formats import VIDEO_SUFFIXES
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.layout import scene
 from fiber_cli.inference import detect as detecting
 from fiber_cli.inference.annotate import annotated
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.fiber import Fiber
-from fiber_cli.inference.video import VIDEOS, VideoWriter, frames
+from fiber_cli.inference.video import VideoWriter, frames
 
 
 def write_video(file, count=5, size=(64, 48), turn=0):
@@ -32,7 +33,7 @@ def write_video(file, count=5, size=(64, 48), turn=0):
         container.mux(stream.encode(None))
 
 
-@pytest.mark.parametrize("suffix", sorted(VIDEOS))
+@pytest.mark.parametrize("suffix", sorted(VIDEO_SUFFIXES))
 def test_every_frame_of_a_video_is_searched_and_drawn(detector_run, detector, capsys, tmp_path, suffix):
     file, out = tmp_path / f"clip{suffix}", tmp_path / "out"
     write_video(file, size=(320, 240))
@@ -77,7 +78,7 @@ def test_videos_are_streamed(detector_run, capsys, tmp_path, monkeypatch):
     write_video(tmp_path / "clip.mp4", count=9)
     Image.new("RGB", (40, 40)).save(tmp_path / "last.png")
     read, seen, original = [], [], detecting.shots
-    monkeypatch.setattr(detecting, "shots", lambda files: (read.append(shot) or shot for shot in original(files)))
+    monkeypatch.setattr(detecting, "shots", lambda *given: (read.append(shot) or shot for shot in original(*given)))
     monkeypatch.setattr(Fiber, "find", lambda self, images, *_, **__: seen.append(len(read)) or [[] for _ in images])
     argv = (tmp_path / "clip.mp4", tmp_path / "last.png", "dog", "--batch", "3", "--json")
     code, out, _ = detect(capsys, detector_run, *argv)

@@ -4,6 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Literal
 
+from fiber_cli.data.files import decode_text
 from fiber_cli.data.shards import ShardSource
 from fiber_cli.data.source import BadSample, CaptionSource
 from fiber_cli.data.sources.format import Format
@@ -44,7 +45,7 @@ class WebDatasetSource(ShardSource, CaptionSource):
         plain = self.content(i, Member.TEXT)
         if plain is None:
             return [described.get("caption") or ""]
-        return [plain.decode()]
+        return [decode_text(plain)]
 
 
 WEBDATASET = Format(kind="webdataset", settings=WebDatasetSettings, source=WebDatasetSource)

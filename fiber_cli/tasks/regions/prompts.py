@@ -5,6 +5,7 @@ A span is [start, end) in characters of a text. What a span means in tokens is d
 """
 
 import re
+import string
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,6 +22,12 @@ if TYPE_CHECKING:
 SEPARATION = ". "
 _INNERMOST_PARENTHESES = re.compile(r"\([^()]*\)")
 _FIRST_TO_LAST_PARENTHESIS = re.compile(r"\(.*\)")
+#: Between the labels of a prompt that a user typed.
+_SEPARATE_PERIOD = re.compile(r"(?:(?<=\s)|^)\.(?=\s|$)")
+_LAST_SEPARATE_PERIOD = re.compile(r"(?<=\s)\.\s*$")
+_WORD = re.compile(r"\S+")
+#: "U.S.", "d.c.", whose last period ends no sentence.
+_ABBREVIATION = re.compile(r"\W*(?:\w{1,3}\.){2,}")
 
 
 class Prompt(NamedTuple):
@@ -116,12 +123,38 @@ def build_prompt(names: Sequence[PromptName], separation: str = SEPARATION) -> P
 
 
 def parse_prompt(text: str) -> list[str]:
-    """The labels of a prompt that a user typed, such as "cat . traffic light"; a period that ends it is allowed."""
-    text = re.sub(r"\.\s*$", "", text)
-    if not text.strip():
+    """The labels of a prompt that a user typed, such as "cat . traffic light"; a period that ends it is allowed.
+
+    A period with white space on both sides separates; where there is one, or one ends the text, no other does: "st.
+    bernard . cat", "st. bernard ." is one label. Otherwise the period at the end of a word separates ("cat. dog"), but
+    not that of an abbreviation such as "U.S." Commas and semicolons are part of a label.
+    """
+    if not text.strip(string.whitespace + "."):
         raise UserError('the prompt is empty; give names separated by periods, such as "cat . traffic light"')
-    labels = re.split(r"\.(?=\s|$)", text)
-    return distinct_labels(list(map(str.strip, labels)))
+    if _SEPARATE_PERIOD.search(text):
+        labels = _SEPARATE_PERIOD.split(_LAST_SEPARATE_PERIOD.sub("", text))
+        labels[-1] = _without_last_period(labels[-1])
+    else:
+        labels = _sentences(text)
+    return distinct_labels([label.strip() for label in labels])
+
+
+def _without_last_period(label: str) -> str:
+    words = label.split()
+    ends_a_sentence = words and words[-1].endswith(".") and not _ABBREVIATION.fullmatch(words[-1])
+    return label.rstrip().removesuffix(".") if ends_a_sentence else label
+
+
+def _sentences(text: str) -> list[str]:
+    """The text without the periods at the ends of its words, apart where they stood."""
+    sentences = []
+    start = 0
+    for word in _WORD.finditer(text):
+        if word[0].endswith(".") and not _ABBREVIATION.fullmatch(word[0]):
+            sentences.append(text[start : word.end() - 1])
+            start = word.end()
+    rest = text[start:]
+    return [*sentences, rest] if rest.strip() else sentences
 
 
 def distinct_labels(labels: Sequence[str]) -> list[str]:

@@ -90,7 +90,7 @@ class PairPass:
             self.texts.texts,
             self.texts.text_length,
         ]
-        key = hashlib.blake2b(repr(named).encode(), digest_size=16).hexdigest()
+        key = hashlib.blake2b(repr(named).encode(errors="surrogatepass"), digest_size=16).hexdigest()
         journal = Journal(Path(self.storage.folder) / ".pairs", key)
         journal.read(self.first, self.scores)
         return journal

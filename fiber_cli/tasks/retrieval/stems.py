@@ -1,9 +1,11 @@
 """Text stems of a whole data set, in memory or on disk."""
 
+import errno
 import os
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -11,6 +13,11 @@ from torch.nn.utils.rnn import pad_sequence
 
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import TextStem
+
+#: Of a file system that cannot take blocks ahead.
+_CANNOT_ALLOCATE = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)
+#: Bytes written at a time.
+_ZEROS = 1 << 24
 
 
 class TextStems:
@@ -45,11 +52,26 @@ class TextStems:
 def _on_disk(shape: tuple[int, int, int], size: int, folder: Path | None) -> np.ndarray:
     try:
         file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 (lives as long as the array)
-        # A hole in the file would end the process when the disk is full, not raise.
-        os.posix_fallocate(file.fileno(), 0, size)
+        _take_room(file, size)
     except OSError as error:
         raise UserError(
             f"no room for {size / 2**30:.1f} GiB of text stems in {folder or tempfile.gettempdir()} "
             f"({error.strerror}): free some space, or write the results to another disk"
         ) from None
     return np.memmap(file, np.float32, "r+", shape=shape)
+
+
+def _take_room(file: BinaryIO, size: int) -> None:
+    """Take the disk's blocks: a hole in the file would end the process when the disk is full, not raise."""
+    if "posix_fallocate" in vars(os):
+        try:
+            os.posix_fallocate(file.fileno(), 0, size)
+            return
+        except OSError as error:
+            if error.errno not in _CANNOT_ALLOCATE:
+                raise
+    # Windows and macOS do not have it, some file systems do not do it.
+    zeros = bytes(min(size, _ZEROS))
+    for start in range(0, size, _ZEROS):
+        file.write(zeros[: size - start])
+    file.flush()

@@ -47,3 +47,11 @@ def test_webdataset_captions_and_incomplete_samples(tmp_path):
         with pytest.raises(BadSample, match="unreadable text"):
             source.captions(index[key])
     assert len(EachCaption(source)) == len(source) + 2  # two more for `many`
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_no_part_of_the_caption(tmp_path, encoding):
+    described = '{"caption": "vom Hündchen"}'.encode(encoding)
+    members = [("a.jpg", jpeg()), ("a.txt", "ein Hündchen".encode(encoding)), ("b.jpg", jpeg()), ("b.json", described)]
+    source = WebDatasetSource(str(write_tar(tmp_path / "a.tar", members)))
+    assert [source.captions(i) for i in range(2)] == [("ein Hündchen",), ("vom Hündchen",)]

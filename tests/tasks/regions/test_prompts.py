@@ -100,16 +100,42 @@ def test_overrides_cover_the_name_only():
         prompt_names(["(thing)"])
 
 
-def test_typed_prompts_are_parsed_or_refused():
-    assert parse_prompt("cat . traffic light. St.Bernard .") == ["cat", "traffic light", "St.Bernard"]
-    for bad, word in (
+@pytest.mark.parametrize(
+    ("typed", "labels"),
+    [
+        ("cat . traffic light . dog.", ["cat", "traffic light", "dog"]),
+        ("cat. traffic light. St.Bernard.", ["cat", "traffic light", "St.Bernard"]),
+        ("st. bernard . cat", ["st. bernard", "cat"]),
+        ("mt. fuji . no. 5 bus .", ["mt. fuji", "no. 5 bus"]),
+        ("cat . traffic light. St.Bernard .", ["cat", "traffic light. St.Bernard"]),
+        ("dr. pepper .", ["dr. pepper"]),
+        ("U.S. flag", ["U.S. flag"]),
+        ("cat. U.S. flag. washington d.c.", ["cat", "U.S. flag", "washington d.c."]),
+        ("cat . U.S.", ["cat", "U.S."]),
+        ("1.5 l bottle", ["1.5 l bottle"]),
+        ("cat\n.\ndog", ["cat", "dog"]),
+        ("red, round ball . cat;dog", ["red, round ball", "cat;dog"]),
+        ("apple (red) . apple (green)", ["apple (red)", "apple (green)"]),
+    ],
+)
+def test_periods_separate_labels_and_stay_in_names(typed, labels):
+    assert parse_prompt(typed) == labels
+
+
+@pytest.mark.parametrize(
+    ("typed", "word"),
+    [
         ("", "empty"),
         (" . ", "empty"),
+        (". .", "empty"),
         ("cat . . dog", "label 2"),
+        (". cat", "label 1"),
         ("cat. Cat", "'Cat', is label 1 again"),
-    ):
-        with pytest.raises(UserError, match=word):
-            parse_prompt(bad)
+    ],
+)
+def test_prompts_without_a_name_are_told(typed, word):
+    with pytest.raises(UserError, match=word):
+        parse_prompt(typed)
 
 
 def test_all_names_make_the_published_caption(cases):
