@@ -26,9 +26,9 @@ class ShardSource(ImageSource):
     """The samples of tar shards, as webdataset has them: members whose names are one up to the first dot make a sample,
     and what follows the dot says what they are, an ending of `image_formats.SUFFIXES` its image, see `tar`.
 
-    shards: a folder, a path with `*` or `{00000..00331}`, or a list of these. unread_members: how many members are no part of
-    a sample, by ending; they are told on standard error. A sample without image raises `BadSample` when used. Raises
-    `UserError` where no shard is found, and naming every shard that is cut short or damaged, with the place.
+    shards: a folder, a path with `*` or `{00000..00331}`, or a list of these. unread_members: how many members are no
+    part of a sample, by ending; they are told on standard error. A sample without image raises `BadSample` when used.
+    Raises `UserError` where no shard is found, and naming every shard that is cut short or damaged, with the place.
     """
 
     def __init__(self, shards: str | Sequence[str]):
