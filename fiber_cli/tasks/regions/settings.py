@@ -1,10 +1,11 @@
 """Settings of the tasks that find boxes for words: fine-grained pre-training, detection, grounding and referring
 expressions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from fiber_cli.data.source import CategorySource, PhraseSource
+from fiber_cli.data.source import CategorySource, PhraseSource, Source
 from fiber_cli.data.sources import source_format
 from fiber_cli.settings import Owner, SourceSettings, TaskSettings, option
 from fiber_cli.tasks.declaration import rule
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from fiber_cli.config.recipe import Recipe
 
 MODEL, READER = Owner.MODEL, Owner.READER
+#: Beginning of a metric's name → what a source must be for it.
+METRIC_SOURCES: Mapping[str, type[Source]] = {
+    "detection": CategorySource,
+    "odinw": CategorySource,
+    "lvis": CategorySource,
+    "grounding": PhraseSource,
+    "refexp": PhraseSource,
+}
 
 
 @dataclass(frozen=True)
@@ -132,6 +141,22 @@ def one_number_decides_what_is_best(recipe: "Recipe") -> str | None:
     return None
 
 
+@rule("log.keep_best", "data.val", "task.short_sides")
+def what_is_best_is_measured(recipe: "Recipe") -> str | None:
+    """Detection needs names, grounding and referring need phrases. What a format may have, such as records of both
+    kinds, is known when it is read, and that a validation lacks the metric when it is made."""
+    metric = recipe.log.keep_best or ""
+    family = metric.partition("/")[0]
+    wanted = METRIC_SOURCES.get(family)
+    sources = [source for source in recipe.data.val if source is not None]
+    if wanted is None or not sources:
+        return None
+    if any(source_format(source.kind).can_be_read_as(wanted) for source in sources):
+        return None
+    kinds = ", ".join(sorted({source.kind for source in sources}))
+    return f"{metric} is measured on {wanted.yields}, and no source in data.val ({kinds}) has any"
+
+
 def _always_has_names(source: SourceSettings) -> bool:
     data_format = source_format(source.kind)
     return data_format.can_be_read_as(CategorySource) and not data_format.can_be_read_as(PhraseSource)
@@ -148,4 +173,5 @@ REGION_RULES = (
     a_side_is_named,
     chances_are_a_share,
     one_number_decides_what_is_best,
+    what_is_best_is_measured,
 )
