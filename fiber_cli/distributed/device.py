@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+#: Bytes.
+GIB = 2**30
 #: Precision of a recipe → the type that autocast computes in.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
