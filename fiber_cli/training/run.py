@@ -22,6 +22,7 @@ from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
 from fiber_cli.config.recipe import Recipe, warmup_steps
 from fiber_cli.data.loader import BadCounter
+from fiber_cli.data.readers import Batch
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import device, to_device
 from fiber_cli.errors import UserError
@@ -35,7 +36,7 @@ from fiber_cli.training.log import RunLog
 from fiber_cli.training.optim import lr_factor, param_groups, set_lr
 from fiber_cli.training.outcome import MicroBatch, NonFiniteGuard, Outcome
 from fiber_cli.training.progress import Progress
-from fiber_cli.training.work import Batch, Work, count_parameters
+from fiber_cli.training.work import Work, count_parameters
 
 #: All blocks of all stages are specialisations of the same few functions; torch gives up after 8.
 RECOMPILE_LIMIT = 128

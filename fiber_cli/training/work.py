@@ -15,6 +15,7 @@ from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.config.recipe import DataSettings, Recipe
 from fiber_cli.data.loader import train_loader
 from fiber_cli.data.mixing import Mixture, StepSampler
+from fiber_cli.data.readers import Batch
 from fiber_cli.data.source import Source
 from fiber_cli.data.sources import open_source
 from fiber_cli.data.text import load_tokenizer
@@ -34,7 +35,6 @@ from fiber_cli.training.optim import check_parameters
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Batch = dict[str, Any]
 MakeBatches = Callable[[int], Generator[Batch, None, None]]
 Validate = Callable[[Any], dict[str, float]]
 

@@ -31,12 +31,12 @@ class RegionSettings(TaskSettings):
     channels: int = option("Width of the feature pyramid and the head, a multiple of 32.", 256, ge=32, owner=MODEL)
     blocks: int = option("DynamicHead blocks.", 6, ge=1, owner=MODEL)
     drop_block: float = option("Rate of DropBlock in the pyramid.", 0.3, ge=0, lt=1, owner=MODEL)
-    log_scale: float = option("Of the first alignment of places and words; 0 = published.", 0.0, owner=MODEL)
+    log_scale: float = option("Of the first alignment of places and words; as_published: 0.", 0.0, owner=MODEL)
     frozen_stages: int = option(
         "First image stages that do not learn, the patch embedding with them.", 0, ge=0, owner=MODEL
     )
     unmatched_target: Literal["none", "last_token"] = option(
-        "Of anchors without a box; last_token = published.", "none", owner=MODEL
+        "Of anchors without a box; as_published: last_token.", "none", owner=MODEL
     )
     prompt: Literal["sampled", "all"] = option(
         "Category names: those in the picture and others, or all.", "sampled", owner=READER
@@ -46,10 +46,12 @@ class RegionSettings(TaskSettings):
         "Chances of one of them, none, the most; else any.", (0.05, 0.05, 0.5), ge=0, le=1, owner=READER
     )
     names_as_published: bool = option(
-        "Clean names greedily, as the published code.", False, owner=READER, formerly="published_names"
+        "Clean names greedily; as_published: true.", False, owner=READER, formerly="published_names"
     )
-    draw_background: bool = option("Draw __background__ as a name too, as the published code.", False, owner=READER)
-    swap_sides: bool = option("Exchange left and right in captions of mirrored pictures.", True, owner=READER)
+    draw_background: bool = option("Draw __background__ as a name too; as_published: true.", False, owner=READER)
+    swap_sides: bool = option(
+        "Exchange left and right in captions of mirrored pictures; as_published: false.", True, owner=READER
+    )
     short_sides: tuple[int, ...] = option(
         "Shorter sides to train with; the last one evaluates.", (480, 560, 640, 720, 800), ge=32, owner=READER
     )
