@@ -6,9 +6,9 @@ Writes vocab.json, merges.txt and tokenizer_config.json, the same bytes on every
 `tokenizers`. Models trained with one vocabulary cannot use another: make it anew only with a new release.
 """
 
+import argparse
 import json
 import os
-import sys
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -122,4 +122,6 @@ def train(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    train(Path(sys.argv[1]) if len(sys.argv) > 1 else FOLDER)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folder", nargs="?", type=Path, default=FOLDER, help="where the files go; default: %(default)s")
+    train(parser.parse_args().folder)

@@ -25,6 +25,11 @@ class UserError(ValueError):
     exit_code = EXIT_FAILED
 
 
+class DeclarationError(UserError, TypeError):
+    """A declaration of a task or a format that is not whole or not true of its module, in words for the contributor who
+    wrote it; like other errors of its reader it is one line at the command line."""
+
+
 def optional(package: str, mend: str) -> ModuleType:
     """A package that is not always installed; UserError that says how to mend it where it is not."""
     try:

@@ -5,12 +5,14 @@ reference of `fiber recipes schema`, the parser, `config.json` and the construct
 """
 
 import dataclasses
+import typing
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from importlib import import_module
 from typing import Any
 
-from fiber_cli.errors import EXIT_USAGE, UserError
+from fiber_cli.errors import EXIT_USAGE, DeclarationError, UserError
 
 
 class RecipeError(UserError):
@@ -86,6 +88,33 @@ def _of_owners(settings: TaskSettings, owners: tuple[Owner, ...]) -> Iterator[da
     for setting in dataclasses.fields(settings):
         if setting.metadata.get("owner") in owners:
             yield setting
+
+
+def field_types(settings: type[Any]) -> dict[str, Any]:
+    """Field → type of a dataclass, `Annotated` as it is, also where its module postpones annotations
+    (`from __future__ import annotations`), whose fields have texts as types. Raises DeclarationError for an annotation
+    that names nothing at run time."""
+    try:
+        return typing.get_type_hints(settings, include_extras=True)
+    except NameError as error:
+        raise DeclarationError(
+            f"{settings.__module__}.{settings.__qualname__}: the type of a field cannot be read ({error}); import what "
+            "it names at the top of the file, not under TYPE_CHECKING or in a function"
+        ) from error
+
+
+def load_named(module: str, name: str, *, where: str) -> Any:
+    """`name` of a module. Raises DeclarationError, `where` in front, where there is no such module or name in it."""
+    try:
+        loaded = import_module(module)
+    except ModuleNotFoundError as error:
+        # A package that the module itself needs is missing under its own name.
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise
+        raise DeclarationError(f"{where}: there is no module {error.name}") from error
+    if name not in vars(loaded):
+        raise DeclarationError(f"{where}: {module} has no {name}")
+    return vars(loaded)[name]
 
 
 def former_names(settings: type[Any]) -> dict[str, str]:

@@ -4,6 +4,7 @@ Imports for annotations alone, under `if TYPE_CHECKING`, are no arrows.
 """
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -161,7 +162,24 @@ def test_the_command_line_loads_something_heavy():
         assert not names & HEAVY, f"{path} is loaded by `fiber --help`"
 
 
+#: What measures, of all tasks, which nothing that is used on one's own pictures is to need.
+EVALUATION = re.compile(r"tasks/(\w+/(metrics|evaluation|\w+_set|\w+_ap)|evalset|evaluation)\.py|evaluation/.*")
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "inference").glob("*.py")), ids=lambda path: path.name)
+def test_use_on_ones_own_pictures_reads_a_file_of_evaluation(path):
+    seen: dict[Path, set[str]] = {}
+    loaded_by(path, seen)
+    for file in seen:
+        assert not EVALUATION.fullmatch(file.relative_to(PACKAGE).as_posix()), f"{path.name} loads {file}"
+    for module in modules(imports(path)):
+        assert not EVALUATION.fullmatch(module.replace(".", "/") + ".py"), f"{path.name} imports {module}"
+
+
 def test_the_rules_are_about_nothing():
+    names = {path.relative_to(PACKAGE).as_posix() for path in files()}
+    measuring = {name for name in names if EVALUATION.fullmatch(name)}
+    assert {"tasks/vqa/metrics.py", "tasks/regions/phrase_set.py", "tasks/evalset.py"} <= measuring
     rooms = {room(path) for path in files()}
     assert rooms == ALLOWED.keys()
     (file,) = ONLY["deepspeed"]

@@ -63,17 +63,29 @@ def changed_files(copy: Path) -> set[str]:
 
 
 def run(copy: Path, *argv: str) -> subprocess.CompletedProcess:
-    """Python in the copy."""
-    env = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
-    done = subprocess.run([sys.executable, *argv], cwd=copy, env=env, capture_output=True, text=True, check=False)
+    """Python in the copy, which ends well."""
+    done = attempt(copy, *argv)
     assert done.returncode == 0, done.stdout + done.stderr
     return done
 
 
-def test_adding_a_task_needs_more_than_a_folder_a_line_and_a_recipe(copy):
-    shutil.copytree(ASSETS / "entailment" / "task", copy / "fiber_cli" / "tasks" / "entailment")
-    add_line(copy / "fiber_cli" / "tasks" / "__init__.py", "TASKS", '"entailment": "entailment:ENTAILMENT",')
+def attempt(copy: Path, *argv: str) -> subprocess.CompletedProcess:
+    """Python in the copy, however it ends."""
+    env = os.environ | {"PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run([sys.executable, *argv], cwd=copy, env=env, capture_output=True, text=True, check=False)
+
+
+def add_entailment(copy: Path, line: str = "entailment:ENTAILMENT") -> Path:
+    """The task's folder in the copy."""
+    folder = copy / "fiber_cli" / "tasks" / "entailment"
+    shutil.copytree(ASSETS / "entailment" / "task", folder)
+    add_line(copy / "fiber_cli" / "tasks" / "__init__.py", "TASKS", f'"entailment": "{line}",')
     shutil.copy(ASSETS / "entailment" / "entailment.yaml", copy / "recipes")
+    return folder
+
+
+def test_adding_a_task_needs_more_than_a_folder_a_line_and_a_recipe(copy):
+    add_entailment(copy)
     assert changed_files(copy) == {"tasks/entailment", "tasks/__init__.py"}
 
     run(copy, "-m", "fiber_cli", "finetune", "entailment", "--recipe", "entailment", "--output", "runs/entailment")
@@ -126,3 +138,55 @@ def test_adding_a_format_needs_more_than_a_file_and_a_line(copy):
     assert summary["steps"] == 3
     assert "itc/ir@1" in summary["metrics"]
     assert "captions_table" in run(copy, "-m", "fiber_cli", "recipes", "schema").stdout
+
+
+DRY_RUN = ("-m", "fiber_cli", "finetune", "entailment", "--recipe", "entailment", "--dry-run")
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        (
+            "__init__.py",
+            'heads=("entailment.",)',
+            "heads=()",
+            "task 'entailment': the parameter 'entailment.fc1.weight' is outside the encoder",
+        ),
+        (
+            "settings.py",
+            '"Chance of a statement about another picture.", 0.33, ge=0, le=1, owner=Owner.READER',
+            '"Chance of a statement about another picture.", 0.33, ge=0, le=1, owner=Owner.MODEL',
+            "task 'entailment': the setting 'neutral' is the model's (Owner.MODEL), and EntailmentTask has no argument",
+        ),
+        ("__init__.py", "task:EntailmentTask", "tusk:EntailmentTask", "task 'entailment': module: 'fiber_cli.tasks."),
+    ],
+    ids=["head", "setting", "path"],
+)
+def test_a_wrong_declaration_ends_in_a_traceback(copy, file, old, new, message):
+    changed = add_entailment(copy) / file
+    text = changed.read_text()
+    assert text.count(old) == 1
+    changed.write_text(text.replace(old, new))
+    ended = attempt(copy, *DRY_RUN)
+    assert ended.returncode == 1
+    assert ended.stderr.splitlines()[-1].startswith(f"fiber: {message}")
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_misprint_in_the_table_breaks_the_help(copy):
+    add_entailment(copy, line="entailment:ENTAILMANT")
+    for argv in (("--help",), ("finetune", "--help"), ("recipes", "schema")):
+        assert run(copy, "-m", "fiber_cli", *argv).stdout
+    ended = attempt(copy, *DRY_RUN)
+    assert ended.returncode != 0
+    assert "'entailment': 'entailment:ENTAILMANT' of TASKS" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_postponed_annotations_break_a_task(copy):
+    for file in (add_entailment(copy)).glob("*.py"):
+        doc, rest = file.read_text().split("\n", 1)
+        file.write_text(f"{doc}\n\nfrom __future__ import annotations\n{rest}")
+    run(copy, *DRY_RUN)
+    schema = run(copy, "-m", "fiber_cli", "recipes", "schema").stdout
+    assert "| `neutral` | a number, at least 0, at most 1 |" in schema

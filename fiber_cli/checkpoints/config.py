@@ -55,8 +55,16 @@ class CheckpointConfig:
         if content["format"] == 1:
             task = _task_of_format_1(task, preprocessing)
         labels = content["labels"]
+        model = FiberConfig.from_dict(content["model"])
+        of_reader = preprocessing.get("image_size", model.image_size)
+        # Written twice, for readers of either section.
+        if _sides(of_reader) != _sides(model.image_size):
+            raise UserError(
+                f"config.json: model.image_size {list(model.image_size)} and preprocessing.image_size {of_reader} "
+                "contradict each other; put the side that the model was trained with in both"
+            )
         return cls(
-            model=FiberConfig.from_dict(content["model"]),
+            model=model,
             task=_task_settings(task),
             text_length=int(preprocessing["text_length"]),
             labels=None if labels is None else tuple(labels),
@@ -84,6 +92,11 @@ def read_config(path: Path) -> CheckpointConfig:
         raise UserError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise UserError(f"{file} does not describe a model of this version: {error}") from error
+
+
+def _sides(size: Any) -> list[int]:
+    """Height and width, of which a square has one."""
+    return [size, size] if isinstance(size, int) else list(size)
 
 
 def _task_of_format_1(task: dict[str, Any], preprocessing: dict[str, Any]) -> dict[str, Any]:

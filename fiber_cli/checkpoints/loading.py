@@ -10,7 +10,7 @@ from fiber_cli.checkpoints.directory import choose
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed.collectives import is_main
-from fiber_cli.errors import UserError
+from fiber_cli.errors import DeclarationError, UserError
 from fiber_cli.tasks import declared, tasks_with
 from fiber_cli.tasks.abilities import Ability
 from fiber_cli.tasks.base import Task
@@ -67,8 +67,9 @@ def commands_for(ability: type[Ability]) -> str:
 
 
 def new_task(context: TaskContext[Any]) -> Task:
-    """A task with fresh weights."""
-    return declared(context.settings.name).module.load().from_context(context)
+    """A task with fresh weights. Raises DeclarationError where its declaration is not true of its module."""
+    declaration = declared(context.settings.name)
+    return declaration.load_module().from_context(context)
 
 
 def load(path: str | Path, *, latest: bool = False) -> Loaded:
@@ -83,6 +84,8 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)
     try:
         task = new_task(context)
+    except DeclarationError:
+        raise
     except (TypeError, KeyError) as error:
         raise UserError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
     load_into(task, load_weights(path))

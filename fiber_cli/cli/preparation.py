@@ -14,7 +14,7 @@ def published_checkpoints() -> tuple[str, ...]:
     """The kinds of checkpoint of the authors' code that can become one of ours."""
     names: list[str] = []
     for declaration in declarations():
-        names += declaration.published
+        names += declaration.published_checkpoints
     return tuple(names)
 
 

@@ -70,7 +70,9 @@ class OptimSettings:
     eps: float = option("AdamW's epsilon.", 1e-8, gt=0)
     weight_decay: float = option("None on biases and norms.", 0.01, ge=0)
     as_published: Literal["none", "coarse", "fine"] = option(
-        "Decay (fine: and double rates of biases) as published.", "none", formerly="published"
+        "Decay of norms and gates (fine: and rates of biases); as_published: coarse or fine.",
+        "none",
+        formerly="published",
     )
     warmup: float = option("Linear warm-up: a share of the run if below 1, else steps.", 0.1, ge=0)
     schedule: Literal["linear", "cosine", "constant", "steps", "plateau"] = option(

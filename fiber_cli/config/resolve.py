@@ -15,7 +15,7 @@ import yaml
 
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.config.rules import broken_rules
-from fiber_cli.config.strict import Builder, one_of, unknown
+from fiber_cli.config.strict import Builder, one_of, unknown, whole_forms
 from fiber_cli.config.yaml_nodes import compose, empty_mapping, is_null, override, reason
 from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings
 
@@ -62,7 +62,7 @@ def _section_of_keys() -> dict[str, str]:
     homes = {}
     for section in dataclasses.fields(Recipe):
         choices = one_of(section.type)
-        forms = list(choices.forms.values()) if choices else [section.type]
+        forms = list(whole_forms(choices).values()) if choices else [section.type]
         for settings in filter(dataclasses.is_dataclass, forms):
             for setting in dataclasses.fields(settings):
                 homes[setting.name] = f"{section.name}.{setting.name}"

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from fiber_cli.config.recipe import Recipe, warmup_steps
-from fiber_cli.data.sources import FORMATS, source_format
+from fiber_cli.data.sources import source_format, whole_formats
 from fiber_cli.settings import RecipeError
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.declaration import Rule, TaskDeclaration, rule
@@ -129,7 +129,7 @@ def plateau_needs_a_metric(recipe: Recipe) -> str | None:
 @rule("log.keep_best", "task")
 def the_task_has_the_metric(recipe: Recipe) -> str | None:
     metric = recipe.log.keep_best
-    metrics = declared(recipe.task.name).metrics(recipe.task)
+    metrics = declared(recipe.task.name).metric_names(recipe.task)
     if metric is None or metric in metrics:
         return None
     return f"{metric!r} is no metric of this {recipe.task.name} task; it has {', '.join(metrics)}"
@@ -173,7 +173,7 @@ RULES = (
 
 def kinds_for(declaration: TaskDeclaration) -> list[str]:
     """The kinds of source that a task can use."""
-    return [kind for kind in FORMATS if declaration.can_read(source_format(kind).source)]
+    return [each.kind for each in whole_formats() if declaration.can_read(each.source)]
 
 
 def broken_rules(recipe: Recipe, bad: set[str]) -> Iterator[tuple[str, str]]:

@@ -3,11 +3,12 @@
 import dataclasses
 import json
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fiber_cli.config.recipe import DataSettings, Recipe
-from fiber_cli.config.strict import LIMITS, OneOf, describe, one_of
+from fiber_cli.config.strict import LIMITS, OneOf, describe, one_of, whole_forms
+from fiber_cli.settings import field_types
 
 
 class _Section(NamedTuple):
@@ -21,13 +22,14 @@ class _Section(NamedTuple):
 def schema_markdown() -> str:
     """The reference of all sections and keys."""
     lines = ["# Recipe reference", ""]
-    lines += _table(field for field in dataclasses.fields(Recipe) if not _is_section(field))
+    single = [field for field in dataclasses.fields(Recipe) if not _is_section(field)]
+    lines += _table(single, field_types(Recipe))
     for section in _sections():
         named = ", ".join(f"`{name}`" for name in section.names)
         title = f"{section.title}: {named}" if named else section.title
         about = " ".join((section.settings.__doc__ or "").split())
         lines += ["", f"## {title}", "", about, ""]
-        lines += _table(dataclasses.fields(section.settings))
+        lines += _table(dataclasses.fields(section.settings), field_types(section.settings))
     return "\n".join(lines) + "\n"
 
 
@@ -56,18 +58,18 @@ def _sources() -> OneOf:
 def _forms(title: str, choices: OneOf) -> Iterator[_Section]:
     """A form once, with all names that choose it."""
     names_of: dict[type[Any], list[str]] = {}
-    for name, settings in choices.forms.items():
+    for name, settings in whole_forms(choices).items():
         names_of.setdefault(settings, []).append(name)
     for settings, names in names_of.items():
         yield _Section(title, names, settings)
 
 
-def _table(fields: "Iterable[dataclasses.Field[Any]]") -> Iterator[str]:
+def _table(fields: "Iterable[dataclasses.Field[Any]]", kinds: Mapping[str, Any]) -> Iterator[str]:
     yield "| key | type and limits | default | meaning |"
     yield "|---|---|---|---|"
     for field in fields:
         limits = [f"{words} {field.metadata[key]}" for key, (_, words) in LIMITS.items() if key in field.metadata]
-        kind = ", ".join([describe(field.type), *limits])
+        kind = ", ".join([describe(kinds[field.name]), *limits])
         meaning = field.metadata.get("doc", "Says which form of this section it is.")
         yield f"| `{field.name}` | {kind} | {_default(field)} | {meaning} |"
 

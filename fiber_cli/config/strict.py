@@ -12,13 +12,15 @@ import operator
 import types
 import typing
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
 
 from fiber_cli.config.yaml_nodes import COMMAND_LINE, empty_mapping, is_null, place, plain
-from fiber_cli.settings import former_names
+from fiber_cli.errors import DeclarationError
+from fiber_cli.settings import field_types, former_names
 
 UNIONS = (typing.Union, types.UnionType)
 #: Limit of a setting → what holds for it, in code and in words.
@@ -38,6 +40,16 @@ class OneOf:
 
     tag: str
     forms: Mapping[str, type[Any]]
+
+
+def whole_forms(choices: OneOf) -> dict[str, type[Any]]:
+    """The forms by name, without those whose declaration is wrong: these end the commands that ask for them, and no
+    others."""
+    forms = {}
+    for name in choices.forms:
+        with suppress(DeclarationError):
+            forms[name] = choices.forms[name]
+    return forms
 
 
 def unknown(what: str, name: str, valid: Iterable[str], hint: str | None = None) -> str:
@@ -181,14 +193,16 @@ class Builder:
             return None
         prefix = f"{path}." if path else ""
         values = self.given(settings, node, prefix)
+        kinds = field_types(settings)
         for field in dataclasses.fields(settings):
             if field.name not in values and _is_required(field):
-                values[field.name] = self.missing(field, node, prefix + field.name)
+                values[field.name] = self.missing(field, kinds[field.name], node, prefix + field.name)
         return settings(**values)
 
     def given(self, settings: type[Any], node: yaml.MappingNode, prefix: str) -> dict[str, Any]:
         """The values of the keys that stand in a mapping."""
         fields = {field.name: field for field in dataclasses.fields(settings)}
+        kinds = field_types(settings)
         former = former_names(settings)
         values: dict[str, Any] = {}
         first: dict[str, yaml.Node] = {}
@@ -201,14 +215,14 @@ class Builder:
                 self.fail(prefix + key, key_node, unknown("key", key, fields, self.elsewhere.get(key)))
             else:
                 field = fields[key]
-                values[key] = self.build(field.type, value_node, prefix + key, field.metadata)
+                values[key] = self.build(kinds[key], value_node, prefix + key, field.metadata)
             first.setdefault(key, key_node)
         return values
 
-    def missing(self, field: "dataclasses.Field[Any]", node: yaml.Node, path: str) -> Any:
+    def missing(self, field: "dataclasses.Field[Any]", kind: Any, node: yaml.Node, path: str) -> Any:
         """What stands for a required setting that is not given: of a section, its errors."""
-        if dataclasses.is_dataclass(field.type) or one_of(field.type) is not None:
-            return self.build(field.type, empty_mapping(node.start_mark), path)
+        if dataclasses.is_dataclass(kind) or one_of(kind) is not None:
+            return self.build(kind, empty_mapping(node.start_mark), path)
         self.fail(path, node, f"missing ({field.metadata['doc'].rstrip('.')})")
         return None
 

@@ -12,8 +12,8 @@ from typing import Any, cast
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from fiber_cli.data.mixing import Reader, StepSampler, TrainSet, list_bad
-from fiber_cli.data.readers import Batch, Sample
+from fiber_cli.data.mixing import StepSampler, TrainSet, list_bad
+from fiber_cli.data.readers import Batch, Reader, Sample
 from fiber_cli.errors import UserError
 
 #: The rate of bad samples is taken of at least so many, so that a single one at the start does not end a run.

@@ -4,18 +4,14 @@ Everything random about a sample is a function of (seed, epoch, entry) and the o
 epoch). So batches do not depend on the number of workers or ranks, and a resumed run continues exactly.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 from torch.utils.data import Dataset
 
-from fiber_cli.data.readers import Sample
+from fiber_cli.data.readers import Reader, Sample
 from fiber_cli.data.source import BadSample, Source, sample_id
 from fiber_cli.errors import UserError
-
-#: Makes a training sample of sample i of a source, of the kind that it can read; raises `BadSample`.
-Reader = Callable[[Any, int, np.random.Generator], Sample]
 
 _ORDER, _SAMPLE = 0, 1  # separate streams of random numbers
 _MAX_REPLACEMENTS = 10

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 #: Tensors, texts and counts by name.
 Sample = dict[str, Any]
+#: Stacked tensors by name, and counts.
 Batch = dict[str, Any]
+
+
+class Reader(Protocol):
+    """Makes a training sample of sample i of a source, of the type that it can read; all chance comes from the
+    generator. Raises `BadSample`."""
+
+    def __call__(self, source: Any, i: int, rng: np.random.Generator) -> Sample: ...
+
 
 _SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)
 

@@ -7,6 +7,8 @@ import torch
 
 from fiber_cli.errors import UserError
 
+#: Bytes.
+GIB = 2**30
 #: Precision of a recipe → the type that autocast computes in.
 AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

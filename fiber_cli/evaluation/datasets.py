@@ -11,7 +11,6 @@ from fiber_cli.data.sources.karpathy import KarpathySettings
 from fiber_cli.data.sources.mdetr import MdetrSettings
 from fiber_cli.data.sources.odvg import OdvgSettings
 from fiber_cli.data.sources.region_shards import RegionShardsSettings
-from fiber_cli.data.sources.scenes import ScenesSettings
 from fiber_cli.data.sources.statements import StatementsSettings
 from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError
@@ -103,10 +102,7 @@ def _readable(kinds: tuple[str, ...], declaration: TaskDeclaration) -> str | Non
 
 
 def _scenes(declaration: TaskDeclaration, split: Any) -> EvalData:
-    sources: list[SourceSettings] = []
-    for scenes in declaration.scenes:
-        sources.append(ScenesSettings(**scenes, split=split, count=SCENE_COUNT))
-    return EvalData(SCENES, split, sources)
+    return EvalData(SCENES, split, declaration.scene_settings(split, SCENE_COUNT))
 
 
 def _images_of_a_file(root: Path | None, images: Path | None) -> Path | None:

@@ -35,7 +35,7 @@ from fiber_cli.inference.queries import Query
 from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting, Embedding, Matching
-from fiber_cli.tasks.regions.metrics import ranked
+from fiber_cli.tasks.regions.detection_rows import ranked
 
 #: Inputs in one pass, where that is not given.
 BATCH_SIZE, DETECTION_BATCH_SIZE = 32, 4

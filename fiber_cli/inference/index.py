@@ -20,7 +20,7 @@ from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError
 from fiber_cli.inference.pictures import find_images
 from fiber_cli.tasks.abilities import Embedding
-from fiber_cli.tasks.evalset import ImageSet
+from fiber_cli.tasks.items import ImageSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
 
 INDEX = ".fiber-index.safetensors"

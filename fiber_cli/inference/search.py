@@ -17,10 +17,9 @@ from fiber_cli.inference.index import Index, LeftOut, build_index, image_set
 from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import draw_sheet
 from fiber_cli.tasks.abilities import Embedding, Matching
-from fiber_cli.tasks.evalset import TextSet
+from fiber_cli.tasks.items import TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
-from fiber_cli.tasks.retrieval.evaluation import sums
-from fiber_cli.tasks.retrieval.pairs import best_columns, score_pairs
+from fiber_cli.tasks.retrieval.pairs import best_columns, score_pairs, sums
 
 
 class SearchResult(NamedTuple):

@@ -3,12 +3,12 @@
 Importing this package loads the table alone; the declarations load no torch.
 """
 
+import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
-from importlib import import_module
 
-from fiber_cli.errors import UserError
-from fiber_cli.settings import TaskSettings
+from fiber_cli.errors import DeclarationError, UserError
+from fiber_cli.settings import TaskSettings, load_named
 from fiber_cli.tasks.abilities import Ability
 from fiber_cli.tasks.declaration import PublishedForm, TaskDeclaration
 
@@ -28,20 +28,38 @@ TASKS = {
 
 @cache
 def declared(name: str) -> TaskDeclaration:
-    """The declaration of a task. Raises UserError for a name that is not in the table."""
+    """The declaration of a task. Raises UserError for a name that is not in the table, DeclarationError for a line of
+    it that leads to no whole declaration of that name."""
     if name not in TASKS:
         raise UserError(f"task {name!r} is unknown to this version; it knows {', '.join(TASKS)}")
-    package, attribute = TASKS[name].split(":")
-    declaration: TaskDeclaration = getattr(import_module(f"{__name__}.{package}"), attribute)
+    line = TASKS[name]
+    where = f"the line {name!r}: {line!r} of TASKS in fiber_cli/tasks/__init__.py"
+    package, colon, attribute = line.partition(":")
+    if not (package and colon and attribute):
+        raise DeclarationError(f"{where}: give folder:DECLARATION")
+    declaration = load_named(f"{__name__}.{package}", attribute, where=where)
+    if not isinstance(declaration, TaskDeclaration):
+        raise DeclarationError(f"{where}: {attribute} is no TaskDeclaration")
     if declaration.name != name:
-        raise TypeError(f"TASKS names {TASKS[name]} for {name!r}, which declares {declaration.name!r}")
+        raise DeclarationError(f"TASKS names {line} for {name!r}, which declares {declaration.name!r}")
     return declaration
 
 
 def declarations() -> Iterator[TaskDeclaration]:
-    """All of them, in the order of the table."""
+    """All of them, in the order of the table. One that is wrong is told on standard error and left out, so that the
+    commands of other tasks and the help go on; asking for it by name is an error."""
     for name in TASKS:
-        yield declared(name)
+        try:
+            declaration = declared(name)
+        except DeclarationError as error:
+            _tell_once(str(error))
+            continue
+        yield declaration
+
+
+@cache
+def _tell_once(message: str) -> None:
+    print(f"fiber: left out: {message}", file=sys.stderr)
 
 
 def tasks_with(ability: type[Ability]) -> tuple[str, ...]:
@@ -53,7 +71,7 @@ def published_forms() -> dict[str, tuple[TaskDeclaration, PublishedForm]]:
     """The kinds of checkpoint of the authors' code that can be converted, each with the task that it becomes one of."""
     forms = {}
     for declaration in declarations():
-        for name, form in declaration.published.items():
+        for name, form in declaration.published_checkpoints.items():
             forms[name] = declaration, form
     return forms
 

@@ -1,10 +1,13 @@
 """What every task's module shares, and what training asks of it."""
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Set
 from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
+from fiber_cli.errors import DeclarationError
 from fiber_cli.model.fusion import FusedEncoder
 from fiber_cli.settings import Owner, owned
 from fiber_cli.tasks.abilities import Ability
@@ -31,8 +34,12 @@ class Task(nn.Module, ABC):
 
     @classmethod
     def from_context(cls, context: TaskContext[Any]) -> Self:
-        """The task with fresh weights."""
-        return cls(context.model, **owned(context.settings, Owner.MODEL))
+        """The task with fresh weights. Raises DeclarationError where the constructor's arguments are not the settings
+        that the model owns."""
+        settings = owned(context.settings, Owner.MODEL)
+        for problem in _problems_of_constructor(cls, settings.keys()):
+            raise DeclarationError(f"task {context.settings.name!r}: {problem}")
+        return cls(context.model, **settings)
 
     @abstractmethod
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
@@ -65,3 +72,22 @@ class Task(nn.Module, ABC):
 
     def load_resume_state(self, state: dict[str, Tensor]) -> None:
         """Inverse of `resume_state` and `step_state`."""
+
+
+def _problems_of_constructor(module: type[Task], settings: Set[str]) -> Iterator[str]:
+    """What is wrong between a module's constructor, whose first argument is the model's sizes, and the settings."""
+    parameters = list(inspect.signature(module).parameters.values())[1:]
+    named = {parameter.name for parameter in parameters}
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        for setting in sorted(settings - named):
+            yield (
+                f"the setting {setting!r} is the model's (Owner.MODEL), and {module.__name__} has no argument of that "
+                "name: give the constructor one, or the setting its owner"
+            )
+    for parameter in parameters:
+        is_several = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        if not is_several and parameter.default is parameter.empty and parameter.name not in settings:
+            yield (
+                f"{module.__name__} needs the argument {parameter.name!r}, and no setting of the model (Owner.MODEL) "
+                "has that name: add one, or pass it in a from_context of the module's own"
+            )

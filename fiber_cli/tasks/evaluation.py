@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from fiber_cli.tasks.base import Task
     from fiber_cli.tasks.evalset import EvalSet
 
-#: A mode of evaluation that is none: the task's own.
-GIB = 2**30
-
 
 class PairScorer(NamedTuple):
     """Another checkpoint's task, which scores pairs by fusion; fingerprint: what tells its weights from all others."""

@@ -13,7 +13,7 @@ from fiber_cli.distributed.device import precision_context, to_device
 
 if TYPE_CHECKING:
     from fiber_cli.tasks.base import Task
-    from fiber_cli.tasks.evalset import EvalItems
+    from fiber_cli.tasks.items import EvalItems
 
 
 @dataclass(frozen=True)

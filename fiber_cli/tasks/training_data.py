@@ -2,20 +2,11 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
-from fiber_cli.data.readers import Batch, Sample
+from fiber_cli.data.readers import Batch, Reader, Sample
 from fiber_cli.data.source import Source
 from fiber_cli.tasks.context import TaskContext
-
-if TYPE_CHECKING:
-    import numpy as np
-
-
-class Reader(Protocol):
-    """Makes a training sample; all chance comes from the generator. Raises `BadSample`."""
-
-    def __call__(self, source: Any, i: int, rng: "np.random.Generator") -> Sample: ...
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,13 @@ task declares.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 from torch import nn
 
-from fiber_cli.tasks.declaration import ParameterKinds
+from fiber_cli.errors import DeclarationError
+from fiber_cli.tasks.declaration import ParameterKinds, TaskDeclaration
 
 Kind = Literal["backbone", "cross_modal", "head"]
 AsPublished = Literal["none", "coarse", "fine"]
@@ -23,8 +24,8 @@ def parameter_kind(name: str, kinds: ParameterKinds) -> Kind:
     """The rate at which a parameter learns.
 
     Inside the encoder a path component `cross` marks the fusion inside both towers, gates included; the rest follows
-    from the task's declaration. Raises ValueError for a parameter that it does not name: it would silently learn at
-    some rate.
+    from the task's declaration. Raises DeclarationError for a parameter that it does not name: it would silently learn
+    at some rate.
     """
     if name.startswith("encoder."):
         fused = name.startswith("encoder.memory_proj") or "cross" in name.split(".")
@@ -35,10 +36,33 @@ def parameter_kind(name: str, kinds: ParameterKinds) -> Kind:
         return "cross_modal"
     if name.startswith(kinds.backbone):
         return "backbone"
-    raise ValueError(
+    raise DeclarationError(
         f"the parameter {name!r} is outside the encoder and in no list of the task's declaration: name its beginning "
         "under `parameters` as one of heads, cross_modal or backbone"
     )
+
+
+def check_parameters(names: Sequence[str], declaration: TaskDeclaration) -> None:
+    """Raises DeclarationError, with the task's name, for a parameter outside the encoder that the declaration does not
+    name, and for lists of which no prefix is of its module.
+
+    A prefix that matches nothing is no error by itself: settings switch off objectives and leave out their heads, sizes
+    leave out projections (those of `init_from.fresh` among them), and which prefixes go with which settings is not
+    declared. A prefix with a misprint leaves its parameter without a name, which is refused here. So what is left to
+    refuse is a list of which no prefix matches.
+    """
+    kinds = declaration.parameters
+    try:
+        for name in names:
+            parameter_kind(name, kinds)
+    except DeclarationError as error:
+        raise DeclarationError(f"task {declaration.name!r}: {error}") from None
+    prefixes = (*kinds.heads, *kinds.cross_modal, *kinds.backbone)
+    if prefixes and not any(name.startswith(prefixes) for name in names):
+        raise DeclarationError(
+            f"task {declaration.name!r}: no parameter of its module begins with any of parameters, "
+            f"which are {', '.join(prefixes)}"
+        )
 
 
 def decays(name: str, *, as_published: AsPublished = "none") -> bool:

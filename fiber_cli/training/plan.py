@@ -8,12 +8,11 @@ from pathlib import Path
 import torch
 
 from fiber_cli.config.recipe import Recipe
-from fiber_cli.distributed.device import device, precision_context, to_device
+from fiber_cli.distributed.device import GIB, device, precision_context, to_device
 from fiber_cli.seeds import mix
 from fiber_cli.training.comparisons import comparison_line
 from fiber_cli.training.work import Work, count_parameters, work
 
-GIB = 2**30
 FLOAT32_BYTES = 4
 #: ZeRO stage → what AdamW keeps, in sizes of the weights: two moments, and from stage 1 on a copy of the weights, which
 #: stage 3 does not need.

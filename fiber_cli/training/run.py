@@ -22,6 +22,7 @@ from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
 from fiber_cli.config.recipe import Recipe, warmup_steps
 from fiber_cli.data.loader import BadCounter
+from fiber_cli.data.readers import Batch
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import device, to_device
 from fiber_cli.errors import UserError
@@ -35,7 +36,7 @@ from fiber_cli.training.log import RunLog
 from fiber_cli.training.optim import lr_factor, param_groups, set_lr
 from fiber_cli.training.outcome import MicroBatch, NonFiniteGuard, Outcome
 from fiber_cli.training.progress import Progress
-from fiber_cli.training.work import Batch, Work, count_parameters
+from fiber_cli.training.work import Work, count_parameters
 
 #: All blocks of all stages are specialisations of the same few functions; torch gives up after 8.
 RECOMPILE_LIMIT = 128
@@ -175,7 +176,7 @@ class Run:
         return where | losses | {"grad_norm": outcome.grad_norm} | counts
 
     def validate(self, log: RunLog) -> bool:
-        """Whether the weights are the best so far by the recipe's metric."""
+        """Whether the weights are the best so far by the recipe's metric. Raises UserError where it is not measured."""
         assert self.work.validate is not None
         task = self.task_to_keep()
         metrics = self.work.validate(task.to(device()))
@@ -189,9 +190,6 @@ class Run:
         if metric is None:
             return False
         name = _measured_name(metric, metrics)
-        if name is None:
-            log.say(f"log.keep_best: there is no {metric} among {', '.join(metrics) or 'nothing'}")
-            return False
         return self.progress.is_best(name, metrics[name], patience=self.recipe.optim.patience)
 
     def save(self) -> None:
@@ -296,12 +294,21 @@ def _with_dimensions(task: nn.Module) -> list[str]:
     return names
 
 
-def _measured_name(metric: str, metrics: dict[str, float]) -> str | None:
-    """The metric's name among those that were measured; without Java that of its stand-in."""
+def _measured_name(metric: str, metrics: dict[str, float]) -> str:
+    """The metric's name among those that were measured; without Java that of its stand-in. Raises UserError where there
+    is neither: no validation of the run would keep a best, and it would end well without one."""
     for name in (metric, f"{metric} (plain tokens)"):
         if name in metrics:
             return name
-    return None
+    if metrics:
+        raise UserError(
+            f"log.keep_best: the validation has no {metric}; it measured {', '.join(metrics)}. Go by one of these, or "
+            f"name sources in data.val that have what {metric} is about; too small a validation may have none of it"
+        )
+    raise UserError(
+        f"log.keep_best: the validation has no {metric}, it measured nothing: data.val is too small, none of its items "
+        "has anything to score; name more of them, or set log.keep_best to null"
+    )
 
 
 def _check_ranks(folder: Path, count: int) -> None:

@@ -15,6 +15,7 @@ from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.config.recipe import DataSettings, Recipe
 from fiber_cli.data.loader import train_loader
 from fiber_cli.data.mixing import Mixture, StepSampler
+from fiber_cli.data.readers import Batch
 from fiber_cli.data.source import Source
 from fiber_cli.data.sources import open_source
 from fiber_cli.data.text import load_tokenizer
@@ -29,11 +30,11 @@ from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 from fiber_cli.training.initialise import initialise, load_backbones
 from fiber_cli.training.model_sizes import model_config
+from fiber_cli.training.optim import check_parameters
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-Batch = dict[str, Any]
 MakeBatches = Callable[[int], Generator[Batch, None, None]]
 Validate = Callable[[Any], dict[str, float]]
 
@@ -62,7 +63,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
 
     init_from: a checkpoint to take the weights from, position-bias tables resized to the recipe's image size.
     fresh=False: the weights will be replaced by those of a run that goes on, so none are read. Raises UserError for
-    what cannot be used: data, weights, sizes.
+    what cannot be used: data, weights, sizes; DeclarationError where the task's declaration is not true of its module.
     """
     torch.manual_seed(recipe.runtime.seed)
     declaration = declared(recipe.task.name)
@@ -73,6 +74,8 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     steps_per_epoch = mixture.steps(recipe.runtime.global_batch)
     steps = recipe.optim.steps or (recipe.optim.epochs or 0) * steps_per_epoch
     task = new_task(context)
+    check_parameters([name for name, _ in task.named_parameters()], declaration)
+    declaration.scene_settings("val", 1)
     if fresh and init_from is not None:
         initialise(task, context, init_from)
     elif fresh:

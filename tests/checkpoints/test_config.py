@@ -167,3 +167,12 @@ def test_a_model_of_another_version_is_a_clear_error(tmp_path, section, change, 
     content[section] = content["model"] | change if section == "model" else change
     with pytest.raises(UserError, match=message):
         read_config(write(tmp_path, content))
+
+
+@pytest.mark.parametrize("version", [1, FORMAT])
+@pytest.mark.parametrize(("section", "size"), [("preprocessing", [96, 96]), ("preprocessing", 96), ("model", [64, 96])])
+def test_two_image_sizes_are_taken(tmp_path, version, section, size):
+    content = make("vqa").to_json() | {"format": version}
+    content[section] = content[section] | {"image_size": size}
+    with pytest.raises(UserError, match=r"model.image_size .* and preprocessing.image_size .* contradict each other"):
+        read_config(write(tmp_path, content))

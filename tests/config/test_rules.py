@@ -151,3 +151,27 @@ def test_every_task_can_use_what_yields_its_samples():
     others = {"karpathy", "webdataset", "visual_genome", "nocaps", "scenes", "vqa", "statements"}
     for name in ("fine", "detection", "grounding", "refexp"):
         assert kinds_for(declared(name)) == [kind for kind in FORMATS if kind not in others]
+
+
+@pytest.mark.parametrize(
+    ("recipe", "metric", "kinds"),
+    [
+        ("tiny_detection", "refexp/acc@iou50", "phrases with boxes, and no source in data.val (scene_detection)"),
+        ("tiny_detection", "grounding/any_box/r@1", "phrases with boxes, and no source in data.val (scene_detection)"),
+        ("tiny_refexp", "detection/ap", "boxes with names, and no source in data.val (scene_referring)"),
+        ("tiny_grounding", "detection/ap50", "boxes with names, and no source in data.val (scene_grounding)"),
+        ("tiny_grounding", "lvis/fixed_ap", "boxes with names, and no source in data.val (scene_grounding)"),
+    ],
+)
+def test_a_run_begins_whose_data_cannot_give_the_metric_of_its_best(recipe, metric, kinds):
+    with pytest.raises(RecipeError) as error:
+        resolve_recipe(recipe, [f"log.keep_best={metric}"])
+    assert f"log.keep_best: {metric} is measured on {kinds} has any" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{kind: odvg, jsonl: x, images: x}", "{kind: region_shards, shards: x}", "{kind: mdetr, json: x, images: x}"],
+)
+def test_a_metric_is_refused_that_a_format_may_give(source):
+    assert resolve_recipe("tiny_refexp", [f"data.val=[{source}]", "log.keep_best=refexp/acc@iou50"])

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from pathlib import Path
 
 import pytest
 
@@ -58,3 +59,16 @@ def test_sources_stand_behind_the_section_that_names_them(sections):
     titles = list(sections)
     data = titles.index("`data`")
     assert all("data.train" in title for title in titles[data + 1 : titles.index("`optim`")])
+
+
+def test_the_authors_behaviour_is_told_in_other_words():
+    """Every setting of README's table says in its own line what the authors have."""
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    _, table = readme.split("| setting | default | as published | what it changes |\n")
+    rows = [line.split("|") for line in table.split("\n\n")[0].splitlines()[1:]]
+    lines = schema_markdown().splitlines()
+    assert len(rows) > 5
+    for _, settings, _, published, *_ in rows:
+        name = settings.split("`")[1].partition(".")[2]
+        (line,) = {line.rsplit("| ", 1)[1] for line in lines if line.startswith(f"| `{name}` |")}
+        assert line.rstrip(". |").endswith(f"as_published: {published.strip().replace(', ', ' or ')}"), name

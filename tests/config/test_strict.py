@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import pytest
 from good_recipe import good, problems
+from postponed import LateSettings, LateTextsSettings
 
 from fiber_cli.config.strict import Builder, OneOf, describe, unknown
 from fiber_cli.config.yaml_nodes import compose
@@ -219,3 +220,16 @@ def test_a_word_beside_numbers_is_no_value():
 
 def test_overrides_that_fit_raise_nothing():
     assert good("optim.lr=2").optim.lr == 2.0
+
+
+def test_postponed_annotations_are_no_types():
+    node = compose("{name: late, luck: 2, sides: [6, 0]}", "here")
+    builder = Builder({})
+    builder.build(LateSettings, node, "task")
+    assert [error.split(": ", 1)[1] for error in builder.errors] == [
+        "task.luck: 2.0 is out of range, must be at most 1",
+        "task.sides.1: 0 is out of range, must be at least 1",
+    ]
+    assert Builder({}).build(LateSettings, compose("{name: late, sides: [6]}", "here"), "task").sides == (6,)
+    texts = Builder({}).build(LateTextsSettings, compose("{kind: texts, path: x, length: 2}", "here"), "data.train.0")
+    assert (texts.path, texts.length) == ("x", 2)

@@ -2,6 +2,8 @@
 
 import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,11 @@ def test_script_is_deterministic(tmp_path):
     for file in ("vocab.json", "merges.txt", "tokenizer_config.json"):
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
         assert (FOLDER / file).stat().st_size > 0
+
+
+def test_asking_the_script_for_help_makes_a_folder_of_that_name(tmp_path):
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), "--help"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert "where the files go" in ended.stdout
+    assert not list(tmp_path.iterdir())

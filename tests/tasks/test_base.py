@@ -1,12 +1,18 @@
 """What every task's module shares."""
 
+from dataclasses import dataclass
+
 import pytest
 import torch
+from postponed import LateSettings
 from torch import nn
 
-from fiber_cli.settings import Owner, owned
+from fiber_cli.errors import DeclarationError
+from fiber_cli.model.config import TINY
+from fiber_cli.settings import Owner, option, owned
 from fiber_cli.tasks import TASKS, declared
 from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.context import TaskContext
 
 
 class Least(Task):
@@ -66,3 +72,41 @@ def test_a_context_gives_the_sizes_and_the_settings_of_the_model(name, contexts)
 def test_every_module_is_made_of_its_context(name, contexts, modules):
     assert type(modules[name]) is declared(name).module.load()
     assert modules[name].encoder.config == contexts[name].model
+
+
+class Sized(Least):
+    """Takes luck, and the length that nothing gives."""
+
+    def __init__(self, config, *, luck: float = 0.5):
+        super().__init__()
+
+
+def context_of(settings):
+    return TaskContext(settings, TINY, None, 12)
+
+
+def test_a_setting_goes_nowhere():
+    @dataclass(frozen=True)
+    class Settings(LateSettings):
+        patience: int = option("Of the guesser.", 1, owner=Owner.MODEL)
+
+    assert isinstance(Sized.from_context(context_of(LateSettings("late"))), Sized)
+    with pytest.raises(DeclarationError, match=r"task 'late': the setting 'patience' is the model's .* Sized has no"):
+        Sized.from_context(context_of(Settings("late")))
+
+
+def test_an_argument_comes_from_nowhere():
+    class Longer(Sized):
+        def __init__(self, config, length: int, *, luck: float = 0.5):
+            super().__init__(config, luck=luck)
+
+    with pytest.raises(DeclarationError, match="task 'late': Longer needs the argument 'length', and no setting"):
+        Longer.from_context(context_of(LateSettings("late")))
+
+    # Not the model's.
+    class Sided(Sized):
+        def __init__(self, config, sides, luck):
+            super().__init__(config, luck=luck)
+
+    with pytest.raises(DeclarationError, match="Sided needs the argument 'sides'"):
+        Sided.from_context(context_of(LateSettings("late")))

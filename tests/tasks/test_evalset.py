@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from colour_images import ColourImages
 
 from fiber_cli.data.source import BadSample
-from fiber_cli.tasks.evalset import Blind, EvalSet, ImageSet, PicturesWithTextSet, Score, TextSet, by_index
+from fiber_cli.tasks.evalset import Blind, EvalSet, PicturesWithTextSet, Score, by_index
+from fiber_cli.tasks.items import TextSet
 
 
 class Numbers(EvalSet):
@@ -63,25 +63,6 @@ def test_a_picture_whose_other_cannot_be_read_is_left_out_when_blind():
     exchanged = Blind(Numbers(bad=(3,)))
     (batch,) = exchanged.loader(rank=0, world=1, batch_size=9, workers=0)
     assert [name for name, _ in batch["bad"]] == ["n0", "n3"]
-
-
-def test_images_of_sources_are_resized_and_keep_their_ids():
-    source = ColourImages(3)
-    images = ImageSet([(source, 2), (source, 0)], (16, 24))
-    assert images.ids == ["colours/2", "colours/0"]
-    assert images.read(0)["pixels"].shape == (3, 16, 24)
-    assert images.read(0)["pixels"].dtype == torch.uint8
-
-
-def test_texts_are_padded_and_cut(tokenizer):
-    texts = TextSet(["a", "a much longer text than that"], tokenizer, 5)
-    short, long = texts.read(0), texts.read(1)
-    assert short["ids"].shape == long["mask"].shape == (5,)
-    assert (short["truncated"], long["truncated"]) == (0, 1)
-    assert short["mask"].sum() == len(tokenizer("a")["input_ids"])
-    assert type(short) is dict
-    (batch,) = texts.loader(rank=0, world=1, batch_size=2, workers=0)
-    assert batch["truncated"] == 1
 
 
 def test_pictures_with_texts_encode_as_texts_do(tokenizer):

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from fiber_cli.tasks.base import Task
-from fiber_cli.tasks.evalset import EvalItems
+from fiber_cli.tasks.items import EvalItems
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
 
 OPTIONS = PredictOptions(batch_size=2, workers=0)

@@ -6,7 +6,9 @@ import sys
 import pytest
 
 from fiber_cli import tasks
-from fiber_cli.errors import UserError
+from fiber_cli.config.resolve import resolve_recipe
+from fiber_cli.config.schema import schema_markdown
+from fiber_cli.errors import DeclarationError, UserError
 from fiber_cli.tasks import (
     TASKS,
     SettingsByName,
@@ -79,3 +81,28 @@ print([name for name in ("torch", "transformers", "deepspeed") if name in sys.mo
 def test_declarations_load_no_torch():
     ended = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
     assert ended.stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("vga:VQA", "there is no module fiber_cli.tasks.vga"),
+        ("vqa:VGA", "fiber_cli.tasks.vqa has no VGA"),
+        ("vqa", "give folder:DECLARATION"),
+        ("vqa:VqaSettings", "VqaSettings is no TaskDeclaration"),
+    ],
+)
+def test_a_misprint_in_the_table_breaks_other_tasks(monkeypatch, capsys, line, message):
+    whole = list(TASKS)
+    monkeypatch.setitem(tasks.TASKS, "guessing", line)
+    told = f"the line 'guessing': '{line}' of TASKS in fiber_cli/tasks/__init__.py: {message}"
+    with pytest.raises(DeclarationError, match=told):
+        declared("guessing")
+    tasks._tell_once.cache_clear()
+    for _ in range(2):
+        assert [declaration.name for declaration in declarations()] == whole
+    assert capsys.readouterr().err == f"fiber: left out: {told}\n"
+    assert resolve_recipe("tiny").task.name == "coarse"
+    assert "`vqa`" in schema_markdown()
+    with pytest.raises(DeclarationError, match="guessing"):
+        resolve_recipe("tiny", ["task.name=guessing"])

@@ -1,5 +1,6 @@
 """Which parameter learns how fast and decays, and the schedule."""
 
+import dataclasses
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.checkpoints.published.coarse import COARSE
 from fiber_cli.checkpoints.published.names import rename
 from fiber_cli.config.recipe import ModelSettings
+from fiber_cli.errors import DeclarationError
 from fiber_cli.model.config import BASE
 from fiber_cli.tasks import TASKS, declared
 from fiber_cli.tasks.caption.task import CaptionTask
@@ -18,7 +20,7 @@ from fiber_cli.tasks.declaration import ParameterKinds
 from fiber_cli.tasks.nlvr2.task import Nlvr2Task
 from fiber_cli.tasks.vqa.task import VqaTask
 from fiber_cli.training.model_sizes import model_config
-from fiber_cli.training.optim import decays, lr_factor, param_groups, parameter_kind, set_lr
+from fiber_cli.training.optim import check_parameters, decays, lr_factor, param_groups, parameter_kind, set_lr
 
 KINDS = ParameterKinds(
     heads=("mlm.", "itm.", "vqa.", "nlvr2."), cross_modal=("pool.", "itc_pool."), backbone=("temperature",)
@@ -236,3 +238,25 @@ def test_every_parameter_learns_and_decays_as_published(shared, entry):
     changed = {name for name, (_, decay) in rates_and_decays("none").items() if decay != expected[name][1]}
     gates = {name for name in parameters if name.endswith(".alpha") or name == "temperature"}
     assert changed == classifier_norm | gates | {name for name in parameters if name.endswith("cross.norm.weight")}
+
+
+@pytest.mark.parametrize(
+    ("name", "without", "kinds"),
+    [
+        ("vqa", "vqa.", ParameterKinds((), ("pool.",), ())),
+        ("nlvr2", "pool.", ParameterKinds(("nlvr2.",), (), ())),
+        ("nlvr2", "nlvr2.", ParameterKinds(("nlvr.",), ("pool.",), ())),
+        ("coarse", "temperature", ParameterKinds(("mlm.", "itm."), ("pool.", "itc_pool."), ())),
+    ],
+)
+def test_a_head_without_a_rate_is_found_by_the_optimiser_alone(name, without, kinds):
+    wrong = dataclasses.replace(declared(name), parameters=kinds)
+    with pytest.raises(DeclarationError, match=f"task '{name}': the parameter '{without}.*' is outside the encoder"):
+        check_parameters(["encoder.text.x", without + "x"], wrong)
+
+
+def test_prefixes_of_another_module_are_taken():
+    with pytest.raises(DeclarationError, match=r"task 'vqa': no parameter .* any of parameters, which are vqa., pool."):
+        check_parameters(["encoder.text.x"], declared("vqa"))
+    # Without ITM retrieval has no head.
+    check_parameters(["encoder.text.x", "pool.x", "itc_pool.x", "temperature"], declared("retrieval"))

@@ -8,7 +8,7 @@ import torch
 import toy_training
 from toy_runs import assert_equal, max_difference, metrics, run, weights
 
-from fiber_cli.errors import EXIT_OK, EXIT_STOPPED
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training.progress import Progress
 from fiber_cli.training.run import Run
 
@@ -136,19 +136,37 @@ def test_the_state_holds_the_weights_in_training_beside_their_average(plain, tmp
     [
         ({"caption/cider": 3.0}, "caption/cider"),
         ({"caption/cider (plain tokens)": 3.0}, "caption/cider (plain tokens)"),
-        ({"caption/bleu4": 3.0}, None),
     ],
 )
-def test_keeping_the_best_by_a_metric_that_is_not_there(metrics, best):
-    said = []
-    log = SimpleNamespace(write=lambda record, show: None, say=said.append)
-    run = SimpleNamespace(
+def test_the_best_is_kept_by_another_metric_than_was_measured(metrics, best):
+    run = run_that_measures(metrics)
+    assert Run.validate(run, QUIET)
+    assert run.progress.best["metric"] == best
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"caption/bleu4": 3.0}, "it measured caption/bleu4. Go by one of these"),
+        ({"vqa/accuracy": 1.0, "cider": 2.0}, "it measured vqa/accuracy, cider. Go by one"),
+        ({"caption/cider/dog": 3.0}, "too small a validation may have none of it"),
+        ({}, "it measured nothing: data.val is too small"),
+    ],
+)
+def test_a_run_goes_on_without_the_metric_that_it_keeps_the_best_by(metrics, message):
+    with pytest.raises(UserError, match=f"^log.keep_best: the validation has no caption/cider.*{message}"):
+        Run.validate(run_that_measures(metrics), QUIET)
+
+
+QUIET = SimpleNamespace(write=lambda record, show: None, say=lambda line: None)
+
+
+def run_that_measures(metrics):
+    """What `Run.validate` needs of a run of captions."""
+    return SimpleNamespace(
         progress=Progress(step=5),
         recipe=SimpleNamespace(log=SimpleNamespace(keep_best="caption/cider"), optim=SimpleNamespace(patience=3)),
         task_to_keep=torch.nn.Identity,
         work=SimpleNamespace(validate=lambda task: metrics),
         whole=None,
     )
-    assert Run.validate(run, log) is (best is not None)
-    assert (run.progress.best and run.progress.best["metric"]) == best
-    assert any("there is no caption/cider among caption/bleu4" in line for line in said) is (best is None)

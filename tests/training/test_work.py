@@ -1,5 +1,6 @@
 """From a recipe to what a run works on."""
 
+import dataclasses
 import json
 import shutil
 
@@ -9,16 +10,19 @@ from region_files import coco_box, coco_file
 from small_runs import RECIPE, TASKS, VAL
 from vqa_files import VOCABULARY
 
-from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints import directory, loading
 from fiber_cli.checkpoints.loading import load
 from fiber_cli.checkpoints.weights import load_weights, named_weights
 from fiber_cli.config.resolve import parse_recipe, resolve_recipe
-from fiber_cli.errors import UserError
+from fiber_cli.errors import DeclarationError, UserError
 from fiber_cli.model.config import BASE
 from fiber_cli.tasks import declarations, declared
+from fiber_cli.tasks.abilities import Embedding
 from fiber_cli.tasks.caption import metrics as caption_metrics
 from fiber_cli.tasks.coarse.task import CoarseTask
+from fiber_cli.tasks.declaration import ParameterKinds
 from fiber_cli.tasks.vqa.vocabulary import write_vocabulary
+from fiber_cli.training import work as training_work
 from fiber_cli.training.work import count_parameters, open_sources, work
 
 
@@ -263,3 +267,16 @@ def test_a_reward_over_images_says_that_published_goes_over_pairs(tmp_path, caps
         assert ("data.captions=each" in capsys.readouterr().err) == (captions == "random")
     assert steps["random"] == 10
     assert steps["each"] > 30
+
+
+def test_a_declaration_that_is_not_true_of_its_module_begins_a_run(monkeypatch):
+    for changes, message in (
+        ({"parameters": ParameterKinds((), ("pool.",), ())}, "task 'vqa': the parameter 'vqa.* is outside the encoder"),
+        ({"abilities": (Embedding,)}, "task 'vqa': abilities: .*VqaTask is not derived from Embedding"),
+        ({"scenes": ({"kind": "scene_detection"},)}, "task 'vqa': scenes: .* has no questions"),
+    ):
+        wrong = dataclasses.replace(declared("vqa"), **changes)
+        for module in (loading, training_work):
+            monkeypatch.setattr(module, "declared", lambda name, wrong=wrong: wrong)
+        with pytest.raises(DeclarationError, match=message):
+            work(small(task="{name: vqa}"))

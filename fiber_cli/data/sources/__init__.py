@@ -1,11 +1,12 @@
 """The formats of data, one file each. Importing this package loads none of them."""
 
 from collections.abc import Iterator, Mapping
-from importlib import import_module
+from contextlib import suppress
 
 from fiber_cli.data.source import MAX_PIXELS, Source
 from fiber_cli.data.sources.format import Format
-from fiber_cli.settings import SourceSettings
+from fiber_cli.errors import DeclarationError
+from fiber_cli.settings import SourceSettings, load_named
 
 #: Kind in recipes → module of this package and its declaration.
 FORMATS = {
@@ -28,12 +29,27 @@ FORMATS = {
 
 
 def source_format(kind: str) -> Format:
-    """The declaration of a kind of source; KeyError for one that is not in the table."""
-    module, name = FORMATS[kind].split(":")
-    declaration: Format = getattr(import_module(f"{__name__}.{module}"), name)
+    """The declaration of a kind of source; KeyError for one that is not in the table, DeclarationError for a line of it
+    that leads to no whole declaration of that kind."""
+    line = FORMATS[kind]
+    where = f"the line {kind!r}: {line!r} of FORMATS in fiber_cli/data/sources/__init__.py"
+    module, colon, name = line.partition(":")
+    if not (module and colon and name):
+        raise DeclarationError(f"{where}: give module:DECLARATION")
+    declaration = load_named(f"{__name__}.{module}", name, where=where)
+    if not isinstance(declaration, Format):
+        raise DeclarationError(f"{where}: {name} is no Format")
     if declaration.kind != kind:
-        raise TypeError(f"FORMATS names {FORMATS[kind]} for {kind!r}, which declares {declaration.kind!r}")
+        raise DeclarationError(f"FORMATS names {line} for {kind!r}, which declares {declaration.kind!r}")
     return declaration
+
+
+def whole_formats() -> Iterator[Format]:
+    """The declarations in the order of the table, without those that are wrong: these end the commands that ask for
+    them, and no others."""
+    for kind in FORMATS:
+        with suppress(DeclarationError):
+            yield source_format(kind)
 
 
 class SettingsByKind(Mapping[str, type[SourceSettings]]):

@@ -3,10 +3,13 @@
 import dataclasses
 import inspect
 import typing
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from fiber_cli.data.source import Source
-from fiber_cli.settings import SourceSettings
+from fiber_cli.errors import DeclarationError
+from fiber_cli.settings import SourceSettings, field_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -15,7 +18,7 @@ class Format:
 
     settings: its entry in a recipe, whose fields but `kind` and `weight` are the arguments of the source's constructor.
     source: its reader; what tasks can use it for follows from the classes of `data.source` that it is derived from.
-    Raises TypeError where these three do not belong together.
+    Raises DeclarationError where these three do not belong together.
     """
 
     kind: str
@@ -23,22 +26,37 @@ class Format:
     source: type[Source]
 
     def __post_init__(self) -> None:
+        for problem in self._problems():
+            raise DeclarationError(f"format {self.kind!r}: {problem}")
+
+    def _problems(self) -> Iterator[str]:
         fields = {setting.name: setting for setting in dataclasses.fields(self.settings)}
-        kinds = typing.get_args(fields["kind"].type)
+        # A contributor may not have run a type checker.
+        source: Any = self.source
+        settings = self.settings.__name__
+        if not (isinstance(source, type) and issubclass(source, Source)):
+            yield f"source: {source!r} is no Source of fiber_cli/data/source.py"
+            return
+        if "kind" not in vars(self.settings).get("__annotations__", {}):
+            yield f"{settings} needs a field of its own, kind: Literal[{self.kind!r}]"
+        kinds = typing.get_args(field_types(self.settings)["kind"])
         if self.kind not in kinds:
-            raise TypeError(f"format {self.kind!r}: {self.settings.__name__}.kind is a Literal of {kinds}, without it")
+            yield f"{settings}.kind is a Literal of {kinds}, without it"
         undocumented = [name for name, setting in fields.items() if name != "kind" and "doc" not in setting.metadata]
         if undocumented:
-            names = ", ".join(undocumented)
-            raise TypeError(f"format {self.kind!r}: {names} need an option() that says what they mean")
+            yield f"{', '.join(undocumented)} need an option() that says what they mean"
         if inspect.isabstract(self.source):
             missing = ", ".join(sorted(self.source.__abstractmethods__))
-            raise TypeError(f"format {self.kind!r}: {self.source.__name__} lacks {missing}")
+            yield f"{self.source.__name__} lacks {missing}"
         parameters = inspect.signature(self.source).parameters
         unknown = fields.keys() - parameters.keys() - {"kind", "weight"}
         if unknown:
-            names = ", ".join(sorted(unknown))
-            raise TypeError(f"format {self.kind!r}: {self.source.__name__} has no argument {names}")
+            yield f"{self.source.__name__} has no argument {', '.join(sorted(unknown))}"
+        for parameter in parameters.values():
+            is_needed = parameter.default is parameter.empty
+            is_several = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+            if is_needed and not is_several and parameter.name not in fields:
+                yield f"{source.__name__} needs the argument {parameter.name}, which no setting of {settings} gives"
 
     def can_be_read_as(self, wanted: type[Source]) -> bool:
         """Whether the format's samples are what a task wants."""

@@ -22,5 +22,5 @@ CAPTION = TaskDeclaration(
     parameters=ParameterKinds(heads=("mlm.",), cross_modal=("pool.",), backbone=()),
     init_from=WeightChanges(fresh=("encoder.memory_proj.",), dropped=("itc_pool.", "itm.", "temperature")),
     abilities=(Captioning,),
-    published={"caption": PublishedForm("coarse", {}, text_length=50)},
+    published_checkpoints={"caption": PublishedForm("coarse", {}, text_length=50)},
 )

@@ -7,8 +7,9 @@ from fiber_cli.data.source import CaptionSource, Source, readable_captions, requ
 from fiber_cli.tasks.caption.metrics import caption_metrics
 from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evalset import EvalSet, ImageSet, Score, by_index
+from fiber_cli.tasks.evalset import EvalSet, Score, by_index
 from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
+from fiber_cli.tasks.items import ImageSet
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

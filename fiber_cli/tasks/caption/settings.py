@@ -21,7 +21,7 @@ class CaptionSettings(TaskSettings):
     gold_refresh: int = option("Steps after which GOLD's frozen copy is renewed.", 1000, ge=1, owner=Owner.MODEL)
     gold_floor: float = option("GOLD's least token weight.", 0.1, gt=0, le=1, owner=Owner.MODEL)
     gold_as_published: bool = option(
-        "GOLD divides by the number of padding labels, as the published code.",
+        "GOLD divides by the number of padding labels; as_published: true.",
         False,
         owner=Owner.MODEL,
         formerly="gold_published",
@@ -39,7 +39,10 @@ class CaptionSettings(TaskSettings):
     )
     beam: int = option("Beam width.", 5, ge=1, owner=Owner.MODEL)
     search_as_published: bool = option(
-        "Beam search as the published code does it.", False, owner=Owner.MODEL, formerly="published_search"
+        "Beam search whose lengths belong to slots; as_published: true.",
+        False,
+        owner=Owner.MODEL,
+        formerly="published_search",
     )
 
 

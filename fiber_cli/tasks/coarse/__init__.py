@@ -22,5 +22,5 @@ COARSE = TaskDeclaration(
     parameters=ParameterKinds(heads=("mlm.", "itm."), cross_modal=("pool.", "itc_pool."), backbone=("temperature",)),
     init_from=WeightChanges(fresh=(), dropped=()),
     abilities=(Embedding, Matching),
-    published={"coarse": PublishedForm("coarse", {}, text_length=40)},
+    published_checkpoints={"coarse": PublishedForm("coarse", {}, text_length=40)},
 )

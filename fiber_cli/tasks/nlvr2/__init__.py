@@ -21,5 +21,5 @@ NLVR2 = TaskDeclaration(
     parameters=ParameterKinds(heads=("nlvr2.",), cross_modal=("pool.",), backbone=()),
     init_from=WeightChanges(fresh=("nlvr2.",), dropped=("mlm.", "itm.", "itc_pool.", "temperature")),
     abilities=(),
-    published={"nlvr2": PublishedForm("coarse", {}, text_length=50)},
+    published_checkpoints={"nlvr2": PublishedForm("coarse", {}, text_length=50)},
 )

@@ -39,7 +39,7 @@ def _declare(
             dropped=("pool.", "itc_pool.", "mlm.", "itm.", "temperature", "encoder.image.norm."),
         ),
         abilities=(Detecting,),
-        published={name: PublishedForm("fine", {"names_as_published": True}, text_length=256)},
+        published_checkpoints={name: PublishedForm("fine", {"names_as_published": True}, text_length=256)},
     )
 
 

@@ -22,7 +22,7 @@ class PhraseDetections(NamedTuple):
 
 
 class ExpressionDetections(NamedTuple):
-    """Detections (n, 6) of one expression as `ranked` gives them, and its true box (4,)."""
+    """Detections (n, 6) of one expression as `detection_rows.ranked` gives them, and its true box (4,)."""
 
     detected: np.ndarray
     truth: np.ndarray
@@ -38,12 +38,6 @@ def overlaps(boxes: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarr
     iou = intersection / union
     giou = iou - (hull - union) / hull
     return iou.numpy(), giou.numpy()
-
-
-def ranked(detections: np.ndarray) -> np.ndarray:
-    """Rows (n, 6) of x1, y1, x2, y2, score, label, best score first; of equal ones the greater box, as published."""
-    score_then_box = detections[:, [3, 2, 1, 0, 4]].T
-    return detections[np.lexsort(score_then_box)[::-1]]
 
 
 def phrase_recall(phrases: Iterable[PhraseDetections]) -> dict[str, float]:

@@ -11,7 +11,8 @@ import torch
 from fiber_cli.data.records import Phrase
 from fiber_cli.data.source import BadSample, PhraseSource, sample_id, usable
 from fiber_cli.tasks.evalset import Score
-from fiber_cli.tasks.regions.metrics import PhraseDetections, phrase_recall, ranked
+from fiber_cli.tasks.regions.detection_rows import ranked
+from fiber_cli.tasks.regions.metrics import PhraseDetections, phrase_recall
 from fiber_cli.tasks.regions.prompt_batch import PromptBatch
 from fiber_cli.tasks.regions.prompts import Prompt, encode_prompt
 from fiber_cli.tasks.regions.region_set import NO_DETECTIONS, RegionSet

@@ -1,10 +1,11 @@
 """Settings of the tasks that find boxes for words: fine-grained pre-training, detection, grounding and referring
 expressions."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from fiber_cli.data.source import CategorySource, PhraseSource
+from fiber_cli.data.source import CategorySource, PhraseSource, Source
 from fiber_cli.data.sources import source_format
 from fiber_cli.settings import Owner, SourceSettings, TaskSettings, option
 from fiber_cli.tasks.declaration import rule
@@ -13,6 +14,14 @@ if TYPE_CHECKING:
     from fiber_cli.config.recipe import Recipe
 
 MODEL, READER = Owner.MODEL, Owner.READER
+#: Beginning of a metric's name → what a source must be for it.
+METRIC_SOURCES: Mapping[str, type[Source]] = {
+    "detection": CategorySource,
+    "odinw": CategorySource,
+    "lvis": CategorySource,
+    "grounding": PhraseSource,
+    "refexp": PhraseSource,
+}
 
 
 @dataclass(frozen=True)
@@ -22,12 +31,12 @@ class RegionSettings(TaskSettings):
     channels: int = option("Width of the feature pyramid and the head, a multiple of 32.", 256, ge=32, owner=MODEL)
     blocks: int = option("DynamicHead blocks.", 6, ge=1, owner=MODEL)
     drop_block: float = option("Rate of DropBlock in the pyramid.", 0.3, ge=0, lt=1, owner=MODEL)
-    log_scale: float = option("Of the first alignment of places and words; 0 = published.", 0.0, owner=MODEL)
+    log_scale: float = option("Of the first alignment of places and words; as_published: 0.", 0.0, owner=MODEL)
     frozen_stages: int = option(
         "First image stages that do not learn, the patch embedding with them.", 0, ge=0, owner=MODEL
     )
     unmatched_target: Literal["none", "last_token"] = option(
-        "Of anchors without a box; last_token = published.", "none", owner=MODEL
+        "Of anchors without a box; as_published: last_token.", "none", owner=MODEL
     )
     prompt: Literal["sampled", "all"] = option(
         "Category names: those in the picture and others, or all.", "sampled", owner=READER
@@ -37,10 +46,12 @@ class RegionSettings(TaskSettings):
         "Chances of one of them, none, the most; else any.", (0.05, 0.05, 0.5), ge=0, le=1, owner=READER
     )
     names_as_published: bool = option(
-        "Clean names greedily, as the published code.", False, owner=READER, formerly="published_names"
+        "Clean names greedily; as_published: true.", False, owner=READER, formerly="published_names"
     )
-    draw_background: bool = option("Draw __background__ as a name too, as the published code.", False, owner=READER)
-    swap_sides: bool = option("Exchange left and right in captions of mirrored pictures.", True, owner=READER)
+    draw_background: bool = option("Draw __background__ as a name too; as_published: true.", False, owner=READER)
+    swap_sides: bool = option(
+        "Exchange left and right in captions of mirrored pictures; as_published: false.", True, owner=READER
+    )
     short_sides: tuple[int, ...] = option(
         "Shorter sides to train with; the last one evaluates.", (480, 560, 640, 720, 800), ge=32, owner=READER
     )
@@ -132,6 +143,22 @@ def one_number_decides_what_is_best(recipe: "Recipe") -> str | None:
     return None
 
 
+@rule("log.keep_best", "data.val", "task.short_sides")
+def what_is_best_is_measured(recipe: "Recipe") -> str | None:
+    """Detection needs names, grounding and referring need phrases. What a format may have, such as records of both
+    kinds, is known when it is read, and that a validation lacks the metric when it is made."""
+    metric = recipe.log.keep_best or ""
+    family = metric.partition("/")[0]
+    wanted = METRIC_SOURCES.get(family)
+    sources = [source for source in recipe.data.val if source is not None]
+    if wanted is None or not sources:
+        return None
+    if any(source_format(source.kind).can_be_read_as(wanted) for source in sources):
+        return None
+    kinds = ", ".join(sorted({source.kind for source in sources}))
+    return f"{metric} is measured on {wanted.yields}, and no source in data.val ({kinds}) has any"
+
+
 def _always_has_names(source: SourceSettings) -> bool:
     data_format = source_format(source.kind)
     return data_format.can_be_read_as(CategorySource) and not data_format.can_be_read_as(PhraseSource)
@@ -148,4 +175,5 @@ REGION_RULES = (
     a_side_is_named,
     chances_are_a_share,
     one_number_decides_what_is_best,
+    what_is_best_is_measured,
 )

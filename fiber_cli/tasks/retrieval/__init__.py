@@ -23,7 +23,7 @@ RETRIEVAL = TaskDeclaration(
     parameters=ParameterKinds(heads=("itm.",), cross_modal=("pool.", "itc_pool."), backbone=("temperature",)),
     init_from=WeightChanges(fresh=("itm.", "temperature"), dropped=("mlm.", "itm.", "temperature")),
     abilities=(Embedding, Matching),
-    published={
+    published_checkpoints={
         "retrieval-itc": PublishedForm("coarse", {"itm": 0.0}, text_length=50),
         "retrieval-itm": PublishedForm("coarse", {"itc": 0.0, "itm_negatives": "random"}, text_length=50),
     },

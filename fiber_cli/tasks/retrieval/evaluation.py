@@ -13,16 +13,17 @@ import numpy as np
 
 from fiber_cli.data.source import CaptionSource, Source, require, sample_id, some_captions, usable
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.device import GIB
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.coarse.settings import PairSettings
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evalset import ImageSet, TextSet
-from fiber_cli.tasks.evaluation import GIB, Evaluation, EvaluationOptions, PairScorer, Result, refuse_chunk
+from fiber_cli.tasks.evaluation import Evaluation, EvaluationOptions, PairScorer, Result, refuse_chunk
+from fiber_cli.tasks.items import ImageSet, TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
 from fiber_cli.tasks.retrieval.metrics import chance_notes, recalls
-from fiber_cli.tasks.retrieval.pairs import Storage, best_columns, score_pairs
+from fiber_cli.tasks.retrieval.pairs import Storage, best_columns, score_pairs, sums
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -90,19 +91,6 @@ class Similarities(NamedTuple):
 
     cosines: np.ndarray
     logit_scale: float
-
-
-class Sums(NamedTuple):
-    """Scores (images, texts) of dual encoder and fusion together: `logits`, the cosine divided by the dual encoder's
-    temperature plus the matched logit; `raw`, the cosine plus the matched logit."""
-
-    logits: np.ndarray
-    raw: np.ndarray
-
-
-def sums(cosines: np.ndarray, matched: np.ndarray, logit_scale: float) -> Sums:
-    """Of scores of equal shape; logit_scale: 1 / temperature."""
-    return Sums(cosines * logit_scale + matched, cosines + matched)
 
 
 class Candidates(NamedTuple):

@@ -21,7 +21,7 @@ from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.base import Task
-from fiber_cli.tasks.evalset import ImageSet, TextSet
+from fiber_cli.tasks.items import ImageSet, TextSet
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.retrieval.journal import Journal
 from fiber_cli.tasks.retrieval.stems import TextStems
@@ -39,6 +39,19 @@ class PairScores(NamedTuple):
     scores: np.ndarray
     bad: list[tuple[str, str]]
     truncated: int
+
+
+class Sums(NamedTuple):
+    """Scores (images, texts) of dual encoder and fusion together: `logits`, the cosine divided by the dual encoder's
+    temperature plus the matched logit; `raw`, the cosine plus the matched logit."""
+
+    logits: np.ndarray
+    raw: np.ndarray
+
+
+def sums(cosines: np.ndarray, matched: np.ndarray, logit_scale: float) -> Sums:
+    """Of scores of equal shape; logit_scale: 1 / temperature."""
+    return Sums(cosines * logit_scale + matched, cosines + matched)
 
 
 @dataclass(frozen=True)

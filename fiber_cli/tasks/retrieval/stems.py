@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch.nn.utils.rnn import pad_sequence
 
+from fiber_cli.distributed.device import GIB
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import TextStem
 
@@ -55,7 +56,7 @@ def _on_disk(shape: tuple[int, int, int], size: int, folder: Path | None) -> np.
         _take_room(file, size)
     except OSError as error:
         raise UserError(
-            f"no room for {size / 2**30:.1f} GiB of text stems in {folder or tempfile.gettempdir()} "
+            f"no room for {size / GIB:.1f} GiB of text stems in {folder or tempfile.gettempdir()} "
             f"({error.strerror}): free some space, or write the results to another disk"
         ) from None
     return np.memmap(file, np.float32, "r+", shape=shape)

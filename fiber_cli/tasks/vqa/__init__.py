@@ -22,5 +22,5 @@ VQA = TaskDeclaration(
     parameters=ParameterKinds(heads=("vqa.",), cross_modal=("pool.",), backbone=()),
     init_from=WeightChanges(fresh=("vqa.",), dropped=("mlm.", "itm.", "itc_pool.", "temperature")),
     abilities=(Answering,),
-    published={"vqa": PublishedForm("coarse", {}, text_length=50, labels="vqa_classifier.3.bias")},
+    published_checkpoints={"vqa": PublishedForm("coarse", {}, text_length=50, labels="vqa_classifier.3.bias")},
 )

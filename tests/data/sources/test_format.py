@@ -6,13 +6,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pytest
+from postponed import LateTextsSettings
 
+from fiber_cli.config.schema import schema_markdown
 from fiber_cli.data import source as capabilities
 from fiber_cli.data.source import BadSample, CaptionSource, PhraseSource, Source
-from fiber_cli.data.sources import FORMATS, SettingsByKind, open_source, source_format
+from fiber_cli.data.sources import FORMATS, SettingsByKind, open_source, source_format, whole_formats
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.visual_genome import VisualGenomeSettings
-from fiber_cli.errors import UserError
+from fiber_cli.errors import DeclarationError, UserError
 from fiber_cli.settings import SourceSettings, option
 
 
@@ -147,3 +149,51 @@ def test_a_source_is_opened_with_its_limit_of_pixels(tmp_path):
     missing = source_format("karpathy").settings(kind="karpathy", json=str(tmp_path / "k.json"), images=str(tmp_path))
     with pytest.raises(UserError, match=r"k.json: No such file"):
         open_source(missing)
+
+
+@pytest.mark.parametrize("source", [dict, len, "Texts", None])
+def test_what_is_no_source_is_a_format(source):
+    with pytest.raises(DeclarationError, match=r"format 'texts': source: .* is no Source"):
+        Format(kind="texts", settings=TextsSettings, source=source)
+
+
+def test_an_argument_that_no_setting_gives_is_needed():
+    class Coded(Texts):
+        def __init__(self, path: str, encoding: str, length: int = 3, *, colour: str):
+            super().__init__(path, length)
+
+    with pytest.raises(DeclarationError, match="Coded needs the argument encoding, which no setting of TextsSettings"):
+        Format(kind="texts", settings=TextsSettings, source=Coded)
+
+
+def test_a_forgotten_kind_is_not_told():
+    @dataclass(frozen=True)
+    class Kindless(SourceSettings):
+        path: str = option("A file.", path=True)
+
+    with pytest.raises(DeclarationError, match=r"Kindless needs a field of its own, kind: Literal\['texts'\]"):
+        Format(kind="texts", settings=Kindless, source=Texts)
+
+
+def test_postponed_annotations_are_no_types():
+    assert Format(kind="texts", settings=LateTextsSettings, source=Texts).settings is LateTextsSettings
+    with pytest.raises(DeclarationError, match=r"LateTextsSettings.kind is a Literal of \('texts',\), without it"):
+        Format(kind="tales", settings=LateTextsSettings, source=Texts)
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("karpaty:KARPATHY", "there is no module fiber_cli.data.sources.karpaty"),
+        ("karpathy:KARPATY", "fiber_cli.data.sources.karpathy has no KARPATY"),
+        ("karpathy", "give module:DECLARATION"),
+        ("karpathy:KarpathySettings", "KarpathySettings is no Format"),
+    ],
+)
+def test_a_misprint_in_the_table_breaks_other_formats(monkeypatch, line, message):
+    monkeypatch.setitem(FORMATS, "texts", line)
+    with pytest.raises(DeclarationError, match=f"the line 'texts': '{line}' of FORMATS in .*: {message}"):
+        source_format("texts")
+    kinds = [each.kind for each in whole_formats()]
+    assert kinds == [kind for kind in FORMATS if kind != "texts"]
+    assert "karpathy" in schema_markdown()

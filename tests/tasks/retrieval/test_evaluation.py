@@ -9,7 +9,8 @@ from small_retrieval import IMAGES, cosines, count_pairs, make_set, make_task, p
 
 from fiber_cli.data.sources.karpathy import KarpathySource
 from fiber_cli.errors import UserError
-from fiber_cli.tasks.retrieval.evaluation import RetrievalSet, sums
+from fiber_cli.tasks.retrieval.evaluation import RetrievalSet
+from fiber_cli.tasks.retrieval.pairs import sums
 
 
 def test_retrieval_set_counts_and_truth(tokenizer):

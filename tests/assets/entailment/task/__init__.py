@@ -22,5 +22,5 @@ ENTAILMENT = TaskDeclaration(
     parameters=ParameterKinds(heads=("entailment.",), cross_modal=("pool.",), backbone=()),
     init_from=WeightChanges(fresh=("entailment.",), dropped=("mlm.", "itm.", "itc_pool.", "temperature")),
     abilities=(),
-    published={},
+    published_checkpoints={},
 )

@@ -1,6 +1,7 @@
 """A picture with a statement about it, true or false, or about another picture."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from fiber_cli.data.source import BadSample, Source, StatementSource, require
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 CONTRADICTION, ENTAILMENT, NEUTRAL = range(3)
 
 
@@ -20,7 +24,17 @@ class EntailmentReader(TextReader):
     neutral: chance of a statement of another sample.
     """
 
-    neutral: float
+    def __init__(
+        self,
+        tokenizer: "PreTrainedTokenizerBase",
+        text_length: int,
+        image_size: int,
+        augment: str,
+        *,
+        neutral: float,
+    ):
+        super().__init__(tokenizer, text_length, image_size, augment)
+        self.neutral = neutral
 
     def __call__(self, source: StatementSource, i: int, rng: np.random.Generator) -> Sample:
         is_neutral = rng.random() < self.neutral
@@ -38,6 +52,6 @@ def training_data(
     sources: Sequence[Source], context: TaskContext[EntailmentSettings], options: ReadingOptions
 ) -> TrainingData:
     image_size, _ = context.model.image_size
-    reader = EntailmentReader(context.tokenizer, context.text_length, image_size, options.augment)
-    reader.neutral = context.settings.neutral
+    neutral = context.settings.neutral
+    reader = EntailmentReader(context.tokenizer, context.text_length, image_size, options.augment, neutral=neutral)
     return TrainingData(require(sources, StatementSource), reader, collate)

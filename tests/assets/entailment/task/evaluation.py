@@ -9,8 +9,9 @@ from fiber_cli.tasks.entailment.settings import EntailmentSettings
 
 from fiber_cli.data.source import Source, StatementSource, require
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evalset import Item, PicturesWithTextSet, Score, by_index
+from fiber_cli.tasks.evalset import PicturesWithTextSet, Score, by_index
 from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
+from fiber_cli.tasks.items import Item
 
 
 class EntailmentSet(PicturesWithTextSet):
