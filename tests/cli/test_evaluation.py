@@ -153,7 +153,7 @@ def test_images_and_prompts_do_not_reach_the_data(run, calls, tmp_path, monkeypa
     (tmp_path / "flickr30k").mkdir()
     (tmp_path / "flickr30k/dataset_flickr30k.json").touch()
     (tmp_path / "pictures").mkdir()
-    monkeypatch.setattr("fiber_cli.data.sources.open_source", lambda settings: settings)
+    monkeypatch.setattr("fiber_cli.data.sources.open_source", lambda settings, max_pixels=None: settings)
     for command in (["eval"], ["rerank", "--top-k", "5"]):
         code, _, err = run(command[0], "flickr30k", "--checkpoint", "r/c", "--images", "pictures", *command[1:])
         assert code == 0, err

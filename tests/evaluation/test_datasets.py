@@ -78,7 +78,7 @@ def test_a_label_map_beside_detection_records_is_found(tmp_path):
     ("task", "options", "message"),
     [
         ("vqa", {}, "a checkpoint of vqa cannot be evaluated on shards"),
-        ("coarse", {"root": Path("x")}, "shards have no --split, --root and --images"),
+        ("coarse", {"root": Path("x")}, "shards have no --split and no --root or --images"),
         ("fine", {"split": "val"}, "has no --split"),
         ("fine", {"root": Path("x")}, "shards hold their images; leave out --root"),
     ],
