@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from fiber_cli.checkpoints.config import CheckpointConfig, read_config
-from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.config import CONFIG_FILE, CheckpointConfig, read_config
+from fiber_cli.checkpoints.directory import holds_checkpoints, resolve
 from fiber_cli.checkpoints.trained_on import BUILT_IN, DataName, all_seen, data_name, trained_on
+from fiber_cli.checkpoints.weights import check_weights
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources import source_format
 from fiber_cli.errors import UserError, first_names
@@ -24,8 +25,8 @@ Texts = Literal["names", "phrases", "expressions"]
 
 @dataclass(frozen=True)
 class Run:
-    """A run with a checkpoint. data: what it was trained on, empty where that is not known, as of converted ones.
-    saved: when its latest checkpoint was written, in seconds since 1970."""
+    """A run with a checkpoint. config: of the checkpoint that is loaded. data: what it was trained on, empty where that
+    is not known, as of converted ones. saved: when its latest checkpoint was written, in seconds since 1970."""
 
     folder: Path
     config: CheckpointConfig
@@ -35,7 +36,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run is to do. what: in words. option: names a checkpoint instead.
+    """What a run is to do. what: in words. option: names a checkpoint instead. latest: whether its latest checkpoint is
+    loaded, not its best.
 
     tasks: those that can; ability: what is needed of their settings. dataset, sources: the data's name and what a task
     reads of it, which raises UserError. labels: category names to find; texts: what a detector is asked to find.
@@ -49,6 +51,7 @@ class Wanted:
     labels: frozenset[str] = frozenset()
     texts: frozenset[Texts] = frozenset()
     option: str = "--checkpoint"
+    latest: bool = False
 
 
 class Chosen(NamedTuple):
@@ -90,7 +93,7 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
     pre-trained ones before those that learned other things. Raises UserError that says of every run why it does not
     fit.
     """
-    runs, unreadable = _runs_below(folder)
+    runs, unreadable = _runs_below(folder, latest=wanted.latest)
     misfits: list[str] = []
     problems: list[str] = []
     candidates: list[_Candidate] = []
@@ -119,19 +122,38 @@ def _rank(candidate: _Candidate) -> tuple[int, bool, bool, bool, bool, float]:
     return candidate.rank
 
 
-def _runs_below(folder: Path) -> tuple[list[Run], list[str]]:
-    """The runs, newest first, and what is wrong with those that cannot be read."""
+def _runs_below(folder: Path, *, latest: bool) -> tuple[list[Run], list[str]]:
+    """The runs, newest first, and what is wrong with those whose checkpoint cannot be loaded."""
     runs = []
     unreadable = []
-    for pointer in folder.glob("*/checkpoints/latest"):
-        run_dir = pointer.parents[1]
+    for checkpoints in sorted(folder.glob("*/checkpoints")):
         try:
-            config = read_config(resolve(pointer))
-            runs.append(Run(run_dir, config, trained_on(run_dir), pointer.stat().st_mtime))
+            if holds_checkpoints(checkpoints):
+                runs.append(_run(checkpoints, latest=latest))
         except (UserError, OSError) as error:
             unreadable.append(str(error))
     runs.sort(key=_saved, reverse=True)
     return runs, unreadable
+
+
+def _run(checkpoints: Path, *, latest: bool) -> Run:
+    """The run of a checkpoints folder. Raises UserError where what is loaded of it is damaged, as far as that shows
+    without reading the weights."""
+    path = resolve(checkpoints, latest=latest)
+    config = read_config(path)
+    _check_tokenizer(path / "tokenizer")
+    check_weights(path)
+    pointer = checkpoints / "latest"
+    written = pointer if pointer.is_file() else path / CONFIG_FILE
+    return Run(checkpoints.parent, config, trained_on(checkpoints.parent), written.stat().st_mtime)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Raises UserError where a folder does not have the files of a tokenizer."""
+    for files in (("tokenizer.json",), ("vocab.json", "merges.txt")):
+        if all((folder / name).is_file() for name in files):
+            return
+    raise UserError(f"{folder} has no tokenizer.json, nor vocab.json and merges.txt; copy the whole checkpoint again")
 
 
 def _saved(run: Run) -> float:
