@@ -1,9 +1,11 @@
 """Which of several runs is taken: one that can, has seen the data, and is the newest of those."""
 
 import dataclasses
+import json
 import os
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from run_folders import (
@@ -69,7 +71,7 @@ def test_data_that_another_run_has_seen_comes_before_age(tmp_path):
     make_run(tmp_path, "retrieval", COCO_CAPTIONS)
     run, reason = choose_run(wanted(Embedding, FLICKR30K), tmp_path / "runs")
     assert run.folder.name == "retrieval1"
-    assert "the newest run for the purpose that was trained on the data" in reason
+    assert "the newest run for the purpose that was trained on data named flickr30k" in reason
     assert "newer, but less fit" in reason
     assert "retrieval2" in reason
     assert chosen(tmp_path, wanted(Embedding, SCENES)) == "retrieval1"
@@ -146,6 +148,75 @@ def test_a_damaged_run_is_named_and_does_not_stand_in_the_way(tmp_path):
     assert run.folder.name == "caption1"
     assert "caption2" in reason
     assert "names step-000009" in reason
+
+
+def boxes(folder, file, names=()):
+    """The entry of a file in COCO's form below a folder, which is written where it has categories."""
+    path = folder / file
+    if names:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+        path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    return {"kind": "coco", "json": str(path), "images": str(folder)}
+
+
+EXPORTS = ["annotations/instances_default.json", "result.json", "output.json", "coco/result.json", "coco/train.json"]
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_exports_of_one_name_are_taken_for_one_data_set(tmp_path, export):
+    cars, blood, trees = (boxes(tmp_path / "d" / name, export) for name in ("cars", "blood", "trees"))
+    make_run(tmp_path, "detection", cars, labels=("car",))
+    make_run(tmp_path, "detection", blood, labels=("platelet",))
+    run, reason = choose_run(wanted(Detecting, cars), tmp_path / "runs")
+    assert run.folder.name == "detection0"
+    assert reason.startswith("the newest run for the purpose that was trained on the data; newer, but less fit: ")
+    run, reason = choose_run(wanted(Detecting, blood), tmp_path / "runs")
+    assert (run.folder.name, reason) == ("detection1", "the newest run for the purpose that was trained on the data")
+    run, reason = choose_run(wanted(Detecting, trees), tmp_path / "runs")
+    assert (run.folder.name, reason) == ("detection1", "the newest run for the purpose; none was trained on the data")
+
+
+@pytest.mark.parametrize(("trained", "evaluated"), [("result.json", "result.json"), ("train.json", "val.json")])
+def test_data_at_that_place_come_before_data_of_that_name(tmp_path, trained, evaluated):
+    here, there = tmp_path / "here" / "cars", tmp_path / "there" / "cars"
+    make_run(tmp_path, "detection", boxes(here, trained))
+    make_run(tmp_path, "detection", boxes(there, trained))
+    make_run(tmp_path, "detection", boxes(tmp_path / "else", trained))
+    run, reason = choose_run(wanted(Detecting, boxes(here, evaluated)), tmp_path / "runs")
+    assert run.folder.name == "detection0"
+    what = "the data" if trained == evaluated else f"files in {here}"
+    assert f"the newest run for the purpose that was trained on {what}; newer, but less fit" in reason
+    run, reason = choose_run(wanted(Detecting, boxes(tmp_path / "new" / "cars", evaluated)), tmp_path / "runs")
+    assert run.folder.name == "detection1"
+    assert "the newest run for the purpose that was trained on data named cars; newer, but less fit" in reason
+
+
+def test_a_relative_path_in_a_recipe_is_of_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cars", "blood"):
+        make_run(tmp_path, "detection", boxes(Path("d") / name, "result.json"), root=Path())
+    assert chosen(tmp_path, wanted(Detecting, boxes(Path("d/../d/cars"), "result.json"))) == "detection0"
+    assert chosen(tmp_path, wanted(Detecting, boxes(tmp_path / "d" / "blood", "result.json"))) == "detection1"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "why"),
+    [
+        (("car", "bus"), "detection1", "that was trained on files in"),
+        (("Car_(old)", "tram"), "detection1", "that was trained on files in"),  # one is enough
+        (("tram", "tree"), "detection2", "none was trained on the data"),
+        ((), "detection1", "that was trained on files in"),  # not known
+    ],
+)
+def test_a_run_of_other_categories_has_not_seen_the_data(tmp_path, names, expected, why):
+    data = tmp_path / "street"
+    make_run(tmp_path, "detection", boxes(data, "train.json"), labels=("platelet",))
+    make_run(tmp_path, "detection", boxes(data, "train.json"), labels=("car", "bus"))
+    make_run(tmp_path, "detection", CELLS, labels=("red blood cell",))
+    run, reason = choose_run(wanted(Detecting, boxes(data, "val.json", names)), tmp_path / "runs")
+    assert run.folder.name == expected
+    assert why in reason
 
 
 def weights_of(step):
