@@ -1,11 +1,13 @@
-"""Run folders that say what they are and hold no weights, for what chooses among them."""
+"""Run folders that say what they are and hold a single weight, for what chooses among them."""
 
 import json
 import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import yaml
+from safetensors.numpy import save_file
 
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.model.config import TINY
@@ -34,16 +36,24 @@ def make_run(
     runs.mkdir(parents=True, exist_ok=True)
     age = len(list(runs.iterdir()))
     run = runs / f"{task}{age}"
-    checkpoint = run / "checkpoints" / "step-000001"
-    checkpoint.mkdir(parents=True)
     config = CheckpointConfig(TINY, declared(task).settings(name=task, **settings), 30, labels, "builtin")
-    (checkpoint / "config.json").write_text(json.dumps(config.to_json()))
+    checkpoint = write_checkpoint(run, 1, config)
     if sources:
         write_recipe(run, *sources, root=root)
     latest = checkpoint.parent / "latest"
     latest.write_text("step-000001\n")
     os.utime(latest, (1e9 + age, 1e9 + age))
     return run
+
+
+def write_checkpoint(run: Path, step: int, config: CheckpointConfig) -> Path:
+    """A checkpoint of a run that looks whole without being loaded; nothing points to it."""
+    checkpoint = run / "checkpoints" / f"step-{step:06d}"
+    (checkpoint / "tokenizer").mkdir(parents=True)
+    (checkpoint / "tokenizer" / "tokenizer.json").write_text("{}")
+    (checkpoint / "config.json").write_text(json.dumps(config.to_json()))
+    save_file({"head": np.ones(2, np.float32)}, checkpoint / "model.safetensors")
+    return checkpoint
 
 
 def write_recipe(run: Path, *sources: dict[str, Any], root: Path = Path("/data")) -> None:

@@ -145,14 +145,26 @@ def _step_of(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
+def _is_step(path: Path) -> bool:
+    return path.name.removeprefix("step-").isdecimal() and _is_complete(path)
+
+
 def _is_complete(path: Path) -> bool:
     return (path / "config.json").is_file()
 
 
 def steps(run_dir: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    folders = (Path(run_dir) / "checkpoints").glob("step-*")
-    return sorted(filter(_is_complete, folders), key=_step_of)
+    return _steps_in(Path(run_dir) / "checkpoints")
+
+
+def _steps_in(folder: Path) -> list[Path]:
+    return sorted(filter(_is_step, folder.glob("step-*")), key=_step_of)
+
+
+def holds_checkpoints(folder: Path) -> bool:
+    """Whether a folder is a run's checkpoints/: a file `latest` or `best` or a complete step lies in it."""
+    return any((folder / name).is_file() for name in POINTERS) or bool(_steps_in(folder))
 
 
 class Choice(NamedTuple):
@@ -172,9 +184,10 @@ def resolve(path: str | Path, *, latest: bool = False) -> Path:
 
 def choose(path: str | Path, *, latest: bool = False) -> Choice:
     """The checkpoint directory meant by `path`: itself, or what the file `latest` or `best` names that `path` is, or of
-    a run or a checkpoints folder the best where its recipe keeps one, else, and with latest=True, the latest.
+    a run or a checkpoints folder the best where its recipe keeps one, else, and with latest=True, the latest. Without
+    the file `latest` the newest complete step is the latest.
 
-    UserError where there is none.
+    UserError where there is none, and for a damaged `latest` or `best`.
     """
     path = Path(path)
     if _is_complete(path):
@@ -182,7 +195,7 @@ def choose(path: str | Path, *, latest: bool = False) -> Choice:
     if path.name in POINTERS and path.is_file():
         return Choice(_follow(path), f"the {path.name}")
     for folder in (path, path / "checkpoints"):
-        if (folder / "latest").is_file():
+        if holds_checkpoints(folder):
             return _choose_in(folder, latest)
     if path.is_file():
         raise UserError(f"{path} is a file; `fiber convert {path} FOLDER` makes a published checkpoint one of ours")
@@ -194,16 +207,32 @@ def choose(path: str | Path, *, latest: bool = False) -> Choice:
 
 def _choose_in(folder: Path, latest: bool) -> Choice:
     """Of a checkpoints folder the best, where there is one and the latest is not asked for."""
-    newest = folder / "latest"
     if not (folder / "best").is_file():
-        return Choice(_follow(newest), "the latest")
+        return Choice(_latest_in(folder), "the latest")
     in_words = _best_in_words(folder.parent)
     if latest:
-        return Choice(_follow(newest), f"the latest; {in_words} is {_name_in(folder / 'best')}")
+        return Choice(_latest_in(folder), f"the latest; {in_words} is {_name_in(folder / 'best')}")
     best = _follow(folder / "best")
-    if best.name == _name_in(newest):
+    newest = _latest_name(folder)
+    if best.name == newest:
         return Choice(best, f"{in_words}, and the latest")
-    return Choice(best, f"{in_words}; --latest takes {_name_in(newest)}")
+    return Choice(best, f"{in_words}; --latest takes {newest}")
+
+
+def _latest_in(folder: Path) -> Path:
+    """The latest of a checkpoints folder."""
+    complete = _steps_in(folder)
+    if (folder / "latest").is_file() or not complete:
+        return _follow(folder / "latest")
+    return complete[-1]
+
+
+def _latest_name(folder: Path) -> str:
+    """The name of the latest, which need not be there; of a folder with nothing but `best` what that names."""
+    if (folder / "latest").is_file():
+        return _name_in(folder / "latest")
+    complete = _steps_in(folder)
+    return complete[-1].name if complete else _name_in(folder / "best")
 
 
 def _best_in_words(run_dir: Path) -> str:
@@ -216,8 +245,21 @@ def _best_in_words(run_dir: Path) -> str:
 
 
 def _name_in(pointer: Path) -> str:
-    """The name of the checkpoint in a file `latest` or `best`."""
-    return pointer.read_text(encoding="utf-8").strip()
+    """The name of the checkpoint in a file `latest` or `best`. Raises UserError for one that holds no name."""
+    try:
+        name = pointer.read_text(encoding="utf-8").strip()
+    except OSError as error:
+        raise UserError(f"{pointer} cannot be read: {error.strerror}; {_mend(pointer)}") from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{pointer} is damaged (not UTF-8); {_mend(pointer)}") from error
+    if not name or not name.isprintable():
+        raise UserError(f"{pointer} is damaged (it names no checkpoint); {_mend(pointer)}")
+    return name
+
+
+def _mend(pointer: Path) -> str:
+    complete = ", ".join(path.name for path in _steps_in(pointer.parent)) or "none"
+    return f"write the name of a checkpoint beside it into it, or give one; complete checkpoints: {complete}"
 
 
 def _follow(pointer: Path) -> Path:
@@ -225,7 +267,7 @@ def _follow(pointer: Path) -> Path:
     target = pointer.parent / _name_in(pointer)
     if _is_complete(target):
         return target
-    complete = ", ".join(path.name for path in steps(pointer.parent.parent)) or "none"
+    complete = ", ".join(path.name for path in _steps_in(pointer.parent)) or "none"
     raise UserError(f"{pointer} names {target.name}, which is not there; complete checkpoints: {complete}")
 
 

@@ -3,14 +3,18 @@ trained on the data in question."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from fiber_cli.checkpoints.config import CheckpointConfig, read_config
-from fiber_cli.checkpoints.directory import resolve
-from fiber_cli.checkpoints.trained_on import BUILT_IN, DataName, all_seen, data_name, trained_on
+from fiber_cli.checkpoints.config import CONFIG_FILE, CheckpointConfig, read_config
+from fiber_cli.checkpoints.directory import holds_checkpoints, resolve
+from fiber_cli.checkpoints.trained_on import BUILT_IN, Data, Seen, all_seen, data_of, trained_on
+from fiber_cli.checkpoints.weights import check_weights
+from fiber_cli.data.files import read_json
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources import source_format
+from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declared
@@ -24,18 +28,19 @@ Texts = Literal["names", "phrases", "expressions"]
 
 @dataclass(frozen=True)
 class Run:
-    """A run with a checkpoint. data: what it was trained on, empty where that is not known, as of converted ones.
-    saved: when its latest checkpoint was written, in seconds since 1970."""
+    """A run with a checkpoint. config: of the checkpoint that is loaded. data: what it was trained on, empty where that
+    is not known, as of converted ones. saved: when its latest checkpoint was written, in seconds since 1970."""
 
     folder: Path
     config: CheckpointConfig
-    data: tuple[DataName, ...]
+    data: tuple[Data, ...]
     saved: float
 
 
 @dataclass(frozen=True)
 class Wanted:
-    """What a run is to do. what: in words. option: names a checkpoint instead.
+    """What a run is to do. what: in words. option: names a checkpoint instead. latest: whether its latest checkpoint is
+    loaded, not its best.
 
     tasks: those that can; ability: what is needed of their settings. dataset, sources: the data's name and what a task
     reads of it, which raises UserError. labels: category names to find; texts: what a detector is asked to find.
@@ -49,6 +54,7 @@ class Wanted:
     labels: frozenset[str] = frozenset()
     texts: frozenset[Texts] = frozenset()
     option: str = "--checkpoint"
+    latest: bool = False
 
 
 class Chosen(NamedTuple):
@@ -60,21 +66,25 @@ class Chosen(NamedTuple):
 
 @dataclass(frozen=True)
 class _Candidate:
-    """A run that can do what is wanted. known: how many of the labels it was trained to find; seen: whether it was
-    trained on the data; suits: whether its task is to find such texts; alike: whether it has seen drawn scenes where
-    the data is drawn, and files where it is files; is_general: whether it is pre-trained, where that counts."""
+    """A run that can do what is wanted. asked: the data; known: how many of the labels it was trained to find; seen:
+    how it is known that it was trained on the data; suits: whether its task is to find such texts; alike: whether it
+    has seen drawn scenes where the data is drawn, and files where it is files; is_general: whether it is pre-trained,
+    where that counts."""
 
     run: Run
+    asked: tuple[Data, ...]
     known: int
-    seen: bool
+    seen: Seen
     suits: bool
     alike: bool
     is_general: bool
 
     @property
-    def rank(self) -> tuple[int, bool, bool, bool, bool, float]:
+    def rank(self) -> tuple[float, ...]:
         """The best has the highest."""
-        return self.known, self.seen, self.suits, self.alike, self.is_general, self.run.saved
+        is_at_that_place = self.seen >= Seen.BY_FOLDER
+        of_task = (self.known, self.seen > Seen.NOT, self.suits)
+        return *of_task, is_at_that_place, self.alike, self.is_general, self.run.saved
 
 
 def can(config: CheckpointConfig, ability: type[Ability]) -> bool:
@@ -86,21 +96,22 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
     """The run below `folder` that does best what is wanted.
 
     Before newer ones come those whose categories have more of the labels, then those trained on the data, then those of
-    a task for such texts; for data or labels that no run has seen those that have seen files, not drawn scenes, and
-    pre-trained ones before those that learned other things. Raises UserError that says of every run why it does not
-    fit.
+    a task for such texts, then those trained on the data at that place before those trained on data of that name; for
+    data or labels that no run has seen those that have seen files, not drawn scenes, and pre-trained ones before those
+    that learned other things. Raises UserError that says of every run why it does not fit.
     """
-    runs, unreadable = _runs_below(folder)
+    runs, unreadable = _runs_below(folder, latest=wanted.latest)
     misfits: list[str] = []
     problems: list[str] = []
     candidates: list[_Candidate] = []
+    names_in = cache(_names_in)
     for run in runs:
         reason = _misfit(run, wanted)
         if reason is not None:
             misfits.append(f"{run.folder} is {reason}")
             continue
         try:
-            candidates.append(_candidate(run, wanted))
+            candidates.append(_candidate(run, wanted, names_in))
         except UserError as error:
             problems.append(str(error))
             unreadable.append(f"{run.folder} ({error})")
@@ -115,23 +126,42 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
     return Chosen(best.run, reason)
 
 
-def _rank(candidate: _Candidate) -> tuple[int, bool, bool, bool, bool, float]:
+def _rank(candidate: _Candidate) -> tuple[float, ...]:
     return candidate.rank
 
 
-def _runs_below(folder: Path) -> tuple[list[Run], list[str]]:
-    """The runs, newest first, and what is wrong with those that cannot be read."""
+def _runs_below(folder: Path, *, latest: bool) -> tuple[list[Run], list[str]]:
+    """The runs, newest first, and what is wrong with those whose checkpoint cannot be loaded."""
     runs = []
     unreadable = []
-    for pointer in folder.glob("*/checkpoints/latest"):
-        run_dir = pointer.parents[1]
+    for checkpoints in sorted(folder.glob("*/checkpoints")):
         try:
-            config = read_config(resolve(pointer))
-            runs.append(Run(run_dir, config, trained_on(run_dir), pointer.stat().st_mtime))
+            if holds_checkpoints(checkpoints):
+                runs.append(_run(checkpoints, latest=latest))
         except (UserError, OSError) as error:
             unreadable.append(str(error))
     runs.sort(key=_saved, reverse=True)
     return runs, unreadable
+
+
+def _run(checkpoints: Path, *, latest: bool) -> Run:
+    """The run of a checkpoints folder. Raises UserError where what is loaded of it is damaged, as far as that shows
+    without reading the weights."""
+    path = resolve(checkpoints, latest=latest)
+    config = read_config(path)
+    _check_tokenizer(path / "tokenizer")
+    check_weights(path)
+    pointer = checkpoints / "latest"
+    written = pointer if pointer.is_file() else path / CONFIG_FILE
+    return Run(checkpoints.parent, config, trained_on(checkpoints.parent), written.stat().st_mtime)
+
+
+def _check_tokenizer(folder: Path) -> None:
+    """Raises UserError where a folder does not have the files of a tokenizer."""
+    for files in (("tokenizer.json",), ("vocab.json", "merges.txt")):
+        if all((folder / name).is_file() for name in files):
+            return
+    raise UserError(f"{folder} has no tokenizer.json, nor vocab.json and merges.txt; copy the whole checkpoint again")
 
 
 def _saved(run: Run) -> float:
@@ -148,22 +178,43 @@ def _misfit(run: Run, wanted: Wanted) -> str | None:
     return None
 
 
-def _candidate(run: Run, wanted: Wanted) -> _Candidate:
+def _candidate(run: Run, wanted: Wanted, names_in: Callable[[str], frozenset[str]]) -> _Candidate:
     task = run.config.task.name
     sources = [] if wanted.sources is None else wanted.sources(task)
-    seen = bool(sources) and all_seen(sources, run.data)
+    data = tuple(map(data_of, sources))
+    seen = all_seen(data, run.data)
+    if seen and any(_is_of_other_names(source, run, names_in) for source in sources):
+        seen = Seen.NOT
     known = len(wanted.labels & _labels_of(run))
     is_pretrained = declared(task).verb == "pretrain"
     asked = wanted.texts.union(*map(_texts_of, sources))
     # What it learned besides is as good as what was asked of a run that has learned many things.
     suits = is_pretrained or not asked or bool(asked & _texts_of_task(task))
     unfamiliar = bool(sources or wanted.labels) and not (seen or known)
-    alike = not sources or all(map(_is_drawn, map(data_name, sources))) == _is_of_scenes(run)
-    return _Candidate(run, known, seen, suits, alike, is_general=unfamiliar and is_pretrained)
+    alike = not sources or all(map(_is_drawn, data)) == _is_of_scenes(run)
+    return _Candidate(run, data, known, seen, suits, alike, is_general=unfamiliar and is_pretrained)
 
 
-def _is_drawn(name: DataName) -> bool:
-    return name == BUILT_IN
+def _is_of_other_names(source: SourceSettings, run: Run, names_in: Callable[[str], frozenset[str]]) -> bool:
+    """Whether none of the categories of a source is one that the run learned; False where either is not known."""
+    labels = _labels_of(run)
+    if not labels or not isinstance(source, CocoSettings):
+        return False
+    names = names_in(source.json)
+    return bool(names) and names.isdisjoint(labels)
+
+
+def _names_in(file: str) -> frozenset[str]:
+    """The category names of a file in COCO's form, as `plain_label` has them; none where it cannot be read."""
+    try:
+        categories = read_json(file, "a detection JSON in COCO's form")["categories"]
+        return frozenset(plain_label(category["name"]) for category in categories)
+    except (UserError, KeyError, TypeError, AttributeError):
+        return frozenset()
+
+
+def _is_drawn(data: Data) -> bool:
+    return data.name == BUILT_IN
 
 
 def _is_of_scenes(run: Run) -> bool:
@@ -206,7 +257,7 @@ def _texts_of_task(task: str) -> frozenset[Texts]:
 def _reason(best: _Candidate, candidates: Sequence[_Candidate], wanted: Wanted) -> str:
     """Why it is the best: what it has seen, or that none has."""
     if best.seen:
-        reason = f"the newest run for {wanted.what} that was trained on {wanted.dataset}"
+        reason = f"the newest run for {wanted.what} that was trained on {_in_words(best, wanted)}"
     elif best.known:
         reason = f"the newest run trained on {best.known} of these {len(wanted.labels)} names"
     elif wanted.sources is not None:
@@ -219,6 +270,16 @@ def _reason(best: _Candidate, candidates: Sequence[_Candidate], wanted: Wanted) 
     if newer:
         reason += f"; newer, but less fit: {first_names(newer)}"
     return reason
+
+
+def _in_words(best: _Candidate, wanted: Wanted) -> str:
+    """What it was trained on, as far as that is known."""
+    if best.seen == Seen.BY_FILE:
+        return wanted.dataset
+    if best.seen == Seen.BY_FOLDER:
+        return f"files in {first_names(sorted({data.folder for data in best.asked}))}"
+    names = {" ".join(sorted(data.name)) for data in best.asked}
+    return f"data named {first_names(sorted(names))}"
 
 
 def _none_fits(wanted: Wanted, folder: Path, looked_at: Sequence[str]) -> str:

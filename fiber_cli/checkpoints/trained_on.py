@@ -1,10 +1,12 @@
-"""Which data set an entry of a recipe is of, as far as the names of its files tell."""
+"""Which data set an entry of a recipe is of, as far as the places and names of its files tell."""
 
 import dataclasses
+import os
 import re
 from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -14,58 +16,100 @@ from fiber_cli.settings import SourceSettings
 #: What tells a data set's name: the words of a file or folder that are neither a split nor common to many sets.
 DataName = frozenset[str]
 
+
+class Data(NamedTuple):
+    """The data set of an entry. folder: where its name is from, or where its file lies if that has the name; file: its
+    first. Both are without symbolic links, and empty for built-in scenes."""
+
+    name: DataName
+    folder: str
+    file: str
+
+
+class Seen(IntEnum):
+    """How it is known that data were trained on: not at all; by their name alone; by name and folder; by the file."""
+
+    NOT = 0
+    BY_NAME = 1
+    BY_FOLDER = 2
+    BY_FILE = 3
+
+
 BUILT_IN: DataName = frozenset({"built-in scenes"})
 _SPLITS = frozenset({"train", "val", "valid", "validation", "trainval", "restval", "minival", "dev", "test"})
 _SPLITS |= {"testa", "testb", "fewshot", "shot", "seed"}
 #: Folders that stand between a data set's own and its files.
 _FOLDERS = _SPLITS | {"annotation", "annotations", "caption", "captions", "images", "json", "jsons", "labels"}
 _FOLDERS |= {"export", "generic", "large", "raw"}  # of ODinW's archive
-_FILES = _FOLDERS | {"data", "dataset", "image", "instances", "name", "questions", "final", "finetune"}
+# What labelling tools and their users call any export.
+_FOLDERS |= {"annotated", "data", "dataset", "datasets", "default", "exports", "gt", "instances", "job", "label"}
+_FOLDERS |= {"out", "output", "outputs", "project", "result", "results", "task", "tmp", "yolo"}
+_FILES = _FOLDERS | {"image", "name", "questions", "final", "finetune"}
 _FILES |= {"background", "corrected", "inserted", "without"}
+_FILES |= {"info", "keypoints", "panoptic", "person", "stuff"}
+#: A data set and, far more often, a form of files: the data set where the file is called as one of COCO's own.
+_COCO = "coco"
+_FILES_OF_COCO = re.compile(r"dataset_coco|(train|val|test|unlabeled)[a-z_-]*20(14|17)")
 
 
-def data_name(settings: SourceSettings) -> DataName:
-    """The data set that an entry is of: the words of its first file's name, or of the first folder above it that has
-    some: {"lvis", "v1"} of lvis_v1_train.json, {"cells"} of cells/annotations/instances_val.json."""
-    return _name(settings.kind, {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)})
+def data_of(settings: SourceSettings) -> Data:
+    """The data set that an entry is of. Its name: the words of its first file's name, or of the first folder above it
+    that has some: {"lvis", "v1"} of lvis_v1_train.json, {"cells"} of cells/annotations/instances_val.json."""
+    return _data(settings.kind, {field.name: getattr(settings, field.name) for field in dataclasses.fields(settings)})
 
 
-def trained_on(run_dir: Path) -> tuple[DataName, ...]:
+def trained_on(run_dir: Path) -> tuple[Data, ...]:
     """The data sets of the training entries in a run's recipe.yaml; none where it cannot be read."""
     try:
         recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
         entries = recipe["data"]["train"]
-        return tuple(_name(entry["kind"], entry) for entry in entries if entry["kind"] in FORMATS)
+        return tuple(_data(entry["kind"], entry) for entry in entries if entry["kind"] in FORMATS)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return ()
 
 
-def all_seen(sources: Iterable[SourceSettings], names: Iterable[DataName]) -> bool:
-    """Whether every one of the sources is of one of the data sets."""
-    known = set(names)
-    return all(data_name(source) in known for source in sources)
+def all_seen(asked: Iterable[Data], trained: Iterable[Data]) -> Seen:
+    """How it is known that all of the data sets that are asked for were trained on: as of the least known one."""
+    known = list(trained)
+    return min((max((_alike(data, other) for other in known), default=Seen.NOT) for data in asked), default=Seen.NOT)
 
 
-def _name(kind: str, entry: Mapping[str, Any]) -> DataName:
+def _alike(data: Data, other: Data) -> Seen:
+    if data.file == other.file:
+        return Seen.BY_FILE
+    if data.name != other.name:
+        return Seen.NOT
+    return Seen.BY_FOLDER if data.folder == other.folder else Seen.BY_NAME
+
+
+def _data(kind: str, entry: Mapping[str, Any]) -> Data:
     for setting in dataclasses.fields(source_format(kind).settings):
         if setting.metadata.get("path"):
-            return _name_of_file(entry.get(setting.name))
-    return BUILT_IN
+            return _data_of_file(entry.get(setting.name))
+    return Data(BUILT_IN, "", "")
 
 
-def _name_of_file(value: Any) -> DataName:
+def _data_of_file(value: Any) -> Data:
     """Of a path, or of the first of several."""
     if isinstance(value, list | tuple):
         value = value[0] if value else ""
     file = Path(str(value)).expanduser().absolute()
-    words = _words(file.name, _FILES)
-    folders = iter(file.parents)
-    while not words:
-        folder = next(folders, None)
-        if folder is None:
-            return frozenset({str(file.parent)})
-        words = _words(folder.name, _FOLDERS)
-    return words
+    name, folder = _name_and_folder(file)
+    return Data(name, os.path.realpath(folder), os.path.realpath(file))
+
+
+def _name_and_folder(file: Path) -> tuple[DataName, Path]:
+    """The words that tell a data set's name, and the folder that has them or whose file has them; without such words
+    the path of the file's folder stands for a name."""
+    forms = frozenset() if _FILES_OF_COCO.search(file.name.lower()) else frozenset({_COCO})
+    words = _words(file.name, _FILES | forms)
+    if words:
+        return words, file.parent
+    for folder in file.parents:
+        words = _words(folder.name, _FOLDERS | forms)
+        if words:
+            return words, folder
+    return frozenset({str(file.parent)}), file.parent
 
 
 def _words(name: str, common: frozenset[str]) -> DataName:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -31,10 +31,25 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     try:
         return load_file(file)
     except (SafetensorError, OSError) as error:
-        raise UserError(
-            f"{file} cannot be read ({error}): it is missing, damaged or was copied only in part; "
-            "copy the whole folder again or use another one"
-        ) from error
+        raise _unreadable(file, error) from error
+
+
+def check_weights(path: Path) -> None:
+    """Raises UserError where model.safetensors of a checkpoint directory is missing, cut short or has no readable
+    header; its tensors are not read."""
+    file = Path(path) / "model.safetensors"
+    try:
+        with safe_open(file, framework="numpy"):
+            pass  # its header has been read, and its length is what the header says
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _unreadable(file, error) from error
+
+
+def _unreadable(file: Path, error: Exception) -> UserError:
+    return UserError(
+        f"{file} cannot be read ({error}): it is missing, damaged or was copied only in part; "
+        "copy the whole folder again or use another one"
+    )
 
 
 def read_torch_file(path: Path) -> dict[str, Tensor]:

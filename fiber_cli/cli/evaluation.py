@@ -135,8 +135,8 @@ def rerank(
     from fiber_cli.inference.search import run_search
     from fiber_cli.tasks.prediction import PredictOptions
 
-    pairs_of = Wanted("ITM", tasks_with(Matching), Matching, option="--itm-checkpoint")
-    searching = Wanted("ITC", tasks_with(Embedding), Embedding)
+    pairs_of = Wanted("ITM", tasks_with(Matching), Matching, option="--itm-checkpoint", latest=latest)
+    searching = Wanted("ITC", tasks_with(Embedding), Embedding, latest=latest)
     models = retrieval_models(checkpoint, itm_checkpoint, searching, pairs_of)
     loaded = load(models.checkpoint, latest=latest)
     itm = load(models.itm_checkpoint, latest=latest) if models.itm_checkpoint else None
@@ -197,7 +197,7 @@ def run_evaluation(
     from fiber_cli.evaluation.datasets import eval_data
 
     models = _models(evaluated, options.mode)
-    task = read_config(resolve(models.checkpoint)).task.name
+    task = read_config(resolve(models.checkpoint, latest=evaluated.latest)).task.name
     data = eval_data(
         evaluated.dataset,
         task,
@@ -269,7 +269,7 @@ def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
     what = evaluated.dataset
     if ability is not None:
         what = f"{'ITC' if ability is Embedding else 'ITM'} on {evaluated.dataset}"
-    return Wanted(what, tasks_for(evaluated.dataset), ability, evaluated.dataset, sources)
+    return Wanted(what, tasks_for(evaluated.dataset), ability, evaluated.dataset, sources, latest=evaluated.latest)
 
 
 def results_folder(measured: str, loaded: "Loaded", itm: "Loaded | None", limit: int | None) -> Path:

@@ -29,7 +29,7 @@ def caption(
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
-    checkpoint = checkpoint or run_with(Captioning, "captions")
+    checkpoint = checkpoint or run_with(Captioning, "captions", latest=latest)
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     as_published = as_published or published
     describe_images(
@@ -55,7 +55,7 @@ def answer(
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
-    checkpoint = checkpoint or run_with(Answering, "answers")
+    checkpoint = checkpoint or run_with(Answering, "answers", latest=latest)
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     describe_images(
         images,
@@ -123,7 +123,7 @@ def detect(
     names = read_queries(labels, "label")[0] if labels else None
     wanted = prompt if names is None and phrases is None else names
     run_detect(
-        checkpoint or _detector(wanted),
+        checkpoint or _detector(wanted, latest=latest),
         [Path(file) for file in files],
         latest=latest,
         labels=wanted,
@@ -141,17 +141,18 @@ def detect(
     )
 
 
-def _detector(labels: str | list[str] | None) -> Path:
-    """The run that was trained to find these names, or without names the phrases of a sentence."""
+def _detector(labels: str | list[str] | None, *, latest: bool) -> Path:
+    """The run that was trained to find these names, or without names the phrases of a sentence. latest: see
+    `Wanted`."""
     from fiber_cli.checkpoints.runs import Wanted, plain_label
     from fiber_cli.tasks.regions.prompts import parse_prompt
 
     tasks = tasks_with(Detecting)
     if labels is None:
-        return find_run(Wanted("phrases", tasks, Detecting, texts=frozenset({"phrases"})))
+        return find_run(Wanted("phrases", tasks, Detecting, texts=frozenset({"phrases"}), latest=latest))
     names = parse_prompt(labels) if isinstance(labels, str) else labels
     plain_names = frozenset(map(plain_label, names)) - {""}
-    return find_run(Wanted("names", tasks, Detecting, labels=plain_names, texts=frozenset({"names"})))
+    return find_run(Wanted("names", tasks, Detecting, labels=plain_names, texts=frozenset({"names"}), latest=latest))
 
 
 def _sorted_words(

@@ -30,11 +30,11 @@ def find_run(wanted: "Wanted") -> Path:
     return chosen.run.folder
 
 
-def run_with(ability: type[Ability], what: str) -> Path:
-    """The newest run with an ability, whatever its data; what: is done with it, in words."""
+def run_with(ability: type[Ability], what: str, *, latest: bool = False) -> Path:
+    """The newest run with an ability, whatever its data; what: is done with it, in words; latest: see `Wanted`."""
     from fiber_cli.checkpoints.runs import Wanted
 
-    return find_run(Wanted(what, tasks_with(ability), ability))
+    return find_run(Wanted(what, tasks_with(ability), ability, latest=latest))
 
 
 def retrieval_models(checkpoint: Path | None, itm_checkpoint: Path | None, itc: "Wanted", itm: "Wanted") -> Models:
@@ -45,7 +45,7 @@ def retrieval_models(checkpoint: Path | None, itm_checkpoint: Path | None, itc: 
     from fiber_cli.checkpoints.runs import can, choose_run
 
     if checkpoint is not None and itm_checkpoint is None:
-        config = read_config(resolve(checkpoint))
+        config = read_config(resolve(checkpoint, latest=itc.latest))
         has_itc, has_itm = can(config, Embedding), can(config, Matching)
         if has_itc and not has_itm:
             return Models(checkpoint, find_run(itm))

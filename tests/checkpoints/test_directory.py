@@ -74,6 +74,39 @@ def test_the_reason_does_not_say_what_was_chosen(tmp_path):
     assert directory.choose(tmp_path / "bare").reason == "the best; --latest takes step-000008"
 
 
+def test_a_run_without_latest_stands_for_its_best_or_its_newest_step(tmp_path):
+    keep_best(tmp_path, best=4, latest=12)
+    folder = tmp_path / "checkpoints"
+    (folder / "latest").unlink()
+    (folder / "step-notes").mkdir()
+    (folder / "step-notes" / "config.json").write_text("{}")
+    for name in (tmp_path, folder):
+        choice = directory.choose(name)
+        assert str(choice) == f"{folder}/step-000004, the best by itc/ir@1; --latest takes step-000012"
+        choice = directory.choose(name, latest=True)
+        assert str(choice) == f"{folder}/step-000012, the latest; the best by itc/ir@1 is step-000004"
+    (folder / "best").unlink()
+    for name in (tmp_path, folder):
+        assert str(directory.choose(name)) == f"{folder}/step-000012, the latest"
+    save(tmp_path, 4)
+    (folder / "latest").unlink()
+    assert directory.choose(tmp_path).path == folder / "step-000012"  # the newest is the one of most steps
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"", b" \n", b"step-000004\0", b"step\n-000004", "ÿ".encode("latin-1")])
+@pytest.mark.parametrize("pointer", ["latest", "best"])
+def test_a_damaged_pointer_is_told_with_what_it_can_name(tmp_path, pointer, content):
+    save(tmp_path, 4)
+    save(tmp_path, 8)
+    file = tmp_path / "checkpoints" / pointer
+    file.write_bytes(content)
+    for name in (tmp_path, file):
+        with pytest.raises(UserError) as caught:
+            directory.resolve(name)
+        assert str(caught.value).startswith(f"{file} is damaged (")
+        assert str(caught.value).endswith("complete checkpoints: step-000004, step-000008")
+
+
 def test_a_file_is_told_to_be_converted(tmp_path):
     (tmp_path / "published.ckpt").write_bytes(b"x")
     with pytest.raises(UserError, match=r"published.ckpt is a file; `fiber convert .*published.ckpt FOLDER`"):

@@ -1,8 +1,25 @@
 """Which of several runs is taken: one that can, has seen the data, and is the newest of those."""
 
-import pytest
-from run_folders import CELLS, COCO_BOXES, COCO_CAPTIONS, FLICKR30K, OBJECTS365, SCENES, make_run
+import dataclasses
+import json
+import os
+import re
+import shutil
+from pathlib import Path
 
+import pytest
+from run_folders import (
+    CELLS,
+    COCO_BOXES,
+    COCO_CAPTIONS,
+    FLICKR30K,
+    OBJECTS365,
+    SCENES,
+    make_run,
+    write_checkpoint,
+)
+
+from fiber_cli.checkpoints.config import read_config
 from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.checkpoints.runs import Wanted, can, choose_run
 from fiber_cli.data.sources import source_format
@@ -54,7 +71,7 @@ def test_data_that_another_run_has_seen_comes_before_age(tmp_path):
     make_run(tmp_path, "retrieval", COCO_CAPTIONS)
     run, reason = choose_run(wanted(Embedding, FLICKR30K), tmp_path / "runs")
     assert run.folder.name == "retrieval1"
-    assert "the newest run for the purpose that was trained on the data" in reason
+    assert "the newest run for the purpose that was trained on data named flickr30k" in reason
     assert "newer, but less fit" in reason
     assert "retrieval2" in reason
     assert chosen(tmp_path, wanted(Embedding, SCENES)) == "retrieval1"
@@ -131,6 +148,183 @@ def test_a_damaged_run_is_named_and_does_not_stand_in_the_way(tmp_path):
     assert run.folder.name == "caption1"
     assert "caption2" in reason
     assert "names step-000009" in reason
+
+
+def boxes(folder, file, names=()):
+    """The entry of a file in COCO's form below a folder, which is written where it has categories."""
+    path = folder / file
+    if names:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        categories = [{"id": number, "name": name} for number, name in enumerate(names, 1)]
+        path.write_text(json.dumps({"images": [], "annotations": [], "categories": categories}))
+    return {"kind": "coco", "json": str(path), "images": str(folder)}
+
+
+EXPORTS = ["annotations/instances_default.json", "result.json", "output.json", "coco/result.json", "coco/train.json"]
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_exports_of_one_name_are_taken_for_one_data_set(tmp_path, export):
+    cars, blood, trees = (boxes(tmp_path / "d" / name, export) for name in ("cars", "blood", "trees"))
+    make_run(tmp_path, "detection", cars, labels=("car",))
+    make_run(tmp_path, "detection", blood, labels=("platelet",))
+    run, reason = choose_run(wanted(Detecting, cars), tmp_path / "runs")
+    assert run.folder.name == "detection0"
+    assert reason.startswith("the newest run for the purpose that was trained on the data; newer, but less fit: ")
+    run, reason = choose_run(wanted(Detecting, blood), tmp_path / "runs")
+    assert (run.folder.name, reason) == ("detection1", "the newest run for the purpose that was trained on the data")
+    run, reason = choose_run(wanted(Detecting, trees), tmp_path / "runs")
+    assert (run.folder.name, reason) == ("detection1", "the newest run for the purpose; none was trained on the data")
+
+
+@pytest.mark.parametrize(("trained", "evaluated"), [("result.json", "result.json"), ("train.json", "val.json")])
+def test_data_at_that_place_come_before_data_of_that_name(tmp_path, trained, evaluated):
+    here, there = tmp_path / "here" / "cars", tmp_path / "there" / "cars"
+    make_run(tmp_path, "detection", boxes(here, trained))
+    make_run(tmp_path, "detection", boxes(there, trained))
+    make_run(tmp_path, "detection", boxes(tmp_path / "else", trained))
+    run, reason = choose_run(wanted(Detecting, boxes(here, evaluated)), tmp_path / "runs")
+    assert run.folder.name == "detection0"
+    what = "the data" if trained == evaluated else f"files in {here}"
+    assert f"the newest run for the purpose that was trained on {what}; newer, but less fit" in reason
+    run, reason = choose_run(wanted(Detecting, boxes(tmp_path / "new" / "cars", evaluated)), tmp_path / "runs")
+    assert run.folder.name == "detection1"
+    assert "the newest run for the purpose that was trained on data named cars; newer, but less fit" in reason
+
+
+def test_a_relative_path_in_a_recipe_is_of_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("cars", "blood"):
+        make_run(tmp_path, "detection", boxes(Path("d") / name, "result.json"), root=Path())
+    assert chosen(tmp_path, wanted(Detecting, boxes(Path("d/../d/cars"), "result.json"))) == "detection0"
+    assert chosen(tmp_path, wanted(Detecting, boxes(tmp_path / "d" / "blood", "result.json"))) == "detection1"
+
+
+@pytest.mark.parametrize(
+    ("names", "expected", "why"),
+    [
+        (("car", "bus"), "detection1", "that was trained on files in"),
+        (("Car_(old)", "tram"), "detection1", "that was trained on files in"),  # one is enough
+        (("tram", "tree"), "detection2", "none was trained on the data"),
+        ((), "detection1", "that was trained on files in"),  # not known
+    ],
+)
+def test_a_run_of_other_categories_has_not_seen_the_data(tmp_path, names, expected, why):
+    data = tmp_path / "street"
+    make_run(tmp_path, "detection", boxes(data, "train.json"), labels=("platelet",))
+    make_run(tmp_path, "detection", boxes(data, "train.json"), labels=("car", "bus"))
+    make_run(tmp_path, "detection", CELLS, labels=("red blood cell",))
+    run, reason = choose_run(wanted(Detecting, boxes(data, "val.json", names)), tmp_path / "runs")
+    assert run.folder.name == expected
+    assert why in reason
+
+
+def weights_of(step):
+    return step / "model.safetensors"
+
+
+def cut(file, keep):
+    """Leaves the first bytes of a file."""
+    file.write_bytes(file.read_bytes()[:keep])
+
+
+#: What is broken of a run by its only step → what is said of it.
+DAMAGES = {
+    "pointer of other bytes": (
+        lambda step: (step.parent / "latest").write_bytes(b"\xff"),
+        r"checkpoints/latest is damaged \(not UTF-8\).*step-000001",
+    ),
+    "empty pointer": (lambda step: (step.parent / "latest").write_text("\n"), "latest is damaged"),
+    "pointer with a zero": (lambda step: (step.parent / "latest").write_bytes(b"step\0"), "latest is damaged"),
+    "best of other bytes": (lambda step: (step.parent / "best").write_bytes(b"\xfe\xff"), "best is damaged"),
+    "best that is gone": (
+        lambda step: (step.parent / "best").write_text("step-000009"),
+        "best names step-000009, which is not there; complete checkpoints: step-000001",
+    ),
+    "no weights": (lambda step: weights_of(step).unlink(), "model.safetensors cannot be read"),
+    "empty weights": (lambda step: cut(weights_of(step), 0), "model.safetensors cannot be read"),
+    "half a header": (lambda step: cut(weights_of(step), 20), "model.safetensors cannot be read"),
+    "the last byte lost": (lambda step: cut(weights_of(step), -1), "model.safetensors cannot be read"),
+    "a byte too many": (lambda step: cut_and_add(weights_of(step), b"x"), "model.safetensors cannot be read"),
+    "no tokenizer": (lambda step: shutil.rmtree(step / "tokenizer"), "tokenizer has no tokenizer.json"),
+    "half a tokenizer": (
+        lambda step: (step / "tokenizer" / "tokenizer.json").rename(step / "tokenizer" / "vocab.json"),
+        "tokenizer has no tokenizer.json, nor vocab.json and merges.txt",
+    ),
+    "half a configuration": (lambda step: cut(step / "config.json", 40), "config.json is damaged"),
+}
+
+
+def cut_and_add(file, more):
+    file.write_bytes(file.read_bytes() + more)
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_the_newest_run_is_damaged_and_an_older_one_is_taken(tmp_path, damage):
+    breaks, said = DAMAGES[damage]
+    make_run(tmp_path, "caption", SCENES)
+    broken = make_run(tmp_path, "caption", SCENES)
+    breaks(broken / "checkpoints" / "step-000001")
+    run, reason = choose_run(wanted(Captioning), tmp_path / "runs")
+    assert run.folder.name == "caption0"
+    left_out = reason.partition("left out: ")[2]
+    assert str(broken) in left_out
+    assert re.search(said, left_out)
+    shutil.rmtree(tmp_path / "runs" / "caption0")
+    with pytest.raises(UserError, match=said):
+        choose_run(wanted(Captioning), tmp_path / "runs")
+
+
+def with_best(run, best=1, latest=2):
+    """A second step of a run, whose `best` and `latest` name one each."""
+    folder = run / "checkpoints"
+    write_checkpoint(run, 2, read_config(folder / "step-000001"))
+    written = (folder / "latest").stat().st_mtime
+    (folder / "best").write_text(f"step-{best:06d}\n")
+    (folder / "latest").write_text(f"step-{latest:06d}\n")
+    os.utime(folder / "latest", (written, written))
+    return folder
+
+
+def test_only_the_step_that_is_loaded_must_be_whole(tmp_path):
+    make_run(tmp_path, "caption", SCENES)
+    folder = with_best(make_run(tmp_path, "caption", SCENES))
+    latest = wanted(Captioning, latest=True)
+    cut(weights_of(folder / "step-000002"), -1)
+    assert chosen(tmp_path, wanted(Captioning)) == "caption1"
+    assert chosen(tmp_path, latest) == "caption0"
+    write_checkpoint(folder.parent, 3, read_config(folder / "step-000001"))
+    (folder / "latest").write_text("step-000003")
+    (folder / "step-000001" / "config.json").write_text("{")
+    assert chosen(tmp_path, wanted(Captioning)) == "caption0"
+    assert chosen(tmp_path, latest) == "caption1"
+
+
+@pytest.mark.parametrize(("best", "labels"), [(1, ("cat",)), (2, ("dog",))])
+def test_a_run_is_known_by_the_step_that_is_loaded(tmp_path, best, labels):
+    run = make_run(tmp_path, "detection", CELLS, labels=("cat",))
+    folder = with_best(run, best=best)
+    config = dataclasses.replace(read_config(folder / "step-000001"), labels=("dog",))
+    shutil.rmtree(folder / "step-000002")
+    write_checkpoint(run, 2, config)
+    assert choose_run(wanted(Detecting), tmp_path / "runs").run.config.labels == labels
+    assert choose_run(wanted(Detecting, latest=True), tmp_path / "runs").run.config.labels == ("dog",)
+
+
+def test_a_run_without_latest_is_seen(tmp_path):
+    """By its best, and by its steps."""
+    folder = with_best(make_run(tmp_path, "caption", SCENES))
+    (folder / "latest").unlink()
+    assert chosen(tmp_path, wanted(Captioning)) == "caption0"
+    (folder / "best").unlink()
+    assert chosen(tmp_path, wanted(Captioning)) == "caption0"
+    make_run(tmp_path, "caption", SCENES)
+    newer, older = folder / "step-000002" / "config.json", folder / "step-000001" / "config.json"
+    os.utime(older, (2e9, 2e9))
+    os.utime(newer, (5e8, 5e8))
+    assert chosen(tmp_path, wanted(Captioning)) == "caption1"  # by the age of the step that is loaded
+    os.utime(newer, (2e9, 2e9))
+    assert chosen(tmp_path, wanted(Captioning)) == "caption0"
 
 
 def test_data_that_is_not_there_is_told_instead_of_the_runs(tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import yaml
 
-from fiber_cli.checkpoints.trained_on import all_seen, data_name, trained_on
+from fiber_cli.checkpoints.trained_on import Seen, all_seen, data_of, trained_on
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.config.resolve import resolve_recipe, shipped_recipes
 from fiber_cli.data.sources import source_format
@@ -54,19 +54,19 @@ DIFFERENT = [
 
 @pytest.mark.parametrize(("kind", "trained", "evaluated"), SAME)
 def test_splits_of_one_data_set_are_taken_for_two(kind, trained, evaluated):
-    assert data_name(entry(kind, trained)) == data_name(entry(kind, evaluated))
+    assert data_of(entry(kind, trained)).name == data_of(entry(kind, evaluated)).name
 
 
 @pytest.mark.parametrize(("kind", "trained", "evaluated"), DIFFERENT)
 def test_two_data_sets_are_taken_for_one(kind, trained, evaluated):
-    assert data_name(entry(kind, trained)) != data_name(entry(kind, evaluated))
+    assert data_of(entry(kind, trained)).name != data_of(entry(kind, evaluated)).name
 
 
 def test_built_in_scenes_of_another_kind_are_other_data():
     kinds = ("scenes", "scene_detection", "scene_grounding", "scene_referring")
-    names = {data_name(source_format(kind).settings(kind=kind)) for kind in kinds}
+    names = {data_of(source_format(kind).settings(kind=kind)).name for kind in kinds}
     assert len(names) == 1
-    assert names.isdisjoint({data_name(entry("coco", "/data/scenes/train.json"))})
+    assert names.isdisjoint({data_of(entry("coco", "/data/scenes/train.json")).name})
 
 
 @pytest.mark.parametrize("name", shipped_recipes())
@@ -74,15 +74,75 @@ def test_a_recipe_has_not_seen_its_own_data(name, tmp_path):
     """As a run keeps it."""
     recipe: Recipe = resolve_recipe(name, ["data.root=/data"] if "tiny" not in name else [])
     (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
-    names = trained_on(tmp_path)
-    assert list(names) == [data_name(source) for source in recipe.data.train]
-    assert all_seen(recipe.data.train, names)
+    data = [data_of(source) for source in recipe.data.train]
+    assert list(trained_on(tmp_path)) == data
+    assert all_seen(data, trained_on(tmp_path)) is Seen.BY_FILE
 
 
 def test_all_of_several_sources_must_have_been_seen():
-    pistols, packages = entry("coco", "/odinw/Pistols/train.json"), entry("coco", "/odinw/Packages/train.json")
-    assert not all_seen([pistols, packages], [data_name(pistols)])
-    assert all_seen([pistols, packages], [data_name(packages), data_name(pistols)])
+    pistols, packages = (data_of(entry("coco", f"/odinw/{name}/train.json")) for name in ("Pistols", "Packages"))
+    assert all_seen([pistols, packages], [pistols]) is Seen.NOT
+    assert all_seen([pistols, packages], [packages, pistols]) is Seen.BY_FILE
+    tested = data_of(entry("coco", "/odinw/Packages/test.json"))
+    assert all_seen([pistols, tested], [packages, pistols]) is Seen.BY_FOLDER
+    assert all_seen([], [pistols]) is Seen.NOT
+    assert all_seen([pistols], []) is Seen.NOT
+
+
+HOW_SEEN = [
+    ("/d/cars/annotations/instances_default.json", "/d/cars/annotations/instances_default.json", Seen.BY_FILE),
+    ("/d/cars/annotations/instances_default.json", "/d/x/../cars/annotations/instances_default.json", Seen.BY_FILE),
+    ("/d/cars/annotations/instances_default.json", "/d/blood/annotations/instances_default.json", Seen.NOT),
+    ("/d/cars/annotations/instances_train.json", "/d/cars/annotations/instances_val.json", Seen.BY_FOLDER),
+    ("/d/cars/train/_annotations.coco.json", "/d/cars/valid/_annotations.coco.json", Seen.BY_FOLDER),
+    ("/d/cars/train.json", "/e/cars/train.json", Seen.BY_NAME),
+    ("/d/lvis_v1_train.json", "/d/lvis_v1_val.json", Seen.BY_FOLDER),
+    ("/d/lvis_v1_train.json", "/e/lvis_v1_val.json", Seen.BY_NAME),
+    ("/d/result.json", "/d/result.json", Seen.BY_FILE),
+]
+
+
+@pytest.mark.parametrize(("trained", "evaluated", "seen"), HOW_SEEN)
+def test_how_it_is_known_is_told_wrongly(trained, evaluated, seen):
+    assert all_seen([data_of(entry("coco", evaluated))], [data_of(entry("coco", trained))]) is seen
+
+
+def test_a_file_is_known_through_a_symbolic_link(tmp_path):
+    (tmp_path / "cars").mkdir()
+    (tmp_path / "today").symlink_to(tmp_path / "cars")
+    real, linked = (data_of(entry("coco", str(tmp_path / name / "result.json"))) for name in ("cars", "today"))
+    assert all_seen([linked], [real]) is Seen.BY_FILE
+
+
+#: Names that tools give to every export, below the folders of two data sets.
+EXPORTS = [
+    "annotations/instances_default.json",
+    "annotations/person_keypoints_default.json",
+    "result.json",
+    "results.json",
+    "output.json",
+    "outputs/output.json",
+    "coco.json",
+    "coco/result.json",
+    "coco/annotations/instances_train.json",
+    "data/coco/train.json",
+    "dataset/labels_default.json",
+    "project_1/task_2/annotations.json",
+    "export/train/_annotations.coco.json",
+]
+
+
+@pytest.mark.parametrize("export", EXPORTS)
+def test_the_name_of_an_export_is_no_data_set(export):
+    cars, blood = (data_of(entry("coco", f"/d/{name}/{export}")) for name in ("cars", "blood"))
+    assert (cars.name, blood.name) == ({"cars"}, {"blood"})
+    assert all_seen([cars], [blood]) is Seen.NOT
+
+
+@pytest.mark.parametrize("file", ["instances_train2017.json", "captions_val2014.json", "image_info_test-dev2017.json"])
+def test_coco_is_a_data_set_where_its_own_files_are(file):
+    assert data_of(entry("coco", f"/data/coco/annotations/{file}")).name == {"coco"}
+    assert data_of(entry("coco", f"/data/cells/annotations/{file}")).name == {"cells"}
 
 
 @pytest.mark.parametrize("content", [None, "", "data: 3", "data: {train: [{json: x}]}", ": : :", "\0"])

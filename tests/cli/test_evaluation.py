@@ -73,8 +73,14 @@ def test_after_the_papers_sequence_a_mode_finds_its_models(run, calls, flickr30k
 
 def test_both_models_are_told(run, calls, flickr30k):
     _, _, err = run("eval", "flickr30k", "--root", str(flickr30k), "--mode", "itc+itm")
-    assert "checkpoint: runs/retrieval3, the newest run for ITC on flickr30k that was trained on flickr30k" in err
-    assert "itm-checkpoint: runs/retrieval4, the newest run for ITM on flickr30k that was trained on flickr30k" in err
+    assert (
+        "checkpoint: runs/retrieval3, the newest run for ITC on flickr30k that was trained on data named flickr30k"
+        in err
+    )
+    assert (
+        "itm-checkpoint: runs/retrieval4, the newest run for ITM on flickr30k that was trained on data named flickr30k"
+        in err
+    )
 
 
 def test_reranking_finds_both_models_too(run, calls, flickr30k):
