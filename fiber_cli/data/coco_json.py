@@ -13,7 +13,7 @@ from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.masks import Box, mask_box
 from fiber_cli.data.records import Size, Span
-from fiber_cli.data.values import finite_number, flag, identifier, some_text, text, whole_number
+from fiber_cli.data.values import finite_number, flag, identifier, listed, some_text, text, whole_number
 from fiber_cli.errors import UserError, first_names
 
 Entry = dict[str, Any]
@@ -166,7 +166,7 @@ class _ImageReader:
 
 
 def _whole_numbers(values: Any, what: str) -> list[int]:
-    return [whole_number(value, what) for value in values]
+    return [whole_number(value, what) for value in listed(values, what)]
 
 
 class _Placed(NamedTuple):
@@ -239,7 +239,7 @@ def _box(annotation: Entry, size: Size | None) -> Box | None:
     """The annotation's box, else its mask's; None where it says that it has none."""
     box = annotation.get("bbox")
     if box:
-        x, y, width, height = (finite_number(value, "bbox") for value in box)
+        x, y, width, height = (finite_number(value, "bbox") for value in listed(box, "bbox"))
         if not math.isfinite(x + width) or not math.isfinite(y + height):
             raise ValueError("bbox is not finite")
         return x, y, width, height
@@ -275,7 +275,8 @@ def _use(box: Box) -> Use:
 
 def _spans(annotation: Entry, caption: str) -> Iterator[Span]:
     """Those of `tokens_positive`; ValueError for one outside the caption."""
-    for start, end in annotation["tokens_positive"]:
+    for pair in listed(annotation["tokens_positive"], "tokens_positive"):
+        start, end = listed(pair, "a span of tokens_positive")
         span = whole_number(start, "tokens_positive"), whole_number(end, "tokens_positive")
         if not 0 <= span[0] < span[1] <= len(caption):
             raise ValueError("a span of tokens_positive is not inside the caption")

@@ -31,12 +31,12 @@ def test_an_area_is_lost(tmp_path, written, area):
     assert one(tmp_path, area=written).area == area
 
 
-@pytest.mark.parametrize("written", [None, "missing", 0, "0", False, 0.0, "false"])
+@pytest.mark.parametrize("written", [None, "missing", 0, "0", "0.0", False, 0.0, "false"])
 def test_an_object_becomes_a_crowd(tmp_path, written):
     assert one(tmp_path, iscrowd=written).use is Use.TRAINED
 
 
-@pytest.mark.parametrize("written", [1, "1", True, 1.0])
+@pytest.mark.parametrize("written", [1, "1", "1.0", True, 1.0])
 def test_a_crowd_becomes_an_object(tmp_path, written):
     assert one(tmp_path, iscrowd=written).use is Use.CROWD
 
@@ -85,6 +85,9 @@ def test_a_thin_box_is_trained_on_or_not_scored(tmp_path):
         (coco_box(7, 3, [1, 1, None, 9]), "bbox: None is no number"),
         (coco_box(7, 3, [1, 1, 9, float("nan")]), "bbox is not finite"),
         (coco_box(7, 3, [1e308, 1, 1e308, 9]), "bbox is not finite"),
+        (coco_box(7, 3, [10**400, 1, 9, 9]), "bbox is not finite"),
+        (coco_box(7, 3, [1, 1, 9, 9], area=10**400), "area is not finite"),
+        (coco_box(7, 3, "1234"), "bbox must be a list, it is '1234'"),
         (coco_box(7, 3, [1, 1, 9, 9], iscrowd=2), "iscrowd must be 0 or 1, it is 2"),
         (coco_box(7, 3, [1, 1, 9, 9], iscrowd="yes"), "iscrowd must be 0 or 1"),
         (coco_box(7, 3, [1, 1, 9, 9], area=-4), "area must not be negative"),
