@@ -3,6 +3,7 @@
 What is read here, and nothing else of the file, is what is trained on and what is scored.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
@@ -237,17 +238,25 @@ def _categories(content: Entry, path: str | Path, wanted: str) -> list[CocoCateg
 
 def _box(annotation: Entry, size: Size | None) -> Box | None:
     """The annotation's box, else its mask's; None where it says that it has none."""
-    box = annotation.get("bbox")
+    box, segmentation = annotation.get("bbox"), annotation.get("segmentation")
+    if box and segmentation and _is_blank(box):
+        # A tool wrote it for a mask whose box it did not know; a mask that is none leaves the box as it is.
+        with contextlib.suppress(LookupError, TypeError, ValueError):
+            return mask_box(segmentation, size)
     if box:
         x, y, width, height = (finite_number(value, "bbox") for value in listed(box, "bbox"))
         if not math.isfinite(x + width) or not math.isfinite(y + height):
             raise ValueError("bbox is not finite")
         return x, y, width, height
-    if annotation.get("segmentation"):
-        return mask_box(annotation["segmentation"], size)
+    if segmentation:
+        return mask_box(segmentation, size)
     if box is None:
         raise ValueError("there is neither a bbox nor a segmentation")
     return None
+
+
+def _is_blank(box: Any) -> bool:
+    return isinstance(box, list) and all(value is None or value == 0 for value in box)
 
 
 def _area(annotation: Entry, box: Box) -> float:

@@ -53,8 +53,23 @@ def test_numbers_as_text_are_lost(tmp_path):
 @pytest.mark.parametrize("bbox", [None, "missing", []])
 def test_the_box_of_a_mask_is_lost(tmp_path, bbox):
     assert one(tmp_path, bbox=bbox, segmentation=SQUARE, area=None).box == (10, 10, 20, 15)
-    counts = [30 * 10 + 10, 15, 30 * 30 - 25 - 300]
+    counts = [30 * 10 + 10, 15, 30 * 40 - 25 - 300]
     assert one(tmp_path, bbox=bbox, segmentation={"size": [30, 40], "counts": counts}).box == (10, 10, 1, 15)
+
+
+@pytest.mark.parametrize("bbox", [[0, 0, 0, 0], [None] * 4, [0.0, 0.0, 0.0, 0.0], [0, 0, None, None]])
+def test_a_blank_box_goes_before_a_mask(tmp_path, bbox):
+    assert one(tmp_path, bbox=bbox, segmentation=SQUARE).box == (10, 10, 20, 15)
+    counts = [30 * 10 + 10, 15, 30 * 40 - 25 - 300]
+    assert one(tmp_path, bbox=bbox, segmentation={"size": [30, 40], "counts": counts}).box == (10, 10, 1, 15)
+
+
+def test_a_blank_box_beside_no_mask_is_an_object(tmp_path):
+    box = coco_box(7, 3, [0, 0, 0, 0])
+    file = read(tmp_path, [box, box | {"segmentation": [[1, 2]]}, box | {"segmentation": []}])
+    assert (file.objects, file.without_area, file.left_out) == ([[], []], 3, [])
+    file = read(tmp_path, [box] * 2 + [box | {"bbox": [None] * 4, "segmentation": [[1, 2]]}])
+    assert (file.without_area, [place for place, _ in file.left_out]) == (2, ["annotations[2]"])
 
 
 def test_a_mask_goes_before_a_box(tmp_path):
