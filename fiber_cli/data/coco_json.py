@@ -10,7 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fiber_cli.data.file_records import FileRecords, Once
+from fiber_cli.data.file_records import FileRecords, Once, Ownerless
 from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.masks import Box, mask_box
 from fiber_cli.data.records import Size, Span
@@ -119,7 +119,7 @@ def read_coco_json(
     reader = _ObjectReader(images, image_reader.known, categories if labelled else None, captioned)
     objects: list[list[CocoObject]] = [[] for _ in images]
     without_area = thin = 0
-    for _, placed in records.each("annotations", annotations, reader.read):
+    for _, placed in records.each("annotations", annotations, reader.read, owners=len(image_reader.known)):
         if placed is None:
             continue
         if placed.content is None:
@@ -148,22 +148,18 @@ class _ImageReader:
     def __init__(
         self, path: str | Path, whole_ids: bool, captioned: bool, federated: bool, file_of: Callable[[Entry], str]
     ):
-        self.known: set[int | str] = set()
-        self.once = Once(path, "the id", "images")
+        self.known = Once(path, "the id", "images")
         self.whole_ids, self.captioned, self.federated, self.file_of = whole_ids, captioned, federated, file_of
 
     def read(self, image: Entry) -> CocoImage:
-        own = identifier(image["id"])
-        self.known.add(own)
+        own = self.known.add(identifier(image["id"]))
         if self.whole_ids and not isinstance(own, int):
             raise TypeError(f"the id {own!r} is no whole number")
         if self.captioned:
             text(image["caption"], "caption")
         if self.federated:
             image = {**image, **{name: _whole_numbers(image[name], name) for name in LVIS_LISTS}}
-        read = CocoImage(own, self.file_of(image), image_size(image), image)
-        self.once.add(own)
-        return read
+        return CocoImage(own, self.file_of(image), image_size(image), image)
 
 
 def _whole_numbers(values: Any, what: str) -> list[int]:
@@ -183,7 +179,7 @@ class _ObjectReader:
     def __init__(
         self,
         images: list[CocoImage],
-        known: set[int | str],
+        known: Once,
         categories: list[CocoCategory] | None,
         captioned: bool,
     ):
@@ -197,7 +193,7 @@ class _ObjectReader:
         if of_image not in self.number_of and of_image in self.known:
             return None
         if of_image not in self.number_of:
-            raise ValueError(f"there is no image {of_image!r}")
+            raise Ownerless(f"image {of_image!r}")
         number = self.number_of[of_image]
         image = self.images[number]
         category = 0 if self.categories is None else self._category(annotation)

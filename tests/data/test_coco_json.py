@@ -137,6 +137,53 @@ def test_one_bad_image_refuses_the_file(tmp_path, change):
     assert [len(of_image) for of_image in file.objects] == [1, 1, 1]
 
 
+def crowded(tmp_path, bad_images, annotations_each=5, bad_each=30, count=100, **change):
+    """A file of images with boxes; the record of some is changed, and they have `bad_each`."""
+    images, boxes = [], []
+    for number in range(count):
+        image = {"id": number, "file_name": f"{number}.png", "width": 40, "height": 30}
+        images.append(image | change if number in bad_images else image)
+        boxes += [coco_box(number, 3, [1, 1, 9, 9])] * (bad_each if number in bad_images else annotations_each)
+    return read(tmp_path, boxes, images=[{k: v for k, v in image.items() if v != "missing"} for image in images])
+
+
+@pytest.mark.parametrize("written", [None, "missing", 3.5, " "])
+@pytest.mark.parametrize("bad_images", [[3], [0, 99], [1, 2, 50]])
+def test_an_image_without_its_id_refuses_the_file(tmp_path, written, bad_images, capsys):
+    file = crowded(tmp_path, bad_images, id=written)
+    assert [image.identifier for image in file.images] == [i for i in range(100) if i not in bad_images]
+    assert all(len(of_image) == 5 for of_image in file.objects)
+    places = [f"annotations[{5 * number + 25 * n}]" for n, number in enumerate(bad_images)]
+    reasons = [f"there is no image {number}, named by 30 of the annotations" for number in bad_images]
+    assert file.left_out[len(bad_images) :] == list(zip(places, reasons, strict=True))
+    assert reasons[0] in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("count", "each"), [(100, 5), (100, 500), (20, 5)])
+def test_a_file_without_many_of_its_images_is_taken(tmp_path, count, each):
+    """However many annotations there are beside those of the missing images."""
+    path = coco_file(tmp_path, [])
+    content = json.loads(path.read_text())
+    content["images"] = [{"id": i, "file_name": "a.png"} for i in range(count)]
+    content["annotations"] = [coco_box(i, 3, [1, 1, 9, 9]) for i in range(6, count + 6) for _ in range(each)]
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=rf"there is no image {count}, named by {each} of the annotations\), 6 of"):
+        read_coco_json(path, "a detection JSON", labelled=True)
+    content["annotations"] = [box for box in content["annotations"] if box["image_id"] != count]
+    path.write_text(json.dumps(content))
+    assert len(read_coco_json(path, "a detection JSON", labelled=True).left_out) == 5
+
+
+@pytest.mark.parametrize("change", [{"width": 0}, {"file_name": None}, {"height": "tall"}])
+@pytest.mark.parametrize("number", [0, 7, 98])
+def test_boxes_of_a_bad_image_go_to_a_later_one_of_its_id(tmp_path, change, number):
+    images = [{"id": min(i, 98), "file_name": f"{i}.png", "width": 40, "height": 30} for i in range(100)]
+    images[number] |= change
+    images[99]["id"] = number
+    with pytest.raises(UserError, match=f"the id {number} comes twice in images"):
+        read(tmp_path, [coco_box(number, 3, [1, 1, 9, 9])], images=images)
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
