@@ -238,10 +238,28 @@ def test_one_image_without_lists_changes_how_a_file_is_scored(tmp_path):
 
 
 def test_what_a_file_is_depends_on_its_first_record():
-    assert has_captions({"annotations": [None, {}, {"tokens_positive": []}]})
+    assert has_captions({"annotations": [None, {"tokens_positive": []}]})
     assert has_captions({"images": [3, {"caption": "a cat"}]})
     for other in ({"annotations": [{"bbox": []}], "images": [{"id": 1}]}, {"annotations": 3}, {}, [], None):
         assert not has_captions(other)
+
+
+@pytest.mark.parametrize("odd", [0, 7, 19])
+@pytest.mark.parametrize("count", [20, 300])
+def test_what_a_file_is_depends_on_one_record(odd, count):
+    def records(is_mdetr):
+        boxes, images = [{"bbox": []} for _ in range(count)], [{"id": i} for i in range(count)]
+        for each in boxes if is_mdetr else ():
+            each["tokens_positive"] = [[0, 3]]
+        for each in images if is_mdetr else ():
+            each["caption"] = "a cat"
+        return {"annotations": boxes, "images": images}
+
+    for what, key in (("annotations", "tokens_positive"), ("images", "caption")):
+        coco, mdetr = records(False), records(True)
+        coco[what][odd][key] = None
+        del mdetr[what][odd][key]
+        assert (has_captions(coco), has_captions(mdetr)) == (False, True)
 
 
 def test_a_box_is_outside_an_image_of_unknown_size(tmp_path):
