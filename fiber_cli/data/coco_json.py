@@ -3,17 +3,18 @@
 What is read here, and nothing else of the file, is what is trained on and what is scored.
 """
 
+import contextlib
 import math
 from collections.abc import Callable, Iterator, Mapping
 from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from fiber_cli.data.file_records import FileRecords, Once
+from fiber_cli.data.file_records import FileRecords, Once, Ownerless
 from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.masks import Box, mask_box
 from fiber_cli.data.records import Size, Span
-from fiber_cli.data.values import finite_number, flag, identifier, some_text, text, whole_number
+from fiber_cli.data.values import finite_number, flag, identifier, listed, some_text, text, whole_number
 from fiber_cli.errors import UserError, first_names
 
 Entry = dict[str, Any]
@@ -118,7 +119,7 @@ def read_coco_json(
     reader = _ObjectReader(images, image_reader.known, categories if labelled else None, captioned)
     objects: list[list[CocoObject]] = [[] for _ in images]
     without_area = thin = 0
-    for _, placed in records.each("annotations", annotations, reader.read):
+    for _, placed in records.each("annotations", annotations, reader.read, owners=len(image_reader.known)):
         if placed is None:
             continue
         if placed.content is None:
@@ -147,26 +148,22 @@ class _ImageReader:
     def __init__(
         self, path: str | Path, whole_ids: bool, captioned: bool, federated: bool, file_of: Callable[[Entry], str]
     ):
-        self.known: set[int | str] = set()
-        self.once = Once(path, "the id", "images")
+        self.known = Once(path, "the id", "images")
         self.whole_ids, self.captioned, self.federated, self.file_of = whole_ids, captioned, federated, file_of
 
     def read(self, image: Entry) -> CocoImage:
-        own = identifier(image["id"])
-        self.known.add(own)
+        own = self.known.add(identifier(image["id"]))
         if self.whole_ids and not isinstance(own, int):
             raise TypeError(f"the id {own!r} is no whole number")
         if self.captioned:
             text(image["caption"], "caption")
         if self.federated:
             image = {**image, **{name: _whole_numbers(image[name], name) for name in LVIS_LISTS}}
-        read = CocoImage(own, self.file_of(image), image_size(image), image)
-        self.once.add(own)
-        return read
+        return CocoImage(own, self.file_of(image), image_size(image), image)
 
 
 def _whole_numbers(values: Any, what: str) -> list[int]:
-    return [whole_number(value, what) for value in values]
+    return [whole_number(value, what) for value in listed(values, what)]
 
 
 class _Placed(NamedTuple):
@@ -182,7 +179,7 @@ class _ObjectReader:
     def __init__(
         self,
         images: list[CocoImage],
-        known: set[int | str],
+        known: Once,
         categories: list[CocoCategory] | None,
         captioned: bool,
     ):
@@ -196,7 +193,7 @@ class _ObjectReader:
         if of_image not in self.number_of and of_image in self.known:
             return None
         if of_image not in self.number_of:
-            raise ValueError(f"there is no image {of_image!r}")
+            raise Ownerless(f"image {of_image!r}")
         number = self.number_of[of_image]
         image = self.images[number]
         category = 0 if self.categories is None else self._category(annotation)
@@ -237,17 +234,25 @@ def _categories(content: Entry, path: str | Path, wanted: str) -> list[CocoCateg
 
 def _box(annotation: Entry, size: Size | None) -> Box | None:
     """The annotation's box, else its mask's; None where it says that it has none."""
-    box = annotation.get("bbox")
+    box, segmentation = annotation.get("bbox"), annotation.get("segmentation")
+    if box and segmentation and _is_blank(box):
+        # A tool wrote it for a mask whose box it did not know; a mask that is none leaves the box as it is.
+        with contextlib.suppress(LookupError, TypeError, ValueError):
+            return mask_box(segmentation, size)
     if box:
-        x, y, width, height = (finite_number(value, "bbox") for value in box)
+        x, y, width, height = (finite_number(value, "bbox") for value in listed(box, "bbox"))
         if not math.isfinite(x + width) or not math.isfinite(y + height):
             raise ValueError("bbox is not finite")
         return x, y, width, height
-    if annotation.get("segmentation"):
-        return mask_box(annotation["segmentation"], size)
+    if segmentation:
+        return mask_box(segmentation, size)
     if box is None:
         raise ValueError("there is neither a bbox nor a segmentation")
     return None
+
+
+def _is_blank(box: Any) -> bool:
+    return isinstance(box, list) and all(value is None or value == 0 for value in box)
 
 
 def _area(annotation: Entry, box: Box) -> float:
@@ -275,7 +280,8 @@ def _use(box: Box) -> Use:
 
 def _spans(annotation: Entry, caption: str) -> Iterator[Span]:
     """Those of `tokens_positive`; ValueError for one outside the caption."""
-    for start, end in annotation["tokens_positive"]:
+    for pair in listed(annotation["tokens_positive"], "tokens_positive"):
+        start, end = listed(pair, "a span of tokens_positive")
         span = whole_number(start, "tokens_positive"), whole_number(end, "tokens_positive")
         if not 0 <= span[0] < span[1] <= len(caption):
             raise ValueError("a span of tokens_positive is not inside the caption")
@@ -302,13 +308,14 @@ def file_name(image: Entry) -> str:
 
 
 def has_captions(content: Any) -> bool:
-    """Whether the content of a file in COCO's form is of MDETR's kind, as far as its first records tell."""
+    """Whether the content of a file in COCO's form is of MDETR's kind, as most of its first records tell."""
+    told = []
     for what, key in (("annotations", "tokens_positive"), ("images", "caption")):
         records = content.get(what) if isinstance(content, dict) else None
         for record in records[:_FIRST] if isinstance(records, list) else ():
-            if isinstance(record, dict) and key in record:
-                return True
-    return False
+            if isinstance(record, dict):
+                told.append(key in record)
+    return 2 * sum(told) > len(told)
 
 
 def check_names(path: str | Path, names: list[str]) -> None:

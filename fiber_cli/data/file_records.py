@@ -23,13 +23,22 @@ _NAMED = 3
 _ONCE_EACH = "each must come once, or it is not known which is meant"
 
 
+class Ownerless(ValueError):
+    """A record is of something that the file does not have. owner: what that is, such as "image 3"."""
+
+    def __init__(self, owner: str):
+        super().__init__(f"there is no {owner}")
+        self.owner = owner
+
+
 class FileRecords:
     """Reads the records of a file.
 
     A record for which the reading function raises LookupError, TypeError, ValueError, AttributeError or `BadSample` is
     left out; where the list ends, the first of them are named on standard error. More than one in a hundred, and more
-    than five (in a short list: than a third), refuse the file with `UserError`, as every one does if `strict`. A
-    `UserError` of the reading function is one of the whole file.
+    than five (in a short list: than a third), refuse the file with `UserError`, as every one does if `strict`. All
+    records of one `Ownerless` owner are together one bad record. A `UserError` of the reading function is one of the
+    whole file.
 
     wanted: what the file is to be, form: what it looks like, both for messages. left_out: (place, reason) of the bad
     records of all lists read so far.
@@ -46,18 +55,27 @@ class FileRecords:
             raise self._refusal(f"has no list {what!r}")
         return entries
 
-    def each(self, what: str, entries: Iterable[Any], read: Callable[[Any], Value]) -> Iterator[tuple[int, Value]]:
-        """Number and value of the good records of a list; the place of one is `what[number]`."""
-        return self._each(enumerate(entries), read, what + "[{}]", what)
+    def each(
+        self, what: str, entries: Iterable[Any], read: Callable[[Any], Value], owners: int | None = None
+    ) -> Iterator[tuple[int, Value]]:
+        """Number and value of the good records of a list; the place of one is `what[number]`. owners: how many the file
+        has, where `read` raises `Ownerless`: as many of them may be missing as records be bad in a list of them."""
+        return self._each(enumerate(entries), read, what + "[{}]", what, owners)
 
     def lines(self, read: Callable[[bytes], Value]) -> Iterator[tuple[int, Value]]:
         """Number, from 1, and value of the good lines, empty ones apart."""
         return self._each(read_lines(self.path, self.wanted), read, "line {}", "lines")
 
     def _each(
-        self, numbered: Iterable[tuple[int, Any]], read: Callable[[Any], Value], place: str, what: str
+        self,
+        numbered: Iterable[tuple[int, Any]],
+        read: Callable[[Any], Value],
+        place: str,
+        what: str,
+        owners: int | None = None,
     ) -> Iterator[tuple[int, Value]]:
         bad: list[tuple[str, str]] = []
+        of_owner: dict[str, list[str]] = {}  # places
         total = 0
         for number, entry in numbered:
             total += 1
@@ -65,19 +83,26 @@ class FileRecords:
                 value = read(entry)
             except UserError:
                 raise
+            except Ownerless as error:
+                of_owner.setdefault(error.owner, []).append(place.format(number))
             except BadSample as error:
                 bad.append((place.format(number), str(error)))
             except (LookupError, TypeError, ValueError, AttributeError) as error:
                 bad.append((place.format(number), f"{type(error).__name__}: {error}"))
             else:
                 yield number, value
-        self._judge(bad, total, what)
+        for owner, places in of_owner.items():
+            bad.append((places[0], f"there is no {owner}, named by {len(places)} of the {what}"))
+        most = _most_bad(total)
+        if owners is not None and len(of_owner) > _most_bad(owners + len(of_owner)):
+            most = 0
+        self._judge(bad, total, what, most)
 
-    def _judge(self, bad: list[tuple[str, str]], total: int, what: str) -> None:
-        """`UserError` for too many bad records, else a word about them."""
+    def _judge(self, bad: list[tuple[str, str]], total: int, what: str, most: int) -> None:
+        """`UserError` for more bad records than `most`, else a word about them."""
         if not bad:
             return
-        if self.strict or len(bad) > _most_bad(total):
+        if self.strict or len(bad) > most:
             place, reason = bad[0]
             others = f", {len(bad)} of {total:,} such" if len(bad) > 1 else ""
             raise self._refusal(f"see {place} ({reason}){others}")
@@ -120,3 +145,9 @@ class Once:
             raise UserError(f"{self.path}: {self.what} {value!r} comes twice in {self.where}; {_ONCE_EACH}")
         self._seen.add(value)
         return value
+
+    def __contains__(self, value: Hashable) -> bool:
+        return value in self._seen
+
+    def __len__(self) -> int:
+        return len(self._seen)

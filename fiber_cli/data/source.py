@@ -184,11 +184,13 @@ class CategorySource(RegionSource):
 class PhraseSource(RegionSource):
     """Images with a caption each whose phrases have boxes.
 
-    refers: whether the captions are expressions for one box each; None: as the task has it.
+    refers: whether the captions are expressions for one box each; None: as the task has it. doubts: what speaks against
+    that in the files, in words.
     """
 
     yields = "phrases with boxes"
     refers: bool | None = None
+    doubts: Sequence[str] = ()
 
     def phrases(self, i: int) -> tuple[str, list[Phrase]]:
         """The caption and its phrases with boxes, those of a data set's own protocol where it has one; by default

@@ -1,4 +1,4 @@
-"""The values of a record as files of annotations have them, checked: numbers, also as text, flags, texts, ids.
+"""The values of a record as files of annotations have them, checked: numbers, also as text, flags, lists, texts, ids.
 
 Everything here raises TypeError or ValueError that says which value is wrong and what it must be.
 """
@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
-_FLAGS = {"0": False, "1": True, "false": False, "true": True}
+_FLAGS = {"false": False, "true": True}
 
 
 def whole_number(value: Any, what: str) -> int:
@@ -23,7 +23,10 @@ def finite_number(value: Any, what: str) -> float:
     """A number that is not infinite, also as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(f"{what}: {value!r} is no number")
-    number = float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{what} is not finite")
     return number
@@ -35,9 +38,18 @@ def flag(value: Any, what: str) -> bool:
         return False
     if isinstance(value, bool | int | float) and value in (0, 1):
         return bool(value)
+    if isinstance(value, str) and _exact_integer(value) in (0, 1):
+        return _exact_integer(value) == 1
     if isinstance(value, str) and value.strip().lower() in _FLAGS:
         return _FLAGS[value.strip().lower()]
     raise ValueError(f"{what} must be 0 or 1, it is {value!r}")
+
+
+def listed(value: Any, what: str) -> list[Any]:
+    """A list; a text is none of its characters."""
+    if not isinstance(value, list):
+        raise TypeError(f"{what} must be a list, it is {value!r}")
+    return value
 
 
 def text(value: Any, what: str) -> str:
@@ -71,4 +83,6 @@ def _exact_integer(value: Any) -> int | None:
     if isinstance(value, str):
         match = _WHOLE.fullmatch(value.strip())
         return int(match[1]) if match else None
-    return int(value) if value == value // 1 and math.isfinite(value) else None
+    if isinstance(value, int):
+        return value
+    return int(value) if value.is_integer() else None

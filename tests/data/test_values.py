@@ -2,7 +2,7 @@
 
 import pytest
 
-from fiber_cli.data.values import finite_number, flag, identifier, some_text, text, whole_number
+from fiber_cli.data.values import finite_number, flag, identifier, listed, some_text, text, whole_number
 
 
 @pytest.mark.parametrize(("value", "read"), [(7, 7), ("7", 7), (7.0, 7), ("7.0", 7), (" 12 ", 12), ("-3", -3), (0, 0)])
@@ -23,26 +23,40 @@ def test_a_number_is_lost_for_its_type(value, read):
     assert finite_number(value, "bbox") == read
 
 
-@pytest.mark.parametrize("value", [None, True, [1], "wide", "", float("nan"), "inf"])
+@pytest.mark.parametrize(
+    "value", [None, True, [1], "wide", "", float("nan"), "inf", 10**400, -(10**400), "1" + "0" * 400]
+)
 def test_what_is_no_number_is_taken(value):
     with pytest.raises((TypeError, ValueError), match=r"bbox|could not convert"):
         finite_number(value, "bbox")
 
 
-@pytest.mark.parametrize("value", [None, 0, False, 0.0, "0", "false", "False"])
+@pytest.mark.parametrize("value", [None, 0, False, 0.0, "0", "0.0", " 0 ", "false", "False"])
 def test_a_flag_that_is_not_set_is_set(value):
     assert flag(value, "iscrowd") is False
 
 
-@pytest.mark.parametrize("value", [1, True, 1.0, "1", "true", "TRUE"])
+@pytest.mark.parametrize("value", [1, True, 1.0, "1", "1.0", "1.", "true", "TRUE"])
 def test_a_flag_that_is_set_is_not_set(value):
     assert flag(value, "iscrowd") is True
 
 
-@pytest.mark.parametrize("value", [2, -1, "", "no", "2", [], {}, 0.5])
+@pytest.mark.parametrize("value", [2, -1, "", "no", "2", "0.5", "10", [], {}, 0.5, 10**400])
 def test_a_flag_of_another_value_is_guessed(value):
     with pytest.raises(ValueError, match="iscrowd must be 0 or 1, it is"):
         flag(value, "iscrowd")
+
+
+def test_a_large_whole_number_is_rounded():
+    for value in (2**63 + 1, 2**70, 10**400):
+        assert whole_number(value, "id") == identifier(value) == whole_number(str(value), "id") == value
+
+
+@pytest.mark.parametrize("value", ["1234", None, 3, {"0": 1}])
+def test_what_is_no_list_is_taken_apart(value):
+    assert listed([1, 2], "bbox") == [1, 2]
+    with pytest.raises(TypeError, match="bbox must be a list, it is"):
+        listed(value, "bbox")
 
 
 def test_equal_ids_are_two():

@@ -226,7 +226,7 @@ def test_what_is_left_out_and_what_is_predicted_only_is_not_told(runs, users_dat
     (tmp_path / "text.json").write_text(json.dumps(content))
     results = evaluate(capsys, str(tmp_path / "text.json"), runs / "fine", tmp_path / "text", *root)
     assert "detection/ap50" in results["metrics"]
-    assert "annotations[0] (ValueError: there is no image 99)" in results["notes"][0]
+    assert "annotations[0] (there is no image 99, named by 1 of the annotations)" in results["notes"][0]
     assert results["notes"][1] == "1 boxes of text without an area inside their image are not scored"
     del content["annotations"]
     (tmp_path / "test.json").write_text(json.dumps(content))

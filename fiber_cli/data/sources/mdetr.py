@@ -1,6 +1,7 @@
 """MDETR's form of COCO's JSON: captions whose phrases have boxes, the RefCOCO family too."""
 
 import os
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,12 @@ _WANTED = "a grounding JSON in MDETR's form"
 #: `dataset_name` of the images → whether their captions are expressions for one box each.
 _REFERS = {"refcoco": True, "refcoco+": True, "refcocog": True, "refclef": True, "flickr": False, "flickr30k": False}
 
+_SCORED = {
+    True: "all are scored as referring expressions",
+    False: "all are scored as captions with phrases",
+    None: "all are scored as the checkpoint's task has it",
+}
+
 
 @dataclass(frozen=True)
 class MdetrSettings(SourceSettings):
@@ -29,7 +36,7 @@ class MdetrSettings(SourceSettings):
     json: str = option("The JSON file.", path=True)
     images: str | dict[str, Any] = option("Image folder, or a folder for each `data_source`.", path=True)
     refers: bool | None = option(
-        "Captions are expressions for one box each; null = as `dataset_name` says, else as the task has it.", None
+        "Captions are expressions for one box each; null = as most `dataset_name`s say, else as the task has it.", None
     )
 
 
@@ -37,14 +44,16 @@ class MdetrSource(FolderSource, PhraseSource):
     """Images with `caption`, annotations with `tokens_positive`, a list of spans.
 
     The same picture may come in several entries, one for each caption or, as in the RefCOCO family, expression.
-    images: the folder, or folders by the entries' `data_source`. refers: see `PhraseSource`; without it the entries'
-    `dataset_name` says whether they are of the RefCOCO family or of Flickr30k.
+    images: the folder, or folders by the entries' `data_source`. refers: see `PhraseSource`; without it the
+    `dataset_name` of most entries says whether they are of the RefCOCO family or of Flickr30k.
     """
 
     def __init__(self, json: str | Path, images: str | Path | Mapping[str, str], refers: bool | None = None):
         folder = _common_folder(images)
         file = read_coco_json(json, _WANTED, captioned=True, file_of=lambda image: _path(image, images, folder))
-        self.refers = _refers(file.images) if refers is None else refers
+        self.refers = refers
+        if refers is None:
+            self.refers, self.doubts = _refers(file.images, Path(json).stem)
         self.dropped = file.without_area + file.thin
         self.left_out = file.left_out
         self.annotated = file.annotated
@@ -90,8 +99,14 @@ def _numbered_spans(objects: list[CocoObject]) -> list[tuple[int, int, int]]:
     return spans
 
 
-def _refers(images: list[CocoImage]) -> bool | None:
-    """Whether the captions are referring expressions, as far as the images' `dataset_name` tells; None where they are
-    of several kinds or do not tell."""
-    answers = {_REFERS.get(str(image.entry.get("dataset_name")).lower()) for image in images}
-    return answers.pop() if len(answers) == 1 else None
+def _refers(images: list[CocoImage], name: str) -> tuple[bool | None, list[str]]:
+    """Whether the captions are referring expressions, as the `dataset_name` of most images tells, and a line about the
+    others; None where it is told of no more than half of them."""
+    answers = Counter(_REFERS.get(str(image.entry.get("dataset_name")).lower()) for image in images)
+    if len(answers) < 2:
+        return next(iter(answers), None), []
+    answer, count = answers.most_common(1)[0]
+    if 2 * count <= len(images):
+        return None, [f"no dataset_name is that of most images of {name}: {_SCORED[None]}"]
+    others = len(images) - count
+    return answer, [f"dataset_name of {others} of {len(images)} images of {name} says otherwise: {_SCORED[answer]}"]

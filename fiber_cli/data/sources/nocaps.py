@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fiber_cli.data.file_records import FileRecords, Once
+from fiber_cli.data.file_records import FileRecords, Once, Ownerless
 from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import CaptionedFolder
 from fiber_cli.data.sources.format import Format
@@ -38,7 +38,9 @@ class NocapsSource(CaptionedFolder):
         captions: dict[int | str, list[str]] = {entry.identifier: [] for entry in entries}
         if content.get("annotations") is not None:
             annotations = records.entries(content, "annotations")
-            for _, (of_image, caption) in records.each("annotations", annotations, reader.caption):
+            for _, (of_image, caption) in records.each(
+                "annotations", annotations, reader.caption, owners=len(reader.ids)
+            ):
                 if of_image in captions:  # and not left out
                     captions[of_image].append(caption)
         self.left_out = records.left_out
@@ -60,25 +62,23 @@ class _Image(NamedTuple):
 
 
 class _Reader:
-    """Reads images and captions. known: the ids of all images, bad ones too."""
+    """Reads images and captions. ids: of all images, bad ones too."""
 
     def __init__(self, path: str | Path):
-        self.known: set[int | str] = set()
         self.ids, self.files = Once(path, "the id", "images"), Once(path, "the file", "images")
 
     def image(self, entry: dict[str, Any]) -> _Image:
-        own = identifier(entry["id"])
-        self.known.add(own)
+        own = self.ids.add(identifier(entry["id"]))
         file = some_text(entry["file_name"], "file_name")
         domain = entry.get("domain")
         if domain is not None:
             text(domain, "domain")
-        return _Image(self.ids.add(own), self.files.add(file), domain)
+        return _Image(own, self.files.add(file), domain)
 
     def caption(self, annotation: dict[str, Any]) -> tuple[int | str, str]:
         of_image = identifier(annotation["image_id"], "image_id")
-        if of_image not in self.known:
-            raise ValueError(f"there is no image {of_image!r}")
+        if of_image not in self.ids:
+            raise Ownerless(f"image {of_image!r}")
         return of_image, text(annotation["caption"], "caption").strip()
 
 

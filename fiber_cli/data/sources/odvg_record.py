@@ -1,6 +1,6 @@
 """A record of ODVG (Open Grounding-DINO's form), in lines of a JSONL file or in shards."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,10 @@ from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.phrases import locate_phrases
 from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Regions, Size, Span
 from fiber_cli.data.source import BadSample
-from fiber_cli.data.values import finite_number, some_text, text, whole_number
+from fiber_cli.data.values import finite_number, listed, some_text, text, whole_number
 
 #: Stands for a box that is left empty.
-_NO_AREA = (0, 0, 0, 0)
+_NO_AREA = [0, 0, 0, 0]
 
 
 def odvg_regions(record: Mapping[str, Any], label_of: Mapping[str, int]) -> Regions:
@@ -71,8 +71,8 @@ def _phrase_boxes(grounding: Mapping[str, Any], size: Size | None) -> PhraseBoxe
     return PhraseBoxes(caption, box_array(boxes), spans, size)
 
 
-def _box(edges: Sequence[Any]) -> list[float]:
-    x1, y1, x2, y2 = (finite_number(edge, "bbox") for edge in edges)
+def _box(edges: Any) -> list[float]:
+    x1, y1, x2, y2 = (finite_number(edge, "bbox") for edge in listed(edges, "bbox"))
     return [x1, y1, x2, y2]
 
 

@@ -16,8 +16,12 @@ ClassTable = list[dict[str, Any]]
 _SUMMARY = ("ap", "ap50", "ap75", "ap_small", "ap_medium", "ap_large")
 
 
+_INT64 = np.iinfo(np.int64)
+
+
 class CocoDetections(NamedTuple):
-    """N detections: image and category ids of the truth (N,), boxes xywh in pixels (N, 4), scores (N,)."""
+    """N detections: image and category ids of the truth (N,), see `id_array`, boxes xywh in pixels (N, 4), scores
+    (N,)."""
 
     images: np.ndarray
     categories: np.ndarray
@@ -37,6 +41,12 @@ class CocoDetections(NamedTuple):
         return results
 
 
+def id_array(ids: Sequence[int]) -> np.ndarray:
+    """Ids (N,), none of them rounded: int64, or Python's integers where that is too small for one."""
+    fit = all(_INT64.min <= each <= _INT64.max for each in ids)
+    return np.array(ids, np.int64 if fit else object)
+
+
 def coco_ap(
     truth: Mapping[str, Any], detections: CocoDetections, image_ids: Sequence[int]
 ) -> tuple[dict[str, float], ClassTable]:
@@ -47,11 +57,12 @@ def coco_ap(
     """
     from pycocotools.cocoeval import COCOeval
 
+    images = _positions(image_ids)
+    categories = _positions([category["id"] for category in truth["categories"]])
     with contextlib.redirect_stdout(io.StringIO()):
-        objects = _indexed(truth, truth["annotations"])
-        results = _indexed(truth, detections.to_json())
+        objects = _indexed(images, categories, truth["annotations"])
+        results = _indexed(images, categories, detections.to_json())
         evaluation = COCOeval(objects, results, "bbox")
-        evaluation.params.imgIds = sorted(image_ids)
         evaluation.evaluate()
         evaluation.accumulate()
         evaluation.summarize()
@@ -61,25 +72,41 @@ def coco_ap(
             metrics[f"detection/{name}"] = 100.0 * float(value)
     # (thresholds, recalls, categories, areas, most detections): all areas, as many detections as count
     precision = evaluation.eval["precision"][..., 0, -1]
-    return metrics, _class_table(truth, evaluation.params.catIds, precision)
+    return metrics, _class_table(truth, list(categories), precision)
 
 
-def _indexed(truth: Mapping[str, Any], annotations: Sequence[Mapping[str, Any]]) -> "COCO":
+def _positions(ids: Sequence[int]) -> dict[int, int]:
+    """Id → its number among all, ascending: COCOeval rounds ids that are greater than int64."""
+    return {each: number for number, each in enumerate(sorted(set(ids)))}
+
+
+def _indexed(
+    images: Mapping[int, int], categories: Mapping[int, int], annotations: Sequence[Mapping[str, Any]]
+) -> "COCO":
+    """The annotations of these images and categories, which are known by their numbers."""
     from pycocotools.coco import COCO
 
     numbered = []
     # Its matching takes an annotation with the id 0 for no match, and exports of tools lack some keys.
     for number, annotation in enumerate(annotations, 1):
+        image, category = images.get(annotation["image_id"]), categories.get(annotation["category_id"])
+        if image is None or category is None:
+            continue
         _, _, width, height = annotation["bbox"]
-        numbered.append({"iscrowd": 0, "area": width * height, **annotation, "id": number})
+        of = {"image_id": image, "category_id": category, "id": number}
+        numbered.append({"iscrowd": 0, "area": width * height, **annotation, **of})
     coco = COCO()
-    coco.dataset = {"images": truth["images"], "categories": truth["categories"], "annotations": numbered}
+    coco.dataset = {
+        "images": [{"id": number} for number in images.values()],
+        "categories": [{"id": number} for number in categories.values()],
+        "annotations": numbered,
+    }
     coco.createIndex()
     return coco
 
 
 def _class_table(truth: Mapping[str, Any], categories: Sequence[int], precision: np.ndarray) -> ClassTable:
-    """precision: (thresholds, recalls, categories), -1 where a category has no box."""
+    """categories: ids. precision: (thresholds, recalls, categories), -1 where a category has no box."""
     name_of = {category["id"]: category["name"] for category in truth["categories"]}
     table = []
     for number, category in enumerate(categories):

@@ -10,7 +10,7 @@ from fiber_cli.data.records import NamedBoxes
 from fiber_cli.data.source import BadSample, CategorySource
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.evalset import Score
-from fiber_cli.tasks.regions.coco_ap import ClassTable, CocoDetections, coco_ap
+from fiber_cli.tasks.regions.coco_ap import ClassTable, CocoDetections, coco_ap, id_array
 from fiber_cli.tasks.regions.lvis_ap import FIXED_PER_CLASS, LVIS_PER_IMAGE, best_per_group, lvis_ap
 from fiber_cli.tasks.regions.prompt_batch import PromptBatch, label_prompts
 from fiber_cli.tasks.regions.prompts import prompt_names
@@ -96,17 +96,17 @@ class DetectionSet(RegionSet):
     def detections(self, predictions: Mapping[int, np.ndarray], extent: int) -> CocoDetections:
         """Predictions with the original ids, boxes xywh with a width of x2 - x1 + `extent`."""
         of_images = [NO_DETECTIONS]
-        image_ids = [np.empty(0, int)]
+        image_ids: list[int] = []
         for index in sorted(predictions):
             of_images.append(predictions[index])
-            image_ids.append(np.full(len(predictions[index]), self.image_ids[index]))
+            image_ids += [self.image_ids[index]] * len(predictions[index])
         rows = np.concatenate(of_images).astype(float)
         labels = rows[:, 5].astype(int)
-        categories = np.array(self.source.category_ids)[labels]
+        categories = id_array(self.source.category_ids)[labels]
         corner = rows[:, :2]
         sides = rows[:, 2:4] - corner + extent
         boxes = np.concatenate([corner, sides], 1)
-        return CocoDetections(np.concatenate(image_ids), categories, boxes, rows[:, 4])
+        return CocoDetections(id_array(image_ids), categories, boxes, rows[:, 4])
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
         """COCO AP; an image that could not be read counts as one without detections."""

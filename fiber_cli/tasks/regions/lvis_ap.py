@@ -104,8 +104,8 @@ def _judged_rows(
 ) -> dict[ClassInImage, np.ndarray]:
     """Rows of the detections, best first, of every class in every image where it is judged and detected."""
     absent = _listed(truth["images"], "neg_category_ids")
-    image_ids = [image["id"] for image in truth["images"]]
-    in_truth = np.flatnonzero(np.isin(detections.images, image_ids))
+    image_ids = {image["id"] for image in truth["images"]}
+    in_truth = np.flatnonzero([image in image_ids for image in detections.images.tolist()])
     sort_keys = (-detections.scores[in_truth], detections.images[in_truth], detections.categories[in_truth])
     order = in_truth[np.lexsort(sort_keys)]
     if not len(order):

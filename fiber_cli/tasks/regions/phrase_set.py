@@ -37,9 +37,13 @@ class TextRegionSet(RegionSet):
     ):
         self.tokenizer = tokenizer
         self.text_length = text_length
+        self._doubts = source.doubts
         read = partial(self.text, source)
         chosen, self.texts, self.left_out = usable(range(len(source)), read, partial(sample_id, source))
         super().__init__(source, chosen, short, longest)
+
+    def remarks(self) -> list[str]:
+        return [*super().remarks(), *self._doubts]
 
     @abstractmethod
     def text(self, source: PhraseSource, i: int) -> tuple[Prompt, list[Phrase]]:

@@ -72,12 +72,47 @@ def test_expressions_are_taken_for_phrases(tmp_path, name, refers):
     assert MdetrSource(path, tmp_path / "images", refers=not refers).refers is not refers
 
 
-def test_a_file_of_both_kinds_is_taken_for_one(tmp_path):
-    path = mdetr_file(tmp_path, [[[0, 5]]], dataset_name="refcoco")
+def of_names(tmp_path, names):
+    """The source of a file with an image for each `dataset_name`; "missing" for none."""
+    path = mdetr_file(tmp_path, [])
     content = json.loads(path.read_text())
-    content["images"].append(content["images"][0] | {"id": 13, "dataset_name": "flickr"})
+    [image] = content["images"]
+    content["images"] = [image | {"id": i, "dataset_name": name} for i, name in enumerate(names)]
+    for entry in content["images"]:
+        if entry["dataset_name"] == "missing":
+            del entry["dataset_name"]
     path.write_text(json.dumps(content))
-    assert MdetrSource(path, tmp_path / "images").refers is None
+    return MdetrSource(path, tmp_path / "images")
+
+
+def test_a_file_of_both_kinds_is_taken_for_one(tmp_path):
+    source = of_names(tmp_path, ["refcoco", "flickr"])
+    assert source.refers is None
+    assert source.doubts == [
+        "no dataset_name is that of most images of mixed: all are scored as the checkpoint's task has it"
+    ]
+
+
+@pytest.mark.parametrize("other", ["missing", None, "flickr", "mine"])
+@pytest.mark.parametrize("place", [0, 7, 19])
+def test_one_image_changes_the_protocol(tmp_path, other, place):
+    names = ["refcoco", "refcoco+"] * 10
+    assert (of_names(tmp_path, names).refers, of_names(tmp_path, names).doubts) == (True, [])
+    names[place] = other
+    source = of_names(tmp_path, names)
+    assert source.refers is True
+    assert source.doubts == [
+        "dataset_name of 1 of 20 images of mixed says otherwise: all are scored as referring expressions"
+    ]
+
+
+def test_most_images_are_overruled(tmp_path):
+    source = of_names(tmp_path, ["flickr"] * 8 + ["refcoco", "missing", "refcoco"])
+    assert source.refers is False
+    assert source.doubts[0].startswith("dataset_name of 3 of 11 images")
+    source = of_names(tmp_path, ["missing"] * 8 + ["refcoco"])
+    assert source.refers is None
+    assert source.doubts[0].startswith("dataset_name of 1 of 9 images")
 
 
 def test_one_bad_record_refuses_the_file(tmp_path, capsys):

@@ -82,3 +82,29 @@ def test_one_bad_image_refuses_the_file_or_its_captions_go_elsewhere(tmp_path):
     assert [source.image_id(i) for i in range(2)] == [40, 42]
     assert source.captions(1) == ("a house at sea",)
     assert [place for place, _ in source.left_out] == ["images[1]"]
+
+
+def many(tmp_path, count, **change):
+    """A file of images, of which the second is changed, with three captions each and twenty of the second."""
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(count)]
+    images[1] |= change
+    captions = [{"image_id": i, "caption": f"{i}"} for i in range(count) for _ in range(20 if i == 1 else 3)]
+    return NocapsSource(*nocaps(tmp_path, images=images, annotations=captions))
+
+
+@pytest.mark.parametrize("count", [3, 30, 90])
+@pytest.mark.parametrize("written", [None, 3.5])
+def test_an_image_without_its_id_refuses_the_file(tmp_path, count, written):
+    source = many(tmp_path, count, id=written)
+    assert [source.image_id(i) for i in range(len(source))] == [0, *range(2, count)]
+    assert all(source.captions(i) == (str(source.image_id(i)),) * 3 for i in range(len(source)))
+    assert source.left_out[1:] == [("annotations[3]", "there is no image 1, named by 20 of the annotations")]
+
+
+@pytest.mark.parametrize("other", [0, 2])
+def test_captions_of_a_bad_image_go_to_a_later_one_of_its_id(tmp_path, other):
+    images = [{"id": i, "file_name": f"{i}.png"} for i in range(20)]
+    del images[other]["file_name"]
+    images.append({"id": other, "file_name": "20.png"})
+    with pytest.raises(UserError, match=f"the id {other} comes twice in images"):
+        NocapsSource(*nocaps(tmp_path, images=images))

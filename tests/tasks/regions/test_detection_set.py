@@ -288,3 +288,48 @@ def test_lvis_set(tokenizer, tmp_path):
     limited = LvisSet(source.first(1), tokenizer, 64).score({0: np.array([[1, 2, 21, 17, 0.9, 0]])})
     assert limited.metrics["lvis/fixed_ap"] == pytest.approx(100)
     assert "lvis/fixed_apf" not in limited.metrics
+
+
+#: Hashes as ids: some are too large for int64, some for uint64 and for a float.
+HASHES = [2**63 + 1, 2**64 - 1, 2**70, -1, 2**63 + 2]
+
+
+def hashed(tmp_path, frequency=None):
+    """A file whose ids are `HASHES`, and its five images with a box each of two categories in turn."""
+    categories = [{"id": number, "name": name} for number, name in ((2**64 - 5, "cat"), (2**64 - 6, "dog"))]
+    path = coco_file(tmp_path, [], categories)
+    images = [{"id": own, "file_name": "a.png", "width": 40, "height": 30} for own in HASHES]
+    boxes = [coco_box(own, 2**64 - 5 - n % 2, [n, 2, 20 - n, 15], area=300) for n, own in enumerate(HASHES)]
+    if frequency:
+        images = [image | {"neg_category_ids": [], "not_exhaustive_category_ids": []} for image in images]
+        categories = [category | {"frequency": frequency} for category in categories]
+    path.write_text(json.dumps({"images": images, "annotations": boxes, "categories": categories}))
+    return CocoSource(path, tmp_path)
+
+
+def test_ids_that_are_hashes_are_rounded(tokenizer, tmp_path):
+    source = hashed(tmp_path)
+    right = perfect(source, range(5), lambda i: source.regions(i).labels)
+    score = DetectionSet(source, tokenizer, 64).score(right)
+    assert score.metrics["detection/ap"] == pytest.approx(100)
+    assert [found["image_id"] for found in score.files["detections.json"]] == HASHES
+    assert {found["category_id"] for found in score.files["detections.json"]} == {2**64 - 5, 2**64 - 6}
+    assert [(row["name"], row["ap"]) for row in score.files["per_class.json"]] == [("dog", 100), ("cat", 100)]
+    # The one whose neighbour has nearly its id.
+    del right[4]
+    assert DetectionSet(source, tokenizer, 64).score(right).metrics["detection/ap"] == pytest.approx(
+        100 * (1 + 67 / 101) / 2
+    )
+
+
+def test_ids_that_are_hashes_are_rounded_in_lvis(tokenizer, tmp_path):
+    source = hashed(tmp_path, "f")
+    right = {
+        n: np.add(rows, [0, 0, 1, 1, 0, 0])
+        for n, rows in perfect(source, range(5), lambda i: source.regions(i).labels).items()
+    }
+    metrics = LvisSet(source, tokenizer, 64).score(right).metrics
+    assert (metrics["lvis/ap"], metrics["lvis/fixed_ap"]) == pytest.approx((100, 100))
+    del right[4]
+    metrics = LvisSet(source, tokenizer, 64).score(right).metrics
+    assert (metrics["lvis/ap"], metrics["lvis/fixed_ap"]) == pytest.approx((100 * (1 + 67 / 101) / 2,) * 2)

@@ -118,3 +118,15 @@ def test_a_file_without_annotations_cannot_be_predicted(tokenizer, tmp_path):
     assert score.metrics == {}
     assert [answer["id"] for answer in score.files["expressions.json"]] == ["12"]
     assert evalset.remarks() == ["mixed has no annotations: predicted only"]
+
+
+def test_images_of_another_protocol_are_scored_without_a_word(tokenizer, tmp_path):
+    path = mdetr_file(tmp_path, [[[0, 5]]], dataset_name="refcoco")
+    content = json.loads(path.read_text())
+    image = content["images"][0]
+    content["images"] += [image | {"id": 13}, image | {"id": 14, "dataset_name": None}]
+    path.write_text(json.dumps(content))
+    evalset = ReferringSet(MdetrSource(path, tmp_path / "images"), tokenizer, 64)
+    assert evalset.remarks() == [
+        "dataset_name of 1 of 3 images of mixed says otherwise: all are scored as referring expressions"
+    ]
