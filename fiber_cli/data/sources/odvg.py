@@ -12,7 +12,7 @@ from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import Regions
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources.format import Format
-from fiber_cli.data.sources.odvg_record import odvg_regions, read_label_map
+from fiber_cli.data.sources.odvg_record import LabelMap, odvg_regions, read_label_map
 from fiber_cli.data.values import some_text, whole_number
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
@@ -34,13 +34,15 @@ class OdvgSettings(SourceSettings):
 class OdvgSource(FolderSource, CategorySource, PhraseSource):
     """One record a line (see `odvg_regions`) with `filename`.
 
-    label_map: JSON of the detection records' names by label; without it each instance's `category` is taken.
+    label_map: JSON of the detection records' names by label, which no record may contradict; without
+    it each instance's `category` is taken.
     """
 
     def __init__(self, jsonl: str | Path, images: str | Path, label_map: str | Path | None = None):
-        names = read_label_map(label_map)
+        known = read_label_map(label_map)
+        names = dict(known.names)
         records = FileRecords(jsonl, "an ODVG JSONL")
-        reader = _LineReader(jsonl, names, fixed=bool(label_map))
+        reader = _LineReader(jsonl, names, known if label_map else None)
         files: list[str] = []
         self._lines: list[bytes] = []
         for _, line in records.lines(reader.read):
@@ -73,16 +75,20 @@ class _Line(NamedTuple):
 
 
 class _LineReader:
-    """Reads lines. names: label → name, to which labels that a line names are added unless they are `fixed`."""
+    """Reads lines. names: label → name, to which labels that a line names are added unless there is a label map."""
 
-    def __init__(self, path: str | Path, names: dict[str, str], *, fixed: bool):
-        self.path, self.names, self.fixed = path, names, fixed
+    def __init__(self, path: str | Path, names: dict[str, str], label_map: LabelMap | None):
+        self.path, self.names, self.label_map = path, names, label_map
         self._fixed_labels = dict.fromkeys(names, 0)
 
     def read(self, line: bytes) -> _Line:
         record = json.loads(line)
-        named = {} if self.fixed else _categories(record)
-        regions = odvg_regions(record, self._fixed_labels if self.fixed else dict.fromkeys(named, 0))
+        if self.label_map is None:
+            named = _categories(record)
+            regions = odvg_regions(record, dict.fromkeys(named, 0))
+        else:
+            named = {}
+            regions = odvg_regions(record, self._fixed_labels, self.label_map)
         file = some_text(record["filename"], "filename")
         for label, name in named.items():
             known = self.names.setdefault(label, name)
@@ -96,7 +102,7 @@ class _LineReader:
 
 def _categories(record: dict[str, Any]) -> dict[str, str]:
     """Label, as text, → name of the instances of a detection record."""
-    if "detection" not in record:
+    if record.get("detection") is None:
         return {}
     names: dict[str, str] = {}
     for instance in record["detection"]["instances"]:
