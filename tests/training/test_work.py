@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from region_files import coco_box, coco_file
+from region_files import coco_box, coco_file, mdetr_file
 from small_runs import RECIPE, TASKS, VAL
 from statement_files import write_statements
 from vqa_files import PATTERN, VOCABULARY, write_vqa_files
@@ -304,6 +304,31 @@ def test_a_file_without_boxes_is_trained_on(tmp_path, change, said):
     train = own_data(tmp_path, **change).replace("data.val", "data.train")
     with pytest.raises(UserError, match=rf"data.train: instances has {said}"):
         begin("detection", train, validated_on("detection", "scene_detection"))
+
+
+def grounding_data(tmp_path, *spans):
+    path = mdetr_file(tmp_path, spans)
+    return f"data.train=[{{kind: mdetr, json: {path}, images: {tmp_path}/images}}]"
+
+
+def odvg_grounding(tmp_path, *spans):
+    own_data(tmp_path)
+    regions = [{"bbox": [1, 2, 11, 7], "tokens_positive": each} for each in spans]
+    record = {"filename": "a.png", "height": 30, "width": 40}
+    record["grounding"] = {"caption": "a cat left of a dog", "regions": regions}
+    (tmp_path / "x.jsonl").write_text(json.dumps(record))
+    return f"data.train=[{{kind: odvg, jsonl: {tmp_path}/x.jsonl, images: {tmp_path}}}]"
+
+
+@pytest.mark.parametrize(("data", "name"), [(grounding_data, "mixed"), (odvg_grounding, "x")])
+def test_boxes_without_words_are_counted_or_refused_before_the_first_step(tmp_path, capsys, data, name):
+    alone = "runtime={micro_batch: 1, global_batch: 1}", validated_on("grounding", "scene_grounding")
+    with pytest.raises(UserError, match=f"data.train: {name}: none of its 3 boxes has words of its caption, .*spans"):
+        begin("grounding", data(tmp_path, [], [], []), *alone)
+    begin("grounding", data(tmp_path, [], [[2, 5]], []), *alone)
+    assert f"2 of 3 boxes of {name} have no words of their caption: trained on as" in capsys.readouterr().err
+    begin("grounding", data(tmp_path, [[2, 5]], [[2, 5]]), *alone)
+    assert "no words" not in capsys.readouterr().err
 
 
 QUICK = ["data.workers=0", "data.train.0.count=20", "data.val.0.count=2", "optim.steps=2", "optim.warmup=0"]

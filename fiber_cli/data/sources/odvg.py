@@ -9,7 +9,7 @@ from fiber_cli.data.box_edges import has_area_inside, inclusive
 from fiber_cli.data.coco_json import check_names
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.folder import FolderSource
-from fiber_cli.data.records import Regions
+from fiber_cli.data.records import PhraseBoxes, Regions
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.odvg_record import LabelMap, odvg_regions, read_label_map
@@ -45,7 +45,10 @@ class OdvgSource(FolderSource, CategorySource, PhraseSource):
         reader = _LineReader(jsonl, names, known if label_map else None)
         files: list[str] = []
         self._lines: list[bytes] = []
+        self.trained_boxes = 0
         for _, line in records.lines(reader.read):
+            self.trained_boxes += line.trained
+            self.wordless_boxes += line.wordless
             self.dropped += line.without_area + line.thin
             self.scored_all_the_same += line.thin
             files.append(line.file)
@@ -66,12 +69,15 @@ ODVG = Format(kind="odvg", settings=OdvgSettings, source=OdvgSource)
 
 
 class _Line(NamedTuple):
-    """A record, and how many of its boxes have no area, and how many are of at most a pixel's width or height."""
+    """A record, and how many of its boxes have no area, are of at most a pixel's width or height, are trained on, and
+    of these have no words of the caption."""
 
     file: str
     content: bytes
     without_area: int
     thin: int
+    trained: int
+    wordless: int
 
 
 class _LineReader:
@@ -97,7 +103,17 @@ class _LineReader:
         size = regions.size or _UNKNOWN_SIZE
         _, is_trained = inclusive(regions.boxes, size)
         has_area = has_area_inside(regions.boxes, regions.size)
-        return _Line(file, line, int((~has_area).sum()), int((has_area & ~is_trained).sum()))
+        wordless = 0
+        if isinstance(regions, PhraseBoxes):
+            wordless = sum(not spans for spans, trained in zip(regions.spans, is_trained, strict=True) if trained)
+        return _Line(
+            file,
+            line,
+            without_area=int((~has_area).sum()),
+            thin=int((has_area & ~is_trained).sum()),
+            trained=int(is_trained.sum()),
+            wordless=wordless,
+        )
 
 
 def _categories(record: dict[str, Any]) -> dict[str, str]:

@@ -124,3 +124,16 @@ def test_a_part_that_is_null_is_none(tmp_path):
         assert source.regions(1).caption == "a cat and a dog"
     with pytest.raises(UserError, match="line 1"):
         source_of(tmp_path, {"filename": "a.png", "grounding": None, "detection": None})
+
+
+def test_boxes_to_train_on_and_those_without_words_are_counted(tmp_path):
+    """The last region is as thin as a pixel, and not trained on."""
+    regions = [
+        {"bbox": [1, 2, 11, 7], "phrase": "a dog"},
+        {"bbox": [[0, 0, 4, 4], [5, 5, 9, 9]]},
+        {"bbox": [2, 2, 9, 9], "phrase": [], "tokens_positive": []},
+        {"bbox": [2, 2, 3, 9]},
+    ]
+    grounding = {**GROUNDING, "grounding": {"caption": "a cat and a dog", "regions": regions}}
+    source = source_of(tmp_path, grounding, detected(1, "cat"), GROUNDING)
+    assert (source.trained_boxes, source.wordless_boxes) == (4 + 1 + 3, 3)
