@@ -140,13 +140,15 @@ class RegionSource(ImageSource):
     """Images with boxes: of categories, or of phrases of a caption.
 
     annotated: whether the files have annotations at all. trained_boxes: how many boxes are trained on, None where that
-    is not known before. dropped: how many boxes have no area inside their image, or are at most a pixel wide or high;
-    scored_all_the_same: how many of these are of the second kind, and in the truth, because reference tools score them.
+    is not known before; wordless_boxes: how many of these have no words of their caption. dropped: how many boxes have
+    no area inside their image, or are at most a pixel wide or high; scored_all_the_same: how many of these are of the
+    second kind, and in the truth, because reference tools score them.
     """
 
     yields = "boxes"
     annotated: bool = True
     trained_boxes: int | None = None
+    wordless_boxes: int = 0
     scored_all_the_same: int = 0
 
     @abstractmethod

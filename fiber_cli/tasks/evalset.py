@@ -1,7 +1,7 @@
 """What is evaluated: numbered items with the truth that predictions are held against."""
 
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import numpy as np
 
@@ -24,12 +24,19 @@ class Score(NamedTuple):
 
 
 class EvalSet(EvalItems):
-    """Items whose predictions have a score."""
+    """Items whose predictions have a score. `SCORED_WITHOUT_PREDICTIONS`: whether the score of no predictions has every
+    metric that the truth has."""
+
+    SCORED_WITHOUT_PREDICTIONS: ClassVar[bool] = False
 
     @abstractmethod
     def score(self, predictions: dict[int, Any]) -> Score:
         """The metrics of the task's rows by item number, none where there are none; items without a row could not be
         read."""
+
+    def has_truth(self) -> bool:
+        """False where it is known that no item has a truth that predictions could be held against."""
+        return True
 
     def remarks(self) -> list[str]:
         """Lines about the truth that hold whatever is predicted, such as that there is none."""
@@ -49,6 +56,9 @@ class Blind(EvalSet):
 
     def score(self, predictions: dict[int, Any]) -> Score:
         return self.seen.score(predictions)
+
+    def has_truth(self) -> bool:
+        return self.seen.has_truth()
 
     def remarks(self) -> list[str]:
         return self.seen.remarks()

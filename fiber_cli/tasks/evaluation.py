@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -65,15 +65,23 @@ class Result:
     notes: list[str] = field(default_factory=list)
 
 
+class Checked(NamedTuple):
+    """remarks: lines about the truth for the reader. metrics: the names of those that the truth has, none where it has
+    nothing to score by; None where that shows with predictions alone."""
+
+    remarks: list[str]
+    metrics: Collection[str] | None = None
+
+
 class Evaluation(ABC):
     """Data that a task is measured on. mode: what results.json says of how."""
 
     mode: str
 
     @abstractmethod
-    def check(self) -> list[str]:
+    def check(self) -> Checked:
         """Reads some of the data and scores no predictions, so that what is wrong with them is known before anything is
-        computed; gives lines about the truth for the reader. Raises UserError where nothing can be read."""
+        computed. Raises UserError where nothing can be read."""
 
     @abstractmethod
     def measure(self, task: "Task", options: PredictOptions) -> Result:
@@ -88,13 +96,16 @@ class MakeEvaluation(Protocol):
     ) -> Evaluation: ...
 
 
-def check_items(evalset: "EvalSet") -> list[str]:
+def check_items(evalset: "EvalSet") -> Checked:
     """`Evaluation.check` of one set."""
     evalset.check()
+    measured: Collection[str] = ()
     # A mean over no predictions says nothing about the truth.
     with suppress(ZeroDivisionError):
-        evalset.score({})
-    return evalset.remarks()
+        measured = evalset.score({}).metrics
+    if evalset.SCORED_WITHOUT_PREDICTIONS:
+        return Checked(evalset.remarks(), measured)
+    return Checked(evalset.remarks(), None if evalset.has_truth() else ())
 
 
 def measure_items(task: "Task", evalset: "EvalSet", options: PredictOptions) -> Result:
@@ -125,7 +136,7 @@ class ItemEvaluation(Evaluation):
         refuse_chunk(options, mode)
         self.mode, self.evalset, self.blind = mode, evalset, options.blind
 
-    def check(self) -> list[str]:
+    def check(self) -> Checked:
         return check_items(self.evalset)
 
     def measure(self, task: "Task", options: PredictOptions) -> Result:

@@ -21,8 +21,8 @@ class ReadingOptions:
 @dataclass(frozen=True)
 class TrainingData:
     """sources: what an epoch goes through. labels: what the task tells apart, None where it has no labels.
-    dropped: what the entries are that the sources leave out, in words; they are counted in `Source.dropped`. remark: a
-    line about how the data are gone through."""
+    dropped: what the entries are that the sources leave out, in words; they are counted in `Source.dropped`. remark:
+    lines about how the data are gone through."""
 
     sources: Sequence[Source]
     reader: Reader

@@ -27,6 +27,7 @@ from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import device, to_device
 from fiber_cli.errors import UserError
 from fiber_cli.seeds import mix
+from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import Engine
@@ -189,7 +190,7 @@ class Run:
         metric = self.recipe.log.keep_best
         if metric is None:
             return False
-        name = _measured_name(metric, metrics)
+        name = measured_name(metric, metrics)
         return self.progress.is_best(name, metrics[name], patience=self.recipe.optim.patience)
 
     def save(self) -> None:
@@ -292,23 +293,6 @@ def _with_dimensions(task: nn.Module) -> list[str]:
         parameter = task.get_parameter(name)
         parameter.data = parameter.data.view(1)
     return names
-
-
-def _measured_name(metric: str, metrics: dict[str, float]) -> str:
-    """The metric's name among those that were measured; without Java that of its stand-in. Raises UserError where there
-    is neither: no validation of the run would keep a best, and it would end well without one."""
-    for name in (metric, f"{metric} (plain tokens)"):
-        if name in metrics:
-            return name
-    if metrics:
-        raise UserError(
-            f"log.keep_best: the validation has no {metric}; it measured {', '.join(metrics)}. Go by one of these, or "
-            f"name sources in data.val that have what {metric} is about; too small a validation may have none of it"
-        )
-    raise UserError(
-        f"log.keep_best: the validation has no {metric}, it measured nothing: data.val is too small, none of its items "
-        "has anything to score; name more of them, or set log.keep_best to null"
-    )
 
 
 def _check_ranks(folder: Path, count: int) -> None:

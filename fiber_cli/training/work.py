@@ -28,6 +28,7 @@ from fiber_cli.tasks.declaration import ParameterKinds
 from fiber_cli.tasks.evaluation import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
+from fiber_cli.training.best_metric import check_measurable
 from fiber_cli.training.initialise import initialise, load_backbones
 from fiber_cli.training.model_sizes import model_config
 from fiber_cli.training.optim import check_parameters
@@ -144,9 +145,12 @@ def _validation(recipe: Recipe, context: TaskContext[Any]) -> Validate | None:
     evaluation = declared(recipe.task.name).evaluation.load()(sources, context, EvaluationOptions())
     options = PredictOptions(recipe.runtime.micro_batch, recipe.data.workers, recipe.runtime.precision)
     # What is wrong with the data is known here and not when the first validation ends hours of training.
-    for remark in evaluation.check():
+    checked = evaluation.check()
+    for remark in checked.remarks:
         if collectives.is_main():
             print(f"data.val: {remark}", file=sys.stderr)
+    if recipe.log.keep_best and checked.metrics is not None:
+        check_measurable(recipe.log.keep_best, checked.metrics)
 
     told: set[str] = set()
 

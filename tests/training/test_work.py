@@ -3,12 +3,14 @@
 import dataclasses
 import json
 import shutil
+from functools import partial
 
 import pytest
 import torch
-from region_files import coco_box, coco_file
+from region_files import coco_box, coco_file, mdetr_file
 from small_runs import RECIPE, TASKS, VAL
-from vqa_files import VOCABULARY
+from statement_files import write_statements
+from vqa_files import PATTERN, VOCABULARY, write_vqa_files
 
 from fiber_cli.checkpoints import directory, loading
 from fiber_cli.checkpoints.loading import load
@@ -215,6 +217,67 @@ def test_a_validation_without_objects_is_not_told(tmp_path, capsys):
     assert "data.val: no object in the truth of instances: predicted only" in capsys.readouterr().err
 
 
+LVIS_CATEGORIES = [{"id": 3, "name": "cat", "frequency": "c"}, {"id": 9, "name": "light", "frequency": "f"}]
+CROWD = [coco_box(7, 3, [1, 2, 20, 15], iscrowd=1)]
+UNSCORED = "cannot give {}: nothing in data.val has a truth to be scored by; name sources with annotations"
+
+
+def lvis_data(tmp_path):
+    file = tmp_path / "instances.json"
+    own_data(tmp_path, categories=LVIS_CATEGORIES)
+    content = json.loads(file.read_text())
+    for image in content["images"]:
+        image.update(neg_category_ids=[], not_exhaustive_category_ids=[])
+    file.write_text(json.dumps(content))
+    return f"data.val=[{{kind: coco, json: {file}, images: {tmp_path}}}]"
+
+
+def statements_data(tmp_path, label):
+    files = {f"dev-1-0-img{side}.png": 50 for side in range(2)}
+    file, images = write_statements(tmp_path, files, [{"sentence": "t", "identifier": "dev-1-0-0", "label": label}])
+    return f"data.val=[{{kind: statements, jsonl: {file}, images: {images}}}]"
+
+
+def captions_data(tmp_path, *sentences):
+    own_data(tmp_path)
+    images = [{"filename": "a.png", "split": "val", "sentences": [{"raw": text} for text in sentences]}]
+    (tmp_path / "dataset.json").write_text(json.dumps({"images": images}))
+    return f"data.val=[{{kind: karpathy, json: {tmp_path}/dataset.json, images: {tmp_path}, split: val}}]"
+
+
+def questions_data(folder, annotations):
+    write_vqa_files(folder)
+    source = f"kind: vqa, questions: {folder}/val_questions.json, images: {folder}/images, pattern: '{PATTERN}'"
+    return f"data.val=[{{{source}, annotations: {(annotations and folder / annotations) or 'null'}}}]"
+
+
+@pytest.mark.parametrize(
+    ("task", "val", "metric", "said"),
+    [
+        ("detection", lvis_data, "detection/ap50", "cannot give detection/ap50; data.val gives lvis/fixed_ap, "),
+        ("detection", lvis_data, "lvis/fixed_ap", None),
+        ("detection", own_data, "detection/ap50", None),
+        ("detection", own_data, "lvis/fixed_ap", "cannot give lvis/fixed_ap; data.val gives detection/ap, "),
+        ("detection", partial(own_data, annotations=None), "detection/ap50", UNSCORED),
+        ("detection", partial(own_data, annotations=[]), "detection/ap", UNSCORED),
+        ("detection", partial(own_data, annotations=CROWD), "detection/ap50", UNSCORED),
+        ("nlvr2", partial(statements_data, label=None), "nlvr2/accuracy", UNSCORED),
+        ("nlvr2", partial(statements_data, label="True"), "nlvr2/accuracy", None),
+        ("caption", captions_data, "caption/cider", UNSCORED),
+        ("caption", lambda tmp_path: captions_data(tmp_path, "a cat"), "caption/cider", None),
+        ("vqa", partial(questions_data, annotations=None), "vqa/accuracy", UNSCORED),
+        ("vqa", partial(questions_data, annotations="annotations.json"), "vqa/accuracy", None),
+    ],
+)
+def test_a_best_that_the_validation_cannot_give_is_refused_before_the_first_step(tmp_path, task, val, metric, said):
+    overrides = val(tmp_path), f"log.keep_best={metric}"
+    if said is None:
+        assert begin(task, *overrides).validate is not None
+        return
+    with pytest.raises(UserError, match=f"^log.keep_best: the validation {said.format(metric)}"):
+        begin(task, *overrides)
+
+
 def test_pictures_that_cannot_be_read_are_known_at_the_first_validation(tmp_path):
     override = own_data(tmp_path)
     for name in ("a.png", "b.png"):
@@ -241,6 +304,31 @@ def test_a_file_without_boxes_is_trained_on(tmp_path, change, said):
     train = own_data(tmp_path, **change).replace("data.val", "data.train")
     with pytest.raises(UserError, match=rf"data.train: instances has {said}"):
         begin("detection", train, validated_on("detection", "scene_detection"))
+
+
+def grounding_data(tmp_path, *spans):
+    path = mdetr_file(tmp_path, spans)
+    return f"data.train=[{{kind: mdetr, json: {path}, images: {tmp_path}/images}}]"
+
+
+def odvg_grounding(tmp_path, *spans):
+    own_data(tmp_path)
+    regions = [{"bbox": [1, 2, 11, 7], "tokens_positive": each} for each in spans]
+    record = {"filename": "a.png", "height": 30, "width": 40}
+    record["grounding"] = {"caption": "a cat left of a dog", "regions": regions}
+    (tmp_path / "x.jsonl").write_text(json.dumps(record))
+    return f"data.train=[{{kind: odvg, jsonl: {tmp_path}/x.jsonl, images: {tmp_path}}}]"
+
+
+@pytest.mark.parametrize(("data", "name"), [(grounding_data, "mixed"), (odvg_grounding, "x")])
+def test_boxes_without_words_are_counted_or_refused_before_the_first_step(tmp_path, capsys, data, name):
+    alone = "runtime={micro_batch: 1, global_batch: 1}", validated_on("grounding", "scene_grounding")
+    with pytest.raises(UserError, match=f"data.train: {name}: none of its 3 boxes has words of its caption, .*spans"):
+        begin("grounding", data(tmp_path, [], [], []), *alone)
+    begin("grounding", data(tmp_path, [], [[2, 5]], []), *alone)
+    assert f"2 of 3 boxes of {name} have no words of their caption: trained on as" in capsys.readouterr().err
+    begin("grounding", data(tmp_path, [[2, 5]], [[2, 5]]), *alone)
+    assert "no words" not in capsys.readouterr().err
 
 
 QUICK = ["data.workers=0", "data.train.0.count=20", "data.val.0.count=2", "optim.steps=2", "optim.warmup=0"]

@@ -9,7 +9,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from fiber_cli.data.box_edges import box_array
+from fiber_cli.data.box_edges import box_array, has_area_inside, inclusive
 from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import Phrase, PhraseBoxes, Size, Span
@@ -46,6 +46,15 @@ class _Sentence(NamedTuple):
     size: Size
 
 
+class _Picture(NamedTuple):
+    """The sentences of a picture, and how many of its boxes have no area in it, and how many are of a pixel's width or
+    height."""
+
+    sentences: list[_Sentence]
+    without_area: int
+    thin: int
+
+
 class FlickrEntitiesSource(FolderSource, PhraseSource):
     """One entry for each sentence of which a phrase has a box; the other phrases are skipped.
 
@@ -59,8 +68,10 @@ class FlickrEntitiesSource(FolderSource, PhraseSource):
         records = FileRecords(pictures, f"a list of pictures of Flickr30k Entities, whose folder {folder} is to be")
         reader = _PictureReader(Path(folder), pictures)
         self._sentences: list[_Sentence] = []
-        for _, sentences in records.lines(reader.read):
-            self._sentences.extend(sentences)
+        for _, picture in records.lines(reader.read):
+            self._sentences.extend(picture.sentences)
+            self.dropped += picture.without_area + picture.thin
+            self.scored_all_the_same += picture.thin
         self.left_out = records.left_out
         files = [f"{sentence.picture}.jpg" for sentence in self._sentences]
         keys = [f"{sentence.picture}#{sentence.number}" for sentence in self._sentences]
@@ -84,13 +95,13 @@ FLICKR_ENTITIES = Format(kind="flickr_entities", settings=FlickrEntitiesSettings
 
 
 class _PictureReader:
-    """Reads the sentences of a picture of which a phrase has a box."""
+    """Reads the sentences of a picture of which a phrase has a box with an area inside it."""
 
     def __init__(self, folder: Path, split: Path):
         self.folder = folder
         self.ids = Once(split, "the picture", "the list")
 
-    def read(self, line: bytes) -> list[_Sentence]:
+    def read(self, line: bytes) -> _Picture:
         picture = line.decode().strip()
         try:
             size, boxes = entity_boxes((self.folder / "Annotations" / f"{picture}.xml").read_text(encoding="utf-8"))
@@ -99,9 +110,23 @@ class _PictureReader:
             raise BadSample(f"{error.filename}: {error.strerror}") from None
         except ElementTree.ParseError as error:
             raise BadSample(f"{picture}.xml: not of Flickr30k Entities' form: {error}") from None
-        with_boxes = list(_with_boxes(picture, sentences.splitlines(), size, boxes))
+        each_once = box_array(sorted({tuple(box) for of_entity in boxes.values() for box in of_entity.tolist()}))
+        has_area = _has_area(each_once, size)
+        _, is_trained = inclusive(_edges(each_once), size)
+        scored = {entity: own[_has_area(own, size)] for entity, own in boxes.items()}
+        with_boxes = list(_with_boxes(picture, sentences.splitlines(), size, scored))
         self.ids.add(picture)
-        return with_boxes
+        return _Picture(with_boxes, int((~has_area).sum()), int((has_area & ~is_trained).sum()))
+
+
+def _edges(boxes: np.ndarray) -> np.ndarray:
+    """First and last pixels (n, 4) to edges."""
+    return boxes + np.array([0, 0, 1, 1], boxes.dtype)
+
+
+def _has_area(boxes: np.ndarray, size: Size) -> np.ndarray:
+    """bool (n,): which boxes of first and last pixels have an area inside their picture."""
+    return has_area_inside(_edges(boxes), size)
 
 
 def _with_boxes(picture: str, lines: list[str], size: Size, boxes: dict[str, np.ndarray]) -> Iterator[_Sentence]:
@@ -110,7 +135,7 @@ def _with_boxes(picture: str, lines: list[str], size: Size, boxes: dict[str, np.
         text, entities = parse_entities(line)
         phrases = []
         for entity in entities:
-            if entity.identifier in boxes:
+            if len(boxes.get(entity.identifier, ())):
                 phrases.append(Phrase(entity.span, boxes[entity.identifier], entity.types))
         if phrases:
             yield _Sentence(picture, number, text, phrases, size)

@@ -58,6 +58,7 @@ class MdetrSource(FolderSource, PhraseSource):
         self.left_out = file.left_out
         self.annotated = file.annotated
         self.trained_boxes = sum(map(len, file.trained))
+        self.wordless_boxes = sum(not each.spans for of_image in file.trained for each in of_image)
         self._captions = [image.entry["caption"] for image in file.images]
         self._sizes = [image.size for image in file.images]
         self._boxes = Ragged([[each.edges for each in of_image] for of_image in file.trained], (4,), np.float32)

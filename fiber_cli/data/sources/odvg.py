@@ -9,10 +9,10 @@ from fiber_cli.data.box_edges import has_area_inside, inclusive
 from fiber_cli.data.coco_json import check_names
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.folder import FolderSource
-from fiber_cli.data.records import Regions
+from fiber_cli.data.records import PhraseBoxes, Regions
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources.format import Format
-from fiber_cli.data.sources.odvg_record import odvg_regions, read_label_map
+from fiber_cli.data.sources.odvg_record import LabelMap, odvg_regions, read_label_map
 from fiber_cli.data.values import some_text, whole_number
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
@@ -34,16 +34,21 @@ class OdvgSettings(SourceSettings):
 class OdvgSource(FolderSource, CategorySource, PhraseSource):
     """One record a line (see `odvg_regions`) with `filename`.
 
-    label_map: JSON of the detection records' names by label; without it each instance's `category` is taken.
+    label_map: JSON of the detection records' names by label, which no record may contradict; without
+    it each instance's `category` is taken.
     """
 
     def __init__(self, jsonl: str | Path, images: str | Path, label_map: str | Path | None = None):
-        names = read_label_map(label_map)
+        known = read_label_map(label_map)
+        names = dict(known.names)
         records = FileRecords(jsonl, "an ODVG JSONL")
-        reader = _LineReader(jsonl, names, fixed=bool(label_map))
+        reader = _LineReader(jsonl, names, known if label_map else None)
         files: list[str] = []
         self._lines: list[bytes] = []
+        self.trained_boxes = 0
         for _, line in records.lines(reader.read):
+            self.trained_boxes += line.trained
+            self.wordless_boxes += line.wordless
             self.dropped += line.without_area + line.thin
             self.scored_all_the_same += line.thin
             files.append(line.file)
@@ -64,25 +69,32 @@ ODVG = Format(kind="odvg", settings=OdvgSettings, source=OdvgSource)
 
 
 class _Line(NamedTuple):
-    """A record, and how many of its boxes have no area, and how many are of at most a pixel's width or height."""
+    """A record, and how many of its boxes have no area, are of at most a pixel's width or height, are trained on, and
+    of these have no words of the caption."""
 
     file: str
     content: bytes
     without_area: int
     thin: int
+    trained: int
+    wordless: int
 
 
 class _LineReader:
-    """Reads lines. names: label → name, to which labels that a line names are added unless they are `fixed`."""
+    """Reads lines. names: label → name, to which labels that a line names are added unless there is a label map."""
 
-    def __init__(self, path: str | Path, names: dict[str, str], *, fixed: bool):
-        self.path, self.names, self.fixed = path, names, fixed
+    def __init__(self, path: str | Path, names: dict[str, str], label_map: LabelMap | None):
+        self.path, self.names, self.label_map = path, names, label_map
         self._fixed_labels = dict.fromkeys(names, 0)
 
     def read(self, line: bytes) -> _Line:
         record = json.loads(line)
-        named = {} if self.fixed else _categories(record)
-        regions = odvg_regions(record, self._fixed_labels if self.fixed else dict.fromkeys(named, 0))
+        if self.label_map is None:
+            named = _categories(record)
+            regions = odvg_regions(record, dict.fromkeys(named, 0))
+        else:
+            named = {}
+            regions = odvg_regions(record, self._fixed_labels, self.label_map)
         file = some_text(record["filename"], "filename")
         for label, name in named.items():
             known = self.names.setdefault(label, name)
@@ -91,12 +103,22 @@ class _LineReader:
         size = regions.size or _UNKNOWN_SIZE
         _, is_trained = inclusive(regions.boxes, size)
         has_area = has_area_inside(regions.boxes, regions.size)
-        return _Line(file, line, int((~has_area).sum()), int((has_area & ~is_trained).sum()))
+        wordless = 0
+        if isinstance(regions, PhraseBoxes):
+            wordless = sum(not spans for spans, trained in zip(regions.spans, is_trained, strict=True) if trained)
+        return _Line(
+            file,
+            line,
+            without_area=int((~has_area).sum()),
+            thin=int((has_area & ~is_trained).sum()),
+            trained=int(is_trained.sum()),
+            wordless=wordless,
+        )
 
 
 def _categories(record: dict[str, Any]) -> dict[str, str]:
     """Label, as text, → name of the instances of a detection record."""
-    if "detection" not in record:
+    if record.get("detection") is None:
         return {}
     names: dict[str, str] = {}
     for instance in record["detection"]["instances"]:

@@ -2,11 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from fiber_cli.data.box_edges import box_array
+from fiber_cli.data.category_names import same_words
 from fiber_cli.data.coco_json import check_names, image_size
 from fiber_cli.data.file_records import Once
 from fiber_cli.data.files import expecting, read_json
@@ -19,26 +20,50 @@ from fiber_cli.data.values import finite_number, listed, some_text, text, whole_
 _NO_AREA = [0, 0, 0, 0]
 
 
-def odvg_regions(record: Mapping[str, Any], label_of: Mapping[str, int]) -> Regions:
+class LabelMap(NamedTuple):
+    """names: label as text → name, by label, empty without a file; path: the file, for messages."""
+
+    names: dict[str, str]
+    path: str | Path | None = None
+
+
+_NO_MAP = LabelMap({})
+
+
+def odvg_regions(record: Mapping[str, Any], label_of: Mapping[str, int], label_map: LabelMap = _NO_MAP) -> Regions:
     """An ODVG record: `grounding` with `caption` and `regions`, or `detection` with `instances`; boxes xyxy edges.
 
     label_of: label number of each `label`, as text. A region has `tokens_positive`, or its phrase is looked for in the
-    caption; it may have one box or several. `BadSample` for anything else.
+    caption; it may have one box or several. label_map: what an instance's `category`, where it has one, must not
+    contradict. `BadSample` for anything else.
     """
     try:
         size = image_size(record)
-        if "grounding" in record:
+        if record.get("grounding") is not None:
             return _phrase_boxes(record["grounding"], size)
+        _check_categories(record["detection"]["instances"], label_map)
         return _named_boxes(record["detection"]["instances"], label_of, size)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise BadSample(f"not an ODVG record ({type(error).__name__}: {error})") from None
 
 
-def read_label_map(path: str | Path | None) -> dict[str, str]:
-    """Label as text → name, by label; empty without a file. `UserError` for a file that is no label map, and for a
+def _check_categories(instances: list[dict[str, Any]], label_map: LabelMap) -> None:
+    """ValueError for an instance whose label the map calls otherwise than its `category`."""
+    for instance in instances:
+        label = str(whole_number(instance["label"], "label"))
+        category = instance.get("category")
+        known = label_map.names.get(label)
+        if known is not None and isinstance(category, str) and not same_words(known, category):
+            raise ValueError(
+                f"label {label} is {known!r} in {label_map.path}, but the record's category is {category!r}"
+            )
+
+
+def read_label_map(path: str | Path | None) -> LabelMap:
+    """The label map of a file. `UserError` for a file that is no label map, and for a
     label or a name that comes twice."""
     if not path:
-        return {}
+        return LabelMap({})
     # As pairs, because a label that JSON names twice would lose its first name.
     pairs = read_json(path, "a label map, {label: name}", object_pairs_hook=list)
     form = '{"0": "person", …}'
@@ -46,7 +71,7 @@ def read_label_map(path: str | Path | None) -> dict[str, str]:
         labels = Once(path, "label", "the label map")
         names = {labels.add(whole_number(label, "label")): some_text(name, "name") for label, name in pairs}
     check_names(path, list(names.values()))
-    return {str(label): names[label] for label in sorted(names)}
+    return LabelMap({str(label): names[label] for label in sorted(names)}, path)
 
 
 def _named_boxes(instances: list[dict[str, Any]], label_of: Mapping[str, int], size: Size | None) -> NamedBoxes:

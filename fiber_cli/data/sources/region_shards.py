@@ -26,18 +26,19 @@ class RegionShardsSettings(SourceSettings):
 
 class RegionShardsSource(ShardSource, CategorySource, PhraseSource):
     """Shards whose samples' `.json` members are ODVG records (see `odvg_regions`), detection and grounding mixed at
-    will; label_map: JSON of the detection records' names by label."""
+    will; label_map: JSON of the detection records' names by label, which a record must not contradict."""
 
     def __init__(self, shards: str | Sequence[str], label_map: str | Path | None = None):
         super().__init__(shards)
-        names = read_label_map(label_map)
+        self._label_map = read_label_map(label_map)
+        names = self._label_map.names
         self.names = list(names.values())
         self._label_of = {label: number for number, label in enumerate(names)}
 
     def regions(self, i: int) -> Regions:
         described = self.content(i, Member.JSON) or b"null"
         try:
-            return odvg_regions(json.loads(described), self._label_of)
+            return odvg_regions(json.loads(described), self._label_of, self._label_map)
         except ValueError as error:
             raise BadSample(f"unreadable .json: {error}") from None
 

@@ -43,7 +43,8 @@ class VqaSource(FolderSource, QuestionSource):
 
     images: folder that `pattern` is relative to; pattern: file name of an image by `image_id`, such as
     `COCO_val2014_{image_id:012d}.jpg`. A question that is annotated with one answer alone counts as answered so by
-    all annotators. Raises `UserError` for files that are not of this form or do not belong together.
+    all annotators; one whose annotation is about another image is a bad record. Raises `UserError` for files that are
+    not of this form or do not belong together.
     """
 
     def __init__(
@@ -104,8 +105,10 @@ class _QuestionReader:
     def read(self, row: Entry) -> tuple[Question, str]:
         """A question and the file of its image."""
         own = _question_id(row)
-        question = _question(own, some_text(row["question"], "question"), self.annotation_of.get(own, {}))
+        annotation = self.annotation_of.get(own, {})
+        question = _question(own, some_text(row["question"], "question"), annotation)
         image = identifier(row["image_id"], "image_id")
+        _check_image(annotation, own, image)
         file = self._file(image)
         self.ids.add(own)
         return question, file
@@ -120,6 +123,15 @@ class _QuestionReader:
             if isinstance(image, str):
                 raise BadSample(message) from None
             raise UserError(f"{message}; wanted is one like COCO_val2014_{{image_id:012d}}.jpg") from None
+
+
+def _check_image(annotation: Entry, question: int | str, image: int | str) -> None:
+    """`BadSample` for an annotation that is about another image than its question."""
+    if annotation.get("image_id") is None:
+        return
+    annotated = identifier(annotation["image_id"], "the annotation's image_id")
+    if annotated != image:
+        raise BadSample(f"question {question!r} is about image {image!r}, its annotation about image {annotated!r}")
 
 
 def _question_id(entry: Entry) -> int | str:

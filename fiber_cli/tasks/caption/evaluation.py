@@ -38,6 +38,9 @@ class CaptionSet(ImageSet, EvalSet):
         super().__init__(self.samples, image_size)
         self.tokenizer = tokenizer
 
+    def has_truth(self) -> bool:
+        return any(readable_captions(source, i) for source, i in self.samples)
+
     def score(self, predictions: dict[int, Any]) -> Score:
         """`caption_metrics` of rows of token ids, for images with references; `caption/<domain>/…` of a domain's alone,
         CIDEr's word frequencies included; `captions.json` in the form that COCO takes."""

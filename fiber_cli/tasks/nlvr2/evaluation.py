@@ -45,6 +45,9 @@ class StatementSet(PicturesWithTextSet):
         pixels = torch.stack([self.transform(image) for image in source.images(i)])
         return {"pixels": pixels, **self.encode(statement.text)}
 
+    def has_truth(self) -> bool:
+        return any(statement.label is not None for _, _, statement in self.items)
+
     def score(self, predictions: dict[int, Any]) -> Score:
         """Accuracy and consistency of the predictions, 1 for true, over the statements that have a label."""
         lines = []

@@ -210,12 +210,28 @@ def training_data(
         swap_sides=settings.swap_sides,
     )
     names: dict[str, None] = {}
+    remarks = []
     for source in regions:
         if source.trained_boxes == 0:
             reason = "no box to train on" if source.annotated else "no annotations: it can only be predicted"
             raise UserError(f"data.train: {source.name} has {reason}; give a file with boxes")
+        if source.trained_boxes == source.wordless_boxes:
+            raise UserError(
+                f"data.train: {source.name}: none of its {source.trained_boxes} boxes has words of its caption, so "
+                "nothing would be learned of words; give a file with spans (tokens_positive) or phrases"
+            )
+        if source.wordless_boxes:
+            remarks.append(
+                f"{source.wordless_boxes} of {source.trained_boxes} boxes of {source.name} have no words of their "
+                "caption: trained on as places alone"
+            )
         if isinstance(source, CategorySource):
             names.update(dict.fromkeys(source.names))
     return TrainingData(
-        regions, reader, collate_regions, tuple(names) or None, dropped="boxes without an area inside their image"
+        regions,
+        reader,
+        collate_regions,
+        tuple(names) or None,
+        dropped="boxes without an area inside their image",
+        remark="\n".join(remarks) or None,
     )

@@ -8,6 +8,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evaluation import (
+    Checked,
     Evaluation,
     EvaluationOptions,
     Result,
@@ -86,14 +87,20 @@ class RegionEvaluation(Evaluation):
         refuse_retrieval_options(options, mode)
         self.mode, self.sets = mode, sets
 
-    def check(self) -> list[str]:
-        remarks = []
-        for region_set in self.sets:
-            remarks.extend(check_items(region_set))
-        return remarks
+    def check(self) -> Checked:
+        checks = [check_items(region_set) for region_set in self.sets]
+        remarks: list[str] = []
+        results = []
+        for region_set, check in zip(self.sets, checks, strict=True):
+            remarks.extend(check.remarks)
+            results.append(Result(dict.fromkeys(check.metrics or (), 0.0), samples=len(region_set)))
+        return Checked(remarks, self._together(results).metrics)
 
     def measure(self, task: Task, options: PredictOptions) -> Result:
-        results = [measure_items(task, region_set, options) for region_set in self.sets]
+        return self._together([measure_items(task, region_set, options) for region_set in self.sets])
+
+    def _together(self, results: Sequence[Result]) -> Result:
+        """The results of the sets as one, with the mean of AP."""
         names = distinct_names([region_set.source.name for region_set in self.sets])
         whole = together(names, results)
         aps = {}

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from fiber_cli.data.category_names import clean_name
 from fiber_cli.data.records import Span
 from fiber_cli.data.text import encode_one
 from fiber_cli.errors import UserError
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 SEPARATION = ". "
-_INNERMOST_PARENTHESES = re.compile(r"\([^()]*\)")
-_FIRST_TO_LAST_PARENTHESIS = re.compile(r"\(.*\)")
 #: Between the labels of a prompt that a user typed.
 _SEPARATE_PERIOD = re.compile(r"(?:(?<=\s)|^)\.(?=\s|$)")
 _LAST_SEPARATE_PERIOD = re.compile(r"(?<=\s)\.\s*$")
@@ -56,25 +55,6 @@ class EncodedPrompt(NamedTuple):
     mask: torch.Tensor
     positive_map: torch.Tensor
     truncated: int
-
-
-def clean_name(name: str, as_published: bool = False) -> str:
-    """A category name as the weights know it: no parentheses, `_` as a space, double spaces single.
-
-    The rest of the white space stays, as in training: `bow_(weapon)` is "bow ". `as_published` removes all between the
-    first opening and the last closing parenthesis, words between two pairs with them.
-    """
-    if as_published:
-        name = _FIRST_TO_LAST_PARENTHESIS.sub("", name)
-    return _without_parentheses(name).replace("_", " ").replace("  ", " ")
-
-
-def _without_parentheses(name: str) -> str:
-    shorter = _INNERMOST_PARENTHESES.sub("", name)
-    while shorter != name:
-        name = shorter
-        shorter = _INNERMOST_PARENTHESES.sub("", name)
-    return name
 
 
 def prompt_names(

@@ -9,6 +9,7 @@ from typing import ClassVar, NamedTuple
 
 import numpy as np
 
+from fiber_cli.data.box_edges import has_area_inside
 from fiber_cli.data.records import NamedBoxes, Phrase, Span
 from fiber_cli.data.source import BadSample, PhraseSource
 from fiber_cli.tasks.evalset import Score
@@ -38,16 +39,19 @@ class ReferringSet(TextRegionSet):
     LABELS_APART: ClassVar[bool] = True
 
     def text(self, source: PhraseSource, i: int) -> tuple[Prompt, list[Phrase]]:
-        """An expression none of whose words are named has all of them under both labels."""
+        """An expression none of whose words are named has all of them under both labels. A box without an area inside
+        its image, which nothing can find, is none."""
         regions = source.regions(i)
         if isinstance(regions, NamedBoxes):
             raise BadSample("has boxes of categories, but no expression")
-        if source.annotated and len(regions.boxes) != 1:
-            raise BadSample(f"an expression has one box, this has {len(regions.boxes)}")
+        has_area = has_area_inside(regions.boxes, regions.size)
+        boxes = regions.boxes[has_area]
+        if source.annotated and len(boxes) != 1:
+            raise BadSample(f"an expression has one box, this has {len(boxes)}")
         whole = _without_spaces(regions.caption)
         # A file without annotations names none.
-        named = regions.spans[0] if regions.spans else []
-        return Prompt(regions.caption, [named or [whole], [whole]]), [Phrase(whole, regions.boxes)]
+        named = next((spans for spans, is_box in zip(regions.spans, has_area, strict=True) if is_box), [])
+        return Prompt(regions.caption, [named or [whole], [whole]]), [Phrase(whole, boxes)]
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
         ranked_predictions = self.ranked_predictions(predictions)

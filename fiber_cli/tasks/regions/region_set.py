@@ -30,6 +30,7 @@ class RegionSet(EvalSet):
     and last pixel, score, label.
     """
 
+    SCORED_WITHOUT_PREDICTIONS: ClassVar[bool] = True
     POSTPROCESSING: ClassVar[dict[str, float]] = {}
     LABELS_APART: ClassVar[bool] = False
 

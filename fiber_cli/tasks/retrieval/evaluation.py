@@ -19,7 +19,7 @@ from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.coarse.settings import PairSettings
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import Evaluation, EvaluationOptions, PairScorer, Result, refuse_chunk
+from fiber_cli.tasks.evaluation import Checked, Evaluation, EvaluationOptions, PairScorer, Result, refuse_chunk
 from fiber_cli.tasks.items import ImageSet, TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
 from fiber_cli.tasks.retrieval.metrics import chance_notes, recalls
@@ -140,10 +140,10 @@ class RetrievalEvaluation(Evaluation):
         # The same images and texts, maybe at other sizes.
         self.pairs = self.evalset if self.scorer is None else _retrieval_set(sources, self.scorer.context)
 
-    def check(self) -> list[str]:
+    def check(self) -> Checked:
         """Recall needs no more of the data than images and texts."""
         self.evalset.check()
-        return []
+        return Checked([])
 
     def measure(self, task: Task, options: PredictOptions) -> Result:
         scorer = task if self.scorer is None else self.scorer.task

@@ -41,6 +41,9 @@ class VqaSet(PicturesWithTextSet):
         pixels = self.transform(source.image(i))
         return {"pixels": pixels, **self.encode(question.text)}
 
+    def has_truth(self) -> bool:
+        return any(question.answers for _, _, question in self.items)
+
     def score(self, predictions: dict[int, Any]) -> Score:
         """Official accuracy of the predicted labels, over the questions that have annotators."""
         submitted = []

@@ -94,3 +94,42 @@ def test_a_folder_without_annotations_is_taken(entities):
         path.unlink()
     with pytest.raises(UserError, match=r"val.txt: .*see line 1 \(.*0.xml: No such file or directory\), 4 of 4 such"):
         FlickrEntitiesSource(entities, entities / "images", "val")
+
+
+def boxes_xml(*boxes):
+    """The XML of a picture of 40 x 30 with a box for each of the phrases 5, 6, …, numbered from 1 as in the files."""
+    objects = []
+    for entity, corners in enumerate(boxes, 5):
+        sides = "".join(
+            f"<{side}>{value}</{side}>" for side, value in zip(("xmin", "ymin", "xmax", "ymax"), corners, strict=True)
+        )
+        objects.append(f"<object><name>{entity}</name><bndbox>{sides}</bndbox></object>")
+    size = "<size><width>40</width><height>30</height></size>"
+    return f"<annotation>{size}{''.join(objects)}</annotation>"
+
+
+@pytest.mark.parametrize(
+    ("box", "dropped", "scored"),
+    [
+        ((1, 1, 0, 30), 1, 0),
+        ((20, 5, 10, 9), 1, 0),
+        ((5, 20, 9, 10), 1, 0),
+        ((41, 1, 60, 30), 1, 0),
+        ((1, 1, 1, 30), 1, 1),
+        ((0, 0, 40, 30), 0, 0),
+        ((30, 20, 60, 50), 0, 0),
+    ],
+)
+def test_boxes_that_are_none_are_not_scored_and_counted(entities, box, dropped, scored):
+    (entities / "Annotations" / "2.xml").write_text(boxes_xml(box, (3, 3, 9, 9)))
+    (entities / "Sentences" / "2.txt").write_text(
+        "[/EN#5/people A man] in [/EN#6/clothing a coat] .\n[/EN#5/people Someone] .\n"
+    )
+    source = FlickrEntitiesSource(entities, entities / "images", "val")
+    assert (source.dropped, source.scored_all_the_same) == (dropped, scored)
+    is_there = dropped == scored
+    assert [source.key(i) for i in range(2, len(source))] == ["2#0", "2#1", "3#0"][:: 1 if is_there else 2]
+    text, phrases = source.phrases(2)
+    assert [text[slice(*phrase.span)] for phrase in phrases] == (["A man"] if is_there else []) + ["a coat"]
+    assert phrases[-1].boxes.tolist() == [[2, 2, 8, 8]]
+    assert len(source.regions(2).boxes) == 1 + is_there

@@ -19,8 +19,8 @@ def test_both_kinds_of_records_are_read(tmp_path):
     assert source.names == ["person", "cat"]
     assert len(source) == 3
     check_odvg(source.regions(0), source.regions(1))
-    (tmp_path / "labels.json").write_text(json.dumps({"12": "kitten", "2": "human"}))
-    assert OdvgSource(path, tmp_path, tmp_path / "labels.json").names == ["human", "kitten"]
+    (tmp_path / "labels.json").write_text(json.dumps({"12": "Cat_", "2": "person (grown)"}))
+    assert OdvgSource(path, tmp_path, tmp_path / "labels.json").names == ["person (grown)", "Cat_"]
     path.write_text(json.dumps(GROUNDING) + "\n" + json.dumps({"filename": "a.png"}))
     with pytest.raises(UserError, match="line 2"):
         OdvgSource(path, tmp_path)
@@ -82,3 +82,58 @@ def test_boxes_that_are_none_are_not_counted(tmp_path):
     boxes = [[], None, [5, 5, 5, 9], [9, 9, 3, 3], [3, 3, 4, 9], [3, 3, 9, 9]]
     source = source_of(tmp_path, *(detected(1, "cat", box) for box in boxes))
     assert (source.dropped, source.scored_all_the_same) == (5, 1)
+
+
+def with_map(tmp_path, labels, *records):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "labels.json").write_text(json.dumps(labels))
+    (tmp_path / "x.jsonl").write_text("\n".join(map(json.dumps, records)))
+    return OdvgSource(tmp_path / "x.jsonl", tmp_path, tmp_path / "labels.json")
+
+
+def test_a_label_map_that_all_records_contradict_is_refused(tmp_path):
+    said = r"label 0 is 'dog' in .*labels.json, but the record's category is 'cat'.*4 of 4 such"
+    with pytest.raises(UserError, match=said):
+        with_map(tmp_path, {"0": "dog", "1": "cat"}, *[detected(0, "cat"), detected(1, "dog")] * 2)
+
+
+@pytest.mark.parametrize(
+    ("name", "category", "is_good"),
+    [
+        ("hot_dog", "hot dog", True),
+        ("bow_(weapon)", "bow", True),
+        ("Cat", "cat", True),
+        ("cat", None, True),
+        ("cat", "cats", False),
+        ("hot dog", "dog", False),
+    ],
+)
+def test_one_record_contradicts_the_label_map(tmp_path, name, category, is_good):
+    source = with_map(tmp_path, {"0": name, "1": "pig"}, *[detected(1, "pig")] * 3, detected(0, category))
+    assert source.names == [name, "pig"]
+    assert len(source) == 3 + is_good
+    assert [place for place, _ in source.left_out] == ([] if is_good else ["line 4"])
+
+
+def test_a_part_that_is_null_is_none(tmp_path):
+    """Exports write both keys, and null for the one that a record does not have."""
+    records = {**detected(1, "cat"), "grounding": None}, {**GROUNDING, "detection": None}
+    for source in (source_of(tmp_path, *records), with_map(tmp_path, {"1": "cat"}, *records)):
+        assert source.left_out == []
+        assert source.regions(0).labels.tolist() == [0]
+        assert source.regions(1).caption == "a cat and a dog"
+    with pytest.raises(UserError, match="line 1"):
+        source_of(tmp_path, {"filename": "a.png", "grounding": None, "detection": None})
+
+
+def test_boxes_to_train_on_and_those_without_words_are_counted(tmp_path):
+    """The last region is as thin as a pixel, and not trained on."""
+    regions = [
+        {"bbox": [1, 2, 11, 7], "phrase": "a dog"},
+        {"bbox": [[0, 0, 4, 4], [5, 5, 9, 9]]},
+        {"bbox": [2, 2, 9, 9], "phrase": [], "tokens_positive": []},
+        {"bbox": [2, 2, 3, 9]},
+    ]
+    grounding = {**GROUNDING, "grounding": {"caption": "a cat and a dog", "regions": regions}}
+    source = source_of(tmp_path, grounding, detected(1, "cat"), GROUNDING)
+    assert (source.trained_boxes, source.wordless_boxes) == (4 + 1 + 3, 3)

@@ -40,8 +40,8 @@ def test_anything_else_is_a_bad_sample(record, reason):
 def test_label_maps_are_ordered_by_label(tmp_path):
     path = tmp_path / "labels.json"
     path.write_text(json.dumps({"12": "cat", "2": "person"}))
-    assert list(read_label_map(path).items()) == [("2", "person"), ("12", "cat")]
-    assert read_label_map(None) == {}
+    assert list(read_label_map(path).names.items()) == [("2", "person"), ("12", "cat")]
+    assert read_label_map(None).names == {}
     for wrong in (["cat"], {"cat": "12"}):
         path.write_text(json.dumps(wrong))
         with pytest.raises(UserError, match=r"not a label map \(.*\); wanted is"):

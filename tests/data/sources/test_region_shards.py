@@ -28,3 +28,7 @@ def test_records_of_shards_are_read(tmp_path, monkeypatch):
     assert source.image(0).size == (40, 30)
     with pytest.raises(BadSample, match="ODVG"):
         source.regions(2)
+    (tmp_path / "labels.json").write_text(json.dumps({"2": "cat", "12": "person"}))
+    swapped = RegionShardsSource(str(tmp_path / "0.tar"), tmp_path / "labels.json")
+    with pytest.raises(BadSample, match=r"label 12 is 'person' in .*labels.json, but the record's category is 'cat'"):
+        swapped.regions(1)

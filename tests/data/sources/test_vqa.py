@@ -142,3 +142,21 @@ def test_one_bad_annotation_refuses_the_file(vqa_folder, bad):
     source = vqa_source(vqa_folder)
     assert [bool(source.questions(i)[0].answers) for i in range(4)] == [False, True, True, True]
     assert [place for place, _ in source.left_out] == ["annotations[3]"]
+
+
+@pytest.mark.parametrize(("image", "left"), [(1, [10, 11, 20, 30]), ("1", [10, 11, 20, 30]), (2, [11, 20, 30])])
+def test_an_annotation_is_about_another_image(vqa_folder, image, left):
+    entries = [annotation(number, said) for number, said in SAID.items()]
+    write_annotations(vqa_folder / "moved.json", [{**entries[0], "image_id": image}, *entries[1:]])
+    source = vqa_source(vqa_folder, "moved.json")
+    assert [source.questions(i)[0].question_id for i in range(len(source))] == left
+    said = [("questions[0]", "question 10 is about image 1, its annotation about image 2")]
+    assert source.left_out == ([] if len(left) == 4 else said)
+
+
+def test_annotations_of_other_images_are_refused(vqa_folder):
+    write_annotations(
+        vqa_folder / "moved.json", [{**annotation(number, said), "image_id": 9} for number, said in SAID.items()]
+    )
+    with pytest.raises(UserError, match=r"question 10 is about image 1, its annotation about image 9\), 4 of 4 such"):
+        vqa_source(vqa_folder, "moved.json")

@@ -120,7 +120,7 @@ def test_a_file_without_annotations_cannot_be_predicted(tokenizer, tmp_path):
     assert evalset.remarks() == ["mixed has no annotations: predicted only"]
 
 
-def test_images_of_another_protocol_are_scored_without_a_word(tokenizer, tmp_path):
+def test_images_of_another_protocol_are_named(tokenizer, tmp_path):
     path = mdetr_file(tmp_path, [[[0, 5]]], dataset_name="refcoco")
     content = json.loads(path.read_text())
     image = content["images"][0]
@@ -130,3 +130,22 @@ def test_images_of_another_protocol_are_scored_without_a_word(tokenizer, tmp_pat
     assert evalset.remarks() == [
         "dataset_name of 1 of 3 images of mixed says otherwise: all are scored as referring expressions"
     ]
+
+
+def test_a_box_that_is_none_is_not_scored_and_counted(tmp_path, tokenizer):
+    """Inverted, outside, beside a good one, and good."""
+    write_image(tmp_path / "a.png")
+    boxes = [[[11, 6, 1, 2]], [[50, 2, 60, 6]], [[9, 9, 3, 3], [*TRUTH]], [[*TRUTH]], [[-4, 2, 10, 6]]]
+    records = []
+    for of_record in boxes:
+        regions = [{"phrase": words, "bbox": box} for words, box in zip(("small", "dog"), of_record, strict=False)]
+        grounding = {"caption": "a small dog", "regions": regions}
+        records.append({"filename": "a.png", "height": 30, "width": 40, "grounding": grounding})
+    (tmp_path / "refs.jsonl").write_text("\n".join(map(json.dumps, records)))
+    evalset = ReferringSet(OdvgSource(tmp_path / "refs.jsonl", tmp_path), tokenizer, 40, short=64)
+    assert evalset.chosen == [2, 3, 4]
+    assert [reason for _, reason in evalset.left_out] == ["an expression has one box, this has 0"] * 2
+    assert evalset.remarks() == ["3 boxes of refs without an area inside their image are not scored"]
+    found = [phrases[0].boxes.tolist() for _, phrases in evalset.texts]
+    assert found == [[TRUTH], [TRUTH], [[-4, 2, 10, 6]]]
+    assert named_words(evalset, tokenizer)[::2] == ["dog", "small", "small"]
