@@ -105,7 +105,7 @@ def read_coco_json(
 
     labelled: every annotation names a category of the file. captioned: images have a `caption`, annotations spans of
     it as `tokens_positive`. file_of: an image's path, `file_name` without it. `UserError` for a file of another form,
-    and for ids and category names that come twice.
+    and for ids and category names that come twice, in files without captions for file names too.
     """
     content = read_json(path, wanted)
     records = FileRecords(path, wanted)
@@ -116,7 +116,8 @@ def read_coco_json(
     images = [image for _, image in records.each("images", image_records, image_reader.read)]
     annotated = content.get("annotations") is not None
     annotations = records.entries(content, "annotations") if annotated else []
-    reader = _ObjectReader(images, image_reader.known, categories if labelled else None, captioned)
+    once = Once(path, "the id", "annotations")
+    reader = _ObjectReader(images, image_reader.known, categories if labelled else None, captioned, once)
     objects: list[list[CocoObject]] = [[] for _ in images]
     without_area = thin = 0
     for _, placed in records.each("annotations", annotations, reader.read, owners=len(image_reader.known)):
@@ -149,6 +150,8 @@ class _ImageReader:
         self, path: str | Path, whole_ids: bool, captioned: bool, federated: bool, file_of: Callable[[Entry], str]
     ):
         self.known = Once(path, "the id", "images")
+        # In files with captions an image comes once for each of them.
+        self.files = None if captioned else Once(path, "the file name", "images")
         self.whole_ids, self.captioned, self.federated, self.file_of = whole_ids, captioned, federated, file_of
 
     def read(self, image: Entry) -> CocoImage:
@@ -159,7 +162,10 @@ class _ImageReader:
             text(image["caption"], "caption")
         if self.federated:
             image = {**image, **{name: _whole_numbers(image[name], name) for name in LVIS_LISTS}}
-        return CocoImage(own, self.file_of(image), image_size(image), image)
+        read = CocoImage(own, self.file_of(image), image_size(image), image)
+        if self.files is not None:
+            self.files.add(read.file)
+        return read
 
 
 def _whole_numbers(values: Any, what: str) -> list[int]:
@@ -174,7 +180,8 @@ class _Placed(NamedTuple):
 
 
 class _ObjectReader:
-    """Reads entries of `annotations`. known: ids of images, also of those that are left out."""
+    """Reads entries of `annotations`. known: ids of images, also of those that are left out. once: the ids of the
+    annotations, which are looked at in files with categories."""
 
     def __init__(
         self,
@@ -182,8 +189,9 @@ class _ObjectReader:
         known: Once,
         categories: list[CocoCategory] | None,
         captioned: bool,
+        once: Once,
     ):
-        self.images, self.known, self.captioned = images, known, captioned
+        self.images, self.known, self.captioned, self.once = images, known, captioned, once
         self.number_of = {image.identifier: number for number, image in enumerate(images)}
         self.categories = None if categories is None else {category.identifier for category in categories}
 
@@ -201,6 +209,8 @@ class _ObjectReader:
         ignore = flag(annotation.get("ignore"), "ignore")
         spans = tuple(_spans(annotation, image.entry["caption"])) if self.captioned else ()
         box = _box(annotation, image.size)
+        if self.categories is not None and annotation.get("id") is not None:
+            self.once.add(identifier(annotation["id"]))
         if box is None or not _has_area(box, image.size):
             return _Placed(number, None)
         use = Use.CROWD if is_crowd else _use(box)
@@ -319,7 +329,8 @@ def has_captions(content: Any) -> bool:
 
 
 def check_names(path: str | Path, names: list[str]) -> None:
-    """`UserError` for names of categories of which two are the same words."""
+    """`UserError` for names of categories of which two are the same words, parentheses included: LVIS has
+    `bow_(weapon)` beside another bow."""
     once = Once(path, "the name", "categories")
     for name in names:
-        once.add(" ".join(name.split()))
+        once.add(" ".join(name.replace("_", " ").split()))

@@ -156,3 +156,40 @@ def test_shots_are_copied(tmp_path):
     source = CocoSource(path, tmp_path, shots=3, copies=2)
     assert [source.image_id(i) for i in range(2)] == [7, 7]
     assert source.regions(1).labels.tolist() == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("hot_dog", "hot dog"), ("hot  dog_", "hot_dog"), ("traffic_light", " traffic light")],
+)
+def test_names_that_a_prompt_shows_alike_are_taken(tmp_path, first, second):
+    categories = [{"id": 3, "name": first}, {"id": 9, "name": second}]
+    words = " ".join(first.replace("_", " ").split())
+    with pytest.raises(UserError, match=f"the name '{words}' comes twice in categories"):
+        CocoSource(coco_file(tmp_path, [coco_box(7, 3, [1, 1, 9, 9])], categories), tmp_path)
+
+
+def test_names_that_differ_in_parentheses_are_two_as_in_lvis(tmp_path):
+    categories = [{"id": 3, "name": "bow_(weapon)"}, {"id": 9, "name": "bow_(decorative_ribbons)"}]
+    source = CocoSource(coco_file(tmp_path, [coco_box(7, 3, [1, 1, 9, 9])], categories), tmp_path)
+    assert source.names == ["bow_(weapon)", "bow_(decorative_ribbons)"]
+
+
+@pytest.mark.parametrize(
+    ("ids", "said"),
+    [((1, 2, 1), 1), ((1, 2, "2"), 2), ((5, 5, 6), 5), ((1, 2, 3), None), ((None, None, 3), None)],
+)
+def test_an_annotation_comes_twice(tmp_path, ids, said):
+    boxes = [coco_box(image, 3, [1, 1, 9, 9], id=own) for image, own in zip((7, 5, 7), ids, strict=True)]
+    path = coco_file(tmp_path, boxes)
+    if said is None:
+        assert CocoSource(path, tmp_path).trained_boxes == 3
+        return
+    with pytest.raises(UserError, match=rf"the id {said} comes twice in annotations; each must come once"):
+        CocoSource(path, tmp_path)
+
+
+def test_an_image_comes_under_two_ids(tmp_path):
+    path = coco_file(tmp_path, [coco_box(7, 3, [1, 1, 9, 9]), coco_box(5, 3, [2, 2, 9, 9])], file_name="b.png")
+    with pytest.raises(UserError, match=r"the file name 'b\.png' comes twice in images; each must come once"):
+        CocoSource(path, tmp_path)
