@@ -164,7 +164,7 @@ def test_a_file_without_many_of_its_images_is_taken(tmp_path, count, each):
     """However many annotations there are beside those of the missing images."""
     path = coco_file(tmp_path, [])
     content = json.loads(path.read_text())
-    content["images"] = [{"id": i, "file_name": "a.png"} for i in range(count)]
+    content["images"] = [{"id": i, "file_name": f"{i}.png"} for i in range(count)]
     content["annotations"] = [coco_box(i, 3, [1, 1, 9, 9]) for i in range(6, count + 6) for _ in range(each)]
     path.write_text(json.dumps(content))
     with pytest.raises(UserError, match=rf"there is no image {count}, named by {each} of the annotations\), 6 of"):
