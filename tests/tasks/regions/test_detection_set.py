@@ -299,6 +299,8 @@ def hashed(tmp_path, frequency=None):
     categories = [{"id": number, "name": name} for number, name in ((2**64 - 5, "cat"), (2**64 - 6, "dog"))]
     path = coco_file(tmp_path, [], categories)
     images = [{"id": own, "file_name": f"{own}.png", "width": 40, "height": 30} for own in HASHES]
+    for image in images:
+        write_image(tmp_path / image["file_name"])
     boxes = [coco_box(own, 2**64 - 5 - n % 2, [n, 2, 20 - n, 15], area=300) for n, own in enumerate(HASHES)]
     if frequency:
         images = [image | {"neg_category_ids": [], "not_exhaustive_category_ids": []} for image in images]
