@@ -174,6 +174,9 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write the table to this file")
     args = parser.parse_args()
     names = args.only.split(",") if args.only else RECIPES
+    unknown = sorted(set(names) - set(RECIPES))
+    if unknown:
+        parser.error(f"--only: {', '.join(unknown)} is none of {', '.join(RECIPES)}")
     table: dict[str, list[dict[str, Any]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         for name in names:
