@@ -116,12 +116,12 @@ class RuntimeSettings:
         unit = self.micro_batch * world
         below = self.global_batch // unit * unit
         mend = f"set global_batch to {below} or {below + unit}" if below else f"set global_batch to {unit}"
-        share = self.global_batch // world
+        share = max(1, round(self.global_batch / world))
         if self.global_batch % world == 0:
             largest = min(self.micro_batch, share)
             micro_batch = max(size for size in range(1, largest + 1) if share % size == 0)
             mend += f", or micro_batch to {micro_batch}"
-        elif share and not below:
+        elif not below:
             mend += f", or micro_batch to {share} and global_batch to {share * world}"
         ranks = self._fitting_ranks(world)
         if ranks:

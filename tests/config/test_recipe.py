@@ -68,11 +68,12 @@ def test_global_batch_must_divide_and_the_error_names_values_that_do():
         (
             "4m",
             100,
-            "set global_batch to 6400, or micro_batch to 40 and global_batch to 4000; as it is it goes with 64",
+            "set global_batch to 6400, or micro_batch to 41 and global_batch to 4100; as it is it goes with 64",
         ),
         ("coco_itc", 3, "set global_batch to 768 or 1152; as it is it goes with 2 or 4 ranks"),
         ("caption_cider", 64, "set global_batch to 1024, or micro_batch to 8; as it is it goes with 32 ranks"),
-        ("tiny", 3, "set global_batch to 192, or micro_batch to 42 and global_batch to 126; as it is it goes with 2"),
+        ("tiny", 3, "set global_batch to 192, or micro_batch to 43 and global_batch to 129; as it is it goes with 2"),
+        ("tiny", 5, "set global_batch to 320, or micro_batch to 26 and global_batch to 130; as it is it goes with 2"),
     ],
 )
 def test_rank_counts_that_do_not_divide_get_the_nearest_that_do(recipe, world, named):
