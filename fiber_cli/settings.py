@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 from fiber_cli.errors import EXIT_USAGE, DeclarationError, UserError
+
+Declared = TypeVar("Declared")
 
 
 class RecipeError(UserError):
@@ -115,6 +117,19 @@ def load_named(module: str, name: str, *, where: str) -> Any:
     if name not in vars(loaded):
         raise DeclarationError(f"{where}: {module} has no {name}")
     return vars(loaded)[name]
+
+
+def load_declaration(package: str, table: str, key: str, line: str, *, form: str, kind: type[Declared]) -> Declared:
+    """What the line `key: line` of a table in a package's `__init__.py` declares. Raises DeclarationError for a line
+    that is not of `form`, such as "module:DECLARATION", or leads to nothing of this kind."""
+    where = f"the line {key!r}: {line!r} of {table} in {package.replace('.', '/')}/__init__.py"
+    module, colon, name = line.partition(":")
+    if not (module and colon and name):
+        raise DeclarationError(f"{where}: give {form}")
+    declaration = load_named(f"{package}.{module}", name, where=where)
+    if not isinstance(declaration, kind):
+        raise DeclarationError(f"{where}: {name} is no {kind.__name__}")
+    return declaration
 
 
 def former_names(settings: type[Any]) -> dict[str, str]:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from functools import cache
 
 from fiber_cli.errors import DeclarationError, UserError
-from fiber_cli.settings import TaskSettings, load_named
+from fiber_cli.settings import TaskSettings, load_declaration
 from fiber_cli.tasks.abilities import Ability
 from fiber_cli.tasks.declaration import PublishedForm, TaskDeclaration
 
@@ -33,13 +33,7 @@ def declared(name: str) -> TaskDeclaration:
     if name not in TASKS:
         raise UserError(f"task {name!r} is unknown to this version; it knows {', '.join(TASKS)}")
     line = TASKS[name]
-    where = f"the line {name!r}: {line!r} of TASKS in fiber_cli/tasks/__init__.py"
-    package, colon, attribute = line.partition(":")
-    if not (package and colon and attribute):
-        raise DeclarationError(f"{where}: give folder:DECLARATION")
-    declaration = load_named(f"{__name__}.{package}", attribute, where=where)
-    if not isinstance(declaration, TaskDeclaration):
-        raise DeclarationError(f"{where}: {attribute} is no TaskDeclaration")
+    declaration = load_declaration(__name__, "TASKS", name, line, form="folder:DECLARATION", kind=TaskDeclaration)
     if declaration.name != name:
         raise DeclarationError(f"TASKS names {line} for {name!r}, which declares {declaration.name!r}")
     return declaration

@@ -6,7 +6,7 @@ from contextlib import suppress
 from fiber_cli.data.source import MAX_PIXELS, Source
 from fiber_cli.data.sources.format import Format
 from fiber_cli.errors import DeclarationError
-from fiber_cli.settings import SourceSettings, load_named
+from fiber_cli.settings import SourceSettings, load_declaration
 
 #: Kind in recipes → module of this package and its declaration.
 FORMATS = {
@@ -32,13 +32,7 @@ def source_format(kind: str) -> Format:
     """The declaration of a kind of source; KeyError for one that is not in the table, DeclarationError for a line of it
     that leads to no whole declaration of that kind."""
     line = FORMATS[kind]
-    where = f"the line {kind!r}: {line!r} of FORMATS in fiber_cli/data/sources/__init__.py"
-    module, colon, name = line.partition(":")
-    if not (module and colon and name):
-        raise DeclarationError(f"{where}: give module:DECLARATION")
-    declaration = load_named(f"{__name__}.{module}", name, where=where)
-    if not isinstance(declaration, Format):
-        raise DeclarationError(f"{where}: {name} is no Format")
+    declaration = load_declaration(__name__, "FORMATS", kind, line, form="module:DECLARATION", kind=Format)
     if declaration.kind != kind:
         raise DeclarationError(f"FORMATS names {line} for {kind!r}, which declares {declaration.kind!r}")
     return declaration
