@@ -6,11 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-import timm
 import torch
+from public_backbones import public_roberta_config, public_swin
 from safetensors.torch import save_file
 from small_runs import RECIPE
-from transformers import RobertaConfig, RobertaForMaskedLM
+from transformers import RobertaForMaskedLM
 
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.config import CheckpointConfig
@@ -174,38 +174,17 @@ def test_a_published_checkpoint_starts_every_task_that_may(published, tokenizer,
 
 
 @pytest.fixture(scope="module")
-def swin():
+def swin(tokenizer):
     """timm's Swin with its classifier, as it is published."""
     torch.manual_seed(2)
-    return timm.create_model(
-        "swin_tiny_patch4_window7_224",
-        img_size=64,
-        window_size=2,
-        embed_dim=8,
-        depths=(1, 1, 4, 2),
-        num_heads=(1, 2, 4, 8),
-        num_classes=5,
-        drop_path_rate=0.0,
-    ).eval()
+    return public_swin(sizes(len(tokenizer)).image, classes=5)
 
 
 @pytest.fixture(scope="module")
 def roberta(tokenizer):
     """RoBERTa with its language model's head, as it is published."""
     torch.manual_seed(2)
-    text = sizes(len(tokenizer)).text
-    config = RobertaConfig(
-        vocab_size=text.vocab,
-        hidden_size=text.hidden,
-        num_hidden_layers=text.layers,
-        pad_token_id=1,
-        num_attention_heads=text.heads,
-        intermediate_size=text.intermediate,
-        type_vocab_size=1,
-        max_position_embeddings=text.positions,
-        layer_norm_eps=text.norm_eps,
-    )
-    return RobertaForMaskedLM(config).eval()
+    return RobertaForMaskedLM(public_roberta_config(sizes(len(tokenizer)).text)).eval()
 
 
 def microsofts(state):
