@@ -167,6 +167,7 @@ class CategorySource(RegionSource):
     names: Sequence[str] = ()
     prompts: Mapping[str, Mapping[str, str]] | None = None
     federated: bool = False
+    several_names: bool = False
 
     @property
     def category_ids(self) -> Sequence[int]:

@@ -9,13 +9,16 @@ import math
 import random
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import product
 from typing import NamedTuple
 
 from fiber_cli.data.scenes.shapes import SHAPES
-from fiber_cli.data.scenes.vocabulary import VALUES
+from fiber_cli.data.scenes.vocabulary import HELD_OUT, VALUES
 from fiber_cli.errors import UserError
 
-SPLITS = ("train", "val", "test")
+#: Scenes of different splits never agree. Those of `novel` have pairs of colour and shape that no other scene has.
+SPLITS = ("train", "val", "test", "novel")
+NOVEL = "novel"
 MIN_SIZE = 32
 
 Point = tuple[float, float]
@@ -37,6 +40,8 @@ SIZES = {"small": (0.23, 0.27), "large": (0.38, 0.44)}
 #: Range of the grey level of the background. Neither end is near to white or to an object's shade.
 TONES = {"dark": (48, 78), "light": (158, 188)}
 
+#: How many objects of scenes with objects that are nearly alike are so.
+_ALIKE = 0.85
 _MAX_OVERLAP = 0.12
 _MAX_TURN = math.radians(12)
 _PLACING_ATTEMPTS = 12
@@ -80,6 +85,7 @@ class Scene:
     """
 
     key: str
+    split: str
     image_size: int
     tone: str
     objects: tuple[SceneObject, ...]
@@ -102,20 +108,27 @@ class _Disc(NamedTuple):
     diameter: float
 
 
+def combinations(split: str) -> tuple[tuple[str, str], ...]:
+    """(colour, shape) of all that the scenes of a split can show, in the order of `VALUES`."""
+    pairs = product(VALUES["colour"], VALUES["shape"])
+    return tuple(pair for pair in pairs if split == NOVEL or pair not in HELD_OUT)
+
+
 @lru_cache(maxsize=8)
-def scene(seed: int, split: str, index: int, image_size: int = 96) -> Scene:
+def scene(seed: int, split: str, index: int, image_size: int = 96, alike: bool = False) -> Scene:
     """The scene number `index` of a split, laid out for a square image of `image_size` pixels.
 
     Attributes are drawn independently of each other and before the layout, so that no value of one tells of
-    another; an object takes over the shape or the colour of an earlier one now and then, so that there is
-    something to count and to tell apart. Raises UserError for a bad split, index, seed or size.
+    another, but for the pairs of `HELD_OUT`; an object takes over the shape or the colour of an earlier one now and
+    then, so that there is something to count and to tell apart. alike: most objects differ from an earlier one in one
+    attribute only. Raises UserError for a bad split, index, seed or size.
     """
     check_scenes(split, seed, image_size)
     if index < 0:
         raise UserError(f"scene index {index} is negative; the scenes of a split are numbered from 0")
-    key = f"{split}-{seed}-{index}"
+    key = f"{split}-{seed}-{index}{'-alike' if alike else ''}"
     rng = random.Random(key)  # a text seed is hashed: streams of different keys have nothing in common
-    looks = _looks(rng)
+    looks = _looks(rng, split, alike=alike)
     looks.sort(key=lambda look: look.size)  # "large" before "small": the small object is never the hidden one
     diameters = [rng.uniform(*SIZES[look.size]) for look in looks]
     discs = _discs(rng, diameters)
@@ -123,7 +136,7 @@ def scene(seed: int, split: str, index: int, image_size: int = 96) -> Scene:
     for look, disc in zip(looks, discs, strict=True):
         objects.append(_object(rng, look, disc, image_size))
     tone = rng.choice(tuple(TONES))
-    return Scene(key, image_size, tone, tuple(objects))
+    return Scene(key, split, image_size, tone, tuple(objects))
 
 
 def check_scenes(split: str, seed: int, image_size: int) -> None:
@@ -136,22 +149,30 @@ def check_scenes(split: str, seed: int, image_size: int) -> None:
         raise UserError(f"scenes: image_size is {image_size!r}; give a number of pixels from {MIN_SIZE}")
 
 
-def _looks(rng: random.Random) -> list[_Look]:
-    """Two to four looks, no two alike."""
+def _looks(rng: random.Random, split: str, *, alike: bool) -> list[_Look]:
+    """Two to four looks, no two alike, of the combinations of a split; of `novel` the first is one that others lack."""
     count = rng.randint(2, 4)
+    allowed = set(combinations(split))
     looks: list[_Look] = []
     while len(looks) < count:
-        look = _Look(
-            size=rng.choice(VALUES["size"]),
-            texture=rng.choice(VALUES["texture"]),
-            colour=rng.choice(VALUES["colour"]),
-            shape=rng.choice(VALUES["shape"]),
-        )
-        if looks:
-            look = _resembling(rng, look, looks)
-        if look not in looks:
+        look = _any_look(rng)
+        if split == NOVEL and not looks:
+            colour, shape = rng.choice(HELD_OUT)
+            look = look._replace(colour=colour, shape=shape)
+        elif looks:
+            look = _nearly_alike(rng, look, looks) if alike else _resembling(rng, look, looks)
+        if look not in looks and (look.colour, look.shape) in allowed:
             looks.append(look)
     return looks
+
+
+def _any_look(rng: random.Random) -> _Look:
+    return _Look(
+        size=rng.choice(VALUES["size"]),
+        texture=rng.choice(VALUES["texture"]),
+        colour=rng.choice(VALUES["colour"]),
+        shape=rng.choice(VALUES["shape"]),
+    )
 
 
 def _resembling(rng: random.Random, look: _Look, earlier: list[_Look]) -> _Look:
@@ -163,6 +184,14 @@ def _resembling(rng: random.Random, look: _Look, earlier: list[_Look]) -> _Look:
     if chance < 0.25:
         return look._replace(shape=model.shape)
     return look._replace(colour=model.colour)
+
+
+def _nearly_alike(rng: random.Random, look: _Look, earlier: list[_Look]) -> _Look:
+    """An earlier look with one attribute of this one, mostly; else this one."""
+    if rng.random() >= _ALIKE:
+        return look
+    attribute = rng.choice(_Look._fields)
+    return rng.choice(earlier)._replace(**{attribute: look._asdict()[attribute]})
 
 
 def _discs(rng: random.Random, diameters: list[float]) -> list[_Disc]:

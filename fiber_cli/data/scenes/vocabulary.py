@@ -11,6 +11,8 @@ VALUES = {
     "shape": ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon"),
 }
 ATTRIBUTES = tuple(VALUES)
+#: (colour, shape) that no scene but those of the split `novel` has: each colour and each shape once.
+HELD_OUT = tuple((colour, VALUES["shape"][(3 * i + 1) % 8]) for i, colour in enumerate(VALUES["colour"]))
 SYNONYMS = {
     "small": "little",
     "large": "big",
@@ -57,7 +59,16 @@ def noun_phrase(rng: random.Random, attributes: dict[str, str], article: str = "
 def plural(rng: random.Random, attribute: str, value: str) -> str:
     """All objects of one attribute value: "circles", "red shapes"."""
     noun = value if attribute == "shape" else f"{word(rng, value)} {rng.choice(THINGS)}"
-    return noun + ("es" if noun.endswith("s") else "s")
+    return _in_plural(noun)
+
+
+def plural_phrase(rng: random.Random, attributes: dict[str, str]) -> str:
+    """ "small red circles": as `noun_phrase`, of several objects."""
+    return _in_plural(noun_phrase(rng, attributes))
+
+
+def _in_plural(noun: str) -> str:
+    return noun + ("es" if noun.endswith(("s", "x")) else "s")
 
 
 def listing(items: Sequence[str]) -> str:

@@ -1,5 +1,6 @@
 """The built-in scenes as sources of captions, questions, statements, and boxes of categories or of phrases."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -9,10 +10,11 @@ from PIL import Image
 from fiber_cli.data.box_edges import box_array
 from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Question, Span, Statement
 from fiber_cli.data.scenes.captions import captions
-from fiber_cli.data.scenes.categories import CATEGORIES, category_boxes
+from fiber_cli.data.scenes.categories import CATEGORIES, LABELS, Naming, category_boxes
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import Scene, check_scenes, scene
+from fiber_cli.data.scenes.queries import queries
 from fiber_cli.data.scenes.questions import questions
 from fiber_cli.data.scenes.statements import pair_statements, statements
 from fiber_cli.data.source import (
@@ -30,16 +32,25 @@ from fiber_cli.settings import SourceSettings, option
 
 @dataclass(frozen=True)
 class ScenesSettings(SourceSettings):
-    """Built-in drawn scenes: with captions, questions and statements (`scenes`), with the boxes of their objects and 64
+    """Built-in drawn scenes: with captions, questions and statements (`scenes`), with the boxes of their objects and
     category names (`scene_detection`), each with a caption whose phrases have boxes (`scene_grounding`), or each with
     an expression that fits one object (`scene_referring`)."""
 
     kind: Literal["scenes", "scene_detection", "scene_grounding", "scene_referring"]
-    split: Literal["train", "val", "test"] = option("Scenes of different splits never agree.", "train")
+    split: Literal["train", "val", "test", "novel"] = option(
+        "Scenes of different splits never agree; novel ones have pairs of colour and shape that no other has.", "train"
+    )
     count: int = option("Number of scenes.", 10_000, ge=1)
     seed: int = option("Another seed draws other scenes.", 0, ge=0)
     image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
+    alike: bool = option("Most objects differ from another one of their scene in one attribute only.", False)
     pairs: bool = option("Statements are about two scenes, or about one.", True)
+    texts: Literal["captions", "queries"] = option(
+        "Captions of all objects and where they lie, or short texts as people search with.", "captions"
+    )
+    names: Literal["coloured_shapes", "all_levels"] = option(
+        "Of detection: 64 names, one an object, or all that an object can be called, synonyms too.", "coloured_shapes"
+    )
 
 
 class SceneImages(ImageSource):
@@ -52,16 +63,34 @@ class SceneImages(ImageSource):
     #: Begins the name of the source.
     prefix: ClassVar[str]
 
-    def __init__(self, split: str, count: int, seed: int = 0, image_size: int = 96, pairs: bool = True):
+    def __init__(
+        self,
+        split: str,
+        count: int,
+        seed: int = 0,
+        image_size: int = 96,
+        alike: bool = False,
+        pairs: bool = True,
+        texts: Literal["captions", "queries"] = "captions",
+        names: Naming = "coloured_shapes",
+    ):
         check_scenes(split, seed, image_size)
         if not isinstance(count, int) or count < 1:
             raise UserError(f"scenes: count is {count!r}; give the number of scenes of the split, at least 1")
-        self.name = f"{self.prefix}-{split}-{seed}"
+        self.name = f"{self.prefix}-{split}-{seed}{'-alike' if alike else ''}"
         self.split = split
         self.count = count
         self.seed = seed
         self.image_size = image_size
+        self.alike = alike
         self.pairs = pairs
+        self.texts = texts
+        self.naming = names
+        #: Of statements.
+        self.images_each = 2 if pairs else 1
+        #: Of detection.
+        self.names: Sequence[str] = CATEGORIES[names]
+        self.several_names = names == "all_levels"
 
     def total(self) -> int:
         return self.count
@@ -69,7 +98,7 @@ class SceneImages(ImageSource):
     def __getitem__(self, i: int) -> Scene:
         if not 0 <= i < self.count:
             raise IndexError(f"{self.name} has scenes 0 to {self.count - 1}, not {i}")
-        return scene(self.seed, self.split, int(i), self.image_size)
+        return scene(self.seed, self.split, int(i), self.image_size, self.alike)
 
     def key(self, i: int) -> str:
         return self[i].key
@@ -84,11 +113,9 @@ class ScenesSource(SceneImages, CaptionSource, QuestionSource, StatementSource):
 
     prefix = "scenes"
 
-    def __init__(self, split: str, count: int, seed: int = 0, image_size: int = 96, pairs: bool = True):
-        super().__init__(split, count, seed, image_size, pairs)
-        self.images_each = 2 if pairs else 1
-
     def captions(self, i: int) -> tuple[str, ...]:
+        if self.texts == "queries":
+            return tuple(query.text for query in queries(self[i]))
         return tuple(caption.text for caption in captions(self[i]))
 
     def questions(self, i: int) -> tuple[Question, ...]:
@@ -111,16 +138,16 @@ class ScenesSource(SceneImages, CaptionSource, QuestionSource, StatementSource):
 
 
 class SceneDetection(SceneImages, CategorySource):
-    """Built-in scenes with each object's category."""
+    """Built-in scenes with the names of each object."""
 
     prefix = "scene-detection"
-    names = CATEGORIES
 
     def regions(self, i: int) -> NamedBoxes:
+        number_of = LABELS[self.naming]
         labels = []
         boxes = []
-        for name, box in category_boxes(self[i]):
-            labels.append(self.names.index(name))
+        for name, box in category_boxes(self[i], self.naming):
+            labels.append(number_of[name])
             boxes.append(box)
         return NamedBoxes(box_array(boxes), np.array(labels, np.int64), (self.image_size, self.image_size))
 

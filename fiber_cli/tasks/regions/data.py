@@ -9,7 +9,7 @@ from PIL import Image
 
 from fiber_cli.data.box_edges import inclusive
 from fiber_cli.data.readers import collate, speaks_of_sides
-from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Size
+from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Size, Span
 from fiber_cli.data.source import BadSample, CategorySource, ImageSource, RegionSource, Source, require, sample_id
 from fiber_cli.errors import UserError
 from fiber_cli.model.pixels import pad_batch
@@ -66,9 +66,9 @@ class RegionReader:
     and `mask` bool (L,); `positive_map` bool (n, L), each box's tokens.
 
     Grounding data brings its caption. The prompt of detection data is made of names: prompt "sampled" takes those in
-    the image and up to `negatives` others (see `sample_labels`); "all" takes all, shuffled unless the source has
-    `prompts`, and is a `UserError` where they do not fit. names_as_published, draw_background: see `clean_name` and
-    `sample_labels`; swap_sides=False, also published, mirrors images under captions as they are.
+    the image and up to `negatives` others (see `sample_labels`, for `absent` too); "all" takes all, shuffled unless the
+    source has `prompts`, and is a `UserError` where they do not fit. names_as_published, draw_background: see
+    `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors images under captions as they are.
     """
 
     def __init__(
@@ -80,6 +80,7 @@ class RegionReader:
         prompt: Literal["sampled", "all"] = "sampled",
         negatives: int = 85,
         control: tuple[float, float, float] = CONTROL,
+        absent: tuple[float, float] = (0, 0),
         names_as_published: bool = False,
         draw_background: bool = False,
         swap_sides: bool = True,
@@ -90,6 +91,7 @@ class RegionReader:
         self.prompt = prompt
         self.negatives = negatives
         self.control = control
+        self.absent = absent
         self.names_as_published = names_as_published
         self.draw_background = draw_background
         self.swap_sides = swap_sides
@@ -126,11 +128,14 @@ class RegionReader:
     ) -> _RegionSample:
         vocabulary = self._vocabulary(source)
         labels = self._prompt_labels(source, regions.labels, vocabulary.lengths, rng)
-        in_prompt = np.isin(regions.labels, labels)
-        pixels, boxes, _ = self.transform(image, regions.boxes[in_prompt], rng, flip=not vocabulary.names_a_side)
         text, label_spans = build_prompt([vocabulary.names[label] for label in labels])
         spans_of = dict(zip(labels, label_spans, strict=True))
+        in_prompt = np.isin(regions.labels, labels)
+        boxes = regions.boxes[in_prompt]
         box_spans = [spans_of[label] for label in regions.labels[in_prompt].tolist()]
+        if source.several_names:
+            boxes, box_spans = _each_box_once(boxes, box_spans)
+        pixels, boxes, _ = self.transform(image, boxes, rng, flip=not vocabulary.names_a_side)
         return _RegionSample(pixels, boxes, Prompt(text, box_spans))
 
     def _prompt_labels(
@@ -147,6 +152,7 @@ class RegionReader:
                 negatives=self.negatives,
                 control=self.control,
                 draw_background=self.draw_background,
+                absent=self.absent,
             )
         if source.prompts:
             return list(range(len(lengths)))
@@ -170,6 +176,14 @@ class RegionReader:
             )
         names_a_side = any(map(speaks_of_sides, texts))
         return _Vocabulary(names, list(map(len, ids)), names_a_side)
+
+
+def _each_box_once(boxes: np.ndarray, spans: list[list[Span]]) -> tuple[np.ndarray, list[list[Span]]]:
+    """Boxes (n, 4) that are the same as one, with the spans of all its names."""
+    spans_of: dict[tuple[float, ...], list[Span]] = {}
+    for box, of_box in zip(boxes.tolist(), spans, strict=True):
+        spans_of.setdefault(tuple(box), []).extend(of_box)
+    return np.array(list(spans_of), np.float32).reshape(-1, 4), list(spans_of.values())
 
 
 def collate_regions(samples: list[dict[str, Any]]) -> dict[str, Any]:
@@ -205,6 +219,7 @@ def training_data(
         prompt=settings.prompt,
         negatives=settings.negatives,
         control=settings.control,
+        absent=settings.absent,
         names_as_published=settings.names_as_published,
         draw_background=settings.draw_background,
         swap_sides=settings.swap_sides,

@@ -12,6 +12,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.tasks.evalset import Score
 from fiber_cli.tasks.regions.coco_ap import ClassTable, CocoDetections, coco_ap, id_array
 from fiber_cli.tasks.regions.lvis_ap import FIXED_PER_CLASS, LVIS_PER_IMAGE, best_per_group, lvis_ap
+from fiber_cli.tasks.regions.presence import Presence, presence, presence_metrics, true_boxes_of
 from fiber_cli.tasks.regions.prompt_batch import PromptBatch, label_prompts
 from fiber_cli.tasks.regions.prompts import prompt_names
 from fiber_cli.tasks.regions.region_set import NO_DETECTIONS, RegionSet
@@ -109,10 +110,18 @@ class DetectionSet(RegionSet):
         return CocoDetections(id_array(image_ids), categories, boxes, rows[:, 4])
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
-        """COCO AP; an image that could not be read counts as one without detections."""
+        """COCO AP, and which names fire, see `presence_metrics`; an image that could not be read counts as one without
+        detections."""
+        truth = self.truth()
         detections = self.detections(predictions, extent=1)
-        metrics, table = coco_ap(self.truth(), detections, self.image_ids)
+        metrics, table = coco_ap(truth, detections, self.image_ids)
+        metrics |= presence_metrics(self._presence(predictions, truth))
         return _score(detections, metrics, table)
+
+    def _presence(self, predictions: Mapping[int, np.ndarray], truth: Mapping[str, Any]) -> Presence:
+        label_of = {category: label for label, category in enumerate(self.source.category_ids)}
+        true_boxes = true_boxes_of(self.image_ids, label_of, truth["annotations"])
+        return presence(predictions, true_boxes, len(self.source.names))
 
 
 class LvisSet(DetectionSet):

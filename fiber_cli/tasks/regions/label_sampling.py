@@ -20,30 +20,44 @@ def sample_labels(
     negatives: int = 85,
     control: tuple[float, float, float] = CONTROL,
     draw_background: bool = False,
+    absent: tuple[float, float] = (0, 0),
 ) -> list[int]:
     """Labels of a training prompt in their order: those in the picture, and others that are not.
 
     lengths: tokens of each name with its separator; budget: tokens for all. Positives are taken in random order until
     one does not fit, then so many labels are drawn as `control` says, at most `negatives`, and those of them that are
     not in the picture are taken until one does not fit. `draw_background` lets `__background__` be drawn, as published.
+    absent: the range of the chance, drawn for every prompt, with which each positive is left out.
     """
     chosen: list[int] = []
     room = budget
-    for label in rng.permutation(np.unique(positives)).tolist():
+    for label in _some(np.unique(positives), absent, rng):
         room -= lengths[label]
         if room < 0:
             break
         chosen.append(label)
     pool = [label for label, name in enumerate(names) if draw_background or name != BACKGROUND]
     count = _draw_count(min(negatives, len(pool)), control, rng)
-    absent = set(pool).difference(positives)
+    others = set(pool).difference(positives)
     for label in rng.choice(pool, count, replace=False).tolist():
-        if label in absent:
+        if label in others:
             room -= lengths[label]
             if room <= 0:
                 break
             chosen.append(label)
+    if not chosen and others and absent[1] > 0:
+        chosen.append(int(rng.choice(sorted(others))))  # a prompt asks for something
     return rng.permutation(np.array(chosen, np.int64)).tolist()
+
+
+def _some(positives: np.ndarray, absent: tuple[float, float], rng: np.random.Generator) -> list[int]:
+    """The positives in random order, each left out with a chance from the range."""
+    least, most = absent
+    if most == 0:
+        return rng.permutation(positives).tolist()
+    chance = rng.uniform(least, most)
+    is_kept = rng.random(len(positives)) >= chance
+    return rng.permutation(positives[is_kept]).tolist()
 
 
 def _draw_count(most: int, control: tuple[float, float, float], rng: np.random.Generator) -> int:

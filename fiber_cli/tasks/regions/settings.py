@@ -45,6 +45,14 @@ class RegionSettings(TaskSettings):
     control: tuple[float, float, float] = option(
         "Chances of one of them, none, the most; else any.", (0.05, 0.05, 0.5), ge=0, le=1, owner=READER
     )
+    absent: tuple[float, float] = option(
+        "Range of the chance, drawn for every prompt, with which a name in the picture is left out; its boxes are then "
+        "background.",
+        (0.0, 0.0),
+        ge=0,
+        le=1,
+        owner=READER,
+    )
     names_as_published: bool = option(
         "Clean names greedily; as_published: true.", False, owner=READER, formerly="published_names"
     )
@@ -126,6 +134,13 @@ def chances_are_a_share(recipe: "Recipe") -> str | None:
     return f"{chances} is more than 1 in all" if sum(chances) > 1 else None
 
 
+@rule("task.absent")
+def the_range_ascends(recipe: "Recipe") -> str | None:
+    """A chance is drawn from it."""
+    least, most = region_settings(recipe).absent
+    return f"[{least}, {most}] is no range: give the lesser chance first" if least > most else None
+
+
 @rule("log.keep_best", "data.val", "task.short_sides")
 def one_number_decides_what_is_best(recipe: "Recipe") -> str | None:
     """Metrics that several sets have stand under the sets' names, beside the mean of detection."""
@@ -174,6 +189,7 @@ REGION_RULES = (
     captions_come_one_by_one,
     a_side_is_named,
     chances_are_a_share,
+    the_range_ascends,
     one_number_decides_what_is_best,
     what_is_best_is_measured,
 )

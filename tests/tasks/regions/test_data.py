@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 from region_files import coco_box, coco_file
+from scene_reading import attributes
 
 from fiber_cli.data.records import NamedBoxes
 from fiber_cli.data.source import BadSample
@@ -39,6 +40,21 @@ def test_every_box_keeps_its_own_words(tokenizer):
             width = sample["pixels"].shape[2]
             assert straight or np.allclose(sample["boxes"][:, 2], width - 1 - wanted.clip(0)[:, 0] * factor, rtol=1e-5)
             assert sample["truncated"] == 0
+
+
+def test_an_object_is_a_box_for_each_of_its_names(tokenizer):
+    """It is one box, whose tokens are those of all its names in the prompt."""
+    source = SceneDetection("train", 20, names="all_levels")
+    for i in range(20):
+        sample = read_with(tokenizer, source, i, seed=i, short=(96,), absent=(0.5, 1), length=104)
+        boxes = sample["boxes"].tolist()
+        assert len(set(map(tuple, boxes))) == len(boxes) <= len(source[i].objects)
+        prompt = tokenizer.decode(sample["ids"][sample["mask"]], skip_special_tokens=True).split(". ")
+        for box, row in zip(boxes, sample["positive_map"], strict=True):
+            (thing,) = [each for each in source[i].objects if np.allclose(each.box[:2], box[:2], atol=1e-3)]
+            named = {name for name in prompt if attributes(name).items() <= thing.attributes.items()}
+            decoded = tokenizer.decode(sample["ids"][row])
+            assert sorted(decoded.split()) == sorted(" ".join(named).split())
 
 
 def test_mirrored_captions_swap_sides(tokenizer):

@@ -79,3 +79,31 @@ def test_a_name_in_the_picture_is_never_a_negative():
             [0, 1], list("abcd"), [5, 5, 1, 1], np.random.default_rng(seed), budget=9, control=(0, 0, 1)
         )
         assert len({0, 1} & set(order)) == 1
+
+
+def sampled(positives, rng, **options):
+    names = [f"name {number}" for number in range(40)]
+    return sample_labels(positives, names, [3] * 40, rng, budget=100, negatives=20, **options)
+
+
+def test_a_name_that_is_left_out_stands_in_the_prompt_as_absent():
+    """Its boxes are background then: it must not be asked for."""
+    rng = np.random.default_rng(0)
+    positives = list(range(10))
+    shares = []
+    for _ in range(400):
+        present = set(sampled(positives, rng, absent=(0.2, 0.8))) & set(positives)
+        shares.append(len(present) / len(positives))
+    assert abs(np.mean(shares) - 0.5) < 0.04
+    assert np.std(shares) > 0.2  # the chance is another one for every prompt
+
+
+def test_nothing_is_asked_for_where_all_names_are_left_out():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        assert sampled([3, 4], rng, absent=(1, 1), control=(0, 1, 0))
+
+
+def test_prompts_without_absent_names_are_not_the_published_ones():
+    first, second = np.random.default_rng(7), np.random.default_rng(7)
+    assert sampled([1, 5, 9], first) == sampled([1, 5, 9], second, absent=(0, 0))
