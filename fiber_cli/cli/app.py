@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 import fiber_cli
-from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, training
+from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, scenes, training
 from fiber_cli.errors import EXIT_FAILED, UserError
 
 app = typer.Typer(
@@ -57,6 +57,7 @@ app.command("rerank")(evaluation.rerank)
 app.command("caption")(inference.caption)
 app.command("answer")(inference.answer)
 app.command("detect", cls=inference.DetectCommand)(inference.detect)
+app.command("scenes")(scenes.scenes)
 app.command("vqa-answers")(preparation.vqa_answers)
 app.command("cider-df")(preparation.cider_df)
 app.command("convert")(preparation.convert)
