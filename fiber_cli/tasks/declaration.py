@@ -145,9 +145,10 @@ class TaskDeclaration:
     keep their aspect ratio, so that the windows of the image encoder keep their size.
     module, training_data, evaluation: see `tasks.base.Task`, `tasks.training_data` and `tasks.evaluation`.
     metrics: what `log.keep_best` can go by under given settings. evaluation_batch: images a pass, where none is given.
-    parameters, init_from: of the module. abilities: what inference can do with a checkpoint, as far as its settings do
-    not switch it off. published_checkpoints: kinds of checkpoint of the authors' code by the name that `fiber convert
-    --task` has.
+    calibrated: settings of the model that validation chooses where a recipe leaves them null, each with the metric that
+    gives its value. parameters, init_from: of the module. abilities: what inference can do with a checkpoint, as far as
+    its settings do not switch it off. published_checkpoints: kinds of checkpoint of the authors' code by the name that
+    `fiber convert --task` has.
     """
 
     name: str
@@ -163,6 +164,7 @@ class TaskDeclaration:
     evaluation: "Lazy[MakeEvaluation]"
     metrics: Callable[[Any], tuple[str, ...]]
     evaluation_batch: int
+    calibrated: Mapping[str, str]
     parameters: ParameterKinds
     init_from: WeightChanges
     abilities: tuple[type[Ability], ...]
@@ -196,6 +198,8 @@ class TaskDeclaration:
         for what in LAZY:
             if not isinstance(getattr(given, what), Lazy):
                 yield f"{what} is to be Lazy('package.module:name')"
+        if not isinstance(given.calibrated, Mapping):
+            yield f"calibrated is {given.calibrated!r}: give a mapping, {{}} where there is none"
         if not isinstance(given.published_checkpoints, Mapping):
             yield f"published_checkpoints is {given.published_checkpoints!r}: give a mapping, {{}} where there are none"
 
@@ -211,6 +215,10 @@ class TaskDeclaration:
         for what in ("about", "reads", "scenes"):
             if not getattr(self, what):
                 yield f"{what} is empty"
+        settings = {setting.name: setting for setting in fields}
+        for name in self.calibrated:
+            if name not in settings or settings[name].metadata.get("owner") is not Owner.MODEL:
+                yield f"calibrated: {name!r} is no setting of {self.settings.__name__} that belongs to the model"
         for scenes in self.scenes:
             if scenes.get("kind") not in FORMATS:
                 yield f"scenes: {dict(scenes)} names no kind of source"
@@ -250,6 +258,15 @@ class TaskDeclaration:
         if not isinstance(names, tuple) or not all(isinstance(name, str) for name in names):
             raise DeclarationError(f"task {self.name!r}: metrics gives {names!r}, which is no tuple of texts")
         return names
+
+    def calibrated_values(self, settings: TaskSettings, metrics: Mapping[str, float]) -> dict[str, float]:
+        """The settings that validation chooses, as far as they are left null and their metrics are there."""
+        given = dataclasses.asdict(settings)
+        values = {}
+        for name, metric in self.calibrated.items():
+            if given[name] is None and metric in metrics:
+                values[name] = metrics[metric]
+        return values
 
     def scene_settings(self, split: Any, count: int) -> list[SourceSettings]:
         """The built-in scenes of a split as entries of a recipe. Raises DeclarationError where the task cannot read

@@ -27,6 +27,7 @@ from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import device, to_device
 from fiber_cli.errors import UserError
 from fiber_cli.seeds import mix
+from fiber_cli.tasks import declared
 from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
 from fiber_cli.training.deepspeed_config import deepspeed_config
@@ -201,7 +202,7 @@ class Run:
         directory.save(
             self.output,
             self.progress.step,
-            config=self.work.config,
+            config=self._config(),
             weights=weights,
             tokenizer=self.work.tokenizer,
             write_state=self.save_state,
@@ -217,6 +218,12 @@ class Run:
             # A run that goes on without keeping the best has none that stands for it.
             pointer.unlink(missing_ok=True)
         directory.prune(self.output, self.recipe.log.keep_last, best)
+
+    def _config(self) -> dict[str, Any]:
+        """The content of config.json, with what the last validation has chosen."""
+        settings = self.recipe.task
+        chosen = declared(settings.name).calibrated_values(settings, self.progress.metrics)
+        return self.work.config | {"task": self.work.config["task"] | chosen}
 
     def save_state(self, folder: Path) -> None:
         """What resuming needs besides the weights: DeepSpeed's shards, progress, moving average, the task's

@@ -19,6 +19,7 @@ CAPTION = TaskDeclaration(
     evaluation=Lazy("fiber_cli.tasks.caption.evaluation:evaluation"),
     metrics=caption_metric_names,
     evaluation_batch=64,
+    calibrated={},
     parameters=ParameterKinds(heads=("mlm.",), cross_modal=("pool.",), backbone=()),
     init_from=WeightChanges(fresh=("encoder.memory_proj.",), dropped=("itc_pool.", "itm.", "temperature")),
     abilities=(Captioning,),

@@ -19,6 +19,7 @@ COARSE = TaskDeclaration(
     evaluation=Lazy("fiber_cli.tasks.retrieval.evaluation:evaluation"),
     metrics=retrieval_metrics,
     evaluation_batch=64,
+    calibrated={},
     parameters=ParameterKinds(heads=("mlm.", "itm."), cross_modal=("pool.", "itc_pool."), backbone=("temperature",)),
     init_from=WeightChanges(fresh=(), dropped=()),
     abilities=(Embedding, Matching),

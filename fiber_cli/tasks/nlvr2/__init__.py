@@ -18,6 +18,7 @@ NLVR2 = TaskDeclaration(
     evaluation=Lazy("fiber_cli.tasks.nlvr2.evaluation:evaluation"),
     metrics=nlvr2_metrics,
     evaluation_batch=64,
+    calibrated={},
     parameters=ParameterKinds(heads=("nlvr2.",), cross_modal=("pool.",), backbone=()),
     init_from=WeightChanges(fresh=("nlvr2.",), dropped=("mlm.", "itm.", "itc_pool.", "temperature")),
     abilities=(),

@@ -33,6 +33,7 @@ def _declare(
         evaluation=Lazy("fiber_cli.tasks.regions.evaluation:evaluation"),
         metrics=region_metrics,
         evaluation_batch=4,
+        calibrated={"threshold": "detection/threshold"},
         parameters=ParameterKinds(heads=("detector.",), cross_modal=(), backbone=()),
         init_from=WeightChanges(
             fresh=("detector.",),

@@ -69,6 +69,13 @@ class RegionSettings(TaskSettings):
     pre_nms_topk: int = option("Candidates per level before NMS.", 1000, ge=1, owner=MODEL)
     nms_iou: float = option("Overlap past which NMS drops a box.", 0.6, gt=0, le=1, owner=MODEL)
     max_detections: int = option("Detections per image and prompt.", 100, ge=1, owner=MODEL)
+    threshold: float | None = option(
+        "Least score of a detection that users are shown; null: what validation finds best (`detection/threshold`).",
+        None,
+        ge=0,
+        le=1,
+        owner=MODEL,
+    )
     aggregation: Literal["mean", "max"] = option("A label's score from those of its tokens.", "mean", owner=MODEL)
 
 

@@ -20,6 +20,7 @@ RETRIEVAL = TaskDeclaration(
     evaluation=Lazy("fiber_cli.tasks.retrieval.evaluation:evaluation"),
     metrics=retrieval_metrics,
     evaluation_batch=64,
+    calibrated={},
     parameters=ParameterKinds(heads=("itm.",), cross_modal=("pool.", "itc_pool."), backbone=("temperature",)),
     init_from=WeightChanges(fresh=("itm.", "temperature"), dropped=("mlm.", "itm.", "temperature")),
     abilities=(Embedding, Matching),

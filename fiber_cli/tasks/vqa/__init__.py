@@ -19,6 +19,7 @@ VQA = TaskDeclaration(
     evaluation=Lazy("fiber_cli.tasks.vqa.evaluation:evaluation"),
     metrics=vqa_metrics,
     evaluation_batch=64,
+    calibrated={},
     parameters=ParameterKinds(heads=("vqa.",), cross_modal=("pool.",), backbone=()),
     init_from=WeightChanges(fresh=("vqa.",), dropped=("mlm.", "itm.", "itc_pool.", "temperature")),
     abilities=(Answering,),

@@ -19,6 +19,7 @@ ENTAILMENT = TaskDeclaration(
     evaluation=Lazy("fiber_cli.tasks.entailment.evaluation:evaluation"),
     metrics=entailment_metrics,
     evaluation_batch=64,
+    calibrated={},
     parameters=ParameterKinds(heads=("entailment.",), cross_modal=("pool.",), backbone=()),
     init_from=WeightChanges(fresh=("entailment.",), dropped=("mlm.", "itm.", "itc_pool.", "temperature")),
     abilities=(),
