@@ -3,6 +3,8 @@
 from importlib import import_module
 from types import ModuleType
 
+from fiber_cli.characters import one_line
+
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_USAGE = 2
@@ -17,12 +19,29 @@ def first_names(names: list[str], limit: int = 8) -> str:
 
 
 class UserError(ValueError):
-    """Input that cannot be used. The message says what is wrong, where, and how to mend it.
+    """Input that cannot be used. The message says what is wrong, where, and how to mend it; details, if there are any,
+    stand below it, a line each. Names in both may be any, see `characters.one_line`.
 
     The command line prints the message without a traceback and exits with `exit_code`.
     """
 
     exit_code = EXIT_FAILED
+
+    def __init__(self, message: str, *details: str):
+        super().__init__(message, *details)
+
+    def __str__(self) -> str:
+        return "\n  ".join(map(one_line, self.args))
+
+    @property
+    def message(self) -> str:
+        """What is wrong, without the details."""
+        return one_line(self.args[0])
+
+    @property
+    def details(self) -> tuple[str, ...]:
+        """A line for each of the things that are wrong, where there are several."""
+        return self.args[1:]
 
 
 class DeclarationError(UserError, TypeError):

@@ -6,7 +6,6 @@ tokenizer beside the settings; it is read, and no longer written.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +14,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.settings import Owner, TaskSettings, former_names, owned
 from fiber_cli.tasks import declared
+from fiber_cli.text_files import parse_json
 
 FORMAT = 2
 CONFIG_FILE = "config.json"
@@ -76,7 +76,7 @@ def read_config(path: Path) -> CheckpointConfig:
     """config.json of a checkpoint directory. Raises UserError where it is missing, damaged, or of another version."""
     file = Path(path) / CONFIG_FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_bytes())
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}; is {path} a checkpoint directory?") from error
     except ValueError as error:

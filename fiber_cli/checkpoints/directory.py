@@ -9,7 +9,6 @@ run/checkpoints/latest   names the newest complete one
 run/checkpoints/best     names the best one by the run's metric, where the recipe keeps it
 """
 
-import json
 import os
 import shutil
 import sys
@@ -25,6 +24,7 @@ from torch import Tensor
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
+from fiber_cli.text_files import NotText, decode_text, dump_json, read_text
 
 #: Files that name one of the checkpoints beside them.
 POINTERS = ("latest", "best")
@@ -90,7 +90,7 @@ def _write_model(
 ) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "state").mkdir(parents=True)
-    text = json.dumps(config, indent=2, ensure_ascii=False)
+    text = dump_json(config, indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     content = to_bytes(float32(weights), {"format": "pt"})
     (folder / "model.safetensors").write_bytes(content)
@@ -238,7 +238,7 @@ def _latest_name(folder: Path) -> str:
 def _best_in_words(run_dir: Path) -> str:
     """What the recipe of a run calls best."""
     try:
-        recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = yaml.safe_load(read_text(run_dir / "recipe.yaml"))
         return f"the best by {recipe['log']['keep_best']}"
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return "the best"  # a copy of the checkpoints alone
@@ -247,10 +247,10 @@ def _best_in_words(run_dir: Path) -> str:
 def _name_in(pointer: Path) -> str:
     """The name of the checkpoint in a file `latest` or `best`. Raises UserError for one that holds no name."""
     try:
-        name = pointer.read_text(encoding="utf-8").strip()
+        name = decode_text(pointer.read_bytes()).strip()
     except OSError as error:
         raise UserError(f"{pointer} cannot be read: {error.strerror}; {_mend(pointer)}") from error
-    except UnicodeDecodeError as error:
+    except NotText as error:
         raise UserError(f"{pointer} is damaged (not UTF-8); {_mend(pointer)}") from error
     if not name or not name.isprintable():
         raise UserError(f"{pointer} is damaged (it names no checkpoint); {_mend(pointer)}")

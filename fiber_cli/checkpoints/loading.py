@@ -1,7 +1,6 @@
 """From a checkpoint directory to a task that is ready to predict."""
 
 import hashlib
-import sys
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -11,6 +10,7 @@ from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import DeclarationError, UserError
+from fiber_cli.printing import say
 from fiber_cli.tasks import declared, tasks_with
 from fiber_cli.tasks.abilities import Ability
 from fiber_cli.tasks.base import Task
@@ -77,7 +77,7 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     standard error. Raises UserError."""
     choice = choose(path, latest=latest)
     if choice.reason and is_main():
-        print(f"checkpoint: {choice}", file=sys.stderr)
+        say(f"checkpoint: {choice}")
     path = choice.path
     config = read_config(path)
     tokenizer = load_tokenizer(path / "tokenizer")

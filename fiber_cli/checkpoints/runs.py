@@ -102,7 +102,7 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
     """
     runs, unreadable = _runs_below(folder, latest=wanted.latest)
     misfits: list[str] = []
-    problems: list[str] = []
+    problems: list[UserError] = []
     candidates: list[_Candidate] = []
     names_in = cache(_names_in)
     for run in runs:
@@ -113,12 +113,12 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
         try:
             candidates.append(_candidate(run, wanted, names_in))
         except UserError as error:
-            problems.append(str(error))
-            unreadable.append(f"{run.folder} ({error})")
+            problems.append(error)
+            unreadable.append(f"{run.folder} ({error.message})")
     if not candidates and problems:
-        raise UserError(problems[0])  # the data cannot be read, whichever run is asked
+        raise problems[0]  # the data cannot be read, whichever run is asked
     if not candidates:
-        raise UserError(_none_fits(wanted, folder, [*misfits, *unreadable]))
+        raise _none_fits(wanted, folder, [*misfits, *unreadable])
     best = max(candidates, key=_rank)
     reason = _reason(best, candidates, wanted)
     if unreadable:
@@ -282,11 +282,11 @@ def _in_words(best: _Candidate, wanted: Wanted) -> str:
     return f"data named {first_names(sorted(names))}"
 
 
-def _none_fits(wanted: Wanted, folder: Path, looked_at: Sequence[str]) -> str:
+def _none_fits(wanted: Wanted, folder: Path, looked_at: Sequence[str]) -> UserError:
     if not looked_at:
         tasks = " or ".join(wanted.tasks)
-        return (
+        return UserError(
             f"no {folder}/*/checkpoints/latest of task {tasks} below the current folder: name one with {wanted.option}"
         )
     heading = f"no run below {folder}/ is for {wanted.what}; name a checkpoint with {wanted.option}. Looked at:"
-    return "\n  ".join([heading, *looked_at])
+    return UserError(heading, *looked_at)

@@ -124,8 +124,8 @@ def load_into(
             lines.append(f"shape: {name} {theirs} in the weights, {expected} in the model")
         counts = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(mismatched)} of another shape"
         raise UserError(
-            f"the weights do not fit the model: {counts}; set the model section as it was when they were trained\n  "
-            + "\n  ".join(lines)
+            f"the weights do not fit the model: {counts}; set the model section as it was when they were trained",
+            *lines,
         )
     with torch.no_grad():
         for name in common:

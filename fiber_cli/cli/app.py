@@ -11,8 +11,8 @@
 Heavy modules are imported inside the commands' functions, so that `fiber --help` answers at once.
 """
 
-import codecs
-import io
+import errno
+import os
 import sys
 from typing import Annotated
 
@@ -20,9 +20,12 @@ import typer
 
 import fiber_cli
 from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, training
+from fiber_cli.cli.usage import Commands
 from fiber_cli.errors import EXIT_FAILED, UserError
+from fiber_cli.printing import say, say_lines, show, take_any_text
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode=None,  # rich alone takes longer to import than all else
     pretty_exceptions_enable=False,
@@ -35,7 +38,7 @@ recipes_app = typer.Typer(rich_markup_mode=None)
 def print_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
-        print(f"fiber {fiber_cli.__version__}")
+        show(f"fiber {fiber_cli.__version__}")
         raise typer.Exit
 
 
@@ -70,31 +73,25 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit."""
     if argv is None:
         argv = sys.argv[1:]
-    _print_any_name()
+    take_any_text()
     try:
         app(args=argv, prog_name="fiber", obj=argv)
     except UserError as error:
-        print(f"fiber: {error}", file=sys.stderr)
+        say_lines(f"fiber: {error}")
         sys.exit(error.exit_code)
     except OSError as error:
-        print(f"fiber: {error}", file=sys.stderr)
+        say(f"fiber: {error}")
         sys.exit(EXIT_FAILED)
+    finally:
+        _write_out()
 
 
-def _print_any_name() -> None:
-    """Let standard output take every file name: the bytes of one that is not UTF-8 as they are, and `\\x…` for what the
-    terminal's encoding lacks."""
-    codecs.register_error("fiber-names", _name_bytes)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="fiber-names")
-
-
-def _name_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
+def _write_out() -> None:
+    """Have all that was printed written, or say why it cannot be; the interpreter would do so in a traceback."""
     try:
-        # One at a time: the next one may be of the other kind.
-        return error.object[error.start].encode("ascii", "surrogateescape"), error.start + 1
-    except UnicodeEncodeError:
-        text = error.object[error.start].encode("ascii", "backslashreplace")
-        return text.decode("ascii"), error.start + 1
+        sys.stdout.flush()
+    except OSError as error:
+        if error.errno != errno.EPIPE:  # who reads may stop
+            say(f"fiber: standard output: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(EXIT_FAILED)

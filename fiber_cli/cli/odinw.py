@@ -8,8 +8,11 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
+from fiber_cli.characters import one_line
 from fiber_cli.cli.options import Nproc, Overrides, whole_numbers
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
+from fiber_cli.printing import say, show
+from fiber_cli.text_files import dump_json, parse_json
 
 if TYPE_CHECKING:
     from fiber_cli.data.sources.coco import CocoSettings
@@ -72,7 +75,7 @@ def odinw(
     weights = resolve(init_from)
     incomplete = completeness(archive.missing)
     if incomplete is not None:
-        typer.echo(f"odinw: {incomplete}", err=True)
+        say(f"odinw: {incomplete}")
     settings = {
         "init_from": str(weights.resolve()),
         "prompts": "published" if published_prompts else "names",
@@ -81,13 +84,13 @@ def odinw(
     _keep_settings(output, settings)
     results = []
     for number, tuning in enumerate(tunings, 1):
-        typer.echo(f"odinw: {number} of {len(tunings)}, {tuning.name}", err=True)
+        say(f"odinw: {number} of {len(tunings)}, {tuning.name}")
         ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc)
         results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
     summary = {**settings, "missing_sets": archive.missing, **odinw_summary(results)}
     replace(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
-    typer.echo(odinw_table(results))
-    typer.echo(f"prompts: {settings['prompts']}; {output / RESULTS_FILE}")
+    show(odinw_table(results))
+    show(one_line(f"prompts: {settings['prompts']}; {output / RESULTS_FILE}"))
 
 
 def _archive(root: Path, sets: str | None) -> "OdinwArchive":
@@ -154,7 +157,7 @@ def _keep_settings(output: Path, settings: dict[str, Any]) -> None:
         output.mkdir(parents=True, exist_ok=True)
         replace(file, json.dumps(settings, indent=2) + "\n")
         return
-    earlier = json.loads(file.read_text(encoding="utf-8"))
+    earlier = parse_json(file.read_bytes())
     differing = []
     for name, value in settings.items():
         if earlier.get(name) != value:
@@ -180,7 +183,7 @@ def _tune_and_measure(tuning: Tuning, folder: Path, weights: Path, overrides: Se
 def _metrics(results: Path) -> dict[str, float] | None:
     """The metrics of a results.json; None where it is not there, or was cut by a kill."""
     try:
-        metrics: dict[str, float] = json.loads(results.read_text(encoding="utf-8"))["metrics"]
+        metrics: dict[str, float] = parse_json(results.read_bytes())["metrics"]
     except (OSError, ValueError):
         return None
     return metrics
@@ -197,7 +200,7 @@ def _training_arguments(tuning: Tuning, folder: Path, weights: Path, overrides: 
 
 def _entry(source: "CocoSettings") -> str:
     """A source as the command line has it: JSON is YAML."""
-    return json.dumps({"kind": source.kind, **source.arguments()}, ensure_ascii=False)
+    return dump_json({"kind": source.kind, **source.arguments()})
 
 
 def _test_arguments(tuning: Tuning, folder: Path) -> list[str]:
@@ -205,7 +208,7 @@ def _test_arguments(tuning: Tuning, folder: Path) -> list[str]:
     test = tuning.test
     sets = folder / "test.yaml"
     entry = {"name": test.name, "json": test.json, "images": test.images, "prompts": test.prompts}
-    sets.write_text(json.dumps([entry], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    sets.write_text(dump_json([entry], indent=2) + "\n", encoding="utf-8")
     checkpoints = folder / "checkpoints"
     pointer = checkpoints / "best"
     if not pointer.is_file():
@@ -219,8 +222,8 @@ def _launch(nproc: int, arguments: list[str]) -> None:
 
     code = launch(nproc, arguments)
     if code == EXIT_STOPPED:
-        typer.echo("odinw: stopped; the same command again goes on from here", err=True)
+        say("odinw: stopped; the same command again goes on from here")
     elif code != EXIT_OK:
-        typer.echo(f"odinw: failed at `fiber {' '.join(arguments)}`", err=True)
+        say(f"odinw: failed at `fiber {' '.join(arguments)}`")
     if code != EXIT_OK:
         raise typer.Exit(code)

@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fiber_cli.characters import one_line
 from fiber_cli.cli.options import Overrides, RecipeName, one_of
 from fiber_cli.errors import UserError
+from fiber_cli.printing import show
 from fiber_cli.tasks import declarations
 
 
@@ -49,7 +51,7 @@ def vqa_answers(
     if not answers:
         raise UserError(f"no answer comes {minimum} times in {', '.join(map(str, annotations))}: lower --minimum")
     write_vocabulary(output, answers)
-    print(f"{output}: {len(answers)} answers")
+    show(one_line(f"{output}: {len(answers)} answers"))
 
 
 def _of_vqa_recipe(name: str, overrides: list[str]) -> tuple[list[Path], Path | None]:
@@ -85,7 +87,7 @@ def cider_df(
         output = Path(resolved.task.cider_df)
     if output is None:
         raise typer.BadParameter(f"{recipe} names no task.cider_df: give --output")
-    print(count_document_frequencies(open_sources(resolved.data.train, resolved.data), str(output)))
+    show(one_line(count_document_frequencies(open_sources(resolved.data.train, resolved.data), str(output))))
 
 
 def convert(
@@ -98,4 +100,4 @@ def convert(
     """Turn a published checkpoint into a checkpoint folder."""
     from fiber_cli.checkpoints.published.file import convert_file
 
-    print(convert_file(source, output, task=task, tokenizer=tokenizer, answers=answers))
+    show(one_line(convert_file(source, output, task=task, tokenizer=tokenizer, answers=answers)))

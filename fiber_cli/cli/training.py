@@ -1,6 +1,5 @@
 """`fiber pretrain` and `fiber finetune`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,6 +8,7 @@ import typer
 from fiber_cli.cli.options import Nproc, Overrides, RecipeName, one_of
 from fiber_cli.cli.processes import is_first_rank, launch_ranks
 from fiber_cli.errors import UserError
+from fiber_cli.printing import say
 from fiber_cli.settings import RecipeError
 from fiber_cli.tasks import declarations, declared
 
@@ -109,7 +109,7 @@ def train(
 
     has_backbones = recipe.model.swin or recipe.model.roberta
     if continues_another(task) and not (init_from or resume or has_backbones):
-        print("no --init-from: training starts from random weights", file=sys.stderr)
+        say("no --init-from: training starts from random weights")
     raise typer.Exit(fit(recipe, output, resume=resume, init_from=init_from))
 
 

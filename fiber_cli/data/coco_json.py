@@ -14,7 +14,7 @@ from fiber_cli.data.file_records import FileRecords, Once, Ownerless
 from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.masks import Box, mask_box
 from fiber_cli.data.records import Size, Span
-from fiber_cli.data.values import finite_number, flag, identifier, listed, some_text, text, whole_number
+from fiber_cli.data.values import finite_number, flag, identifier, listed, path_text, some_text, text, whole_number
 from fiber_cli.errors import UserError, first_names
 
 Entry = dict[str, Any]
@@ -313,8 +313,8 @@ def image_size(image: Mapping[str, Any]) -> Size | None:
 def file_name(image: Entry) -> str:
     """The path below the folder of images; LVIS gives COCO's address instead, whose last two parts are it."""
     if image.get("file_name") is not None:
-        return some_text(image["file_name"], "file_name")
-    return "/".join(text(image["coco_url"], "coco_url").split("/")[-2:])
+        return path_text(image["file_name"], "file_name")
+    return "/".join(path_text(image["coco_url"], "coco_url").split("/")[-2:])
 
 
 def has_captions(content: Any) -> bool:

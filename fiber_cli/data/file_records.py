@@ -1,7 +1,6 @@
 """The records of files of annotations: single bad ones are left out and named, a file with many of them is refused."""
 
 import os
-import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
@@ -9,6 +8,7 @@ from typing import Any, TypeVar
 from fiber_cli.data.files import read_lines
 from fiber_cli.data.source import BadSample
 from fiber_cli.errors import UserError, first_names
+from fiber_cli.printing import say
 
 Value = TypeVar("Value")
 Id = TypeVar("Id", bound=Hashable)
@@ -107,7 +107,7 @@ class FileRecords:
             others = f", {len(bad)} of {total:,} such" if len(bad) > 1 else ""
             raise self._refusal(f"see {place} ({reason}){others}")
         self.left_out.extend(bad)
-        say(f"{self.path}: {left_out_in_words(bad, total, what)}")
+        say_once(f"{self.path}: {left_out_in_words(bad, total, what)}")
 
     def _refusal(self, reason: str) -> UserError:
         message = f"{self.path}: not {self.wanted}, {reason}"
@@ -121,10 +121,10 @@ def left_out_in_words(bad: list[tuple[str, str]], total: int, what: str) -> str:
     return f"{len(bad)} of {total:,} {what} {verb} left out: {named}"
 
 
-def say(line: str) -> None:
+def say_once(line: str) -> None:
     """A line on standard error; of several ranks, which read the same files, the first says it."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr)
+        say(line)
 
 
 def _most_bad(total: int) -> int:

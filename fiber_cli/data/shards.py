@@ -1,7 +1,6 @@
 """Sources whose samples lie in tar shards, with random access."""
 
 import os
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from io import FileIO
@@ -17,6 +16,7 @@ from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.data.source import BadSample, ImageSource
 from fiber_cli.data.tar import BESIDE, Member, index_shards, read_at
 from fiber_cli.errors import UserError
+from fiber_cli.printing import say
 
 _WINDOW = 16  # shards among whose samples the order is shuffled
 _OPEN_FILES = 64
@@ -47,7 +47,7 @@ class ShardSource(ImageSource):
                 f".json are needed{told and '; ' + told}"
             )
         if told and os.environ.get("RANK", "0") == "0":  # one rank is enough
-            print(f"left out: {self.name}: {told}", file=sys.stderr)
+            say(f"left out: {self.name}: {told}")
 
     def _told(self) -> str:
         """What is left out, in words; empty where nothing is."""

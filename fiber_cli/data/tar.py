@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from fiber_cli.data.image_formats import SUFFIXES
 from fiber_cli.errors import UserError
+from fiber_cli.text_files import parse_json, utf8
 
 _BLOCK = 512
 _MAX_THREADS = 16
@@ -85,8 +86,8 @@ def index_shards(paths: list[str]) -> list[ShardIndex]:
         shards = [shard for shard in progress if shard is not None]
     if damaged:
         raise UserError(
-            f"{len(damaged)} of {len(paths)} shards cannot be used; fetch them again or leave them out:\n  "
-            + "\n  ".join(sorted(damaged))
+            f"{len(damaged)} of {len(paths)} shards cannot be used; fetch them again or leave them out:",
+            *sorted(damaged),
         )
     return shards
 
@@ -192,10 +193,9 @@ def _read_index(path: str, size: int) -> ShardIndex:
 
 def _count_captions(described: bytes) -> int:
     """How many captions a sample's JSON lists; 1 where it has no such list."""
-    if b'"captions"' not in described:
-        return 1
     try:
-        return len(json.loads(described)["captions"])
+        text = utf8(described)
+        return len(parse_json(text)["captions"]) if b'"captions"' in text else 1
     except (ValueError, KeyError, TypeError):
         return 1  # reported as a bad sample when it is used
 

@@ -42,10 +42,10 @@ def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
         tokenizer = _from_folder_or_hub(name)
     except Exception as error:  # the tokenizers library raises bare Exception for damaged files
         raise UserError(
-            f"model.tokenizer: cannot load the tokeniser {name!s}: {str(error).splitlines()[0]}\n"
+            f"model.tokenizer: cannot load the tokeniser {name!s}: {str(error).splitlines()[0]}",
             "Give a folder with vocab.json and merges.txt (or tokenizer.json), such as one copied from "
             "https://huggingface.co/roberta-base; or a hub name that this machine can download or has in its "
-            "cache (HF_HOME); or `builtin`."
+            "cache (HF_HOME); or `builtin`.",
         ) from error
     needed = {
         "pad": tokenizer.pad_token_id,
@@ -82,6 +82,17 @@ def _from_folder(folder: Path) -> "PreTrainedTokenizerBase":
     if files & {"tokenizer_config.json", "config.json"}:
         return AutoTokenizer.from_pretrained(folder)
     return RobertaTokenizer.from_pretrained(folder)
+
+
+def check_encoded(text: str, what: str) -> None:
+    """UserError for a user's text that holds bytes which are no characters of the terminal's encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{what} {text!r:.80} holds a byte that is no text at character {error.start + 1}; type it in the encoding "
+            "of your locale, or set a locale of UTF-8 (LC_ALL=C.UTF-8)"
+        ) from None
 
 
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:

@@ -8,6 +8,7 @@ import re
 from typing import Any
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _FLAGS = {"false": False, "true": True}
 
 
@@ -53,7 +54,26 @@ def listed(value: Any, what: str) -> list[Any]:
 
 
 def text(value: Any, what: str) -> str:
-    """A text."""
+    """A text, which no half of a pair of surrogates is, and no NUL."""
+    words = _string(value, what)
+    damage = _NO_TEXT.search(words)
+    if damage is not None:
+        raise ValueError(f"{what} is damaged, it holds {ascii(damage[0])[1:-1]}")
+    return words
+
+
+def path_text(value: Any, what: str) -> str:
+    """The name of a file, with more than white space in it; a byte XX of one that is not UTF-8 is `\\udcXX`, as the
+    program writes it."""
+    words = _string(value, what)
+    if not words.strip():
+        raise ValueError(f"{what} is empty")
+    if "\0" in words:
+        raise ValueError(f"{what} holds \\x00, as no name of a file does")
+    return words
+
+
+def _string(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what} must be text, it is {value!r}")
     return value

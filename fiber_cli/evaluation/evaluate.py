@@ -9,12 +9,12 @@ from typing import Any
 
 import fiber_cli
 from fiber_cli.checkpoints.loading import Loaded
-from fiber_cli.data.files import dump_json
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import prediction_device
 from fiber_cli.errors import first_names
 from fiber_cli.evaluation.report import table, write_results
+from fiber_cli.printing import show, show_json
 from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
 
@@ -77,7 +77,10 @@ def run_eval(
     }
     if collectives.is_main():
         write_results(output, results, result.files)
-        print(dump_json(results, indent=2) if as_json else table(results))
+        if as_json:
+            show_json(results)
+        else:
+            show(table(results))
     return results
 
 

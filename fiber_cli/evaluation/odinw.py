@@ -9,6 +9,7 @@ import yaml
 from fiber_cli.data.files import read_bytes
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.errors import UserError
+from fiber_cli.text_files import NotText, decode_text
 
 _NEEDED = {"name", "json", "images"}
 
@@ -20,9 +21,12 @@ def read_odinw(path: str | Path) -> list[CocoSettings]:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(read_bytes(path, "the list of the ODinW sets"))
+        content = yaml.safe_load(decode_text(read_bytes(path, "the list of the ODinW sets")))
+    except NotText as error:
+        raise UserError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML or JSON: {error}") from None
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML or JSON: {problem}") from None
     entries = content if isinstance(content, list) else [content]
     sets: dict[str, CocoSettings] = {}
     for number, entry in enumerate(entries, 1):

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from fiber_cli.data.files import dump_json
+from fiber_cli.characters import one_line
+from fiber_cli.text_files import dump_json
 
 _DIRECTIONS = (("image retrieval (IR)", "ir"), ("text retrieval (TR)", "tr"))
 
@@ -14,7 +15,7 @@ def write_results(output: Path, results: dict[str, Any], files: dict[str, Any]) 
         text = content if isinstance(content, str) else dump_json(content, indent=2) + "\n"
         path = output / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+        path.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def table(results: dict[str, Any]) -> str:
@@ -38,7 +39,7 @@ def table(results: dict[str, Any]) -> str:
     if results["truncated"]:
         lines.append(f"  {results['truncated']} texts were cut at the model's text length")
     lines.extend(f"  {note}" for note in results["notes"])
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _ways_of_retrieval(metrics: dict[str, float]) -> list[str]:

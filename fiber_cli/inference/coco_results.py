@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fiber_cli.data.files import dump_json
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.json_list import JsonList
 from fiber_cli.inference.video import Shot
+from fiber_cli.text_files import dump_json
 
 
 class CocoResults:

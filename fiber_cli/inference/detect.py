@@ -11,6 +11,7 @@ from typing import Protocol
 
 from tqdm import tqdm
 
+from fiber_cli.characters import row
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
 from fiber_cli.inference.annotate import Gallery
@@ -21,6 +22,7 @@ from fiber_cli.inference.json_list import JsonList
 from fiber_cli.inference.pictures import batches, distinct_images
 from fiber_cli.inference.queries import Query
 from fiber_cli.inference.video import Shot, is_video, shots, video_package
+from fiber_cli.printing import say, show
 
 
 class Output(Protocol):
@@ -36,7 +38,7 @@ class Table:
 
     def add(self, shot: Shot, detections: Sequence[Detection]) -> None:
         for line in table_lines(shot, detections):
-            print(line)
+            show(line)
         sys.stdout.flush()
 
     def close(self) -> None:
@@ -61,7 +63,7 @@ def table_lines(shot: Shot, detections: Sequence[Detection]) -> Iterator[str]:
     """A line for each detection, its parts separated by tabs."""
     for detection in detections:
         edges = " ".join(f"{edge:.1f}" for edge in detection.box)
-        yield "\t".join([shot.name, detection.label, f"{detection.score:.3f}", edges])
+        yield row([shot.name, detection.label, f"{detection.score:.3f}", edges])
 
 
 def run_detect(
@@ -119,7 +121,7 @@ def run_detect(
                         output.add(shot, detections)
         if not picture_count:
             raise UserError(f"none of {len(files)} files could be read")
-    print(f"{detection_count} detections of at least {threshold:g} in {picture_count} pictures", file=sys.stderr)
+    say(f"{detection_count} detections of at least {threshold:g} in {picture_count} pictures")
 
 
 def _opened(
@@ -141,5 +143,5 @@ def _query(
     query = model.label_query(labels, chunk)
     if isinstance(labels, str) and len(query.names) > 1 and " . " not in labels:
         names = ", ".join(f'"{name}"' for name in query.names)
-        print(f'looking for {names}; a name with a period: "st. bernard . cat", or --labels FILE', file=sys.stderr)
+        say(f'looking for {names}; a name with a period: "st. bernard . cat", or --labels FILE')
     return query

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -17,7 +16,9 @@ from fiber_cli.data.image_formats import SUFFIXES as SUFFIXES
 from fiber_cli.data.image_formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, count_endings
 from fiber_cli.data.images import open_image, to_rgb
 from fiber_cli.data.source import MAX_PIXELS, BadSample
+from fiber_cli.data.text import check_encoded
 from fiber_cli.errors import UserError
+from fiber_cli.printing import say
 
 
 @runtime_checkable
@@ -97,11 +98,13 @@ def texts_of(texts: str | Sequence[str]) -> tuple[list[str], bool]:
     """The texts as a list, and whether there was one that stood alone. UserError for an empty list and for what is no
     text."""
     if isinstance(texts, str):
+        check_encoded(texts, "the text")
         return [texts], True
     listed = _listed(texts, "texts", "wanted is a str, or a list of them")
     for number, text in enumerate(listed):
         if not isinstance(text, str):
             raise UserError(f"text {number} is {type(text).__name__} {text!r:.40}; wanted is a str")
+        check_encoded(text, f"text {number}")
     return listed, False
 
 
@@ -174,7 +177,7 @@ class PictureReader:
                 raise UserError(f'image {number}: {error} (on_error="skip" goes on without it)') from None
             if id(picture) not in self._told:
                 self._told.add(id(picture))
-                warnings.warn(f"image {number} is left out: {error}", stacklevel=2)
+                warnings.warn(f"image {number} is left out: {error.message}", stacklevel=2)
             return None
 
     def batches(self, pictures: Sequence[Given], size: int) -> Iterator[tuple[list[int], list[Image.Image]]]:
@@ -308,7 +311,7 @@ def _images_below(folder: Path) -> list[Path]:
 
 
 def _leave_out(what: object) -> None:
-    print(f"left out: {what}", file=sys.stderr)
+    say(f"left out: {what}")
 
 
 def files_below(folder: Path) -> Iterator[Path]:

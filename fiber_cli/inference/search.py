@@ -1,7 +1,6 @@
 """Search in a folder of pictures: the dual encoder over all of them, fusion over its best (paper section 4.2)."""
 
 import math
-import sys
 from collections.abc import Iterator, Sequence
 from operator import itemgetter
 from pathlib import Path
@@ -9,13 +8,15 @@ from typing import NamedTuple
 
 import numpy as np
 
+from fiber_cli.characters import cell
 from fiber_cli.checkpoints.loading import Loaded
-from fiber_cli.data.files import dump_json
+from fiber_cli.data.text import check_encoded
 from fiber_cli.distributed.device import prediction_device
 from fiber_cli.errors import UserError
 from fiber_cli.inference.index import Index, LeftOut, build_index, image_set
 from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import draw_sheet
+from fiber_cli.printing import say, show, show_json
 from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.items import TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
@@ -59,15 +60,15 @@ def run_search(
     images, unreadable = build_index(loaded, folder, index, options=options)
     results, vanished = search(loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum)
     for name, reason in [*unreadable, *vanished]:
-        print(f"left out: {name}: {reason}", file=sys.stderr)
-    print(_score_in_words(loaded, raw_sum), file=sys.stderr)
+        say(f"left out: {name}: {reason}")
+    say(_score_in_words(loaded, raw_sum))
     if not results:
         raise UserError(f"{folder}: none of the pictures found can be read any more")
     if as_json:
         listed = [result._asdict() for result in results]
-        print(dump_json(listed, indent=2))
+        show_json(listed)
     else:
-        print(table(results, shown))
+        show(table(results, shown))
     if sheet is not None:
         _write_sheet(results, sheet, options.max_pixels)
 
@@ -84,10 +85,11 @@ def _read_query(query: str | Path) -> list[str]:
     if isinstance(query, Path):
         queries, skipped = read_queries(query)
         if skipped:
-            print(f"{query}: {skipped} empty lines were skipped", file=sys.stderr)
+            say(f"{query}: {skipped} empty lines were skipped")
         return queries
     if not query.strip():
         raise UserError("--query is empty: say what to search for")
+    check_encoded(query, "--query")
     return [query.strip()]
 
 
@@ -163,7 +165,7 @@ def query_similarities(loaded: Loaded, index: Index, queries: Sequence[str], opt
     texts = TextSet(queries, loaded.context.tokenizer, loaded.context.text_length)
     predictions = predict_all(loaded.task, texts, options, what="queries")
     if predictions.truncated:
-        print(f"{predictions.truncated} queries were cut at {loaded.context.text_length} tokens", file=sys.stderr)
+        say(f"{predictions.truncated} queries were cut at {loaded.context.text_length} tokens")
     features = np.stack([predictions.rows[number] for number in range(len(queries))])
     similarities: np.ndarray = features @ index.features.T
     return similarities
@@ -174,8 +176,8 @@ def table(results: Sequence[SearchResult], shown: int) -> str:
     lines = []
     for result in results:
         if result.rank == 1:
-            lines += ["", result.query, f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}  image"]
+            lines += ["", cell(result.query), f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}  image"]
         if result.rank <= shown:
             numbers = f"{result.score:9.4f} {result.itc:7.4f} {result.itm:9.4f}"
-            lines.append(f"{result.rank:4} {numbers}  {result.path}")
+            lines.append(f"{result.rank:4} {numbers}  {cell(result.path)}")
     return "\n".join(lines[1:])

@@ -1,6 +1,5 @@
 """Pictures out of files, frames of videos among them, and videos out of pictures."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +12,7 @@ from fiber_cli.data.image_formats import VIDEO_SUFFIXES
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError, optional
 from fiber_cli.inference.pictures import read_picture
+from fiber_cli.printing import say
 
 #: Frames a second of a video that does not say.
 USUAL_RATE = Fraction(25)
@@ -56,7 +56,7 @@ def shots(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Iterator[Shot]
             else:
                 yield Shot(file, read_picture(file, max_pixels))
         except UserError as error:
-            print(f"left out: {error}", file=sys.stderr)
+            say(f"left out: {error}")
 
 
 def frames(file: Path) -> Iterator[Shot]:

@@ -1,6 +1,7 @@
 """The training loop: fit → step → forward and backward (the last two in `run`)."""
 
 import dataclasses
+import os
 import time
 from contextlib import closing
 from pathlib import Path
@@ -39,10 +40,10 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         # The checkpoint itself: its run may go on and have a better one by then.
         checkpoint = resolve(init_from)
         output.mkdir(parents=True, exist_ok=True)
-        note.write_text(f"{checkpoint.resolve()}\n", encoding="utf-8")
+        note.write_bytes(os.fsencode(checkpoint.resolve()) + b"\n")
     elif resume and note.is_file():
         # Where the run was killed before its first checkpoint it starts again from the same weights.
-        init_from = note.read_text(encoding="utf-8").strip()
+        init_from = os.fsdecode(note.read_bytes().removesuffix(b"\n"))
     begun = _has_begun(output)
     # A run that goes on has its own model, whatever has become of the one that it began with.
     planned = work(recipe, output if begun else init_from, fresh=not begun)

@@ -6,6 +6,7 @@ Only rank 0 does any of it; on the other ranks every call does nothing.
 
 import json
 import math
+import re
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -15,10 +16,13 @@ from typing import TYPE_CHECKING, Any
 
 from tqdm import tqdm
 
+from fiber_cli.characters import UNPRINTED, one_line
 from fiber_cli.checkpoints.directory import replace
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import optional
+from fiber_cli.printing import say
+from fiber_cli.text_files import dump_json
 from fiber_cli.training.curves import Record, draw_curves, read_metrics
 
 if TYPE_CHECKING:
@@ -26,6 +30,10 @@ if TYPE_CHECKING:
 
 #: Of the logged numbers, those on the progress line, in this order; losses come first.
 ON_THE_LINE = ("lr", "images_per_second", "skipped")
+
+
+#: What Weights & Biases take in no identity of a run, and what is no text.
+_NOT_IN_AN_IDENTITY = re.compile(f"[/:;,#?'\\x00-\\x1f{UNPRINTED}]")
 
 
 class RunLog(ExitStack):
@@ -66,7 +74,7 @@ class RunLog(ExitStack):
         )
         # The folder stands for the run, so that a resumed one continues its curves.
         path = self.output.resolve().as_posix()
-        identity = path.strip("/").replace("/", "-")[-120:]
+        identity = _NOT_IN_AN_IDENTITY.sub("-", path.strip("/"))[-120:]
         run = wandb.init(project=project, name=name, dir=str(self.output), id=identity, resume="allow")
         self.callback(run.finish)
         return run
@@ -81,9 +89,9 @@ class RunLog(ExitStack):
         if not self._is_main:
             return
         if self._on_screen:
-            self._bar.write(text, file=sys.stderr)
+            self._bar.write(one_line(text), file=sys.stderr)
         else:
-            print(text, file=sys.stderr, flush=True)
+            say(text)
 
     def write(self, record: Mapping[str, Any], *, show: bool = True) -> None:
         """Append a record with a "step" to metrics.jsonl and the dashboards; numbers that are not finite
@@ -119,7 +127,7 @@ class RunLog(ExitStack):
         """Write summary.json and curves.png of a run that is complete."""
         if not self._is_main:
             return
-        text = json.dumps(summary, indent=2, ensure_ascii=False)
+        text = dump_json(summary, indent=2)
         replace(self.output / "summary.json", text + "\n")
         records: list[Record] = read_metrics(self.file)
         draw_curves(records, self.output / "curves.png")

@@ -8,6 +8,7 @@ import yaml
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.errors import UserError
+from fiber_cli.text_files import read_text
 
 #: Settings that may differ between a run and its continuation.
 FREE_ON_RESUME = ("log.", "data.workers", "name")
@@ -20,9 +21,12 @@ def check_same_recipe(recipe: Recipe, file: Path) -> None:
     former name is the same setting.
     """
     try:
-        stored = _flat(parse_recipe(file.read_text(encoding="utf-8"), str(file)))
-    except (OSError, UnicodeDecodeError, UserError) as error:
+        stored = _flat(parse_recipe(read_text(file), str(file)))
+    except OSError as error:
         raise UserError(f"{file} cannot be read ({error}), so that the run cannot be continued safely") from error
+    except UserError as error:
+        message = f"{file} cannot be read ({error.message}), so that the run cannot be continued safely"
+        raise UserError(message, *error.details) from error
     given = _flat(recipe)
     differing = []
     for key in sorted(stored.keys() | given.keys()):
@@ -31,7 +35,8 @@ def check_same_recipe(recipe: Recipe, file: Path) -> None:
     if differing:
         raise UserError(
             f"--resume continues a run with the same recipe; {len(differing)} settings differ from {file} "
-            "(give the same ones, or start another run with --init-from):\n  " + "\n  ".join(differing)
+            "(give the same ones, or start another run with --init-from):",
+            *differing,
         )
 
 

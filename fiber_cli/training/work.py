@@ -1,6 +1,5 @@
 """From a recipe to the objects that a run works on."""
 
-import sys
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,6 +19,7 @@ from fiber_cli.data.source import Source
 from fiber_cli.data.sources import open_source
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed import collectives
+from fiber_cli.printing import say, say_lines
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Task
@@ -105,9 +105,9 @@ def training_data(recipe: Recipe, context: TaskContext[Any]) -> TrainingData:
     sources = open_sources(recipe.data.train, recipe.data)
     options = ReadingOptions(recipe.data.augment, recipe.data.captions)
     data = declared(recipe.task.name).training_data.load()(sources, context, options)
-    for line in (data.notice, data.remark):
-        if line and collectives.is_main():
-            print(line, file=sys.stderr)
+    for lines in (data.notice, data.remark):
+        if lines and collectives.is_main():
+            say_lines(lines)
     return data
 
 
@@ -148,7 +148,7 @@ def _validation(recipe: Recipe, context: TaskContext[Any]) -> Validate | None:
     checked = evaluation.check()
     for remark in checked.remarks:
         if collectives.is_main():
-            print(f"data.val: {remark}", file=sys.stderr)
+            say(f"data.val: {remark}")
     if recipe.log.keep_best and checked.metrics is not None:
         check_measurable(recipe.log.keep_best, checked.metrics)
 
@@ -158,7 +158,7 @@ def _validation(recipe: Recipe, context: TaskContext[Any]) -> Validate | None:
         result = evaluation.measure(task, options)
         for note in result.notes:
             if note not in told and collectives.is_main():
-                print(f"validation: {note}", file=sys.stderr)
+                say(f"validation: {note}")
             told.add(note)
         return result.metrics
 

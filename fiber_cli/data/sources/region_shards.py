@@ -1,6 +1,5 @@
 """WebDataset tar shards whose `.json` members are ODVG records: boxes of categories and of phrases."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +12,7 @@ from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.odvg_record import odvg_regions, read_label_map
 from fiber_cli.data.tar import Member
 from fiber_cli.settings import SourceSettings, option
+from fiber_cli.text_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class RegionShardsSource(ShardSource, CategorySource, PhraseSource):
     def regions(self, i: int) -> Regions:
         described = self.content(i, Member.JSON) or b"null"
         try:
-            return odvg_regions(json.loads(described), self._label_of, self._label_map)
+            return odvg_regions(parse_json(described), self._label_of, self._label_map)
         except ValueError as error:
             raise BadSample(f"unreadable .json: {error}") from None
 

@@ -1,6 +1,5 @@
 """CIDEr-D (Vedantam et al. 2015, section 5), the reward of CIDEr optimisation; `metrics` has CIDEr."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from fiber_cli.errors import UserError
+from fiber_cli.text_files import dump_json, parse_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -54,14 +54,14 @@ def document_frequency(references: Sequence[Iterable[str]]) -> DocumentFrequency
 
 def write_document_frequency(path: str | Path, table: DocumentFrequency) -> None:
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(table._asdict(), ensure_ascii=False)
+    text = dump_json(table._asdict())
     Path(path).write_text(text, encoding="utf-8")
 
 
 def read_document_frequency(path: str | Path) -> DocumentFrequency:
     """Inverse of `write_document_frequency`; UserError for a file that cannot be read or is of another form."""
     try:
-        return _parsed(json.loads(Path(path).read_bytes()))
+        return _parsed(parse_json(Path(path).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: no table of document frequencies ({type(error).__name__}: {error}); make one by "

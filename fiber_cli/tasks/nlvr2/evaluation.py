@@ -1,5 +1,7 @@
 """Evaluation of visual reasoning: accuracy and consistency."""
 
+import csv
+import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -50,23 +52,26 @@ class StatementSet(PicturesWithTextSet):
 
     def score(self, predictions: dict[int, Any]) -> Score:
         """Accuracy and consistency of the predictions, 1 for true, over the statements that have a label."""
-        lines = []
+        predicted = io.StringIO()
+        lines = csv.writer(predicted, lineterminator="\n")
+        count = 0
         answers: list[bool] = []
         labels: list[bool] = []
         groups: list[tuple[str, str]] = []
         for index, prediction in by_index(predictions):
             source, _, statement = self.items[index]
             answer = bool(prediction)
-            lines.append(f"{statement.identifier},{answer}\n")
+            lines.writerow([statement.identifier, answer])
+            count += 1
             if statement.label is not None:
                 answers.append(answer)
                 labels.append(statement.label)
                 groups.append((source.name, statement.group))
         notes = []
-        without = len(lines) - len(labels)
+        without = count - len(labels)
         if without:
             notes.append(f"{without} statements have no label: predicted only")
-        return Score(accuracies(answers, labels, groups), {"predictions.csv": "".join(lines)}, notes)
+        return Score(accuracies(answers, labels, groups), {"predictions.csv": predicted.getvalue()}, notes)
 
 
 def evaluation(

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fiber_cli.distributed import collectives
+from fiber_cli.printing import say
 
 
 class _Record(NamedTuple):
@@ -68,7 +68,7 @@ def _prepare(folder: Path, key: str) -> None:
     """A folder that holds scores of `key` alone."""
     key_file = folder / "key"
     if folder.is_dir() and not (key_file.is_file() and key_file.read_text(encoding="utf-8") == key):
-        print(f"{folder}: scores of another checkpoint or other data; starting afresh", file=sys.stderr)
+        say(f"{folder}: scores of another checkpoint or other data; starting afresh")
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     key_file.write_text(key, encoding="utf-8")

@@ -19,6 +19,7 @@ from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import precision_context, to_device
 from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
+from fiber_cli.printing import say
 from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.items import ImageSet, TextSet
@@ -118,7 +119,7 @@ class PairPass:
         before = sum(map(len, local)) - sum(map(len, missing))
         before = sum(collectives.gather_objects(before))
         if before and collectives.is_main():
-            print(f"{before} pairs were scored before the run was stopped", file=sys.stderr)
+            say(f"{before} pairs were scored before the run was stopped")
         return missing
 
     def score(self, wanted: Sequence[np.ndarray]) -> None:

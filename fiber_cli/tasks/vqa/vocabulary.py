@@ -1,6 +1,5 @@
 """The closed list of answers that VQA chooses from."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from fiber_cli.data.files import read_json
 from fiber_cli.data.sources.vqa import read_annotations
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.vqa.metrics import normalise
+from fiber_cli.text_files import dump_json
 
 
 def build_vocabulary(annotations: Sequence[str | Path], minimum: int = 9) -> list[str]:
@@ -25,7 +25,7 @@ def write_vocabulary(path: str | Path, vocabulary: Sequence[str]) -> None:
     """As a JSON list, the inverse of `read_vocabulary`."""
     file = Path(path)
     file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(vocabulary, ensure_ascii=False, indent=0)
+    text = dump_json(vocabulary, indent=0)
     file.write_text(text + "\n", encoding="utf-8")
 
 
