@@ -62,11 +62,10 @@ def _not_text(error: UnicodeDecodeError, content: bytes, encoding: str) -> str:
         return f"not {name}, as its mark says, at byte {error.start + 1} ({error.reason}); save it as UTF-8"
     before = error.object[: error.start]  # without the mark, which "utf-8-sig" takes away
     line = len(_LINE_END.findall(before.decode("utf-8", "replace"))) + 1
+    in_line = f" in line {line}," if len(error.object.splitlines()) > 1 else ""
     byte = error.start + 1 + len(content) - len(error.object)
-    return (
-        f"not UTF-8 in line {line}, at byte {byte} (0x{error.object[error.start]:02x}); save it as UTF-8, or as UTF-16 "
-        "with its byte-order mark"
-    )
+    wrong = f"not UTF-8{in_line} at byte {byte} (0x{error.object[error.start]:02x})"
+    return f"{wrong}; save it as UTF-8, or as UTF-16 with its byte-order mark"
 
 
 def read_text(path: str | Path) -> str:
