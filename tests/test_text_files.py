@@ -19,7 +19,7 @@ def test_a_mark_is_part_of_the_text(encoding):
     ("content", "message"),
     [
         (b"caf\xe9", r"not UTF-8 at byte 4 \(0xe9\); save it as UTF-8, or as UTF-16 with its byte-order mark"),
-        (b"a\nb\r\nc\rd\xe9", r"not UTF-8 in line 4, at byte 8 "),
+        (b"a\nb\r\nc\rd\xe9", r"not UTF-8 in line 4, at byte 9 "),
         (b"\xef\xbb\xbfa\n\xff", r"not UTF-8 in line 2, at byte 6 \(0xff\)"),
         (b"\xff\xfea", r"not UTF-16, as its mark says, at byte 3 .*; save it as UTF-8"),
     ],

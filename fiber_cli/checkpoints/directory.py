@@ -85,6 +85,15 @@ def _failing_together(step: int, temporary: Path) -> Iterator[None]:
     )
 
 
+def check_name(folder: Path) -> None:
+    """UserError for a folder of checkpoints whose path is not UTF-8: tokenisers are written into no such one."""
+    path = str(folder.absolute())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(f"{path}: not UTF-8, as the path of a checkpoint must be; give another --output") from None
+
+
 def _write_model(
     folder: Path, config: dict[str, Any], weights: Mapping[str, Tensor], tokenizer: SavedTokenizer | None
 ) -> None:

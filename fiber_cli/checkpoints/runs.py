@@ -11,6 +11,7 @@ from fiber_cli.checkpoints.config import CONFIG_FILE, CheckpointConfig, read_con
 from fiber_cli.checkpoints.directory import holds_checkpoints, resolve
 from fiber_cli.checkpoints.trained_on import BUILT_IN, Data, Seen, all_seen, data_of, trained_on
 from fiber_cli.checkpoints.weights import check_weights
+from fiber_cli.data.category_names import plain_name
 from fiber_cli.data.files import read_json
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources import source_format
@@ -205,10 +206,10 @@ def _is_of_other_names(source: SourceSettings, run: Run, names_in: Callable[[str
 
 
 def _names_in(file: str) -> frozenset[str]:
-    """The category names of a file in COCO's form, as `plain_label` has them; none where it cannot be read."""
+    """The category names of a file in COCO's form, as `plain_name` has them; none where it cannot be read."""
     try:
         categories = read_json(file, "a detection JSON in COCO's form")["categories"]
-        return frozenset(plain_label(category["name"]) for category in categories)
+        return frozenset(plain_name(category["name"]) for category in categories)
     except (UserError, KeyError, TypeError, AttributeError):
         return frozenset()
 
@@ -223,12 +224,7 @@ def _is_of_scenes(run: Run) -> bool:
 
 
 def _labels_of(run: Run) -> frozenset[str]:
-    return frozenset(map(plain_label, run.config.labels or ()))
-
-
-def plain_label(name: str) -> str:
-    """A category's name as it is compared: in small letters, words apart, without what stands in parentheses."""
-    return " ".join(name.lower().replace("_", " ").partition("(")[0].split())
+    return frozenset(map(plain_name, run.config.labels or ()))
 
 
 def _texts_of(source: SourceSettings) -> frozenset[Texts]:

@@ -144,14 +144,15 @@ def detect(
 def _detector(labels: str | list[str] | None, *, latest: bool) -> Path:
     """The run that was trained to find these names, or without names the phrases of a sentence. latest: see
     `Wanted`."""
-    from fiber_cli.checkpoints.runs import Wanted, plain_label
+    from fiber_cli.checkpoints.runs import Wanted
+    from fiber_cli.data.category_names import plain_name
     from fiber_cli.tasks.regions.prompts import parse_prompt
 
     tasks = tasks_with(Detecting)
     if labels is None:
         return find_run(Wanted("phrases", tasks, Detecting, texts=frozenset({"phrases"}), latest=latest))
     names = parse_prompt(labels) if isinstance(labels, str) else labels
-    plain_names = frozenset(map(plain_label, names)) - {""}
+    plain_names = frozenset(map(plain_name, names)) - {""}
     return find_run(Wanted("names", tasks, Detecting, labels=plain_names, texts=frozenset({"names"}), latest=latest))
 
 

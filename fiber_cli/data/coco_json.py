@@ -10,6 +10,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fiber_cli.data.category_names import words_apart
 from fiber_cli.data.file_records import FileRecords, Once, Ownerless
 from fiber_cli.data.files import expecting, read_json
 from fiber_cli.data.masks import Box, mask_box
@@ -333,4 +334,4 @@ def check_names(path: str | Path, names: list[str]) -> None:
     `bow_(weapon)` beside another bow."""
     once = Once(path, "the name", "categories")
     for name in names:
-        once.add(" ".join(name.replace("_", " ").split()))
+        once.add(words_apart(name))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.directory import check_name, resolve
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.collectives import any_rank, is_main, world_size
 from fiber_cli.distributed.group import init_from_env
@@ -35,6 +35,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         torch.set_num_threads(recipe.runtime.threads)
     recipe.runtime.micro_steps(world_size())  # checked before anything is read
     output = Path(output)
+    check_name(output)
     note = output / "init_from"
     if init_from is not None and is_main():
         # The checkpoint itself: its run may go on and have a better one by then.

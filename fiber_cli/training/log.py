@@ -20,7 +20,7 @@ from fiber_cli.characters import UNPRINTED, one_line
 from fiber_cli.checkpoints.directory import replace
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.collectives import is_main
-from fiber_cli.errors import optional
+from fiber_cli.errors import UserError, optional
 from fiber_cli.printing import say
 from fiber_cli.text_files import dump_json
 from fiber_cli.training.curves import Record, draw_curves, read_metrics
@@ -66,7 +66,14 @@ class RunLog(ExitStack):
     def _open_board(self, start: int) -> "SummaryWriter":
         from torch.utils.tensorboard import SummaryWriter
 
-        return self.enter_context(SummaryWriter(str(self.output / "tensorboard"), purge_step=start + 1))
+        folder = self.output / "tensorboard"
+        try:
+            return self.enter_context(SummaryWriter(str(folder), purge_step=start + 1))
+        except UnicodeEncodeError:
+            raise UserError(
+                f"log.tensorboard: TensorBoard writes into no folder whose name is not UTF-8, as {folder} is; give "
+                "another --output or set log.tensorboard=false"
+            ) from None
 
     def _start_wandb(self, project: str, name: str) -> Any:
         wandb = optional(

@@ -156,13 +156,13 @@ def odd_names(tmp_path):
 
 
 def argv_of(verb, odd_names, runs, detector_run):
+    in_detail = ("--threshold", "0", "--top-k", "1", "--checkpoint", detector_run)
+    of_all = ("--workers", "0", "--shown", "99", "--checkpoint", runs["coarse"])
     return {
         "caption": ("caption", odd_names, "--checkpoint", runs["caption"], "--beam", "1", "--batch", "4"),
         "answer": ("answer", odd_names, "how\tmany\x1b?", "--checkpoint", runs["vqa"]),
-        "detect": ("detect", odd_names, "a\x1b[2J\tred\u202e\ncircle . moon", "--threshold", "0", "--top-k", "1")
-        + ("--checkpoint", detector_run),
-        "rerank": ("rerank", "--images", odd_names, "--query", "a\nred\x1b thing", "--checkpoint", runs["coarse"])
-        + ("--workers", "0", "--shown", "99"),
+        "detect": ("detect", odd_names, "a\x1b[2J\tred\u202e\ncircle . moon", *in_detail),
+        "rerank": ("rerank", "--images", odd_names, "--query", "a\nred\x1b thing", *of_all),
     }[verb]
 
 

@@ -34,6 +34,7 @@ def convert_file(source: Path, output: Path, *, task: str, tokenizer: str, answe
     tables (32 pixels a window cell). answers: VQA's vocabulary, in the order of the classifier. Raises UserError for a
     file that is not such a checkpoint, listing what does not fit.
     """
+    directory.check_name(output)
     declaration, form = published_forms()[task]
     state = read_torch_file(source)
     context = TaskContext(
