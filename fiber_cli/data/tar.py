@@ -24,6 +24,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from fiber_cli.characters import one_line
 from fiber_cli.data.image_formats import SUFFIXES
 from fiber_cli.errors import UserError
 from fiber_cli.text_files import parse_json, utf8
@@ -107,7 +108,7 @@ def _cached_index(path: str) -> ShardIndex:
     try:
         _write_index(cache, index)
     except OSError as error:
-        warnings.warn(f"{folder}: cannot keep the index of shards between runs: {error}", stacklevel=2)
+        warnings.warn(one_line(f"{folder}: cannot keep the index of shards between runs: {error}"), stacklevel=2)
     return index
 
 

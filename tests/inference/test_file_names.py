@@ -251,3 +251,26 @@ def test_a_text_that_is_no_text_ends_in_a_traceback(capsys, picture, runs, detec
         code, _, err = command(capsys, *argv)
         assert code == 1, argv
         assert "holds a byte that is no text at character" in err.splitlines()[-1]
+
+
+def test_data_with_odd_texts_split_a_line_of_the_results(
+    run_with_strict_output, detector_run, latin_names, tmp_path, capfd
+):
+    names = ["red\x1b[2J\ncircle", "moon\u202e"]
+    images = [{"id": 1, "file_name": "caf\udce9.png"}, {"id": 2, "file_name": "not\nthere\x1b.png"}]
+    content = {
+        "images": [*images, {"id": 3, "file_name": "gar\u00e7on.png"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 2, "bbox": [1, 2, 30, 40]}],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(names, 1)],
+    }
+    data = tmp_path / "odd\n\x1b.json"
+    data.write_text(json.dumps(content))
+    argv = ("eval", data, "--images", latin_names, "--checkpoint", detector_run, "--workers", "0")
+    done = run_with_strict_output(*argv, "--output", tmp_path / "results")
+    assert done.returncode == 0
+    printed = done.stdout.decode()
+    assert printed.startswith("odd\\n\\x1b all, detection: ")
+    assert "left out: 1, such as odd\\n\\x1b/not\\nthere\\x1b.png: no such file" in printed
+    assert not CONTROLS.search(printed + capfd.readouterr().err)
+    results = json.loads((tmp_path / "results" / "results.json").read_text(encoding="utf-8"))
+    assert results["bad"][0][0] == "odd\n\x1b/not\nthere\x1b.png"
