@@ -85,8 +85,8 @@ def lines_of(text: str) -> list[str]:
 
 def parse_json(
     content: bytes | str,
-    object_hook: Callable[[dict[str, Any]], Any] | None = None,
     *,
+    object_hook: Callable[[dict[str, Any]], Any] | None = None,
     object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
 ) -> Any:
     """The value that a JSON text says, in UTF-8 or what its byte-order mark tells. Raises ValueError."""

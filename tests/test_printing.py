@@ -50,21 +50,3 @@ def test_a_closed_stream_ends_in_a_traceback_or_lends_its_number(closed):
     done = run(PRINT + "; import os; assert os.open('/', os.O_RDONLY) > 2", closed)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
-
-
-FIBER = "import sys; from fiber_cli.cli.app import main; main(sys.argv[1:] or ['recipes'])"
-
-
-@pytest.mark.skipif(not Path("/dev/full").exists(), reason="this system has no /dev/full")
-def test_a_full_disk_behind_standard_output_ends_in_a_traceback():
-    done = run(FIBER, ">/dev/full")
-    assert done.returncode == 1
-    assert done.stderr.splitlines()[-1].endswith("No space left on device")
-    assert "Traceback" not in done.stderr
-    assert "Exception ignored" not in done.stderr
-
-
-def test_a_reader_that_stops_gets_a_traceback():
-    done = run(FIBER, "| head -n 1")
-    assert done.stdout.count("\n") == 1
-    assert done.stderr == ""

@@ -11,8 +11,6 @@
 Heavy modules are imported inside the commands' functions, so that `fiber --help` answers at once.
 """
 
-import errno
-import os
 import sys
 from typing import Annotated
 
@@ -81,17 +79,4 @@ def main(argv: list[str] | None = None) -> None:
         sys.exit(error.exit_code)
     except OSError as error:
         say(f"fiber: {error}")
-        sys.exit(EXIT_FAILED)
-    finally:
-        _write_out()
-
-
-def _write_out() -> None:
-    """Have all that was printed written, or say why it cannot be; the interpreter would do so in a traceback."""
-    try:
-        sys.stdout.flush()
-    except OSError as error:
-        if error.errno != errno.EPIPE:  # who reads may stop
-            say(f"fiber: standard output: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(EXIT_FAILED)

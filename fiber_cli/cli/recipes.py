@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from fiber_cli import printing
+from fiber_cli.text_files import lines_of
 
 
 def list_recipes(context: typer.Context) -> None:
@@ -23,7 +24,8 @@ def show(name: Annotated[str, typer.Argument(help="Name of a shipped recipe, or 
     """Print a recipe."""
     from fiber_cli.config.resolve import find_recipe, read_recipe
 
-    printing.show(read_recipe(find_recipe(name)), end="")
+    lines = lines_of(read_recipe(find_recipe(name)))
+    printing.show("\n".join(lines))
 
 
 def schema() -> None:

@@ -30,7 +30,7 @@ def read_json(
     """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
     content = read_bytes(path, wanted)
     try:
-        return parse_json(content, object_hook, object_pairs_hook=object_pairs_hook)
+        return parse_json(content, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
     except NotText as error:
         raise UserError(f"{path}: {error}") from None
     except ValueError as error:
