@@ -86,12 +86,14 @@ def _failing_together(step: int, temporary: Path) -> Iterator[None]:
 
 
 def check_name(folder: Path) -> None:
-    """UserError for a folder of checkpoints whose path is not UTF-8: tokenisers are written into no such one."""
+    """UserError for a folder whose path is not UTF-8: tokenisers and weights are neither written there nor read."""
     path = str(folder.absolute())
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise UserError(f"{path}: not UTF-8, as the path of a checkpoint must be; give another --output") from None
+        raise UserError(
+            f"{path}: not UTF-8, as the path of checkpoints must be; rename it, or give another one"
+        ) from None
 
 
 def _write_model(

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
-from fiber_cli.checkpoints.directory import choose
+from fiber_cli.checkpoints.directory import check_name, choose
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed.collectives import is_main
@@ -79,6 +79,7 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     if choice.reason and is_main():
         say(f"checkpoint: {choice}")
     path = choice.path
+    check_name(path)
     config = read_config(path)
     tokenizer = load_tokenizer(path / "tokenizer")
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)

@@ -185,3 +185,9 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path):
     assert not list((tmp_path / "checkpoints").glob(".step*"))
     directory.prune(tmp_path, 1, None)
     assert [path.name for path in directory.steps(tmp_path)] == ["step-000020"]
+
+
+def test_a_run_trains_before_its_folder_is_refused_for_its_name(tmp_path):
+    directory.check_name(tmp_path / "new\nline\x1b")
+    with pytest.raises(UserError, match=r"caf\\udce9: not UTF-8, as the path of checkpoints must be"):
+        directory.check_name(tmp_path / "caf\udce9")
