@@ -63,3 +63,16 @@ def test_files_are_text_as_it_is_or_json(tmp_path):
     assert json.loads(written) == files["sets/one/detections.json"]
     assert "é" in written
     assert written.endswith("]\n")
+
+
+def test_a_name_splits_a_line_or_is_no_text(tmp_path):
+    bad = [["odd\n/caf\udce9.png", "no such file"]]
+    odd = {**RESULTS, "dataset": "odd\n\x1b", "bad": bad, "notes": ["a\nb"], "metrics": {"se\nt/ap": 1.0}}
+    lines = table(odd).split("\n")
+    assert lines[0].startswith("odd\\n\\x1b ")
+    assert lines[1].split() == ["se\\nt/ap", "1.00"]
+    assert "  left out: 1, such as odd\\n/caf\\udce9.png: no such file" in lines
+    assert "  a\\nb" in lines
+    write_results(tmp_path, odd, {"a.csv": "caf\udce9,1\n"})
+    assert json.loads((tmp_path / "results.json").read_text(encoding="utf-8")) == odd
+    assert (tmp_path / "a.csv").read_text() == "caf\\udce9,1\n"
