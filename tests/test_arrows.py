@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fiber_cli"
-LEAVES = {"characters", "errors", "boxes", "printing", "seeds", "settings", "text_files"}
+LEAVES = {"boxes", "characters", "errors", "outputs", "printing", "seeds", "settings", "text_files"}
 #: Room → the rooms that it may import, itself and the leaves apart.
 ALLOWED = {
     "characters": set(),
@@ -19,6 +19,7 @@ ALLOWED = {
     "printing": set(),
     "text_files": set(),
     "boxes": set(),
+    "outputs": set(),
     "seeds": set(),
     "settings": set(),
     "distributed": set(),
