@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fiber_cli.errors import UserError
+from fiber_cli.outputs import Outputs
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -52,10 +53,10 @@ def document_frequency(references: Sequence[Iterable[str]]) -> DocumentFrequency
     return DocumentFrequency(float(len(references)), dict(images))
 
 
-def write_document_frequency(path: str | Path, table: DocumentFrequency) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
+def write_document_frequency(path: str | Path, table: DocumentFrequency, outputs: Outputs | None = None) -> None:
+    """As JSON. UserError where it may not or cannot be written."""
     text = json.dumps(table._asdict(), ensure_ascii=False)
-    Path(path).write_text(text, encoding="utf-8")
+    (outputs or Outputs()).write(Path(path), text)
 
 
 def read_document_frequency(path: str | Path) -> DocumentFrequency:

@@ -1,7 +1,7 @@
 """Evaluation of visual reasoning: accuracy and consistency."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 class StatementSet(PicturesWithTextSet):
     """Every statement of the sources."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("predictions.csv",)
 
     def __init__(
         self,
