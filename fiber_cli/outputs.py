@@ -21,8 +21,12 @@ from pathlib import Path
 from fiber_cli.errors import UserError
 
 LEDGER = ".fiber-outputs"
-#: Reasons of a failed write that are the file system's, not the program's.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Reasons of a failed write that are the file system's, not the program's, and what mends them.
+_FULL = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "`ulimit -f` says how large a file may be",
+}
 #: The same in the words of libraries whose errors carry no number.
 _FULL_IN_WORDS = {
     "no space left": errno.ENOSPC,
@@ -423,6 +427,16 @@ def replace(file: Path, content: bytes) -> None:
     sync(file.parent)
 
 
+def _full_in_words(number: int | None) -> str:
+    assert number is not None
+    return f"{os.strerror(number)}: {_FULL[number]}"
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room for what was to be written: on the disk, in a quota, or in one file."""
+    return error.errno in _FULL
+
+
 def write_problem(error: BaseException) -> str | None:
     """Why a write failed, in words, where the file system is the reason of an exception or of one that caused it; None
     where it is not. Libraries raise RuntimeError or a bare Exception where the disk is full."""
@@ -430,12 +444,12 @@ def write_problem(error: BaseException) -> str | None:
         return None
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _FULL:
-            return f"{os.strerror(cause.errno)}: free some space"
+        if isinstance(cause, OSError) and is_full(cause):
+            return _full_in_words(cause.errno)
         words = str(cause).lower()
         for phrase, number in _FULL_IN_WORDS.items():
             if phrase in words:
-                return f"{os.strerror(number)}: free some space"
+                return _full_in_words(number)
         cause = cause.__cause__ or cause.__context__
     return error.strerror or str(error) if isinstance(error, OSError) else None
 

@@ -20,6 +20,7 @@ import typer
 
 import fiber_cli
 from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, training
+from fiber_cli.cli.standard_output import whole_output
 from fiber_cli.errors import EXIT_FAILED, UserError
 
 app = typer.Typer(
@@ -72,7 +73,8 @@ def main(argv: list[str] | None = None) -> None:
         argv = sys.argv[1:]
     _print_any_name()
     try:
-        app(args=argv, prog_name="fiber", obj=argv)
+        with whole_output():
+            app(args=argv, prog_name="fiber", obj=argv)
     except UserError as error:
         print(f"fiber: {error}", file=sys.stderr)
         sys.exit(error.exit_code)

@@ -28,7 +28,7 @@ def check_sheet(file: Path) -> None:
     """UserError for a file whose ending is not that of a picture that can be written."""
     Image.init()
     if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
-        raise UserError(f"--sheet {file}: not the name of a picture; name a .png or .jpg file")
+        raise UserError(f"--sheet {file}: cannot be written (its ending is of no picture); name a .png or .jpg file")
 
 
 def draw_sheet(

@@ -11,6 +11,7 @@ from commands import command
 from PIL import Image
 
 from fiber_cli.cli.app import main
+from fiber_cli.outputs import LEDGER
 
 
 @pytest.fixture
@@ -86,7 +87,7 @@ def test_detections_of_file_names_that_are_not_utf_8_are_written(
     expected = [b"caf\xe9.png", "gar\u00e7on.png".encode()]
     for names in ([row["image"] for row in json.loads(done.stdout)], [image["file_name"] for image in images]):
         assert [os.path.basename(os.fsencode(name)) for name in names] == expected
-    assert sorted(os.listdir(os.fsencode(tmp_path / "drawn"))) == expected
+    assert sorted(os.listdir(os.fsencode(tmp_path / "drawn"))) == sorted([os.fsencode(LEDGER), *expected])
     assert run_with_strict_output(*argv).stdout.count(b"caf\xe9.png\tred circle\t") == 1
 
 

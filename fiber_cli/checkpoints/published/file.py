@@ -61,8 +61,11 @@ def convert_file(
         try:
             made = directory.save(staging, 0, config=config.to_json(), weights=weights, tokenizer=context.tokenizer)
         except UserError as error:  # in the words of a run, which there is none of
-            problem, _, _ = str(error).partition(";")
-            raise UserError(f"{output}: {problem}; free some space. What was there is untouched") from error
+            _, _, problem = str(error).partition("could not be written: ")
+            reason = problem.partition(" (")[0] or str(error)
+            raise UserError(
+                f"{output}: cannot be written ({reason}: free some space); what was there is untouched"
+            ) from error
         return put_in_place(made, output, outputs)
 
 
