@@ -52,7 +52,7 @@ class Pending:
         self.file = file
         self.is_stream = is_stream(file)
         #: The folders that were made for it, the innermost first.
-        self.made = [] if self.is_stream else _missing_folders(file.parent)
+        self.made = [] if self.is_stream else missing_folders(file.parent)
         self.temporary = file if self.is_stream else temporary_name(file)
 
     def drop(self) -> None:
@@ -212,7 +212,7 @@ class Outputs:
         """Gives a temporary folder in `folder`, which is removed in the end with all that is left in it, and with the
         folders that were made for it where they are empty."""
         temporary = temporary_name(folder / "folder")
-        made = _missing_folders(folder)
+        made = missing_folders(folder)
         try:
             with explained(folder):
                 temporary.mkdir(parents=True)
@@ -265,13 +265,14 @@ class _Ledger:
         if file.is_symlink() or not file.is_file():
             return False
         name = _escaped(file.relative_to(self.folder).as_posix())
-        digests = self._digests.get(name, set())
-        digest = _digest(file) if digests else ""
-        if digest not in digests and self._size != _size(self.file):
-            self._read()  # another process has written
-            digests = self._digests.get(name, set())
-            digest = digest or _digest(file)
-        return digest in digests
+        is_outdated = self._size != _size(self.file)  # another process has written
+        if name not in self._digests and not is_outdated:
+            return False
+        # Before the ledger is read, which has the line of a file before the file is there.
+        digest = _digest(file)
+        if digest not in self._digests.get(name, ()) and self._size != _size(self.file):
+            self._read()
+        return digest in self._digests.get(name, ())
 
     def add(self, name: str, digest: str) -> None:
         """Keep that fiber writes a file with this content. Raises OSError, then nothing is kept."""
@@ -383,7 +384,7 @@ def _nearest_folder(file: Path) -> Path:
     return folder
 
 
-def _missing_folders(folder: Path) -> list[Path]:
+def missing_folders(folder: Path) -> list[Path]:
     """A folder and its parents as far as they are not there, the innermost first."""
     missing = []
     while not folder.exists() and folder != folder.parent:

@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -13,6 +14,7 @@ from fiber_cli.data.files import dump_json
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import prediction_device
+from fiber_cli.distributed.first_rank import on_first_rank
 from fiber_cli.errors import first_names
 from fiber_cli.evaluation.report import check_results, table, write_results
 from fiber_cli.outputs import Outputs
@@ -62,8 +64,7 @@ def run_eval(
     )
     evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)
     checked = evaluation.check()
-    if collectives.is_main():
-        check_results(output, checked.files, outputs)
+    on_first_rank(partial(check_results, output, checked.files, outputs))
     result = evaluation.measure(loaded.task, predict)
     results = {
         "dataset": dataset,

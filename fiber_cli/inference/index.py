@@ -47,7 +47,10 @@ def check_index(file: Path, outputs: Outputs) -> None:
     """Whether an index can be kept in a file, before anything is computed: UserError where what is there is none, or
     the place cannot be written. An index that is there may be up to date, and need not be writable."""
     if outputs.force or not file.is_file():
-        outputs.reserve(file)
+        try:
+            outputs.reserve(file)
+        except UserError as error:
+            raise UserError(f"--index: {error}") from None
         return
     if outputs.is_input(file):
         raise UserError(f"{file}: is read by this command and would be overwritten; name another --index")

@@ -129,6 +129,6 @@ class VideoWriter:
             raise
 
     def drop(self) -> None:
-        with suppress(self.av.error.FFmpegError):  # what it still holds has no place on a full disk
+        with suppress(self.av.error.FFmpegError, OSError):  # what it still holds has no place on a full disk
             self.container.close()
         self._pending.drop()

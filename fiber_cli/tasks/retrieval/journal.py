@@ -5,14 +5,16 @@ import re
 import sys
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.first_rank import on_first_rank
 from fiber_cli.errors import UserError
-from fiber_cli.outputs import replace, write_problem
+from fiber_cli.outputs import explained, missing_folders, remove_empty, replace, write_problem
 
 #: What the file `key` holds before the key; version 0.1 wrote the key alone.
 _BEFORE_KEY = "pair scores of fiber: "
@@ -40,12 +42,7 @@ class Journal:
     def __init__(self, folder: Path, key: str):
         self.folder = folder
         self._stream: BinaryIO | None = None
-        problem = None
-        if collectives.is_main():
-            problem = _problem_of_preparing(folder, key)
-        problem = collectives.gather_objects(problem)[0]
-        if problem is not None:
-            raise UserError(problem)
+        on_first_rank(partial(_prepare, folder, key))
 
     def read(self, first: int, scores: np.ndarray) -> None:
         """Put what is on disk into `scores` (images, texts), whose first row is image `first`; then be ready to
@@ -113,21 +110,21 @@ def check_journal(folder: Path) -> None:
         )
 
 
-def _problem_of_preparing(folder: Path, key: str) -> str | None:
-    """Make a folder that holds scores of `key` alone; what is wrong, in words, where that cannot be."""
+def _prepare(folder: Path, key: str) -> None:
+    """A folder that holds scores of `key` alone."""
+    check_journal(folder)
+    stored = _stored_key(folder)
+    if stored is not None and stored != key:
+        print(f"{folder}: scores of another checkpoint or other data; starting afresh", file=sys.stderr)
+        _clear(folder)
+    made = missing_folders(folder)
     try:
-        check_journal(folder)
-        stored = _stored_key(folder)
-        if stored is not None and stored != key:
-            print(f"{folder}: scores of another checkpoint or other data; starting afresh", file=sys.stderr)
-            _clear(folder)
-        folder.mkdir(parents=True, exist_ok=True)
-        replace(folder / "key", f"{_BEFORE_KEY}{key}".encode())
-    except UserError as error:
-        return str(error)
-    except OSError as error:
-        return f"{folder}: cannot be written ({write_problem(error)})"
-    return None
+        with explained(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            replace(folder / "key", f"{_BEFORE_KEY}{key}".encode())
+    except UserError:
+        remove_empty(made)
+        raise
 
 
 def _stored_key(folder: Path) -> str | None:
