@@ -21,6 +21,7 @@ import yaml
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from fiber_cli import outputs
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
@@ -122,13 +123,7 @@ def _publish(temporary: Path, final: Path) -> None:
 
 def replace(file: Path, content: str | bytes) -> None:
     """Write a file so that a kill or a crash leaves the old or the new one."""
-    if isinstance(content, str):
-        content = content.encode()
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_bytes(content)
-    _sync(temporary)
-    temporary.replace(file)
-    _sync(file.parent)
+    outputs.replace(file, content.encode() if isinstance(content, str) else content)
 
 
 def _sync(path: Path) -> None:

@@ -18,6 +18,7 @@ import typer
 
 import fiber_cli
 from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, training
+from fiber_cli.cli.standard_output import whole_output
 from fiber_cli.cli.usage import Commands
 from fiber_cli.errors import EXIT_FAILED, UserError
 from fiber_cli.printing import say, say_lines, show, take_any_text
@@ -73,7 +74,8 @@ def main(argv: list[str] | None = None) -> None:
         argv = sys.argv[1:]
     take_any_text()
     try:
-        app(args=argv, prog_name="fiber", obj=argv)
+        with whole_output():
+            app(args=argv, prog_name="fiber", obj=argv)
     except UserError as error:
         say_lines(f"fiber: {error}")
         sys.exit(error.exit_code)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Images, Latest, MaxPixels, chunk_size
+from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Force, Images, Latest, MaxPixels, chunk_size
 from fiber_cli.cli.runs import find_run, run_with
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.tasks import tasks_with
@@ -105,6 +105,7 @@ def detect(
     json: AsJson = False,
     coco: Annotated[Path | None, typer.Option(help="Write COCO results, and <name>-images.json beside them.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write pictures and videos with the boxes into this folder.")] = None,
+    force: Force = False,
     checkpoint: Checkpoint = None,
     latest: Latest = False,
     batch: Batch = 4,
@@ -138,6 +139,8 @@ def detect(
         out=out,
         batch=batch,
         max_pixels=max_pixels,
+        force=force,
+        labels_file=labels,
     )
 
 

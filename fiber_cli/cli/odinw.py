@@ -3,13 +3,14 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
 from fiber_cli.characters import one_line
-from fiber_cli.cli.options import Nproc, Overrides, whole_numbers
+from fiber_cli.cli.options import Force, Nproc, Overrides, whole_numbers
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
 from fiber_cli.printing import say, show
 from fiber_cli.text_files import dump_json, parse_json
@@ -17,6 +18,7 @@ from fiber_cli.text_files import dump_json, parse_json
 if TYPE_CHECKING:
     from fiber_cli.data.sources.coco import CocoSettings
     from fiber_cli.evaluation.odinw13 import OdinwArchive
+    from fiber_cli.outputs import Outputs
 
 #: What stands for all of a set's data among the shots.
 ALL_DATA = 0
@@ -56,12 +58,13 @@ def odinw(
     ] = False,
     output: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/odinw13"),
     nproc: Nproc = 1,
+    force: Force = False,
 ) -> None:
     """Fine-tune on each set of ODinW-13, all data and few shots; the AP on `test` of the best on `valid`, and means.
 
     Full data goes by the recipe odinw, few shots by odinw_few_shot. The same command again goes on where it was.
     """
-    from fiber_cli.checkpoints.directory import replace, resolve
+    from fiber_cli.checkpoints.directory import resolve
     from fiber_cli.evaluation.odinw13 import completeness
     from fiber_cli.evaluation.odinw_table import OdinwAp, odinw_summary, odinw_table
 
@@ -73,6 +76,7 @@ def odinw(
     )
     _refuse_missing_files(tunings)
     weights = resolve(init_from)
+    outputs = _outputs(tunings, weights, output, force=force)
     incomplete = completeness(archive.missing)
     if incomplete is not None:
         say(f"odinw: {incomplete}")
@@ -81,14 +85,14 @@ def odinw(
         "prompts": "published" if published_prompts else "names",
         "overrides": overrides or [],
     }
-    _keep_settings(output, settings)
+    _keep_settings(output / SETTINGS_FILE, settings, outputs)
     results = []
     for number, tuning in enumerate(tunings, 1):
         say(f"odinw: {number} of {len(tunings)}, {tuning.name}")
-        ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc)
+        ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc, outputs)
         results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
     summary = {**settings, "missing_sets": archive.missing, **odinw_summary(results)}
-    replace(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
+    outputs.write(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
     show(odinw_table(results))
     show(one_line(f"prompts: {settings['prompts']}; {output / RESULTS_FILE}"))
 
@@ -148,32 +152,47 @@ def _refuse_missing_files(tunings: Sequence[Tuning]) -> None:
         raise UserError(f"not there: {first_names(missing)}; fetch them, or leave them out by --shots, --seeds, --sets")
 
 
-def _keep_settings(output: Path, settings: dict[str, Any]) -> None:
-    """What all runs of the folder share; UserError where those in it were made otherwise."""
-    from fiber_cli.checkpoints.directory import replace
+def _outputs(tunings: Sequence[Tuning], weights: Path, output: Path, *, force: bool) -> "Outputs":
+    """What may be replaced: nothing that is read. UserError, before days of training, for a file that may not be."""
+    from fiber_cli.data.source_files import source_files
+    from fiber_cli.outputs import Outputs
 
-    file = output / SETTINGS_FILE
+    sources: list[CocoSettings] = []
+    for tuning in tunings:
+        sources += tuning.train, tuning.valid, tuning.test
+    outputs = Outputs(force=force, inputs=chain(source_files(sources), weights.rglob("*")))
+    outputs.check(output / RESULTS_FILE)
+    return outputs
+
+
+def _keep_settings(file: Path, settings: dict[str, Any], outputs: "Outputs") -> None:
+    """What all runs of the folder share; UserError where those in it were made otherwise."""
+    from fiber_cli.data.files import read_json
+
     if not file.is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        replace(file, json.dumps(settings, indent=2) + "\n")
+        outputs.write(file, json.dumps(settings, indent=2) + "\n")
         return
-    earlier = parse_json(file.read_bytes())
+    earlier = read_json(file, "the settings of the runs beside it")
+    if not isinstance(earlier, dict):
+        raise UserError(f"{file}: not the settings of `fiber odinw`; give another --output")
     differing = []
     for name, value in settings.items():
         if earlier.get(name) != value:
             differing.append(f"{name}: {earlier.get(name)!r} there, {value!r} now")
     if differing:
-        raise UserError(f"{output} holds runs with other settings ({'; '.join(differing)}): give another --output")
+        raise UserError(f"{file.parent} holds runs with other settings ({'; '.join(differing)}): give another --output")
 
 
-def _tune_and_measure(tuning: Tuning, folder: Path, weights: Path, overrides: Sequence[str], nproc: int) -> float:
+def _tune_and_measure(
+    tuning: Tuning, folder: Path, weights: Path, overrides: Sequence[str], nproc: int, outputs: "Outputs"
+) -> float:
     """The AP on `test`, from what is finished in the folder; the rest is done."""
     results = folder / "test" / "results.json"
     metrics = _metrics(results)
     if metrics is None:
         if not (folder / "summary.json").is_file():
             _launch(nproc, _training_arguments(tuning, folder, weights, overrides))
-        _launch(nproc, _test_arguments(tuning, folder))
+        _launch(nproc, _test_arguments(tuning, folder, outputs))
         metrics = _metrics(results)
     if metrics is None or "detection/ap" not in metrics:
         raise UserError(f"{tuning.test.json}: no object of it could be scored, see {results}")
@@ -203,17 +222,18 @@ def _entry(source: "CocoSettings") -> str:
     return dump_json({"kind": source.kind, **source.arguments()})
 
 
-def _test_arguments(tuning: Tuning, folder: Path) -> list[str]:
+def _test_arguments(tuning: Tuning, folder: Path, outputs: "Outputs") -> list[str]:
     """`fiber eval` of the best weights on the set's `test`."""
     test = tuning.test
     sets = folder / "test.yaml"
     entry = {"name": test.name, "json": test.json, "images": test.images, "prompts": test.prompts}
-    sets.write_text(dump_json([entry], indent=2) + "\n", encoding="utf-8")
+    outputs.write(sets, dump_json([entry], indent=2) + "\n")
     checkpoints = folder / "checkpoints"
     pointer = checkpoints / "best"
     if not pointer.is_file():
         pointer = checkpoints / "latest"
-    return ["eval", str(sets), "--checkpoint", str(pointer), "--output", str(folder / "test")]
+    may_replace = ["--force"] if outputs.force else []
+    return ["eval", str(sets), "--checkpoint", str(pointer), "--output", str(folder / "test"), *may_replace]
 
 
 def _launch(nproc: int, arguments: list[str]) -> None:

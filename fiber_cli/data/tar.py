@@ -6,6 +6,7 @@ workers work as with a folder of images.
 """
 
 import hashlib
+import io
 import json
 import os
 import posixpath
@@ -27,6 +28,7 @@ from tqdm import tqdm
 from fiber_cli.characters import one_line
 from fiber_cli.data.image_formats import SUFFIXES
 from fiber_cli.errors import UserError
+from fiber_cli.outputs import replace
 from fiber_cli.text_files import parse_json, utf8
 
 _BLOCK = 512
@@ -108,17 +110,18 @@ def _cached_index(path: str) -> ShardIndex:
     try:
         _write_index(cache, index)
     except OSError as error:
-        warnings.warn(one_line(f"{folder}: cannot keep the index of shards between runs: {error}"), stacklevel=2)
+        warnings.warn(
+            one_line(f"{folder}: cannot keep the index of shards between runs: {error.strerror}"), stacklevel=2
+        )
     return index
 
 
 def _write_index(cache: Path, index: ShardIndex) -> None:
     """Under a temporary name, so that other processes never read half of it."""
+    content = io.BytesIO()
+    np.savez(content, keys=index.keys, places=index.locations, captions=index.captions, left_out=index.left_out)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_suffix(f".{os.getpid()}.tmp")
-    with open(partial, "wb") as file:
-        np.savez(file, keys=index.keys, places=index.locations, captions=index.captions, left_out=index.left_out)
-    os.replace(partial, cache)
+    replace(cache, content.getvalue())
 
 
 class _Samples:

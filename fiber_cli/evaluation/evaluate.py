@@ -3,6 +3,7 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -12,8 +13,10 @@ from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import prediction_device
+from fiber_cli.distributed.first_rank import on_first_rank
 from fiber_cli.errors import first_names
-from fiber_cli.evaluation.report import table, write_results
+from fiber_cli.evaluation.report import check_results, table, write_results
+from fiber_cli.outputs import Outputs
 from fiber_cli.printing import show, show_json
 from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
@@ -35,14 +38,17 @@ def run_eval(
     as_json: bool = False,
     details: Mapping[str, Any] = NO_DETAILS,
     notes: Sequence[str] = (),
+    outputs: Outputs | None = None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint, and write `output`/results.json and what else there is; returns the results.
 
     options: what to measure and how, see `EvaluationOptions`; checkpoint, folder, fingerprint and scorer are filled in
     here. itm: the checkpoint that scores pairs, where it is another one. limit: use the first so many samples of each
-    source. details: what else the results say of the data; notes: lines for the reader on it. Raises UserError for
-    options that do not fit and for data of which nothing is left.
+    source. details: what else the results say of the data; notes: lines for the reader on it. outputs: what may be
+    replaced; by default files of earlier evaluations. Raises UserError for options that do not fit, for data of which
+    nothing is left and, before anything is computed, for an `output` that may not be written.
     """
+    outputs = outputs or Outputs()
     start = time.monotonic()
     if limit is not None:
         sources = [source.first(limit) for source in sources]
@@ -57,7 +63,8 @@ def run_eval(
         scorer=None if itm is None else PairScorer(itm.task, itm.context, itm.fingerprint),
     )
     evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)
-    evaluation.check()
+    checked = evaluation.check()
+    on_first_rank(partial(check_results, output, checked.files, outputs))
     result = evaluation.measure(loaded.task, predict)
     results = {
         "dataset": dataset,
@@ -76,7 +83,7 @@ def run_eval(
         "version": fiber_cli.__version__,
     }
     if collectives.is_main():
-        write_results(output, results, result.files)
+        write_results(output, results, result.files, outputs)
         if as_json:
             show_json(results)
         else:

@@ -310,6 +310,13 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(images)
 
 
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """The files below a folder whose names end as those of pictures do."""
+    for file in files_below(folder):
+        if file.suffix.lower() in SUFFIXES:
+            yield file
+
+
 def _leave_out(what: object) -> None:
     say(f"left out: {what}")
 

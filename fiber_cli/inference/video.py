@@ -1,6 +1,7 @@
 """Pictures out of files, frames of videos among them, and videos out of pictures."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from fractions import Fraction
 from pathlib import Path
 from types import ModuleType
@@ -12,6 +13,7 @@ from fiber_cli.data.image_formats import VIDEO_SUFFIXES
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError, optional
 from fiber_cli.inference.pictures import read_picture
+from fiber_cli.outputs import Outputs, explained
 from fiber_cli.printing import say
 
 #: Frames a second of a video that does not say.
@@ -85,15 +87,26 @@ def video_package() -> ModuleType:
 class VideoWriter:
     """A video without sound, in the usual codec of the file's kind. Sides are made even, which codecs want.
 
-    rate: frames a second; size: (width, height) in pixels of all pictures.
+    rate: frames a second; size: (width, height) in pixels of all pictures. `close` gives the finished file its name,
+    `drop` takes it away. UserError where it cannot be written.
     """
 
-    def __init__(self, file: Path, rate: Fraction, size: tuple[int, int]):
-        width, height = size
+    def __init__(self, file: Path, rate: Fraction, size: tuple[int, int], outputs: Outputs | None = None):
         self.av = video_package()
         self.file = file
+        self.outputs = outputs or Outputs()
+        self._pending = self.outputs.begin(file)
+        try:
+            with explained(file):
+                self._open(rate, size)
+        except BaseException:
+            self._pending.drop()
+            raise
+
+    def _open(self, rate: Fraction, size: tuple[int, int]) -> None:
+        width, height = size
         self.size = width + width % 2, height + height % 2
-        self.container = self.av.open(str(file), "w")
+        self.container = self.av.open(str(self._pending.temporary), "w")
         codec = self.container.default_video_codec
         self.stream = self.container.add_stream(codec, rate.limit_denominator(MOST_TICKS))
         self.stream.width, self.stream.height = self.size
@@ -102,8 +115,20 @@ class VideoWriter:
 
     def add(self, picture: Image.Image) -> None:
         frame = self.av.VideoFrame.from_image(picture.resize(self.size))
-        self.container.mux(self.stream.encode(frame))
+        with explained(self.file):
+            self.container.mux(self.stream.encode(frame))
 
     def close(self) -> None:
-        self.container.mux(self.stream.encode(None))
-        self.container.close()
+        try:
+            with explained(self.file):
+                self.container.mux(self.stream.encode(None))
+                self.container.close()
+            self.outputs.publish(self._pending)
+        except BaseException:
+            self.drop()
+            raise
+
+    def drop(self) -> None:
+        with suppress(self.av.error.FFmpegError, OSError):  # what it still holds has no place on a full disk
+            self.container.close()
+        self._pending.drop()

@@ -67,10 +67,12 @@ class Result:
 
 class Checked(NamedTuple):
     """remarks: lines about the truth for the reader. metrics: the names of those that the truth has, none where it has
-    nothing to score by; None where that shows with predictions alone."""
+    nothing to score by; None where that shows with predictions alone. files: the names of those of the result, so that
+    it is known beforehand whether they can be written."""
 
     remarks: list[str]
     metrics: Collection[str] | None = None
+    files: Collection[str] = ()
 
 
 class Evaluation(ABC):
@@ -104,8 +106,8 @@ def check_items(evalset: "EvalSet") -> Checked:
     with suppress(ZeroDivisionError):
         measured = evalset.score({}).metrics
     if evalset.SCORED_WITHOUT_PREDICTIONS:
-        return Checked(evalset.remarks(), measured)
-    return Checked(evalset.remarks(), None if evalset.has_truth() else ())
+        return Checked(evalset.remarks(), measured, evalset.FILES)
+    return Checked(evalset.remarks(), None if evalset.has_truth() else (), evalset.FILES)
 
 
 def measure_items(task: "Task", evalset: "EvalSet", options: PredictOptions) -> Result:

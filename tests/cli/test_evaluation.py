@@ -115,6 +115,7 @@ def test_eval_options_and_output(run, calls):
     assert run(*EVAL, "--batch", "8", "--workers", "0", "--limit", "10")[0] == 0
     options = calls.eval[0][1]
     assert options.pop("loaded").path == Path("r/checkpoints/step-000005")
+    assert not options.pop("outputs").force
     assert options == {
         "dataset": "scenes",
         "split": "test",

@@ -141,3 +141,15 @@ def test_a_set_that_is_not_there_is_asked_for(run, data, launched):
     code, _, err = run("odinw", *TASK, "--sets", "Packages")
     assert code == 1
     assert "Packages is not there" in err
+
+
+@pytest.mark.parametrize("name", ["odinw.json", "settings.json", "Raccoon/full/test.yaml"])
+def test_a_users_file_is_replaced_by_all_runs(run, data, launched, name):
+    file = Path("out", name)
+    file.parent.mkdir(parents=True)
+    file.write_text("[]")
+    code, _, err = run("odinw", *TASK, "--shots", "0")
+    assert code == 1
+    assert f"out/{name}: " in err.splitlines()[-1]
+    assert file.read_text() == "[]"
+    assert name == "Raccoon/full/test.yaml" or not launched.commands

@@ -13,6 +13,7 @@ from commands import command
 from PIL import Image
 
 from fiber_cli.cli.app import main
+from fiber_cli.outputs import LEDGER
 
 
 @pytest.fixture
@@ -88,7 +89,7 @@ def test_detections_of_file_names_that_are_not_utf_8_are_written(
     expected = [b"caf\xe9.png", "gar\u00e7on.png".encode()]
     for names in ([row["image"] for row in json.loads(done.stdout)], [image["file_name"] for image in images]):
         assert [os.path.basename(os.fsencode(name)) for name in names] == expected
-    assert sorted(os.listdir(os.fsencode(tmp_path / "drawn"))) == expected
+    assert sorted(os.listdir(os.fsencode(tmp_path / "drawn"))) == sorted([os.fsencode(LEDGER), *expected])
     assert run_with_strict_output(*argv).stdout.count(b"caf\\udce9.png\tred circle\t") == 1
 
 
@@ -216,7 +217,7 @@ def test_files_that_are_written_lose_an_odd_name(run_with_strict_output, odd_nam
     truth = json.loads((tmp_path / "found\n-images.json").read_text(encoding="utf-8"))
     assert base_names(image["file_name"] for image in truth["images"]) == set(ODD_NAMES)
     assert len(json.loads(found.read_text(encoding="utf-8"))) == len(ODD_NAMES)
-    drawn = os.listdir(os.fsencode(tmp_path / "drawn\x1b"))
+    drawn = set(os.listdir(os.fsencode(tmp_path / "drawn\x1b"))) - {os.fsencode(LEDGER)}
     assert {name.removeprefix(os.fsencode(f"{odd_names.name}-")) for name in drawn} == set(ODD_NAMES)
     sheet = tmp_path / "sheet\n.png"
     argv = argv_of("rerank", odd_names, runs, detector_run)

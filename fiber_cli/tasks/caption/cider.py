@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor
 
 from fiber_cli.errors import UserError
+from fiber_cli.outputs import Outputs
 from fiber_cli.text_files import dump_json, parse_json
 
 if TYPE_CHECKING:
@@ -52,10 +53,9 @@ def document_frequency(references: Sequence[Iterable[str]]) -> DocumentFrequency
     return DocumentFrequency(float(len(references)), dict(images))
 
 
-def write_document_frequency(path: str | Path, table: DocumentFrequency) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    text = dump_json(table._asdict())
-    Path(path).write_text(text, encoding="utf-8")
+def write_document_frequency(path: str | Path, table: DocumentFrequency, outputs: Outputs | None = None) -> None:
+    """As JSON. UserError where it may not or cannot be written."""
+    (outputs or Outputs()).write(Path(path), dump_json(table._asdict()))
 
 
 def read_document_frequency(path: str | Path) -> DocumentFrequency:

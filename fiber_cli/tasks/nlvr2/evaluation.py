@@ -3,7 +3,7 @@
 import csv
 import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 class StatementSet(PicturesWithTextSet):
     """Every statement of the sources."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("predictions.csv",)
 
     def __init__(
         self,

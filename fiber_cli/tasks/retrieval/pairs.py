@@ -24,7 +24,7 @@ from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.items import ImageSet, TextSet
 from fiber_cli.tasks.prediction import PredictOptions
-from fiber_cli.tasks.retrieval.journal import Journal
+from fiber_cli.tasks.retrieval.journal import Journal, journal_folder
 from fiber_cli.tasks.retrieval.stems import TextStems
 
 #: Bytes of text stems that a rank holds in memory; more of them lie in a file.
@@ -105,7 +105,7 @@ class PairPass:
             self.texts.text_length,
         ]
         key = hashlib.blake2b(repr(named).encode(errors="surrogatepass"), digest_size=16).hexdigest()
-        journal = Journal(Path(self.storage.folder) / ".pairs", key)
+        journal = Journal(journal_folder(self.storage.folder), key)
         journal.read(self.first, self.scores)
         return journal
 
