@@ -86,7 +86,7 @@ def build_index(
         stored = read_index(file, loaded.fingerprint)
     features = _unchanged(stored, stamps)
     missing = [path for path in stamps if path not in features]
-    if missing:
+    if stored is None:  # an index that is there may be up to date but for pictures that cannot be read
         outputs.check(file, own=_begins_as_index(file))
     computed = predict_all(
         loaded.task, image_set(loaded, folder, missing, options.max_pixels), options, what="new images"
