@@ -10,6 +10,10 @@ EXIT_USAGE = 2
 EXIT_STOPPED = 75
 
 
+#: What reading values of a wrong type or size raises: they are input that cannot be used, not faults of the program.
+WRONG_CONTENT = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
+
+
 def first_names(names: list[str], limit: int = 8) -> str:
     """So many of the names as an error message shows."""
     more = f" and {len(names) - limit} more" if len(names) > limit else ""

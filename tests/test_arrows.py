@@ -11,11 +11,12 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fiber_cli"
-LEAVES = {"errors", "boxes", "seeds", "settings"}
+LEAVES = {"errors", "boxes", "parsing", "seeds", "settings"}
 #: Room → the rooms that it may import, itself and the leaves apart.
 ALLOWED = {
     "errors": set(),
     "boxes": set(),
+    "parsing": set(),
     "seeds": set(),
     "settings": set(),
     "distributed": set(),

@@ -6,13 +6,13 @@ tokenizer beside the settings; it is read, and no longer written.
 """
 
 import dataclasses
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import FiberConfig
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import Owner, TaskSettings, former_names, owned
 from fiber_cli.tasks import declared
 
@@ -76,7 +76,7 @@ def read_config(path: Path) -> CheckpointConfig:
     """config.json of a checkpoint directory. Raises UserError where it is missing, damaged, or of another version."""
     file = Path(path) / CONFIG_FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}; is {path} a checkpoint directory?") from error
     except ValueError as error:

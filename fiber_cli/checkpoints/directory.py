@@ -25,6 +25,7 @@ from torch import Tensor
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_yaml
 
 #: Files that name one of the checkpoints beside them.
 POINTERS = ("latest", "best")
@@ -238,7 +239,7 @@ def _latest_name(folder: Path) -> str:
 def _best_in_words(run_dir: Path) -> str:
     """What the recipe of a run calls best."""
     try:
-        recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = parse_yaml((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
         return f"the best by {recipe['log']['keep_best']}"
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return "the best"  # a copy of the checkpoints alone

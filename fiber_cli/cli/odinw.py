@@ -10,6 +10,7 @@ import typer
 
 from fiber_cli.cli.options import Nproc, Overrides, whole_numbers
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
+from fiber_cli.parsing import parse_json
 
 if TYPE_CHECKING:
     from fiber_cli.data.sources.coco import CocoSettings
@@ -154,7 +155,7 @@ def _keep_settings(output: Path, settings: dict[str, Any]) -> None:
         output.mkdir(parents=True, exist_ok=True)
         replace(file, json.dumps(settings, indent=2) + "\n")
         return
-    earlier = json.loads(file.read_text(encoding="utf-8"))
+    earlier = parse_json(file.read_text(encoding="utf-8"))
     differing = []
     for name, value in settings.items():
         if earlier.get(name) != value:
@@ -180,7 +181,7 @@ def _tune_and_measure(tuning: Tuning, folder: Path, weights: Path, overrides: Se
 def _metrics(results: Path) -> dict[str, float] | None:
     """The metrics of a results.json; None where it is not there, or was cut by a kill."""
     try:
-        metrics: dict[str, float] = json.loads(results.read_text(encoding="utf-8"))["metrics"]
+        metrics: dict[str, float] = parse_json(results.read_text(encoding="utf-8"))["metrics"]
     except (OSError, ValueError):
         return None
     return metrics

@@ -18,8 +18,9 @@ from typing import Any, Literal
 
 import yaml
 
-from fiber_cli.config.yaml_nodes import COMMAND_LINE, empty_mapping, is_null, place, plain
+from fiber_cli.config.yaml_nodes import COMMAND_LINE, empty_mapping, is_null, place
 from fiber_cli.errors import DeclarationError
+from fiber_cli.parsing import plain
 from fiber_cli.settings import field_types, former_names
 
 UNIONS = (typing.Union, types.UnionType)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from fiber_cli.data.source import BadSample
-from fiber_cli.errors import UserError
+from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.parsing import parse_json
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
@@ -46,7 +47,7 @@ def read_json(
     """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
     content = read_bytes(path, wanted)
     try:
-        return json.loads(content, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
+        return parse_json(content, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); fetch {wanted} again") from None
 
@@ -67,7 +68,7 @@ def expecting(where: str | Path, what: str, form: str = "", *, see: Callable[[],
         yield
     except UserError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, BadSample) as error:
+    except (*WRONG_CONTENT, BadSample) as error:
         message = f"{where}: not {what}"
         if see is not None:
             message += f", see {see()}"

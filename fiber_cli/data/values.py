@@ -8,6 +8,8 @@ import re
 from typing import Any
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+#: Of float32, in which boxes are kept.
+_LARGEST = 3e38
 _FLAGS = {"false": False, "true": True}
 
 
@@ -20,7 +22,7 @@ def whole_number(value: Any, what: str) -> int:
 
 
 def finite_number(value: Any, what: str) -> float:
-    """A number that is not infinite, also as text."""
+    """A number that is not infinite, nor larger than float32 holds, also as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(f"{what}: {value!r} is no number")
     try:
@@ -29,6 +31,8 @@ def finite_number(value: Any, what: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{what} is not finite")
+    if abs(number) > _LARGEST:
+        raise ValueError(f"{what} {number:g} is too large")
     return number
 
 

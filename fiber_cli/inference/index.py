@@ -19,6 +19,7 @@ from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError
 from fiber_cli.inference.pictures import find_images
+from fiber_cli.parsing import parse_json
 from fiber_cli.tasks.abilities import Embedding
 from fiber_cli.tasks.items import ImageSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
@@ -127,7 +128,7 @@ def read_index(file: Path, fingerprint: str) -> Index:
 def _read(file: Path) -> _Stored:
     try:
         with safe_open(file, "np") as stored:
-            header = json.loads((stored.metadata() or {})["fiber"])
+            header = parse_json((stored.metadata() or {})["fiber"])
             stamps: dict[str, Stamp] = {}
             for path, size, changed in header["images"]:
                 stamps[path] = size, changed

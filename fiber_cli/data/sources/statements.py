@@ -1,6 +1,5 @@
 """NLVR2 and NLVR: statements that are true or false of two images or of one."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -15,6 +14,7 @@ from fiber_cli.data.source import StatementSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.values import flag, identifier, some_text
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
 
 #: Where NLVR2's images are looked for below the folder that is given.
@@ -79,7 +79,7 @@ class _LineReader:
         self.ids = Once(path, "the identifier", "the lines")
 
     def read(self, line: bytes) -> _Line:
-        row = json.loads(line)
+        row = parse_json(line)
         statement = _statement(row)
         for file in _files(row, ""):
             some_text(file, "an image file")

@@ -11,6 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -61,7 +62,7 @@ def write_document_frequency(path: str | Path, table: DocumentFrequency) -> None
 def read_document_frequency(path: str | Path) -> DocumentFrequency:
     """Inverse of `write_document_frequency`; UserError for a file that cannot be read or is of another form."""
     try:
-        return _parsed(json.loads(Path(path).read_bytes()))
+        return _parsed(parse_json(Path(path).read_bytes()))
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(
             f"{path}: no table of document frequencies ({type(error).__name__}: {error}); make one by "
