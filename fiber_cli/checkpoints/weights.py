@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fiber_cli.errors import UserError
+from fiber_cli.errors import WRONG_CONTENT, UserError
 
 
 def float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -30,8 +30,22 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, on the CPU."""
     try:
         return load_file(file)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
         raise _unreadable(file, error) from error
+
+
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """Tensors without memory, on the device "meta", of the shapes in model.safetensors of a checkpoint directory, by
+    name. UserError as of `load_weights`."""
+    file = Path(path) / "model.safetensors"
+    shapes = {}
+    try:
+        with safe_open(file, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118 (no mapping)
+                shapes[name] = torch.empty(stored.get_slice(name).get_shape(), device="meta")
+    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
+        raise _unreadable(file, error) from error
+    return shapes
 
 
 def check_weights(path: Path) -> None:
