@@ -19,8 +19,8 @@ from typing import Annotated
 import typer
 
 import fiber_cli
-from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, training
-from fiber_cli.errors import EXIT_FAILED, UserError
+from fiber_cli.cli import evaluation, inference, last_resort, odinw, preparation, recipes, training
+from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -71,14 +71,22 @@ def main(argv: list[str] | None = None) -> None:
     if argv is None:
         argv = sys.argv[1:]
     _print_any_name()
+    last_resort.shorten_warnings()
+    code: str | int | None = EXIT_FAILED
     try:
         app(args=argv, prog_name="fiber", obj=argv)
+    except SystemExit as end:
+        code = end.code
     except UserError as error:
         print(f"fiber: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except OSError as error:
         print(f"fiber: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BaseException as error:  # the tokenizers library's panics are no Exception
+        print(last_resort.told(error, argv), file=sys.stderr)
+    sys.exit(last_resort.flushed(code))
 
 
 def _print_any_name() -> None:
