@@ -4,6 +4,7 @@
 moves one, `tests/training/test_deepspeed_engine.py` says which; pyproject.toml asks for the versions that were tried.
 """
 
+import copy
 import logging
 import math
 import os
@@ -13,6 +14,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from fiber_cli.settings import RecipeError
 from fiber_cli.training.optim import Group
 
 TAG = "deepspeed"
@@ -231,6 +233,19 @@ class Engine:
         """Inverse of `save_state`. Raises OSError, RuntimeError, ValueError, KeyError, EOFError or
         pickle.UnpicklingError for files that are missing, damaged or of another run."""
         self._engine.load_checkpoint(str(folder), tag=TAG)
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """RecipeError where DeepSpeed refuses its configuration, in its own words."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    try:
+        deepspeed.DeepSpeedConfig(copy.deepcopy(config))
+    except Exception as error:  # of pydantic, assertions, and errors of its own
+        raise RecipeError(f"deepspeed: DeepSpeed refuses these settings: {' '.join(str(error).split())}") from error
 
 
 def _do_nothing(folder: str) -> None:
