@@ -111,6 +111,8 @@ def rerank(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
+    if query is not None and not query.strip():
+        raise typer.BadParameter('--query is empty; say what to search for, such as "a dog on the beach"')
     if dataset:
         _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum})
     else:

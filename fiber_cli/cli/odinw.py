@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 ALL_DATA = 0
 #: Recipes of all data and of few shots.
 FULL_RECIPE, FEW_SHOT_RECIPE = "odinw", "odinw_few_shot"
+#: An override that gives it.
+_MAX_PIXELS = "data.max_pixels="
 SETTINGS_FILE, RESULTS_FILE = "settings.json", "odinw.json"
 
 
@@ -54,6 +56,7 @@ def odinw(
     ] = False,
     output: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/odinw13"),
     nproc: Nproc = 1,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Images with more pixels are left out.")] = None,
 ) -> None:
     """Fine-tune on each set of ODinW-13, all data and few shots; the AP on `test` of the best on `valid`, and means.
 
@@ -63,6 +66,8 @@ def odinw(
     from fiber_cli.evaluation.odinw13 import completeness
     from fiber_cli.evaluation.odinw_table import OdinwAp, odinw_summary, odinw_table
 
+    if max_pixels is not None:
+        overrides = [*(overrides or []), f"{_MAX_PIXELS}{max_pixels}"]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fiber odinw starts its processes itself: call it once, with --nproc")
     archive = _archive(root, sets)
@@ -171,7 +176,7 @@ def _tune_and_measure(tuning: Tuning, folder: Path, weights: Path, overrides: Se
     if metrics is None:
         if not (folder / "summary.json").is_file():
             _launch(nproc, _training_arguments(tuning, folder, weights, overrides))
-        _launch(nproc, _test_arguments(tuning, folder))
+        _launch(nproc, _test_arguments(tuning, folder) + _max_pixels(overrides))
         metrics = _metrics(results)
     if metrics is None or "detection/ap" not in metrics:
         raise UserError(f"{tuning.test.json}: no object of it could be scored, see {results}")
@@ -212,6 +217,12 @@ def _test_arguments(tuning: Tuning, folder: Path) -> list[str]:
     if not pointer.is_file():
         pointer = checkpoints / "latest"
     return ["eval", str(sets), "--checkpoint", str(pointer), "--output", str(folder / "test")]
+
+
+def _max_pixels(overrides: Sequence[str]) -> list[str]:
+    """The limit of the pictures' pixels in training, as an option of `fiber eval`."""
+    limits = [setting.removeprefix(_MAX_PIXELS) for setting in overrides if setting.startswith(_MAX_PIXELS)]
+    return ["--max-pixels", limits[-1]] if limits else []
 
 
 def _launch(nproc: int, arguments: list[str]) -> None:

@@ -14,12 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from fiber_cli.checkpoints import directory
-from fiber_cli.checkpoints.weights import float32, load_into, named_weights
+from fiber_cli.checkpoints.weights import float32, load_into, named_weights, read_tensors
 from fiber_cli.config.recipe import Recipe, warmup_steps
 from fiber_cli.data.loader import BadCounter
 from fiber_cli.data.readers import Batch
@@ -246,7 +245,7 @@ class Run:
             state = parse_json((folder / "run.json").read_text(encoding="utf-8"))
             ranks = state["ranks"]
             _check_ranks(folder, len(ranks))
-            tensors = load_file(folder / "run.safetensors")
+            tensors = read_tensors(folder / "run.safetensors")
             self.engine.load_state(folder)
         except UserError:
             raise
