@@ -75,8 +75,6 @@ def phrase_query(context: TaskContext[Any], sentence: str | None, phrases: str |
     phrases or too long for the model, and where there is neither."""
     if isinstance(phrases, str):
         phrases = split_phrases(phrases)
-    if phrases is not None and (not phrases or not all(phrase.strip() for phrase in phrases)):
-        raise UserError("phrases: one is empty, or there is none; say what to look for")
     if sentence is not None and not sentence.strip():
         raise UserError("the sentence is empty; write one that names things, or give phrases alone")
     if sentence is None:

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from fiber_cli.cli import odinw
 from fiber_cli.evaluation.odinw13 import SETS
 
 SET = {each.name: each for each in SETS}
@@ -141,3 +142,8 @@ def test_a_set_that_is_not_there_is_asked_for(run, data, launched):
     code, _, err = run("odinw", *TASK, "--sets", "Packages")
     assert code == 1
     assert "Packages is not there" in err
+
+
+def test_a_limit_of_pixels_reaches_training_and_test():
+    assert odinw._max_pixels([]) == []
+    assert odinw._max_pixels(["optim.lr=1", "data.max_pixels=5", "data.max_pixels=7"]) == ["--max-pixels", "7"]
