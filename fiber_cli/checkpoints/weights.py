@@ -85,11 +85,23 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     state = content
     if isinstance(content, dict):
         state = content.get("state_dict", content.get("model", content))
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(map(_is_named_tensor, state.items())):
         raise UserError(f"{path}: holds no state dict (a mapping from names to tensors)")
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or _bytes(tensor) > tensor.untyped_storage().nbytes():
+            raise UserError(f"{path}: {name} {tuple(tensor.shape)} has more numbers than the file holds of it")
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return state
+
+
+def _is_named_tensor(item: tuple[object, object]) -> bool:
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:

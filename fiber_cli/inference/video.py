@@ -20,6 +20,8 @@ USUAL_RATE = Fraction(25)
 SLOWEST, FASTEST = Fraction(1, 60), Fraction(1000)
 #: Pixels past the limit that a decoder is let have, because it counts whole blocks.
 _MARGIN = 2**20
+#: The largest limit that decoders take.
+_MOST_PIXELS = 2**31 - 1
 #: MPEG-4 counts time in at most 65,535 parts of a second.
 MOST_TICKS = 1001
 
@@ -69,7 +71,7 @@ def frames(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Shot]:
     av = video_package()
     number = -1
     # Opening a file decodes some frames of it, too.
-    bounds = {"max_pixels": str(max_pixels + _MARGIN)}
+    bounds = {"max_pixels": str(min(max_pixels + _MARGIN, _MOST_PIXELS))}
     try:
         with av.open(str(file), options=bounds) as container:
             if not container.streams.video:
