@@ -23,6 +23,8 @@ from fiber_cli.parsing import plain
 from fiber_cli.settings import field_types, former_names, out_of_range
 
 UNIONS = (typing.Union, types.UnionType)
+#: Characters of a message.
+_LONGEST = 2000
 NO_LIMITS: Mapping[str, Any] = types.MappingProxyType({})
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 
@@ -101,6 +103,8 @@ class Builder:
 
     def fail(self, path: str, node: yaml.Node, message: str) -> None:
         """Notes the error; None stands for the value."""
+        if len(message) > _LONGEST:
+            message = message[:_LONGEST] + " …"  # of values that aliases multiply
         self.bad.add(path)
         self.errors.append(f"{place(node)}: {path or 'recipe'}: {message}")
 

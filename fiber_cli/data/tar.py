@@ -125,21 +125,29 @@ def _read_cache(cache: Path, size: int) -> ShardIndex:
             raise ValueError("compressed arrays, of any size")
     with np.load(cache, allow_pickle=False) as stored:
         index = ShardIndex(stored["keys"], stored["places"], stored["captions"], stored["left_out"])
-    count = len(index.keys)
-    offsets, sizes = index.locations[..., 0], index.locations[..., 1]
-    is_of_a_shard = (
-        (index.keys.shape, index.keys.dtype.kind) == ((count,), "S")
-        and (index.locations.shape, index.locations.dtype) == ((count, len(Member), 2), np.int64)
-        and (index.captions.shape, index.captions.dtype) == ((count,), np.int32)
-        and (index.left_out.ndim, index.left_out.dtype) == (1, np.uint8)
-        and bool((offsets >= -1).all() and (sizes >= 0).all() and (sizes <= size - offsets).all())
-        and bool((index.captions >= 0).all())
-        and all(isinstance(ending, str) for ending in index.left_out_counts)
-        and all(isinstance(times, int) for times in index.left_out_counts.values())
-    )
-    if not is_of_a_shard:
+    if not _is_of_a_shard(index, size):
         raise ValueError("no index of this shard")
     return index
+
+
+def _is_of_a_shard(index: ShardIndex, size: int) -> bool:
+    """Whether the arrays are those of samples in a shard of `size` bytes."""
+    count = len(index.keys)
+    if index.keys.shape != (count,) or index.keys.dtype.kind != "S":
+        return False
+    if index.locations.shape != (count, len(Member), 2) or index.locations.dtype != np.int64:
+        return False
+    if index.captions.shape != (count,) or index.captions.dtype != np.int32 or (index.captions < 0).any():
+        return False
+    if index.left_out.ndim != 1 or index.left_out.dtype != np.uint8:
+        return False
+    offsets, sizes = index.locations[..., 0], index.locations[..., 1]
+    if (offsets < -1).any() or (sizes < 0).any() or (sizes > size - offsets).any():
+        return False
+    for ending, times in index.left_out_counts.items():
+        if not isinstance(ending, str) or not isinstance(times, int):
+            return False
+    return True
 
 
 def _write_index(cache: Path, index: ShardIndex) -> None:
