@@ -144,10 +144,8 @@ def _is_of_a_shard(index: ShardIndex, size: int) -> bool:
     offsets, sizes = index.locations[..., 0], index.locations[..., 1]
     if (offsets < -1).any() or (sizes < 0).any() or (sizes > size - offsets).any():
         return False
-    for ending, times in index.left_out_counts.items():
-        if not isinstance(ending, str) or not isinstance(times, int):
-            return False
-    return True
+    told = parse_json(index.left_out.tobytes())
+    return isinstance(told, dict) and all(isinstance(times, int) for times in told.values())
 
 
 def _write_index(cache: Path, index: ShardIndex) -> None:
