@@ -64,6 +64,12 @@ PRIVATE_NAMES = (
         "emptied: read only to build a shared-memory all-reduce for inference, which takes a compiler and half a "
         "minute",
     ),
+    PrivateName(
+        "deepspeed.runtime.config",
+        "DeepSpeedConfig",
+        "(config, mpu, mesh_device)",
+        "called: refuses wrong values of the `deepspeed` section before data are read",
+    ),
     # The engine.
     PrivateName(ENGINE, "device", "device", "read: where batches belong"),
     PrivateName(ENGINE, "optimizer", "AdamW | DeepSpeedZeroOptimizer | DeepSpeedZeroOptimizer_Stage3", "read"),
@@ -240,10 +246,11 @@ def check_config(config: dict[str, Any]) -> None:
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     import deepspeed
+    from deepspeed.runtime.config import DeepSpeedConfig
 
     deepspeed.utils.logger.setLevel(logging.ERROR)
     try:
-        deepspeed.DeepSpeedConfig(copy.deepcopy(config))
+        DeepSpeedConfig(copy.deepcopy(config))
     except Exception as error:  # of pydantic, assertions, and errors of its own
         raise RecipeError(f"deepspeed: DeepSpeed refuses these settings: {' '.join(str(error).split())}") from error
 
