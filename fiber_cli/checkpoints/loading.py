@@ -84,10 +84,11 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     config = read_config(path)
     tokenizer = load_tokenizer(path / "tokenizer")
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)
+    shapes = read_shapes(path)
     try:
         with torch.device("meta"):  # where tensors take no memory: sizes of any size are compared first
             described = new_task(context)
-        load_into(described, read_shapes(path))
+        load_into(described, shapes)
         task = new_task(context)
     except DeclarationError:
         raise

@@ -77,7 +77,8 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint file") from error
     except Exception as error:  # torch raises several kinds for damaged or unsafe files
-        reason = str(error).splitlines()[0]
+        # torch goes on with how to run what the file holds.
+        reason = str(error).splitlines()[0].partition(" In PyTorch")[0]
         raise UserError(
             f"{path}: not readable as a checkpoint of plain tensors ({type(error).__name__}: {reason}); "
             "if it holds other objects, save its state dict alone first"

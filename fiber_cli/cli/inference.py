@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Images, Latest, MaxPixels, chunk_size
 from fiber_cli.cli.runs import find_run, run_with
 from fiber_cli.data.source import MAX_PIXELS
+from fiber_cli.errors import UserError
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting
 
@@ -53,7 +54,7 @@ def answer(
 ) -> None:
     """Answer a question about images."""
     if not question.strip():
-        raise typer.BadParameter('the question is empty; write one, such as "what colour is the car?"')
+        raise UserError('the question is empty; write one, such as "what colour is the car?"')
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
@@ -114,9 +115,9 @@ def detect(
 ) -> None:
     """Find things in images and videos, by names or by the phrases of a sentence."""
     if not "".join(words).strip() or (labels is None and not words[-1].strip()):
-        raise typer.BadParameter('the prompt is empty; say what to find, such as "cat . dog"')
+        raise UserError('the prompt is empty; say what to find, such as "cat . dog"')
     if phrases is not None and phrases != "" and not phrases.strip(" ;"):
-        raise typer.BadParameter('--phrases names nothing; give some, such as "a man; two dogs"')
+        raise UserError('--phrases names nothing; give some, such as "a man; two dogs"')
     if labels and phrases is not None:
         raise typer.BadParameter("--labels names what to find, --phrases is for a sentence: give one of them")
     files, prompt, phrases = _sorted_words(words, phrases, has_labels=labels is not None)

@@ -8,6 +8,7 @@ import copy
 import logging
 import math
 import os
+import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -281,8 +282,11 @@ def _state_files() -> Any:
                 self.problem = error
 
         def load(self, path: str, map_location: Any = None) -> Any:
-            with torch.serialization.safe_globals(allowed):
-                return torch.load(path, map_location=map_location, weights_only=True)
+            try:
+                with torch.serialization.safe_globals(allowed):
+                    return torch.load(path, map_location=map_location, weights_only=True)
+            except pickle.UnpicklingError:  # whose words are how to run what the file holds
+                raise pickle.UnpicklingError(f"{path} holds other objects than tensors and plain values") from None
 
     return StateFiles()
 

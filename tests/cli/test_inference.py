@@ -123,7 +123,7 @@ def test_the_former_name_is_not_shown(capsys):
 def test_nothing_is_asked_by_words_that_say_nothing(picture, capsys, words):
     places = {"PICTURE": picture, "FOLDER": picture.parent}
     code, out, err = command(capsys, *(places.get(word, word) for word in words))
-    assert (code, out) == (2, "")
+    assert (code, out) == (1, "")
     assert "is empty" in err or "names nothing" in err
 
 
