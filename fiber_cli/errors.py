@@ -10,6 +10,12 @@ EXIT_FAILED = 1
 EXIT_USAGE = 2
 #: A signal asked the run to stop; everything is saved and `--resume` continues it (EX_TEMPFAIL of sysexits.h).
 EXIT_STOPPED = 75
+#: Ctrl-C, as shells have it.
+EXIT_INTERRUPTED = 130
+
+
+#: What reading values of a wrong type or size raises: they are input that cannot be used, not faults of the program.
+WRONG_CONTENT = (LookupError, TypeError, ValueError, AttributeError, OverflowError, RecursionError)
 
 
 def first_names(names: list[str], limit: int = 8) -> str:

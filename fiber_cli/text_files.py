@@ -3,7 +3,6 @@
 import codecs
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -81,17 +80,6 @@ def lines_of(text: str) -> list[str]:
     beginning of a line. Separators that only some programs take for line ends are characters of the line."""
     lines = [line.removeprefix(MARK) for line in _LINE_END.split(text)]
     return lines[:-1] if lines and not lines[-1] else lines
-
-
-def parse_json(
-    content: bytes | str,
-    *,
-    object_hook: Callable[[dict[str, Any]], Any] | None = None,
-    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
-) -> Any:
-    """The value that a JSON text says, in UTF-8 or what its byte-order mark tells. Raises ValueError."""
-    text = decode_text(content) if isinstance(content, bytes) else content.removeprefix(MARK)
-    return json.loads(text, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
 
 
 def dump_json(value: Any, indent: int | None = None, *, encoding: str = "utf-8") -> str:

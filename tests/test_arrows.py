@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fiber_cli"
-LEAVES = {"boxes", "characters", "errors", "outputs", "printing", "seeds", "settings", "text_files"}
+LEAVES = {"boxes", "characters", "errors", "outputs", "parsing", "printing", "seeds", "settings", "text_files"}
 #: Room → the rooms that it may import, itself and the leaves apart.
 ALLOWED = {
     "characters": set(),
@@ -20,6 +20,7 @@ ALLOWED = {
     "text_files": set(),
     "boxes": set(),
     "outputs": set(),
+    "parsing": set(),
     "seeds": set(),
     "settings": set(),
     "distributed": set(),

@@ -5,7 +5,8 @@ import json
 import pytest
 
 from fiber_cli.errors import UserError
-from fiber_cli.text_files import NotText, decode_text, dump_json, lines_of, parse_json, read_text, utf8
+from fiber_cli.parsing import parse_json
+from fiber_cli.text_files import NotText, decode_text, dump_json, lines_of, read_text, utf8
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

@@ -25,6 +25,7 @@ from fiber_cli import outputs
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_yaml
 from fiber_cli.text_files import NotText, decode_text, dump_json, read_text
 
 #: Files that name one of the checkpoints beside them.
@@ -244,7 +245,7 @@ def _latest_name(folder: Path) -> str:
 def _best_in_words(run_dir: Path) -> str:
     """What the recipe of a run calls best."""
     try:
-        recipe = yaml.safe_load(read_text(run_dir / "recipe.yaml"))
+        recipe = parse_yaml(read_text(run_dir / "recipe.yaml"))
         return f"the best by {recipe['log']['keep_best']}"
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return "the best"  # a copy of the checkpoints alone

@@ -4,12 +4,14 @@ import hashlib
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
+import torch
+
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
 from fiber_cli.checkpoints.directory import check_name, choose
-from fiber_cli.checkpoints.weights import load_into, load_weights
+from fiber_cli.checkpoints.weights import load_into, load_weights, read_shapes
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed.collectives import is_main
-from fiber_cli.errors import DeclarationError, UserError
+from fiber_cli.errors import WRONG_CONTENT, DeclarationError, UserError
 from fiber_cli.printing import say
 from fiber_cli.tasks import declared, tasks_with
 from fiber_cli.tasks.abilities import Ability
@@ -83,11 +85,18 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     config = read_config(path)
     tokenizer = load_tokenizer(path / "tokenizer")
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)
+    shapes = read_shapes(path)
     try:
+        with torch.device("meta"):  # where tensors take no memory: sizes of any size are compared first
+            described = new_task(context)
+        load_into(described, shapes)
         task = new_task(context)
     except DeclarationError:
         raise
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (RuntimeError, *WRONG_CONTENT) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path / 'config.json'} does not describe a model of this version: {reason}") from error
     load_into(task, load_weights(path))
     return Loaded(task.eval(), context, config, path)

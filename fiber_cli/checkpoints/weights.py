@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fiber_cli.errors import UserError
+from fiber_cli.errors import WRONG_CONTENT, UserError
 
 
 def float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -30,8 +30,22 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, on the CPU."""
     try:
         return load_file(file)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
         raise _unreadable(file, error) from error
+
+
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """Tensors without memory, on the device "meta", of the shapes in model.safetensors of a checkpoint directory, by
+    name. UserError as of `load_weights`."""
+    file = Path(path) / "model.safetensors"
+    shapes = {}
+    try:
+        with safe_open(file, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118 (no mapping)
+                shapes[name] = torch.empty(stored.get_slice(name).get_shape(), device="meta")
+    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
+        raise _unreadable(file, error) from error
+    return shapes
 
 
 def check_weights(path: Path) -> None:
@@ -63,7 +77,8 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint file") from error
     except Exception as error:  # torch raises several kinds for damaged or unsafe files
-        reason = str(error).splitlines()[0]
+        # torch goes on with how to run what the file holds.
+        reason = str(error).splitlines()[0].partition(" In PyTorch")[0]
         raise UserError(
             f"{path}: not readable as a checkpoint of plain tensors ({type(error).__name__}: {reason}); "
             "if it holds other objects, save its state dict alone first"
@@ -71,11 +86,23 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     state = content
     if isinstance(content, dict):
         state = content.get("state_dict", content.get("model", content))
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(map(_is_named_tensor, state.items())):
         raise UserError(f"{path}: holds no state dict (a mapping from names to tensors)")
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or _bytes(tensor) > tensor.untyped_storage().nbytes():
+            raise UserError(f"{path}: {name} {tuple(tensor.shape)} has more numbers than the file holds of it")
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return state
+
+
+def _is_named_tensor(item: tuple[object, object]) -> bool:
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:

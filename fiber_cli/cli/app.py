@@ -17,10 +17,10 @@ from typing import Annotated
 import typer
 
 import fiber_cli
-from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, training
+from fiber_cli.cli import evaluation, inference, last_resort, odinw, preparation, recipes, training
 from fiber_cli.cli.standard_output import whole_output
 from fiber_cli.cli.usage import Commands
-from fiber_cli.errors import EXIT_FAILED, UserError
+from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
 from fiber_cli.printing import say, say_lines, show, take_any_text
 
 app = typer.Typer(
@@ -73,12 +73,22 @@ def main(argv: list[str] | None = None) -> None:
     if argv is None:
         argv = sys.argv[1:]
     take_any_text()
+    last_resort.shorten_warnings()
+    code: str | int | None = EXIT_FAILED
     try:
         with whole_output():
             app(args=argv, prog_name="fiber", obj=argv)
+    except SystemExit as end:
+        code = end.code
     except UserError as error:
         say_lines(f"fiber: {error}")
-        sys.exit(error.exit_code)
+        code = error.exit_code
+    except BrokenPipeError:
+        pass  # whoever read standard output is gone
     except OSError as error:
         say(f"fiber: {error}")
-        sys.exit(EXIT_FAILED)
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BaseException as error:  # the tokenizers library's panics are no Exception
+        say_lines(last_resort.told(error, argv))
+    sys.exit(last_resort.flushed(code))

@@ -33,6 +33,7 @@ from fiber_cli.cli.options import (
 from fiber_cli.cli.processes import is_first_rank, launch_ranks
 from fiber_cli.cli.runs import Models, find_run, retrieval_models, run_of
 from fiber_cli.data.source import MAX_PIXELS
+from fiber_cli.errors import UserError
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 
@@ -117,6 +118,8 @@ def rerank(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
+    if query is not None and not query.strip():
+        raise UserError('--query is empty; say what to search for, such as "a dog on the beach"')
     if dataset:
         _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum})
     else:

@@ -10,6 +10,7 @@ from typer.core import TyperCommand
 from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Force, Images, Latest, MaxPixels, chunk_size
 from fiber_cli.cli.runs import find_run, run_with
 from fiber_cli.data.source import MAX_PIXELS
+from fiber_cli.errors import UserError
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting
 
@@ -52,6 +53,8 @@ def answer(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Answer a question about images."""
+    if not question.strip():
+        raise UserError('the question is empty; write one, such as "what colour is the car?"')
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
@@ -112,6 +115,10 @@ def detect(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Find things in images and videos, by names or by the phrases of a sentence."""
+    if not "".join(words).strip() or (labels is None and not words[-1].strip()):
+        raise UserError('the prompt is empty; say what to find, such as "cat . dog"')
+    if phrases is not None and phrases != "" and not phrases.strip(" ;"):
+        raise UserError('--phrases names nothing; give some, such as "a man; two dogs"')
     if labels and phrases is not None:
         raise typer.BadParameter("--labels names what to find, --phrases is for a sentence: give one of them")
     files, prompt, phrases = _sorted_words(words, phrases, has_labels=labels is not None)

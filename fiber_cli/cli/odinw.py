@@ -12,8 +12,9 @@ import typer
 from fiber_cli.characters import one_line
 from fiber_cli.cli.options import Force, Nproc, Overrides, whole_numbers
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
+from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say, show
-from fiber_cli.text_files import dump_json, parse_json
+from fiber_cli.text_files import dump_json
 
 if TYPE_CHECKING:
     from fiber_cli.data.sources.coco import CocoSettings
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 ALL_DATA = 0
 #: Recipes of all data and of few shots.
 FULL_RECIPE, FEW_SHOT_RECIPE = "odinw", "odinw_few_shot"
+#: An override that gives it.
+_MAX_PIXELS = "data.max_pixels="
 SETTINGS_FILE, RESULTS_FILE = "settings.json", "odinw.json"
 
 
@@ -59,6 +62,7 @@ def odinw(
     output: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/odinw13"),
     nproc: Nproc = 1,
     force: Force = False,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Images with more pixels are left out.")] = None,
 ) -> None:
     """Fine-tune on each set of ODinW-13, all data and few shots; the AP on `test` of the best on `valid`, and means.
 
@@ -68,6 +72,8 @@ def odinw(
     from fiber_cli.evaluation.odinw13 import completeness
     from fiber_cli.evaluation.odinw_table import OdinwAp, odinw_summary, odinw_table
 
+    if max_pixels is not None:
+        overrides = [*(overrides or []), f"{_MAX_PIXELS}{max_pixels}"]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fiber odinw starts its processes itself: call it once, with --nproc")
     archive = _archive(root, sets)
@@ -192,7 +198,7 @@ def _tune_and_measure(
     if metrics is None:
         if not (folder / "summary.json").is_file():
             _launch(nproc, _training_arguments(tuning, folder, weights, overrides))
-        _launch(nproc, _test_arguments(tuning, folder, outputs))
+        _launch(nproc, _test_arguments(tuning, folder, outputs) + _max_pixels(overrides))
         metrics = _metrics(results)
     if metrics is None or "detection/ap" not in metrics:
         raise UserError(f"{tuning.test.json}: no object of it could be scored, see {results}")
@@ -234,6 +240,12 @@ def _test_arguments(tuning: Tuning, folder: Path, outputs: "Outputs") -> list[st
         pointer = checkpoints / "latest"
     may_replace = ["--force"] if outputs.force else []
     return ["eval", str(sets), "--checkpoint", str(pointer), "--output", str(folder / "test"), *may_replace]
+
+
+def _max_pixels(overrides: Sequence[str]) -> list[str]:
+    """The limit of the pictures' pixels in training, as an option of `fiber eval`."""
+    limits = [setting.removeprefix(_MAX_PIXELS) for setting in overrides if setting.startswith(_MAX_PIXELS)]
+    return ["--max-pixels", limits[-1]] if limits else []
 
 
 def _launch(nproc: int, arguments: list[str]) -> None:

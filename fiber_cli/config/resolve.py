@@ -15,7 +15,8 @@ import yaml
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.config.rules import broken_rules
 from fiber_cli.config.strict import Builder, one_of, unknown, whole_forms
-from fiber_cli.config.yaml_nodes import compose, empty_mapping, is_null, override, reason
+from fiber_cli.config.yaml_nodes import empty_mapping, is_null, override, reason
+from fiber_cli.parsing import compose
 from fiber_cli.printing import say
 from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings
 from fiber_cli.text_files import NotText, decode_text, lines_of

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from fiber_cli.data.category_names import words_apart
 from fiber_cli.data.file_records import FileRecords, Once, Ownerless
 from fiber_cli.data.files import expecting, read_json
-from fiber_cli.data.masks import Box, mask_box
+from fiber_cli.data.masks import LONGEST_SIDE, Box, mask_box
 from fiber_cli.data.records import Size, Span
 from fiber_cli.data.values import finite_number, flag, identifier, listed, path_text, some_text, text, whole_number
 from fiber_cli.errors import UserError, first_names
@@ -300,14 +300,16 @@ def _spans(annotation: Entry, caption: str) -> Iterator[Span]:
 
 
 def image_size(image: Mapping[str, Any]) -> Size | None:
-    """(height, width) as an entry of `images` has it; None where it does not tell both. ValueError for sizes that are
-    not positive."""
+    """(height, width) as an entry of `images` has it; None where it does not tell both. ValueError for sides that are
+    not positive or longer than `LONGEST_SIDE`."""
     height, width = image.get("height"), image.get("width")
     if height is None or width is None:
         return None
     size = whole_number(height, "height"), whole_number(width, "width")
     if min(size) < 1:
         raise ValueError(f"height and width must be positive, they are {size[0]} and {size[1]}")
+    if max(size) > LONGEST_SIDE:
+        raise ValueError(f"height or width is more than {LONGEST_SIDE:,} pixels")
     return size
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fiber_cli.data.source import BadSample
-from fiber_cli.errors import UserError
-from fiber_cli.text_files import NotText, parse_json, utf8
+from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.parsing import parse_json
+from fiber_cli.text_files import NotText, utf8
 
 
 def read_bytes(path: str | Path, wanted: str) -> bytes:
@@ -58,7 +59,7 @@ def expecting(where: str | Path, what: str, form: str = "", *, see: Callable[[],
         yield
     except UserError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, BadSample) as error:
+    except (*WRONG_CONTENT, BadSample) as error:
         message = f"{where}: not {what}"
         if see is not None:
             message += f", see {see()}"

@@ -9,6 +9,8 @@ from typing import Any
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
+#: Of float32, in which boxes are kept.
+_LARGEST = 3e38
 _FLAGS = {"false": False, "true": True}
 
 
@@ -21,7 +23,7 @@ def whole_number(value: Any, what: str) -> int:
 
 
 def finite_number(value: Any, what: str) -> float:
-    """A number that is not infinite, also as text."""
+    """A number that is not infinite, nor larger than float32 holds, also as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(f"{what}: {value!r} is no number")
     try:
@@ -30,6 +32,8 @@ def finite_number(value: Any, what: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{what} is not finite")
+    if abs(number) > _LARGEST:
+        raise ValueError(f"{what} {number:g} is too large")
     return number
 
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from fiber_cli.characters import one_line
 from fiber_cli.outputs import LEDGER, Outputs, Pending, explained
-from fiber_cli.text_files import dump_json, parse_json
+from fiber_cli.parsing import parse_json
+from fiber_cli.text_files import dump_json
 
 RESULTS = "results.json"
 _DIRECTIONS = (("image retrieval (IR)", "ir"), ("text retrieval (TR)", "tr"))

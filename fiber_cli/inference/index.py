@@ -15,10 +15,12 @@ from safetensors.numpy import save
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.source import MAX_PIXELS
+from fiber_cli.data.values import text, whole_number
 from fiber_cli.distributed.collectives import is_main
-from fiber_cli.errors import UserError
+from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.inference.pictures import find_images
 from fiber_cli.outputs import Outputs
+from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say
 from fiber_cli.tasks.abilities import Embedding
 from fiber_cli.tasks.items import ImageSet
@@ -93,6 +95,9 @@ def build_index(
     )
     for number, row in computed.rows.items():
         features[missing[number]] = row
+    widths = {len(row) for row in features.values()}
+    if len(widths) > 1:
+        raise UserError(f"{file}: its features are of another width than this checkpoint's; delete it")
     if not features:
         raise UserError(f"{folder}: none of {len(stamps)} images could be read, such as {': '.join(computed.bad[0])}")
     index = _in_order(features, stamps)
@@ -186,14 +191,25 @@ def read_index(file: Path, fingerprint: str) -> Index:
 def _read(file: Path) -> _Stored:
     try:
         with safe_open(file, "np") as stored:
-            header = json.loads((stored.metadata() or {})["fiber"])
+            header = parse_json((stored.metadata() or {})["fiber"])
             stamps: dict[str, Stamp] = {}
             for path, size, changed in header["images"]:
-                stamps[path] = size, changed
-            index = Index(stored.get_tensor("features"), stamps)
-        return _Stored(index, header["fingerprint"])
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+                stamps[text(path, "path")] = whole_number(size, "size"), whole_number(changed, "time of change")
+            features = stored.get_tensor("features")
+        _check(features, len(stamps), len(header["images"]))
+        return _Stored(Index(features, stamps), text(header["fingerprint"], "fingerprint"))
+    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
         raise _no_index(file, error) from None
+
+
+def _check(features: np.ndarray, paths: int, listed: int) -> None:
+    """ValueError for features that are not those of so many different pictures."""
+    if features.dtype != np.float32 or features.ndim != 2:
+        raise ValueError(f"its features are {features.dtype} of {features.ndim} dimensions, not float32 of 2")
+    if not len(features) == listed == paths:
+        raise ValueError(f"it has {len(features)} features of {listed} pictures, {paths} of them different")
+    if not np.isfinite(features).all():
+        raise ValueError("some of its features are not finite")
 
 
 def _no_index(file: Path, reason: object) -> UserError:

@@ -11,10 +11,11 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import numpy as np
 import torch
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from fiber_cli.data.image_formats import SUFFIXES as SUFFIXES
 from fiber_cli.data.image_formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, count_endings
-from fiber_cli.data.images import open_image, to_rgb
+from fiber_cli.data.images import check_pixels, open_image, to_rgb
 from fiber_cli.data.source import MAX_PIXELS, BadSample
 from fiber_cli.data.text import check_encoded
 from fiber_cli.errors import UserError
@@ -136,6 +137,14 @@ def pairs_of(images: Picture | Sequence[Picture], texts: str | Sequence[str]) ->
     return Pairs(pictures, sentences, one_picture, one_text)
 
 
+def refuse_empty(texts: Sequence[str], what: str) -> None:
+    """UserError for a text, a question for example, that says nothing."""
+    for number, text in enumerate(texts):
+        if not text.strip():
+            which = f"{what} {number}" if len(texts) > 1 else f"the {what}"
+            raise UserError(f"{which} is empty: {text!r}; write one")
+
+
 def _listed(items: Any, what: str, wanted: str) -> list[Any]:
     try:
         listed = list(items)
@@ -208,7 +217,7 @@ def _read(picture: Any, max_pixels: int) -> Image.Image:
     if isinstance(picture, Unreadable):
         raise BadSample(picture.reason)
     if isinstance(picture, Image.Image):
-        return _in_rgb(picture)
+        return _in_rgb(picture, max_pixels)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     if isinstance(picture, torch.Tensor):
@@ -222,7 +231,9 @@ def _read(picture: Any, max_pixels: int) -> Image.Image:
     raise BadSample(f"no picture; {WANTED}")
 
 
-def _in_rgb(picture: Image.Image) -> Image.Image:
+def _in_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
+    if isinstance(picture, ImageFile):  # opened, and maybe not decoded yet
+        check_pixels(picture, max_pixels)
     try:
         return to_rgb(picture)
     except BadSample:

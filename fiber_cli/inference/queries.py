@@ -76,6 +76,8 @@ def phrase_query(context: TaskContext[Any], sentence: str | None, phrases: str |
     phrases or too long for the model, and where there is neither."""
     if isinstance(phrases, str):
         phrases = split_phrases(phrases)
+    if sentence is not None and not sentence.strip():
+        raise UserError("the sentence is empty; write one that names things, or give phrases alone")
     if sentence is None:
         if phrases is None:
             raise UserError("neither a sentence nor phrases: say what to look for")

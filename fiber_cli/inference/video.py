@@ -18,6 +18,12 @@ from fiber_cli.printing import say
 
 #: Frames a second of a video that does not say.
 USUAL_RATE = Fraction(25)
+#: Frames a second that a video may say; below and above they are taken as not said.
+SLOWEST, FASTEST = Fraction(1, 60), Fraction(1000)
+#: Pixels past the limit that a decoder is let have, because it counts whole blocks.
+_MARGIN = 2**20
+#: The largest limit that decoders take.
+_MOST_PIXELS = 2**31 - 1
 #: MPEG-4 counts time in at most 65,535 parts of a second.
 MOST_TICKS = 1001
 
@@ -54,29 +60,61 @@ def shots(files: Sequence[Path], max_pixels: int = MAX_PIXELS) -> Iterator[Shot]
     for file in files:
         try:
             if is_video(file):
-                yield from frames(file)
+                yield from frames(file, max_pixels)
             else:
                 yield Shot(file, read_picture(file, max_pixels))
         except UserError as error:
             say(f"left out: {error}")
 
 
-def frames(file: Path) -> Iterator[Shot]:
-    """The frames of a video. UserError where it cannot be read, or at the frame from where it cannot be."""
+def frames(file: Path, max_pixels: int = MAX_PIXELS) -> Iterator[Shot]:
+    """The frames of a video. UserError where it cannot be read, or at the frame from where it cannot be, and where
+    frames have more than `max_pixels`, before they are decoded."""
     av = video_package()
     number = -1
+    # Opening a file decodes some frames of it, too.
+    bounds = {"max_pixels": str(min(max_pixels + _MARGIN, _MOST_PIXELS))}
     try:
-        with av.open(str(file)) as container:
+        with av.open(str(file), options=bounds) as container:
             if not container.streams.video:
                 raise UserError(f"{file}: holds no video")
             stream = container.streams.video[0]
+            if stream.codec_context is None:
+                raise UserError(f"{file}: a video in a code that is not read here")
+            _check_size(file, stream.codec_context, max_pixels)
+            stream.codec_context.options = bounds
             stream.thread_type = "AUTO"
+            rate = rate_of(file, stream.average_rate)
             for number, frame in enumerate(container.decode(stream)):
+                _check_size(file, frame, max_pixels)
                 picture = frame.to_image().rotate(frame.rotation, expand=True)
-                yield Shot(file, picture, number, stream.average_rate or USUAL_RATE)
-    except av.error.FFmpegError as error:
+                yield Shot(file, picture, number, rate)
+    except (av.error.FFmpegError, ValueError) as error:
+        if isinstance(error, UserError):
+            raise
         where = "" if number < 0 else f" after frame {number}"
-        raise UserError(f"{file}: not a readable video{where}: {error.strerror}") from None
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"{file}: not a readable video{where}: {reason}, or frames of more than {max_pixels:,} pixels (max_pixels)"
+        ) from None
+
+
+def _check_size(file: Path, sized: Any, max_pixels: int) -> None:
+    """UserError for a stream or a frame with more than `max_pixels`."""
+    if sized.width * sized.height > max_pixels:
+        raise UserError(
+            f"{file}: frames of {sized.width} x {sized.height}, more than {max_pixels:,} pixels (by max_pixels)"
+        )
+
+
+def rate_of(file: Path, said: Fraction | None) -> Fraction:
+    """Frames a second of a video that says this."""
+    if not said:
+        return USUAL_RATE
+    if SLOWEST <= said <= FASTEST:
+        return said
+    say(f"{file}: says {float(said):g} frames a second; {USUAL_RATE} are taken")
+    return USUAL_RATE
 
 
 def video_package() -> ModuleType:

@@ -1,8 +1,9 @@
 """metrics.jsonl as records, and as a picture."""
 
-import json
 from pathlib import Path
 from typing import Any
+
+from fiber_cli.parsing import parse_json
 
 Record = dict[str, Any]
 
@@ -13,7 +14,7 @@ def read_metrics(file: Path) -> list[Record]:
         return []
     lines = file.read_text(encoding="utf-8").split("\n")
     # What a kill cut has no newline after it, so it is the last piece; a whole file ends in an empty one.
-    return [json.loads(line) for line in lines[:-1]]
+    return [parse_json(line) for line in lines[:-1]]
 
 
 def draw_curves(records: list[Record], file: Path) -> None:

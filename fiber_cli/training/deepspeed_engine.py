@@ -4,15 +4,18 @@
 moves one, `tests/training/test_deepspeed_engine.py` says which; pyproject.toml asks for the versions that were tried.
 """
 
+import copy
 import logging
 import math
 import os
+import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fiber_cli.settings import RecipeError
 from fiber_cli.training.optim import Group
 
 TAG = "deepspeed"
@@ -61,6 +64,12 @@ PRIVATE_NAMES = (
         "dict",
         "emptied: read only to build a shared-memory all-reduce for inference, which takes a compiler and half a "
         "minute",
+    ),
+    PrivateName(
+        "deepspeed.runtime.config",
+        "DeepSpeedConfig",
+        "(config, mpu, mesh_device)",
+        "called: refuses wrong values of the `deepspeed` section before data are read",
     ),
     # The engine.
     PrivateName(ENGINE, "device", "device", "read: where batches belong"),
@@ -233,6 +242,20 @@ class Engine:
         self._engine.load_checkpoint(str(folder), tag=TAG)
 
 
+def check_config(config: dict[str, Any]) -> None:
+    """RecipeError where DeepSpeed refuses its configuration, in its own words."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    try:
+        DeepSpeedConfig(copy.deepcopy(config))
+    except Exception as error:  # of pydantic, assertions, and errors of its own
+        raise RecipeError(f"deepspeed: DeepSpeed refuses these settings: {' '.join(str(error).split())}") from error
+
+
 def _do_nothing(folder: str) -> None:
     """In place of `_copy_recovery_script`."""
 
@@ -259,8 +282,11 @@ def _state_files() -> Any:
                 self.problem = error
 
         def load(self, path: str, map_location: Any = None) -> Any:
-            with torch.serialization.safe_globals(allowed):
-                return torch.load(path, map_location=map_location, weights_only=True)
+            try:
+                with torch.serialization.safe_globals(allowed):
+                    return torch.load(path, map_location=map_location, weights_only=True)
+            except pickle.UnpicklingError:  # whose words are how to run what the file holds
+                raise pickle.UnpicklingError(f"{path} holds other objects than tensors and plain values") from None
 
     return StateFiles()
 

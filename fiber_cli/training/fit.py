@@ -14,6 +14,8 @@ from fiber_cli.distributed.collectives import any_rank, is_main, world_size
 from fiber_cli.distributed.group import init_from_env
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training.comparisons import comparison_line
+from fiber_cli.training.deepspeed_config import deepspeed_config
+from fiber_cli.training.deepspeed_engine import check_config
 from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
 from fiber_cli.training.resume import check_same_recipe
@@ -34,6 +36,8 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
     recipe.runtime.micro_steps(world_size())  # checked before anything is read
+    if recipe.deepspeed:
+        check_config(deepspeed_config(recipe, world_size()))
     output = Path(output)
     check_name(output)
     note = output / "init_from"

@@ -12,6 +12,8 @@ from fiber_cli.distributed.device import GIB, device, precision_context, to_devi
 from fiber_cli.printing import show
 from fiber_cli.seeds import mix
 from fiber_cli.training.comparisons import comparison_line
+from fiber_cli.training.deepspeed_config import deepspeed_config
+from fiber_cli.training.deepspeed_engine import check_config
 from fiber_cli.training.work import Work, count_parameters, work
 
 FLOAT32_BYTES = 4
@@ -27,6 +29,8 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
     recipe.runtime.micro_steps(world)  # checked before anything is read
     if int(os.environ.get("RANK", 0)):
         return
+    if recipe.deepspeed:
+        check_config(deepspeed_config(recipe, world))
     planned = work(recipe, init_from)
     show(recipe.to_yaml())
     counts = count_parameters(planned.task)

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_yaml
 from fiber_cli.text_files import read_text
 
 #: Settings that may differ between a run and its continuation.
@@ -51,5 +50,5 @@ def _flat(recipe: Recipe) -> dict[str, Any]:
             else:
                 flat[prefix + key] = value
 
-    add(yaml.safe_load(recipe.to_yaml()), "")
+    add(parse_yaml(recipe.to_yaml()), "")
     return flat

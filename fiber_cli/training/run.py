@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from fiber_cli.checkpoints import directory
-from fiber_cli.checkpoints.weights import float32, load_into, named_weights
+from fiber_cli.checkpoints.weights import float32, load_into, named_weights, read_tensors
 from fiber_cli.config.recipe import Recipe, warmup_steps
 from fiber_cli.data.loader import BadCounter
 from fiber_cli.data.readers import Batch
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import device, to_device
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_json
 from fiber_cli.seeds import mix
 from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
@@ -242,10 +242,10 @@ class Run:
     def load(self, folder: Path) -> None:
         """Inverse of `save_state`; raises UserError where it does not fit or is damaged."""
         try:
-            state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+            state = parse_json((folder / "run.json").read_text(encoding="utf-8"))
             ranks = state["ranks"]
             _check_ranks(folder, len(ranks))
-            tensors = load_file(folder / "run.safetensors")
+            tensors = read_tensors(folder / "run.safetensors")
             self.engine.load_state(folder)
         except UserError:
             raise

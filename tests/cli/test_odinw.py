@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from fiber_cli.cli import odinw
 from fiber_cli.evaluation.odinw13 import SETS
 
 SET = {each.name: each for each in SETS}
@@ -153,3 +154,8 @@ def test_a_users_file_is_replaced_by_all_runs(run, data, launched, name):
     assert f"out/{name}: " in err.splitlines()[-1]
     assert file.read_text() == "[]"
     assert name == "Raccoon/full/test.yaml" or not launched.commands
+
+
+def test_a_limit_of_pixels_reaches_training_and_test():
+    assert odinw._max_pixels([]) == []
+    assert odinw._max_pixels(["optim.lr=1", "data.max_pixels=5", "data.max_pixels=7"]) == ["--max-pixels", "7"]

@@ -14,8 +14,8 @@ from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.odvg_record import LabelMap, odvg_regions, read_label_map
 from fiber_cli.data.values import path_text, some_text, whole_number
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
-from fiber_cli.text_files import parse_json
 
 #: Stands for the size of an image whose record does not tell.
 _UNKNOWN_SIZE = (2**31, 2**31)

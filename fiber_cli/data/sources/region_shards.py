@@ -11,8 +11,8 @@ from fiber_cli.data.source import BadSample, CategorySource, PhraseSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.odvg_record import odvg_regions, read_label_map
 from fiber_cli.data.tar import Member
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
-from fiber_cli.text_files import parse_json
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class RegionShardsSource(ShardSource, CategorySource, PhraseSource):
         described = self.content(i, Member.JSON) or b"null"
         try:
             return odvg_regions(parse_json(described), self._label_of, self._label_map)
-        except ValueError as error:
+        except (ValueError, AttributeError) as error:
             raise BadSample(f"unreadable .json: {error}") from None
 
 

@@ -14,8 +14,8 @@ from fiber_cli.data.source import StatementSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.values import flag, identifier, path_text, some_text
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
-from fiber_cli.text_files import parse_json
 
 #: Where NLVR2's images are looked for below the folder that is given.
 _LAYOUTS = ("{split}/{directory}", "{directory}", "")

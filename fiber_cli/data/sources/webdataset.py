@@ -8,8 +8,10 @@ from fiber_cli.data.source import BadSample, CaptionSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.tar import Member
 from fiber_cli.data.values import text
+from fiber_cli.errors import WRONG_CONTENT
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
-from fiber_cli.text_files import decode_text, parse_json
+from fiber_cli.text_files import decode_text
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class WebDatasetSource(ShardSource, CaptionSource):
     def captions(self, i: int) -> tuple[str, ...]:
         try:
             stripped = [text(caption, "a caption").strip() for caption in self._raw_captions(i)]
-        except (ValueError, AttributeError, TypeError) as error:
+        except WRONG_CONTENT as error:
             raise BadSample(f"unreadable text: {error}") from None
         return tuple(filter(None, stripped))
 

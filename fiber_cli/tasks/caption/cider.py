@@ -9,14 +9,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from fiber_cli.errors import UserError
+from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.outputs import Outputs
-from fiber_cli.text_files import dump_json, parse_json
+from fiber_cli.parsing import parse_json
+from fiber_cli.text_files import dump_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ORDERS = 4
+#: More than any table counts.
+_MOST_IMAGES = 1e15
 SIGMA = 6.0
 
 
@@ -62,7 +65,7 @@ def read_document_frequency(path: str | Path) -> DocumentFrequency:
     """Inverse of `write_document_frequency`; UserError for a file that cannot be read or is of another form."""
     try:
         return _parsed(parse_json(Path(path).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, *WRONG_CONTENT) as error:
         raise UserError(
             f"{path}: no table of document frequencies ({type(error).__name__}: {error}); make one by "
             '`fiber cider-df --recipe RECIPE`: {"ref_len": number of images, "document_frequency": {n-gram: …}}'
@@ -72,9 +75,13 @@ def read_document_frequency(path: str | Path) -> DocumentFrequency:
 def _parsed(content: Any) -> DocumentFrequency:
     table = DocumentFrequency(content["ref_len"], content["document_frequency"])
     sizes = [table.ref_len, *table.document_frequency.values()]
-    if not all(isinstance(size, int | float) for size in sizes) or table.ref_len <= 1:
-        raise ValueError("frequencies must be numbers, and ref_len above 1, or every reward is 0")
+    if not all(map(_is_count, sizes)) or table.ref_len <= 1:
+        raise ValueError("frequencies must be finite numbers from 0, and ref_len above 1, or every reward is 0")
     return table
+
+
+def _is_count(size: Any) -> bool:
+    return isinstance(size, int | float) and not isinstance(size, bool) and 0 <= size <= _MOST_IMAGES
 
 
 class _Vector(NamedTuple):
