@@ -25,6 +25,10 @@ class UserError(ValueError):
     exit_code = EXIT_FAILED
 
 
+class AgreedError(UserError):
+    """A UserError that all ranks raise together; the first of them says it."""
+
+
 class DeclarationError(UserError, TypeError):
     """A declaration of a task or a format that is not whole or not true of its module, in words for the contributor who
     wrote it; like other errors of its reader it is one line at the command line."""

@@ -68,6 +68,10 @@ class Outputs:
             self._identities = {identity for identity in map(_identity, self._inputs) if identity is not None}
         return _identity(file) in self._identities
 
+    def wrote(self, file: Path) -> bool:
+        """Whether fiber wrote a file and nothing has changed it since."""
+        return self._ledger(file.parent).wrote(file)
+
     def _ledger(self, folder: Path) -> "_Ledger":
         if folder not in self._ledgers:
             self._ledgers[folder] = _Ledger(folder)
@@ -239,6 +243,22 @@ def write_problem(error: BaseException) -> str | None:
             return f"{os.strerror(errno.ENOSPC)}: free some space"
         cause = cause.__cause__ or cause.__context__
     return error.strerror or str(error) if isinstance(error, OSError) else None
+
+
+def replace(file: Path, content: str | bytes) -> None:
+    """Write a file that is fiber's own by its name, such as `latest`, so that a kill or a crash leaves the old or the
+    new one. Raises OSError, then the old one is there as it was."""
+    if isinstance(content, str):
+        content = content.encode()
+    temporary = file.with_name(f".{file.name}.tmp")
+    try:
+        temporary.write_bytes(content)
+        sync(temporary)
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(file.parent)
 
 
 def sync(path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
+from fiber_cli.checkpoints.digests import check
 from fiber_cli.checkpoints.directory import choose
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.data.text import load_tokenizer
@@ -79,6 +80,7 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     if choice.reason and is_main():
         print(f"checkpoint: {choice}", file=sys.stderr)
     path = choice.path
+    check(path)
     config = read_config(path)
     tokenizer = load_tokenizer(path / "tokenizer")
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)

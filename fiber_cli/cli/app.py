@@ -20,7 +20,8 @@ import typer
 
 import fiber_cli
 from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, training
-from fiber_cli.errors import EXIT_FAILED, UserError
+from fiber_cli.cli.processes import is_first_rank
+from fiber_cli.errors import EXIT_FAILED, AgreedError, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -74,7 +75,8 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(args=argv, prog_name="fiber", obj=argv)
     except UserError as error:
-        print(f"fiber: {error}", file=sys.stderr)
+        if is_first_rank() or not isinstance(error, AgreedError):
+            print(f"fiber: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except OSError as error:
         print(f"fiber: {error}", file=sys.stderr)

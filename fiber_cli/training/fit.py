@@ -9,14 +9,16 @@ import torch
 
 from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.config.recipe import Recipe
-from fiber_cli.distributed.collectives import any_rank, is_main, world_size
+from fiber_cli.distributed.collectives import any_rank, world_size
 from fiber_cli.distributed.group import init_from_env
-from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.distributed.together import asked_of_main, failing_together, locked_by_all
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, AgreedError
 from fiber_cli.training.comparisons import comparison_line
 from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
 from fiber_cli.training.resume import check_same_recipe
 from fiber_cli.training.run import Run
+from fiber_cli.training.run_folder import RECIPE, check_output, has_checkpoint, read_init_from
 from fiber_cli.training.signals import StopRequest
 from fiber_cli.training.work import Work, work
 
@@ -34,32 +36,39 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         torch.set_num_threads(recipe.runtime.threads)
     recipe.runtime.micro_steps(world_size())  # checked before anything is read
     output = Path(output)
-    note = output / "init_from"
-    if init_from is not None and is_main():
-        # The checkpoint itself: its run may go on and have a better one by then.
-        checkpoint = resolve(init_from)
-        output.mkdir(parents=True, exist_ok=True)
-        note.write_text(f"{checkpoint.resolve()}\n", encoding="utf-8")
-    elif resume and note.is_file():
-        # Where the run was killed before its first checkpoint it starts again from the same weights.
-        init_from = note.read_text(encoding="utf-8").strip()
-    begun = _has_begun(output)
-    # A run that goes on has its own model, whatever has become of the one that it began with.
-    planned = work(recipe, output if begun else init_from, fresh=not begun)
-    return train(recipe, planned, output, resume=resume)
+    # Before the lock too, which leaves a file in the folder.
+    asked_of_main(lambda: check_output(output, resume=resume))
+    with locked_by_all(output):
+        begun = asked_of_main(lambda: check_output(output, resume=resume))
+        checkpoint = None
+        if not begun:
+            checkpoint = asked_of_main(lambda: _first_weights(output, init_from, resume=resume))
+        # A run that goes on has its own model, whatever has become of the one that it began with.
+        planned = work(recipe, output if begun else checkpoint, fresh=not begun)
+        return train(recipe, planned, output, resume=resume, init_from=checkpoint)
 
 
-def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> int:
-    """The loop of `fit`, on given work."""
-    begun = _has_begun(output)
+def _first_weights(output: Path, init_from: str | Path | None, *, resume: bool) -> Path | None:
+    """The checkpoint that a run starts from: the one that is named, itself, because its run may go on and have a better
+    one by the time that this one starts again; of a run killed before its first checkpoint the same as before."""
+    if init_from is not None:
+        return resolve(init_from).resolve()
+    return read_init_from(output) if resume else None
+
+
+def train(
+    recipe: Recipe, work: Work, output: Path, *, resume: bool = False, init_from: str | Path | None = None
+) -> int:
+    """The loop of `fit`, on given work. init_from: the checkpoint that a new run's weights are from."""
+    begun = asked_of_main(lambda: has_checkpoint(output))
     if begun and not resume:
-        raise UserError(f"{output} already holds a run; continue it with --resume or choose another --output")
+        raise AgreedError(f"{output} already holds a run; continue it with --resume or choose another --output")
     if begun:
-        check_same_recipe(recipe, output / "recipe.yaml")
+        asked_of_main(lambda: check_same_recipe(recipe, output / RECIPE))
     run = Run(recipe, work, output)
     if begun:
-        run.load(resolve(output, latest=True) / "state")
-    log = RunLog(output, recipe, start=run.progress.step, total=work.steps)
+        run.load(resolve(output, latest=True))
+    log = _open_log(run, init_from)
     progress = run.progress
     # Closed here, because a frame that an error report keeps would keep the loader and its workers.
     with StopRequest() as stop, log, closing(work.batches(progress.step)) as batches:
@@ -79,12 +88,16 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
             log.advance()
             run.guard(outcome)
             if _is_due(run, recipe.log.every):
-                log.write(run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)})
+                record = run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)}
+                with failing_together():
+                    log.write(record)
                 last_logged = dataclasses.replace(progress)
             due = work.validate is not None and _is_due(run, _validation_interval(recipe, work))
             improved = due and run.validate(log)
             stopping = any_rank(stop.asked)
             if improved or stopping or _is_due(run, recipe.log.save_every):
+                with failing_together():
+                    log.check_folder()
                 run.save()
             if stopping and not run.done:
                 log.say(f"stopped at step {progress.step}; everything is saved, --resume continues")
@@ -92,12 +105,20 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
         if progress.step < work.steps:
             stale = progress.stale
             log.say(f"ended at step {progress.step}: {stale} validations without a better {recipe.log.keep_best}")
-        log.finish(run.summary())
+        summary = run.summary()
+        with failing_together():
+            log.finish(summary)
     return EXIT_OK
 
 
-def _has_begun(output: Path) -> bool:
-    return (output / "checkpoints" / "latest").is_file()
+def _open_log(run: Run, init_from: str | Path | None) -> RunLog:
+    """The first that a run writes, after all else has been done that can fail."""
+    source = None if init_from is None else Path(init_from)
+    opened: list[RunLog] = []
+    with failing_together():
+        log = RunLog(run.output, run.recipe, start=run.progress.step, total=run.work.steps, init_from=source)
+        opened.append(log)
+    return opened[0]
 
 
 def _is_due(run: Run, every: int | None) -> bool:

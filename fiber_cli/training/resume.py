@@ -14,25 +14,35 @@ FREE_ON_RESUME = ("log.", "data.workers", "name")
 
 
 def check_same_recipe(recipe: Recipe, file: Path) -> None:
-    """Raises UserError with every setting that differs from the run's, whose recipe is in `file`.
+    """Raises UserError with every setting that differs from the run's, whose recipe is in `file`."""
+    differing = [each for each in differing_settings(recipe, file) if not each.startswith(FREE_ON_RESUME)]
+    if differing:
+        raise UserError(
+            f"--resume continues a run with the same recipe; {len(differing)} settings differ from {file} "
+            "(give the same ones, or start another run with --init-from):\n  " + "\n  ".join(differing)
+        )
+
+
+def differing_settings(recipe: Recipe, file: Path) -> list[str]:
+    """Every setting that differs from the run's, whose recipe is in `file`, with both values. Raises UserError where it
+    cannot be read.
 
     The file is read as any recipe is: a setting that it does not know has its default, and one that it has under a
     former name is the same setting.
     """
     try:
         stored = _flat(parse_recipe(file.read_text(encoding="utf-8"), str(file)))
-    except (OSError, UnicodeDecodeError, UserError) as error:
-        raise UserError(f"{file} cannot be read ({error}), so that the run cannot be continued safely") from error
+    except (OSError, UnicodeDecodeError, UserError, RecursionError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}), so that the run cannot be continued safely; put back the file that the "
+            "run was started with"
+        ) from error
     given = _flat(recipe)
     differing = []
     for key in sorted(stored.keys() | given.keys()):
-        if stored.get(key) != given.get(key) and not key.startswith(FREE_ON_RESUME):
+        if stored.get(key) != given.get(key):
             differing.append(f"{key}: {stored.get(key)!r} in the run, {given.get(key)!r} now")
-    if differing:
-        raise UserError(
-            f"--resume continues a run with the same recipe; {len(differing)} settings differ from {file} "
-            "(give the same ones, or start another run with --init-from):\n  " + "\n  ".join(differing)
-        )
+    return differing
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:

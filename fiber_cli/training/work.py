@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
+from fiber_cli.checkpoints.digests import check
 from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.config.recipe import DataSettings, Recipe
@@ -66,6 +67,8 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     fresh=False: the weights will be replaced by those of a run that goes on, so none are read. Raises UserError for
     what cannot be used: data, weights, sizes; DeclarationError where the task's declaration is not true of its module.
     """
+    if fresh and init_from is not None:
+        check(resolve(init_from))
     torch.manual_seed(recipe.runtime.seed)
     declaration = declared(recipe.task.name)
     context = _context(recipe, init_from)
