@@ -10,7 +10,7 @@ import socket
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
@@ -122,10 +122,8 @@ class FolderLock:
         if not self._is_held:
             return
         self._is_held = False
-        try:
+        with suppress(OSError):  # the lock tells, not the file
             (self.folder / OWNER).unlink(missing_ok=True)
-        except OSError:
-            pass  # the lock tells, not the file
         self._lock.release()
 
 

@@ -272,7 +272,10 @@ def _state_files() -> Any:
         what is read goes through a restricted unpickler."""
 
         problem: OSError | None = None
-        _read: dict[str, Any] = {}
+
+        def __init__(self) -> None:
+            super().__init__()
+            self._read: dict[str, Any] = {}
 
         def read(self, contents: dict[str, Any]) -> None:
             """Files that have been read; each is given out once."""

@@ -18,7 +18,7 @@ from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
 from fiber_cli.training.resume import check_same_recipe
 from fiber_cli.training.run import Run
-from fiber_cli.training.run_folder import RECIPE, check_output, has_checkpoint, read_init_from
+from fiber_cli.training.run_folder import RECIPE, check_output, has_checkpoint, read_init_from, write_init_from
 from fiber_cli.training.signals import StopRequest
 from fiber_cli.training.work import Work, work
 
@@ -45,21 +45,21 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
             checkpoint = asked_of_main(lambda: _first_weights(output, init_from, resume=resume))
         # A run that goes on has its own model, whatever has become of the one that it began with.
         planned = work(recipe, output if begun else checkpoint, fresh=not begun)
-        return train(recipe, planned, output, resume=resume, init_from=checkpoint)
+        return train(recipe, planned, output, resume=resume)
 
 
 def _first_weights(output: Path, init_from: str | Path | None, *, resume: bool) -> Path | None:
     """The checkpoint that a run starts from: the one that is named, itself, because its run may go on and have a better
     one by the time that this one starts again; of a run killed before its first checkpoint the same as before."""
-    if init_from is not None:
-        return resolve(init_from).resolve()
-    return read_init_from(output) if resume else None
+    if init_from is None and resume:
+        return read_init_from(output)
+    checkpoint = None if init_from is None else resolve(init_from).resolve()
+    write_init_from(output, checkpoint)
+    return checkpoint
 
 
-def train(
-    recipe: Recipe, work: Work, output: Path, *, resume: bool = False, init_from: str | Path | None = None
-) -> int:
-    """The loop of `fit`, on given work. init_from: the checkpoint that a new run's weights are from."""
+def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> int:
+    """The loop of `fit`, on given work."""
     begun = asked_of_main(lambda: has_checkpoint(output))
     if begun and not resume:
         raise AgreedError(f"{output} already holds a run; continue it with --resume or choose another --output")
@@ -68,7 +68,7 @@ def train(
     run = Run(recipe, work, output)
     if begun:
         run.load(resolve(output, latest=True))
-    log = _open_log(run, init_from)
+    log = _open_log(run)
     progress = run.progress
     # Closed here, because a frame that an error report keeps would keep the loader and its workers.
     with StopRequest() as stop, log, closing(work.batches(progress.step)) as batches:
@@ -111,14 +111,11 @@ def train(
     return EXIT_OK
 
 
-def _open_log(run: Run, init_from: str | Path | None) -> RunLog:
-    """The first that a run writes, after all else has been done that can fail."""
-    source = None if init_from is None else Path(init_from)
-    opened: list[RunLog] = []
+def _open_log(run: Run) -> RunLog:
+    """What a run writes first, after all else has been done that can fail."""
     with failing_together():
-        log = RunLog(run.output, run.recipe, start=run.progress.step, total=run.work.steps, init_from=source)
-        opened.append(log)
-    return opened[0]
+        log = RunLog(run.output, run.recipe, start=run.progress.step, total=run.work.steps)
+    return log
 
 
 def _is_due(run: Run, every: int | None) -> bool:

@@ -264,7 +264,7 @@ class Run:
             self.progress = dataclasses.replace(state.progress, truncated=local.truncated)
             self.bad.load_state_dict(local.bad)
             if self.engine.scaler is not None:
-                self.engine.scaler.load_state_dict(state.scaler)
+                self.engine.scaler.load_state_dict(state.scaler or {})
             self.task.load_resume_state(_below("task.", tensors))
             if self.ema is not None:
                 load_into(self.ema.task, _below("ema.", tensors))

@@ -1,5 +1,5 @@
-"""What an output folder holds before a run writes into it: nothing, a run, what a start that failed has left, or what is
-somebody else's. Reads names and small files and loads no torch."""
+"""What an output folder holds before a run writes into it: nothing, a run, what a start that failed has left, or what
+is somebody else's. Reads names and small files and loads no torch."""
 
 import os
 import re
@@ -125,6 +125,16 @@ def _is_of_a_version_before(file: Path) -> bool:
         return yaml.safe_dump(yaml.safe_load(text), sort_keys=False, width=110) == text
     except (OSError, ValueError, yaml.YAMLError, RecursionError):
         return False
+
+
+def write_init_from(output: Path, checkpoint: Path | None) -> None:
+    """Note the checkpoint that a new run starts from, None for none, so that it starts from the same where it is killed
+    before its first checkpoint. Raises UserError."""
+    note = output / INIT_FROM
+    if checkpoint is not None:
+        Outputs().write(note, os.fsencode(checkpoint) + b"\n")
+    elif os.path.lexists(note):
+        note.unlink()  # of a start that failed
 
 
 def read_init_from(output: Path) -> Path | None:
