@@ -10,6 +10,7 @@ import typer
 
 from fiber_cli.cli.options import Nproc, Overrides, whole_numbers
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
+from fiber_cli.outputs import Outputs
 
 if TYPE_CHECKING:
     from fiber_cli.data.sources.coco import CocoSettings
@@ -58,7 +59,8 @@ def odinw(
 
     Full data goes by the recipe odinw, few shots by odinw_few_shot. The same command again goes on where it was.
     """
-    from fiber_cli.checkpoints.directory import replace, resolve
+    from fiber_cli.checkpoints.directory import resolve
+    from fiber_cli.distributed.folder_lock import locked
     from fiber_cli.evaluation.odinw13 import completeness
     from fiber_cli.evaluation.odinw_table import OdinwAp, odinw_summary, odinw_table
 
@@ -78,14 +80,15 @@ def odinw(
         "prompts": "published" if published_prompts else "names",
         "overrides": overrides or [],
     }
-    _keep_settings(output, settings)
     results = []
-    for number, tuning in enumerate(tunings, 1):
-        typer.echo(f"odinw: {number} of {len(tunings)}, {tuning.name}", err=True)
-        ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc)
-        results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
-    summary = {**settings, "missing_sets": archive.missing, **odinw_summary(results)}
-    replace(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
+    with locked(output):
+        _keep_settings(output, settings)
+        for number, tuning in enumerate(tunings, 1):
+            typer.echo(f"odinw: {number} of {len(tunings)}, {tuning.name}", err=True)
+            ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc)
+            results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
+        summary = {**settings, "missing_sets": archive.missing, **odinw_summary(results)}
+        Outputs(force=True).write(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
     typer.echo(odinw_table(results))
     typer.echo(f"prompts: {settings['prompts']}; {output / RESULTS_FILE}")
 
@@ -147,14 +150,18 @@ def _refuse_missing_files(tunings: Sequence[Tuning]) -> None:
 
 def _keep_settings(output: Path, settings: dict[str, Any]) -> None:
     """What all runs of the folder share; UserError where those in it were made otherwise."""
-    from fiber_cli.checkpoints.directory import replace
-
     file = output / SETTINGS_FILE
-    if not file.is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        replace(file, json.dumps(settings, indent=2) + "\n")
+    if not os.path.lexists(file):
+        Outputs().write(file, json.dumps(settings, indent=2) + "\n")
         return
-    earlier = json.loads(file.read_text(encoding="utf-8"))
+    try:
+        earlier = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(
+            f"{file} cannot be read ({error}); put back what was there, or give another --output"
+        ) from error
+    if not isinstance(earlier, dict):
+        raise UserError(f"{file} does not hold the settings of `fiber odinw`; give another --output")
     differing = []
     for name, value in settings.items():
         if earlier.get(name) != value:
@@ -178,18 +185,27 @@ def _tune_and_measure(tuning: Tuning, folder: Path, weights: Path, overrides: Se
 
 
 def _metrics(results: Path) -> dict[str, float] | None:
-    """The metrics of a results.json; None where it is not there, or was cut by a kill."""
+    """The metrics of a results.json; None where it is not there, or was cut by a kill. Raises UserError for one of
+    another form."""
     try:
-        metrics: dict[str, float] = json.loads(results.read_text(encoding="utf-8"))["metrics"]
-    except (OSError, ValueError):
+        content = json.loads(results.read_text(encoding="utf-8"))
+    except FileNotFoundError:
         return None
+    except (OSError, RecursionError) as error:
+        raise UserError(f"{results} cannot be read ({error}); delete it, and it is measured again") from error
+    except ValueError:
+        return None
+    metrics = content.get("metrics") if isinstance(content, dict) else None
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("detection/ap", 0.0), int | float):
+        raise UserError(f"{results} holds no results of `fiber eval`; delete it, and they are measured again")
     return metrics
 
 
 def _training_arguments(tuning: Tuning, folder: Path, weights: Path, overrides: Sequence[str]) -> list[str]:
     """`fiber finetune` of a tuning, or its continuation."""
-    is_begun = folder.is_dir() and any(folder.iterdir())
-    start = ["--resume"] if is_begun else ["--init-from", str(weights)]
+    from fiber_cli.training.run_folder import is_new
+
+    start = ["--init-from", str(weights)] if is_new(folder) else ["--resume"]
     recipe = FULL_RECIPE if tuning.shots == ALL_DATA else FEW_SHOT_RECIPE
     data = [f"data.train=[{_entry(tuning.train)}]", f"data.val=[{_entry(tuning.valid)}]"]
     return ["finetune", "detection", "--recipe", recipe, "--output", str(folder), *start, *data, *overrides]
@@ -205,10 +221,10 @@ def _test_arguments(tuning: Tuning, folder: Path) -> list[str]:
     test = tuning.test
     sets = folder / "test.yaml"
     entry = {"name": test.name, "json": test.json, "images": test.images, "prompts": test.prompts}
-    sets.write_text(json.dumps([entry], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    Outputs(force=True).write(sets, json.dumps([entry], indent=2) + "\n")
     checkpoints = folder / "checkpoints"
     pointer = checkpoints / "best"
-    if not pointer.is_file():
+    if not os.path.lexists(pointer):
         pointer = checkpoints / "latest"
     return ["eval", str(sets), "--checkpoint", str(pointer), "--output", str(folder / "test")]
 

@@ -58,6 +58,15 @@ def check_output(output: Path, *, resume: bool) -> bool:
     return False
 
 
+def is_new(output: Path) -> bool:
+    """Whether a new run may begin in the folder. Raises UserError for a folder that is no place for a run."""
+    try:
+        return not check_output(output, resume=False)
+    except UserError:
+        check_output(output, resume=True)
+        return False
+
+
 def has_checkpoint(output: Path) -> bool:
     """Whether a run has got as far as a checkpoint, complete or damaged."""
     return any(_is_checkpoint(path) for path in _entries(output / CHECKPOINTS))
