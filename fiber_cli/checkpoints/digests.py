@@ -5,6 +5,7 @@ the same without this program. Checkpoints from before have none.
 """
 
 import hashlib
+import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -87,7 +88,7 @@ def check_together(checkpoint: Path) -> None:
 
 def _compare(checkpoint: Path, names: Sequence[str], *, state: bool) -> None:
     """Compare these files, and see that none of the list is missing."""
-    if not (checkpoint / DIGESTS).exists():
+    if not os.path.lexists(checkpoint / DIGESTS):
         _say_unchecked(checkpoint)
         return
     expected = read_digests(checkpoint)

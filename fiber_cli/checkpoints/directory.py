@@ -10,6 +10,7 @@ run/checkpoints/latest   names the newest complete one
 run/checkpoints/best     names the best one by the run's metric, where the recipe keeps it
 """
 
+import errno
 import json
 import os
 import re
@@ -91,7 +92,7 @@ def _failing_together(step: int, temporary: Path) -> Iterator[None]:
     except Exception as error:  # libraries have kinds of their own for a full disk
         if write_problem(error) is None:
             raise
-        problem = reason_of(error)
+        problem = reason_of(error, temporary)
     problems = [reason for reason in collectives.gather_objects(problem) if reason]
     if not problems:
         return
@@ -115,7 +116,16 @@ def _write_model(
     content = to_bytes(float32(weights), {"format": "pt"})
     (folder / "model.safetensors").write_bytes(content)
     if tokenizer is not None:
-        tokenizer.save_pretrained(str(folder / "tokenizer"))
+        _save_tokenizer(tokenizer, folder / "tokenizer")
+
+
+def _save_tokenizer(tokenizer: SavedTokenizer, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(str(folder))
+    except OSError:
+        raise
+    except Exception as error:  # of the tokenizers library, whatever stopped it
+        raise OSError(errno.EIO, str(error), str(folder)) from error
 
 
 def _publish(temporary: Path, final: Path) -> None:

@@ -31,10 +31,10 @@ def failing_together() -> Iterator[None]:
             raise AgreedError(told)
 
 
-def reason_of(error: Exception) -> str:
-    """A failure of the file system in words, with the file where the error names it."""
+def reason_of(error: Exception, file: Path | None = None) -> str:
+    """A failure of the file system in words, with the file that the error names, else `file`."""
     reason = write_problem(error) or str(error)
-    named = error.filename if isinstance(error, OSError) else None
+    named = (error.filename if isinstance(error, OSError) else None) or file
     return f"{reason} ({named})" if named else reason
 
 

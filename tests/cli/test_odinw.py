@@ -93,7 +93,7 @@ def test_what_is_finished_is_run_again(run, data, launched):
     assert "the same command again goes on from here" in err
     done = len(launched.commands)
     Path("out/Raccoon/full").mkdir(parents=True)
-    Path("out/Raccoon/full/recipe.yaml").touch()
+    Path("out/Raccoon/full/metrics.jsonl").write_text('{"step": 1}\n')
     launched.fail_at = None
     assert run("odinw", *TASK, "--shots", "0")[0] == 0
     again = launched.commands[done:]
