@@ -28,9 +28,7 @@ def checkpoint(tmp_path):
 
     weights = {"head": torch.ones(50)}
     config = {"task": {"name": "toy"}}
-    return directory.save(
-        tmp_path, 4, config=config, weights=weights, tokenizer=Tokenizer(), write_state=write_state
-    )
+    return directory.save(tmp_path, 4, config=config, weights=weights, tokenizer=Tokenizer(), write_state=write_state)
 
 
 FOR_USE = ["config.json", "model.safetensors", "tokenizer/vocab.json"]
