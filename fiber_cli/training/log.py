@@ -6,6 +6,7 @@ Only rank 0 does any of it; on the other ranks every call does nothing.
 
 import json
 import math
+import os
 import sys
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -18,7 +19,7 @@ from tqdm import tqdm
 from fiber_cli.checkpoints.directory import remove_unfinished
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.collectives import is_main
-from fiber_cli.errors import optional
+from fiber_cli.errors import UserError, optional
 from fiber_cli.outputs import LEDGER, Outputs
 from fiber_cli.training.appended import AppendedFile
 from fiber_cli.training.curves import curves
@@ -56,7 +57,7 @@ class RunLog(ExitStack):
         is_older = start > 0 and not (output / LEDGER).exists()
         self._outputs = Outputs(force=is_older)
         for name in (SUMMARY, CURVES):
-            self._outputs.check(output / name)
+            self._check_own(output / name)
         # Gives way again where what follows fails.
         with ExitStack() as opened:
             self._open(opened, recipe, start)
@@ -75,6 +76,12 @@ class RunLog(ExitStack):
         self._stream = opened.enter_context(AppendedFile(self.file))
         self._board = opened.enter_context(self._open_board(start)) if recipe.log.tensorboard else None
 
+    def _check_own(self, file: Path) -> None:
+        """Raises UserError where a file that the end of the run will write is another's."""
+        is_own = self._outputs.force or self._outputs.wrote(file)
+        if file.is_dir() or (os.path.lexists(file) and not is_own):
+            raise UserError(f"{file} is not fiber's, or has been changed since it was written: move it away")
+
     def _keep_recipe(self, recipe: Recipe) -> None:
         """recipe.yaml, where it is not there or fiber's own; a user's stays, and what it says otherwise is told."""
         file = self.output / RECIPE
@@ -91,6 +98,8 @@ class RunLog(ExitStack):
     def _open_board(self, start: int) -> "Board":
         from fiber_cli.training.board import Board
 
+        if os.path.lexists(self.output / BOARD) and not (self.output / BOARD).is_dir():
+            raise UserError(f"{self.output / BOARD} is not a folder: move it away")
         return Board(self.output / BOARD, start=start + 1)
 
     def _start_wandb(self, project: str, name: str) -> Any:

@@ -33,8 +33,9 @@ def differing_settings(recipe: Recipe, file: Path) -> list[str]:
     try:
         stored = _flat(parse_recipe(file.read_text(encoding="utf-8"), str(file)))
     except (OSError, UnicodeDecodeError, UserError, RecursionError) as error:
+        reason = " ".join(str(error).split())
         raise UserError(
-            f"{file} cannot be read ({error}), so that the run cannot be continued safely; put back the file that the "
+            f"{file} cannot be read ({reason}), so that the run cannot be continued safely; put back the file that the "
             "run was started with"
         ) from error
     given = _flat(recipe)

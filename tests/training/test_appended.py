@@ -20,7 +20,7 @@ def test_a_record_that_finds_no_room_is_half_written(tmp_path, limit, size):
     with AppendedFile(tmp_path / "file") as file:
         file.write(b"first")
         limit(size)
-        with pytest.raises(OSError, match="large|No space"):
+        with pytest.raises(OSError, match=r"large|No space"):
             file.write(b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
 

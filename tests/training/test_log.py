@@ -114,7 +114,7 @@ def test_lines_of_others_are_thrown_away(log_of, tmp_path, line):
 @pytest.mark.parametrize("name", ["summary.json", "curves.png"])
 def test_a_user_s_file_is_overwritten_at_the_end(log_of, tmp_path, name):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(UserError, match=f"{name}: is there already"):
+    with pytest.raises(UserError, match=f"{name} is not fiber's"):
         log_of()
     assert (tmp_path / name).read_text() == "mine"
     assert not (tmp_path / "metrics.jsonl").exists()
@@ -129,7 +129,7 @@ def test_a_missing_package_leaves_files(log_of, tmp_path, monkeypatch):
 
 def test_a_file_in_the_place_of_the_board_is_a_traceback(log_of, tmp_path):
     (tmp_path / "tensorboard").write_text("mine")
-    with pytest.raises(FileExistsError):
+    with pytest.raises(UserError, match="tensorboard is not a folder"):
         log_of(changes={"log.tensorboard": True})
     assert not (tmp_path / "metrics.jsonl").exists()
 
