@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from fiber_cli.checkpoints.typed import checked
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.settings import Owner, TaskSettings, former_names, owned
@@ -87,7 +88,7 @@ def read_config(path: Path) -> CheckpointConfig:
             f"{file} has format version {version!r}, not {FORMAT} or 1; use the program version that wrote it"
         )
     try:
-        return CheckpointConfig.from_json(content)
+        return checked(CheckpointConfig.from_json(content))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -3,10 +3,10 @@
 import hashlib
 import sys
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
-from fiber_cli.checkpoints.digests import check
+from fiber_cli.checkpoints.digests import TOKENIZER_FOLDER, check
 from fiber_cli.checkpoints.directory import choose
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.data.text import load_tokenizer
@@ -17,6 +17,9 @@ from fiber_cli.tasks.abilities import Ability
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.declaration import TaskDeclaration
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 AbilityType = TypeVar("AbilityType", bound=Ability)
 
@@ -73,6 +76,18 @@ def new_task(context: TaskContext[Any]) -> Task:
     return declaration.load_module().from_context(context)
 
 
+def saved_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a checkpoint directory. Raises UserError where it is missing or damaged."""
+    folder = path / TOKENIZER_FOLDER
+    try:
+        if not folder.is_dir():
+            raise UserError("it is not a folder")
+        return load_tokenizer(folder)
+    except UserError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} cannot be read ({reason}); copy the whole checkpoint again") from error
+
+
 def load(path: str | Path, *, latest: bool = False) -> Loaded:
     """The task of a checkpoint directory, or of what `directory.choose` finds for `path`, which is then said on
     standard error. Raises UserError."""
@@ -82,7 +97,12 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     path = choice.path
     check(path)
     config = read_config(path)
-    tokenizer = load_tokenizer(path / "tokenizer")
+    tokenizer = saved_tokenizer(path)
+    if len(tokenizer) != config.model.text.vocab:
+        raise UserError(
+            f"{path / 'tokenizer'} has {len(tokenizer)} tokens, the model of {path / 'config.json'} "
+            f"{config.model.text.vocab}: they are not of one checkpoint; copy the whole checkpoint again"
+        )
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)
     try:
         task = new_task(context)

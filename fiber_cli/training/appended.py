@@ -40,7 +40,8 @@ class AppendedFile:
         if not self._is_there():
             raise UserError(
                 f"{self.file} was removed, moved or replaced while the run was writing it, or the folder that holds it "
-                "was; put it back and continue with --resume"
+                "was; what has been learned since the last checkpoint is lost. Put the folder back and continue with "
+                "--resume"
             )
 
     def _is_there(self) -> bool:
