@@ -29,8 +29,12 @@ class Board(AppendedFile):
         folder.mkdir(exist_ok=True)
         super().__init__(folder / f"{PREFIX}.{time.time_ns() // 1000:016d}.{socket.gethostname()}.{os.getpid()}")
         self._records = RecordWriter(self)
-        self._add(Event(file_version=_VERSION))
-        self._add(Event(step=start, session_log=SessionLog(status=SessionLog.START)))
+        try:
+            self._add(Event(file_version=_VERSION))
+            self._add(Event(step=start, session_log=SessionLog(status=SessionLog.START)))
+        except BaseException:
+            self.close()
+            raise
 
     def add(self, numbers: Mapping[str, float], step: int) -> None:
         """The numbers of a step, each a point of its curve. Raises OSError, and UserError where the file is gone."""

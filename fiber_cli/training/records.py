@@ -13,6 +13,8 @@ from fiber_cli.errors import UserError
 from fiber_cli.outputs import replace
 
 Record = dict[str, Any]
+#: Of every record that fiber writes.
+_BEGINNING = b'{"step": '
 #: Past it float64 does not hold whole numbers.
 _MAX_STEP = 1 << 53
 
@@ -44,8 +46,12 @@ def _whole_lines(file: Path) -> list[bytes]:
         content = file.read_bytes()
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}; make it readable, or move it away") from error
-    # What a kill cut has no newline after it, so it is the last piece; a whole file ends in an empty one.
-    return content.split(b"\n")[:-1]
+    *lines, last = content.split(b"\n")
+    # A whole file ends in a newline; what a kill cut is the beginning of a record.
+    is_cut = last.startswith(_BEGINNING) or _BEGINNING.startswith(last)
+    if not is_cut or last.endswith(b"}"):
+        lines.append(last)
+    return lines
 
 
 def _parse(file: Path, number: int, line: bytes) -> Record:

@@ -61,6 +61,21 @@ def test_a_last_line_that_a_kill_cut_is_an_error(file):
     assert file.read_bytes() == GOOD
 
 
+@pytest.mark.parametrize("end", [b"mine", b'{"note": "x', b"{'step"])
+def test_a_last_line_of_another_s_without_an_end_is_lost(file, end):
+    file.write_bytes(GOOD + end)
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 3"):
+        drop_records(file, 2)
+    assert file.read_bytes() == GOOD + end
+
+
+def test_a_whole_record_without_a_newline_is_lost(file):
+    file.write_bytes(GOOD.removesuffix(b"\n"))
+    assert len(read_records(file)) == 2
+    drop_records(file, 2)
+    assert file.read_bytes() == GOOD
+
+
 def test_records_past_a_step_stay(file):
     drop_records(file, 1)
     assert file.read_bytes() == GOOD.splitlines(keepends=True)[0]

@@ -118,6 +118,7 @@ def test_a_full_disk_ends_the_run_on_all_ranks_and_keeps_the_earlier_checkpoint(
     codes, log = run(tmp_path, world=world, recipe=recipe, full_at=6)
     assert codes == [1] * world, log
     assert "checkpoint of step 8 could not be written: File too large" in log
+    assert log.count("UserError") == 1
     assert "--resume" in log
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["latest", "step-000004"]
     codes, log = run(tmp_path, world=world, recipe=recipe, resume=True)
