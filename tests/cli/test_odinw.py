@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.evaluation.odinw13 import SETS
 
 SET = {each.name: each for each in SETS}
@@ -141,3 +142,36 @@ def test_a_set_that_is_not_there_is_asked_for(run, data, launched):
     code, _, err = run("odinw", *TASK, "--sets", "Packages")
     assert code == 1
     assert "Packages is not there" in err
+
+
+def test_two_of_it_write_into_one_folder(run, data, launched, monkeypatch):
+    monkeypatch.setattr("fiber_cli.distributed.folder_lock.PATIENCE_SECONDS", 0.2)
+    with locked(Path("out")):
+        code, _, err = run("odinw", *TASK, "--shots", "0")
+    assert code == 1
+    assert "fiber: out is in use by process " in err
+    assert not launched.commands
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff\xfe", b'{"init_from": 1', b"[" * 100_000])
+@pytest.mark.parametrize("name", ["settings.json", "Raccoon/full/test/results.json"])
+def test_damaged_files_of_it_are_a_traceback(run, data, launched, name, content):
+    assert run("odinw", *TASK, "--shots", "0")[0] == 0
+    done = len(launched.commands)
+    Path("out", name).write_bytes(content)
+    code, _, err = run("odinw", *TASK, "--shots", "0")
+    if name != "settings.json" and content in (b"", b'{"init_from": 1', b"\xff\xfe"):  # as a kill cuts it
+        assert code == 0, err
+        assert len(launched.commands) == done + 1
+    else:
+        assert code == 1
+        assert len([line for line in err.splitlines() if line.startswith(f"fiber: out/{name} ")]) == 1
+
+
+def test_a_folder_of_somebody_else_s_is_trained_in(run, data, launched):
+    Path("out/Raccoon/full").mkdir(parents=True)
+    Path("out/Raccoon/full/recipe.yaml").write_text("# mine\n")
+    code, _, err = run("odinw", *TASK, "--shots", "0")
+    assert code == 1
+    assert "out/Raccoon/full holds no run that can go on" in err
+    assert Path("out/Raccoon/full/recipe.yaml").read_text() == "# mine\n"
