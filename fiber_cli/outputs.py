@@ -245,11 +245,9 @@ def write_problem(error: BaseException) -> str | None:
     return error.strerror or str(error) if isinstance(error, OSError) else None
 
 
-def replace(file: Path, content: str | bytes) -> None:
+def replace(file: Path, content: bytes) -> None:
     """Write a file that is fiber's own by its name, such as `latest`, so that a kill or a crash leaves the old or the
     new one. Raises OSError, then the old one is there as it was."""
-    if isinstance(content, str):
-        content = content.encode()
     temporary = file.with_name(f".{file.name}.tmp")
     try:
         temporary.write_bytes(content)

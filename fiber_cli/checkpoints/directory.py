@@ -24,12 +24,12 @@ import yaml
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from fiber_cli import outputs
 from fiber_cli.checkpoints.digests import digest_together, write_digests
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.together import reason_of
 from fiber_cli.errors import AgreedError, UserError
-from fiber_cli.outputs import replace as replace  # of `latest` and `best`, whose form is told here
 from fiber_cli.outputs import sync, write_problem
 
 #: Files that name one of the checkpoints beside them.
@@ -137,6 +137,11 @@ def _publish(temporary: Path, final: Path) -> None:
     temporary.rename(final)
     sync(final.parent)
     replace(final.parent / "latest", final.name + "\n")
+
+
+def replace(pointer: Path, name: str) -> None:
+    """Write a file `latest` or `best` so that a kill or a crash leaves the old or the new one. Raises OSError."""
+    outputs.replace(pointer, name.encode())
 
 
 def remove_tree(path: Path) -> None:

@@ -67,7 +67,7 @@ class FolderLock:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self._take():
                 raise self._refusal()
-            replace(self.folder / OWNER, json.dumps(_this_process()._asdict()) + "\n")
+            replace(self.folder / OWNER, json.dumps(_this_process()._asdict()).encode())
         except OSError as error:
             self._lock.release()
             problem = write_problem(error) or str(error)

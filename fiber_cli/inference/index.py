@@ -12,13 +12,13 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
-from fiber_cli.checkpoints.directory import replace
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError
 from fiber_cli.inference.pictures import find_images
+from fiber_cli.outputs import replace
 from fiber_cli.tasks.abilities import Embedding
 from fiber_cli.tasks.items import ImageSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all

@@ -20,7 +20,8 @@ WANDB = "wandb"
 #: What a run writes: of these names none may be another's when it goes on.
 WRITTEN = (INIT_FROM, RECIPE, METRICS, CURVES, SUMMARY, CHECKPOINTS, BOARD)
 _HIDDEN = re.compile(
-    r"\.fiber-[0-9]+-[0-9]+\.tmp.*|\.\w+(\.\w+)?\.tmp|" + "|".join(map(re.escape, (LOCK, OWNER, LEDGER)))
+    r"\.fiber-[0-9]+-[0-9]+\.tmp.*|\.\w+(\.\w+)?\.tmp|\.ranks-[0-9a-f]+|"
+    + "|".join(map(re.escape, (LOCK, OWNER, LEDGER)))
 )
 _STEP = re.compile(r"step-[0-9]+")
 _UNFINISHED = re.compile(r"\.(step-[0-9]+|latest|best)\.tmp")
