@@ -24,6 +24,7 @@ from fiber_cli.data.readers import Batch
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import device, to_device
 from fiber_cli.distributed.together import failing_together
+from fiber_cli.errors import UserError
 from fiber_cli.seeds import mix
 from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
@@ -64,6 +65,8 @@ class Run:
         self.parameter_counts = count_parameters(self.task)
         self.nonfinite = NonFiniteGuard(recipe.runtime.max_nonfinite)
         self.lr = 0.0
+        #: Whether a checkpoint of this run is on the disk.
+        self.has_saved = False
         self.task.to(device()).train()
         self.scalars = _with_dimensions(self.task)
         self.ema = Ema(self.task, recipe.runtime.ema) if recipe.runtime.ema else None
@@ -203,6 +206,8 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint of this step and delete those that the recipe does not keep."""
+        with failing_together():
+            self._check_checkpoints()
         weights = named_weights(self.task_to_keep())
         for name in self.scalars:
             weights[name] = weights[name].view(())
@@ -214,9 +219,19 @@ class Run:
             tokenizer=self.work.tokenizer,
             write_state=self.save_state,
         )
+        self.has_saved = True
         with failing_together():
             if collectives.is_main():
                 self._prune()
+
+    def _check_checkpoints(self) -> None:
+        """Raises UserError where the checkpoints of this run are gone."""
+        folder = self.output / "checkpoints"
+        if collectives.is_main() and self.has_saved and not folder.is_dir():
+            raise UserError(
+                f"{folder} was removed or moved while the run was writing into it; what has been learned since the last "
+                "checkpoint is lost. Put it back and continue with --resume"
+            )
 
     def _prune(self) -> None:
         """Move `best`, and delete the checkpoints that the recipe does not keep."""
@@ -250,6 +265,7 @@ class Run:
         """Inverse of `save`, by what lies in state/; raises UserError on all ranks where it does not fit or is
         damaged."""
         check_together(checkpoint)
+        self.has_saved = True
         folder = checkpoint / STATE_FOLDER
         with failing_together():
             state = read_state(folder)
