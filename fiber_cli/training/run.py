@@ -229,8 +229,8 @@ class Run:
         folder = self.output / "checkpoints"
         if collectives.is_main() and self.has_saved and not folder.is_dir():
             raise UserError(
-                f"{folder} was removed or moved while the run was writing into it; what has been learned since the last "
-                "checkpoint is lost. Put it back and continue with --resume"
+                f"{folder} was removed or moved while the run was writing into it; what has been learned since its "
+                "last checkpoint is lost. Put it back and continue with --resume"
             )
 
     def _prune(self) -> None:
