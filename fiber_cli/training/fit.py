@@ -90,6 +90,7 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
             if _is_due(run, recipe.log.every):
                 record = run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)}
                 with failing_together():
+                    run.check_checkpoints()
                     log.write(record)
                 last_logged = dataclasses.replace(progress)
             due = work.validate is not None and _is_due(run, _validation_interval(recipe, work))

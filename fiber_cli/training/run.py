@@ -207,7 +207,7 @@ class Run:
     def save(self) -> None:
         """Write a checkpoint of this step and delete those that the recipe does not keep."""
         with failing_together():
-            self._check_checkpoints()
+            self.check_checkpoints()
         weights = named_weights(self.task_to_keep())
         for name in self.scalars:
             weights[name] = weights[name].view(())
@@ -224,7 +224,7 @@ class Run:
             if collectives.is_main():
                 self._prune()
 
-    def _check_checkpoints(self) -> None:
+    def check_checkpoints(self) -> None:
         """Raises UserError where the checkpoints of this run are gone."""
         folder = self.output / "checkpoints"
         if collectives.is_main() and self.has_saved and not folder.is_dir():
