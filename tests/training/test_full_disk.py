@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SIZES = ["4k", "8k", "12k", "20k", "28k", "36k", "48k", "60k", "72k", "96k", "128k", "160k"]
+SIZES = ["4k", "12k", "20k", "28k", "36k", "48k", "72k", "96k", "128k", "160k"]
 PROGRAM = Path(__file__).parents[1] / "full_disks.py"
 NAMESPACE = ["unshare", "--user", "--map-root-user", "--mount"]
 
@@ -30,7 +30,7 @@ def test_a_full_disk_ends_in_a_traceback_or_leaves_what_is_half_written(tmp_path
     trials = [json.loads(line) for line in done.stdout.splitlines() if line.startswith("{")]
     assert len(trials) == len(SIZES), done.stderr
     full = [trial for trial in trials if trial["codes"] != [0] * world]
-    assert len(full) >= 8
+    assert len(full) >= 7
     for trial in full:
         log = trial["log"]
         assert trial["codes"] == [1] * world, log
