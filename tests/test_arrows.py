@@ -11,13 +11,14 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fiber_cli"
-LEAVES = {"errors", "boxes", "seeds", "settings"}
+LEAVES = {"errors", "boxes", "seeds", "settings", "stop_signals"}
 #: Room → the rooms that it may import, itself and the leaves apart.
 ALLOWED = {
     "errors": set(),
     "boxes": set(),
     "seeds": set(),
     "settings": set(),
+    "stop_signals": set(),
     "distributed": set(),
     "model": set(),
     "data": set(),

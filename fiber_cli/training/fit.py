@@ -8,19 +8,24 @@ from pathlib import Path
 import torch
 
 from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.identity import checkpoint_identity
 from fiber_cli.config.recipe import Recipe
+from fiber_cli.distributed.agreement import failing_together, require_agreement, require_shared_folder
 from fiber_cli.distributed.collectives import any_rank, is_main, world_size
 from fiber_cli.distributed.group import init_from_env
+from fiber_cli.distributed.peers import telling_lost_peers
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training.comparisons import comparison_line
+from fiber_cli.training.environment import versions
 from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
-from fiber_cli.training.resume import check_same_recipe
+from fiber_cli.training.resume import check_same_recipe, recipe_facts
 from fiber_cli.training.run import Run
 from fiber_cli.training.signals import StopRequest
 from fiber_cli.training.work import Work, work
 
 
+@telling_lost_peers()
 def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: str | Path | None = None) -> int:
     """Run a recipe in the folder `output`; returns EXIT_OK, or EXIT_STOPPED after a signal, when all is
     saved.
@@ -30,10 +35,33 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     folder.
     """
     init_from_env(always=True)
+    require_agreement(lambda: versions() | recipe_facts(recipe) | {"--resume": str(resume)})
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
-    recipe.runtime.micro_steps(world_size())  # checked before anything is read
     output = Path(output)
+    with failing_together():
+        recipe.runtime.micro_steps(world_size())  # checked before anything is read
+        init_from = _first_weights(output, resume, init_from)
+        begun = _has_begun(output)
+        # A run that goes on has its own model, whatever has become of the one that it began with.
+        planned = work(recipe, output if begun else init_from, fresh=not begun)
+    require_agreement(lambda: planned.data_facts() | _start_facts(output, begun, init_from))
+    require_shared_folder(output)
+    return train(recipe, planned, output, resume=resume)
+
+
+def _start_facts(output: Path, begun: bool, init_from: str | Path | None) -> dict[str, str]:
+    """Which checkpoint is continued, or begun with."""
+    start = None
+    if begun:
+        start = resolve(output, latest=True)
+    elif init_from is not None:
+        start = resolve(init_from)
+    return {"the checkpoint to start from": "none" if start is None else checkpoint_identity(start)}
+
+
+def _first_weights(output: Path, resume: bool, init_from: str | Path | None) -> str | Path | None:
+    """What a run starts from that has saved nothing yet. Rank 0 notes it."""
     note = output / "init_from"
     if init_from is not None and is_main():
         # The checkpoint itself: its run may go on and have a better one by then.
@@ -42,11 +70,8 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         note.write_text(f"{checkpoint.resolve()}\n", encoding="utf-8")
     elif resume and note.is_file():
         # Where the run was killed before its first checkpoint it starts again from the same weights.
-        init_from = note.read_text(encoding="utf-8").strip()
-    begun = _has_begun(output)
-    # A run that goes on has its own model, whatever has become of the one that it began with.
-    planned = work(recipe, output if begun else init_from, fresh=not begun)
-    return train(recipe, planned, output, resume=resume)
+        return note.read_text(encoding="utf-8").strip()
+    return init_from
 
 
 def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> int:

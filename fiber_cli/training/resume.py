@@ -35,6 +35,11 @@ def check_same_recipe(recipe: Recipe, file: Path) -> None:
         )
 
 
+def recipe_facts(recipe: Recipe) -> dict[str, str]:
+    """Every setting with its value in words, for what all ranks must have the same."""
+    return {name: repr(value) for name, value in _flat(recipe).items()}
+
+
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """Dotted name → value, as YAML has it."""
     flat: dict[str, Any] = {}

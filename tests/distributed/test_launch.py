@@ -21,6 +21,7 @@ rank, folder, what = int(os.environ["RANK"]), Path(sys.argv[1]), sys.argv[2]
 def stop(*_):
     sys.exit(75)
 signal.signal(signal.SIGTERM, stop)
+signal.pthread_sigmask(signal.SIG_UNBLOCK, signal.valid_signals())
 (folder / f"{rank}-{os.getpid()}-of-{os.environ['WORLD_SIZE']}").touch()
 if what == "fail" and rank == 1:
     sys.exit(3)
