@@ -39,16 +39,16 @@ def source_facts(name: str, source: Source) -> dict[str, str]:
         digest.update(source.key(i).encode("utf-8", "surrogatepass") + b"\0")
     kind = type(source).__name__ if source.settings is None else source.settings.kind
     facts = {
-        f"{name}: kind": kind,
-        f"{name}: number of samples": f"{count:,}",
-        f"{name}: digest of ids": digest.hexdigest()[:_DIGITS],
+        f"{name}: the kind": kind,
+        f"{name}: the number of samples": f"{count:,}",
+        f"{name}: the digest of the ids": digest.hexdigest()[:_DIGITS],
     }
     if isinstance(source, ShardSource):
         for path in map(Path, source.paths):
-            facts[f"{name}: shard {path.parent.name}/{path.name}"] = f"{path.stat().st_size:,} bytes"
+            facts[f"{name}: the size of shard {path.parent.name}/{path.name}"] = f"{path.stat().st_size:,} bytes"
     else:
         for path in _files(source):
-            facts[f"{name}: file {path.name}"] = file_identity(path)
+            facts[f"{name}: the file {path.name}"] = file_identity(path)
     return facts
 
 

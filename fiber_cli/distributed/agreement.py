@@ -72,10 +72,10 @@ def require_agreement(find_facts: Callable[[], Mapping[str, str]]) -> None:
             told = []
             for value, ranks in values.items():
                 told.append(f"{_shortened(value)} on {_with_hosts(ranks, hosts)}")
-            differing.append(f"{name} {' but '.join(told)}")
+            differing.append(f"{name} is {' but '.join(told)}")
     if differing:
         raise _shared(
-            f"ranks differ in {_in_one_line(differing)}. All must read the same files and be given the same command"
+            f"ranks differ: {_in_one_line(differing)}. All must read the same files and be given the same command"
         )
 
 
