@@ -35,19 +35,26 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     folder.
     """
     init_from_env(always=True)
-    require_agreement(lambda: versions() | recipe_facts(recipe) | {"--resume": str(resume)})
+    settings = recipe_facts(recipe)
+    of_data = {name: value for name, value in settings.items() if name.startswith("data.")}
+    require_agreement(lambda: versions() | {"--resume": str(resume)} | _without(settings, of_data))
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
     output = Path(output)
+    require_shared_folder(output)
     with failing_together():
         recipe.runtime.micro_steps(world_size())  # checked before anything is read
         init_from = _first_weights(output, resume, init_from)
         begun = _has_begun(output)
         # A run that goes on has its own model, whatever has become of the one that it began with.
         planned = work(recipe, output if begun else init_from, fresh=not begun)
-    require_agreement(lambda: planned.data_facts() | _start_facts(output, begun, init_from))
-    require_shared_folder(output)
+    # The settings come after what the data are, which says more.
+    require_agreement(lambda: planned.data_facts() | of_data | _start_facts(output, begun, init_from))
     return train(recipe, planned, output, resume=resume)
+
+
+def _without(settings: dict[str, str], others: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if name not in others}
 
 
 def _start_facts(output: Path, begun: bool, init_from: str | Path | None) -> dict[str, str]:

@@ -36,8 +36,15 @@ def check_same_recipe(recipe: Recipe, file: Path) -> None:
 
 
 def recipe_facts(recipe: Recipe) -> dict[str, str]:
-    """Every setting with its value in words, for what all ranks must have the same."""
-    return {name: repr(value) for name, value in _flat(recipe).items()}
+    """Every setting with its value in words, those of sources too, for what all ranks must have the same."""
+    facts = {}
+    for name, value in _flat(recipe).items():
+        if name in ("data.train", "data.val"):
+            for number, source in enumerate(value):
+                facts |= {f"{name}[{number}].{setting}": repr(given) for setting, given in source.items()}
+        else:
+            facts[name] = repr(value)
+    return facts
 
 
 def _flat(recipe: Recipe) -> dict[str, Any]:
