@@ -77,8 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(args=argv, prog_name="fiber", obj=argv)
     except UserError as error:
-        if error.is_told_here:
-            report(Report(str(error), follows=error.follows))
+        report(Report(str(error), error.follows, error.is_told_here))
         sys.exit(error.exit_code)
     except OSError as error:
         report(Report(str(error)))

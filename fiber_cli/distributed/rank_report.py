@@ -12,10 +12,12 @@ _LIMIT = 16000
 
 
 class Report(NamedTuple):
-    """Why a rank failed. follows: because another rank had ended, which is no reason of its own."""
+    """Why a rank failed. follows: because another rank had ended, which is no reason of its own. is_told_here: whether
+    this rank tells it where no launcher does, because all have the same to tell."""
 
     message: str
     follows: bool = False
+    is_told_here: bool = True
 
 
 def report(failure: Report) -> None:
@@ -28,7 +30,8 @@ def report(failure: Report) -> None:
             return
         except (OSError, ValueError):
             pass  # no launcher reads it
-    print(f"fiber: {failure.message}", file=sys.stderr)
+    if failure.is_told_here:
+        print(f"fiber: {failure.message}", file=sys.stderr)
 
 
 def read_reports(content: bytes) -> list[Report]:

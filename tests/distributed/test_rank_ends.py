@@ -24,6 +24,7 @@ FAR = -signal.SIGKILL
         ([End(0, -signal.SIGABRT), End(1, -signal.SIGSEGV)], [], 1, "rank 1 was ended by SIGSEGV"),
         ([End(0, -signal.SIGABRT), End(1, 1, BAD)], [], 1, "rank 1: no such images"),
         ([End(0, 2, BAD), End(1, 2, BAD)], [], 2, "no such images"),
+        ([End(0, 1, BAD), End(1, 1, BAD._replace(is_told_here=False))], [], 1, "no such images"),
         ([End(1, 2, BAD)], [], 2, "rank 1: no such images"),
         ([End(0, 1, LOST)], [], 1, "rank 0: another rank has ended"),
         # Signals that were passed on are no failures of the ranks.

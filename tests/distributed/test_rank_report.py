@@ -29,6 +29,12 @@ def test_without_a_launcher_it_is_lost(pipe, monkeypatch, capsys):
     assert capsys.readouterr().err == "fiber: no such images\n"
 
 
+def test_an_error_of_all_ranks_is_told_by_each(monkeypatch, capsys):
+    monkeypatch.delenv(PIPE, raising=False)
+    report(Report("no such images", is_told_here=False))
+    assert capsys.readouterr().err == ""
+
+
 def test_long_words_fill_the_pipe(monkeypatch, capsys):
     reading, writing = os.pipe()
     monkeypatch.setenv(PIPE, str(writing))
