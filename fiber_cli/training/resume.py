@@ -37,7 +37,7 @@ def check_same_recipe(recipe: Recipe, file: Path) -> None:
 
 def recipe_facts(recipe: Recipe) -> dict[str, str]:
     """Every setting with its value in words, those of sources too, for what all ranks must have the same."""
-    facts = {}
+    facts: dict[str, str] = {}
     for name, value in _flat(recipe).items():
         if name in ("data.train", "data.val"):
             for number, source in enumerate(value):
