@@ -23,10 +23,19 @@ class UserError(ValueError):
     """
 
     exit_code = EXIT_FAILED
+    #: Whether this process tells the user; of several ranks with one error one does.
+    is_told_here = True
+    #: Whether it comes of another rank's end, which has a reason of its own.
+    follows = False
 
 
-class AgreedError(UserError):
-    """A UserError that all ranks raise together; the first of them says it."""
+class SharedError(UserError):
+    """An error that ends all ranks at once. is_told_here: whether this rank tells the user, which one of them does."""
+
+    def __init__(self, message: str, exit_code: int, *, is_told_here: bool):
+        super().__init__(message)
+        self.exit_code = exit_code
+        self.is_told_here = is_told_here
 
 
 class DeclarationError(UserError, TypeError):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fiber_cli"
-LEAVES = {"errors", "boxes", "outputs", "seeds", "settings"}
+LEAVES = {"errors", "boxes", "outputs", "seeds", "settings", "stop_signals"}
 #: Room → the rooms that it may import, itself and the leaves apart.
 ALLOWED = {
     "errors": set(),
@@ -19,6 +19,7 @@ ALLOWED = {
     "outputs": set(),
     "seeds": set(),
     "settings": set(),
+    "stop_signals": set(),
     "distributed": set(),
     "model": set(),
     "data": set(),

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from fiber_cli.checkpoints.config import CONFIG_FILE
 from fiber_cli.distributed import collectives
-from fiber_cli.distributed.together import failing_together
+from fiber_cli.distributed.agreement import failing_together
 from fiber_cli.errors import UserError, first_names
 
 DIGESTS = "SHA256SUMS"

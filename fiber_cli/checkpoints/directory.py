@@ -28,8 +28,8 @@ from fiber_cli import outputs
 from fiber_cli.checkpoints.digests import digest_together, write_digests
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.distributed import collectives
-from fiber_cli.distributed.together import reason_of
-from fiber_cli.errors import AgreedError, UserError
+from fiber_cli.distributed.agreement import reason_of
+from fiber_cli.errors import EXIT_FAILED, SharedError, UserError
 from fiber_cli.outputs import sync, write_problem
 
 #: Files that name one of the checkpoints beside them.
@@ -100,9 +100,11 @@ def _failing_together(step: int, temporary: Path) -> Iterator[None]:
     shutil.rmtree(temporary, ignore_errors=True)
     collectives.gather_objects(None)
     shutil.rmtree(temporary, ignore_errors=True)
-    raise AgreedError(
+    raise SharedError(
         f"checkpoint of step {step} could not be written: {problems[0]}; then continue with --resume. "
-        f"Earlier checkpoints in {temporary.parent} are untouched"
+        f"Earlier checkpoints in {temporary.parent} are untouched",
+        EXIT_FAILED,
+        is_told_here=collectives.is_main(),
     )
 
 
@@ -292,7 +294,8 @@ def _follow(pointer: Path) -> Path:
     if _is_complete(target):
         return target
     complete = ", ".join(path.name for path in _steps_in(pointer.parent)) or "none"
-    raise UserError(f"{pointer} names {target.name}, which is not there; complete checkpoints: {complete}")
+    problem = "which has no config.json" if target.exists() else "which is not there"
+    raise UserError(f"{pointer} names {target.name}, {problem}; complete checkpoints: {complete}")
 
 
 def prune(run_dir: Path, keep_last: int, best: str | None) -> None:

@@ -5,8 +5,10 @@
 | 0 | done |
 | 1 | failed: input that cannot be used, or an error |
 | 2 | wrong usage, or a recipe with errors |
-| 75 | stopped by SIGTERM or SIGUSR1 after saving; `--resume` continues |
-| 130 | interrupted |
+| 75 | training was stopped by SIGTERM, SIGUSR1, SIGHUP or Ctrl-C after saving, `--resume` continues; or by a signal \
+before it began |
+| 130 | interrupted: Ctrl-C before training began, or twice, or of another command |
+| 128 + n | another command was ended by signal n: 143 by SIGTERM, 129 by SIGHUP |
 
 Heavy modules are imported inside the commands' functions, so that `fiber --help` answers at once.
 """
@@ -20,15 +22,15 @@ import typer
 
 import fiber_cli
 from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, training
-from fiber_cli.cli.processes import is_first_rank
-from fiber_cli.errors import EXIT_FAILED, AgreedError, UserError
+from fiber_cli.distributed.rank_report import Report, report
+from fiber_cli.errors import EXIT_FAILED, UserError
 
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,  # rich alone takes longer to import than all else
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or recipe; 75 stopped by a signal after saving, "
-    "--resume continues; 130 interrupted.",
+    "--resume continues; 130 interrupted; 128 + n another command was ended by signal n.",
 )
 recipes_app = typer.Typer(rich_markup_mode=None)
 
@@ -75,11 +77,10 @@ def main(argv: list[str] | None = None) -> None:
     try:
         app(args=argv, prog_name="fiber", obj=argv)
     except UserError as error:
-        if is_first_rank() or not isinstance(error, AgreedError):
-            print(f"fiber: {error}", file=sys.stderr)
+        report(Report(str(error), error.follows, error.is_told_here))
         sys.exit(error.exit_code)
     except OSError as error:
-        print(f"fiber: {error}", file=sys.stderr)
+        report(Report(str(error)))
         sys.exit(EXIT_FAILED)
 
 

@@ -213,33 +213,37 @@ def run_evaluation(
         launch_ranks(context, nproc, *settled)
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.data.sources import open_source
+    from fiber_cli.distributed.agreement import failing_together
     from fiber_cli.distributed.group import init_from_env
+    from fiber_cli.distributed.peers import telling_lost_peers
     from fiber_cli.distributed.together import locked_by_all
     from fiber_cli.evaluation.evaluate import run_eval
     from fiber_cli.tasks.prediction import PredictOptions
 
     init_from_env()
-    loaded = load(models.checkpoint, latest=evaluated.latest)
-    itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
-    mode = options.mode or default_mode(loaded, itm)
-    measured = "-".join(filter(None, (data.name, data.split, data.variant, mode)))
-    sources = [open_source(source, max_pixels=max_pixels) for source in data.sources]
-    output = evaluated.output or results_folder(measured, loaded, itm, evaluated.limit)
-    with locked_by_all(output):
-        run_eval(
-            sources,
-            dataset=data.name,
-            split=data.split,
-            loaded=loaded,
-            itm=itm,
-            output=output,
-            limit=evaluated.limit,
-            options=options,
-            predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
-            as_json=as_json,
-            details=data.details,
-            notes=data.notes,
-        )
+    with telling_lost_peers():
+        with failing_together():
+            loaded = load(models.checkpoint, latest=evaluated.latest)
+            itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
+            mode = options.mode or default_mode(loaded, itm)
+            measured = "-".join(filter(None, (data.name, data.split, data.variant, mode)))
+            sources = [open_source(source, max_pixels=max_pixels) for source in data.sources]
+            output = evaluated.output or results_folder(measured, loaded, itm, evaluated.limit)
+        with locked_by_all(output):
+            run_eval(
+                sources,
+                dataset=data.name,
+                split=data.split,
+                loaded=loaded,
+                itm=itm,
+                output=output,
+                limit=evaluated.limit,
+                options=options,
+                predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+                as_json=as_json,
+                details=data.details,
+                notes=data.notes,
+            )
 
 
 def _models(evaluated: Evaluated, mode: str | None) -> Models:

@@ -233,10 +233,9 @@ def _launch(nproc: int, arguments: list[str]) -> None:
     """A command of the program in its own processes; what it leaves is free for the next. Ends where it fails."""
     from fiber_cli.distributed.launch import launch
 
-    code = launch(nproc, arguments)
+    # The launcher's last line says what failed, and where.
+    code = launch(nproc, arguments, name=f"odinw, at `fiber {' '.join(arguments)}`")
     if code == EXIT_STOPPED:
         typer.echo("odinw: stopped; the same command again goes on from here", err=True)
-    elif code != EXIT_OK:
-        typer.echo(f"odinw: failed at `fiber {' '.join(arguments)}`", err=True)
     if code != EXIT_OK:
         raise typer.Exit(code)

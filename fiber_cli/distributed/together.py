@@ -1,4 +1,4 @@
-"""What one rank finds wrong ends all of them, at once and in one line."""
+"""What one rank does or asks for all of them; what it finds wrong ends all."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,36 +6,10 @@ from pathlib import Path
 from typing import TypeVar
 
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.agreement import failing_together
 from fiber_cli.distributed.folder_lock import FolderLock
-from fiber_cli.errors import AgreedError, UserError
-from fiber_cli.outputs import write_problem
 
 Answer = TypeVar("Answer")
-
-
-@contextmanager
-def failing_together() -> Iterator[None]:
-    """A UserError, or a failure of the file system, inside on any rank becomes one UserError on every rank. A
-    collective: every rank enters and leaves it."""
-    problem: str | None = None
-    try:
-        yield
-    except UserError as error:
-        problem = str(error)
-    except Exception as error:
-        if write_problem(error) is None:
-            raise
-        problem = reason_of(error)
-    for told in collectives.gather_objects(problem):
-        if told is not None:
-            raise AgreedError(told)
-
-
-def reason_of(error: Exception, file: Path | None = None) -> str:
-    """A failure of the file system in words, with the file that the error names, else `file`."""
-    reason = write_problem(error) or str(error)
-    named = (error.filename if isinstance(error, OSError) else None) or file
-    return f"{reason} ({named})" if named else reason
 
 
 def asked_of_main(question: Callable[[], Answer]) -> Answer:

@@ -8,21 +8,26 @@ from pathlib import Path
 import torch
 
 from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.identity import checkpoint_identity
 from fiber_cli.config.recipe import Recipe
+from fiber_cli.distributed.agreement import failing_together, require_agreement, require_shared_folder
 from fiber_cli.distributed.collectives import any_rank, world_size
 from fiber_cli.distributed.group import init_from_env
-from fiber_cli.distributed.together import asked_of_main, failing_together, locked_by_all
-from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, AgreedError
+from fiber_cli.distributed.peers import telling_lost_peers
+from fiber_cli.distributed.together import asked_of_main, locked_by_all
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training.comparisons import comparison_line
+from fiber_cli.training.environment import versions
 from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
-from fiber_cli.training.resume import check_same_recipe
+from fiber_cli.training.resume import check_same_recipe, recipe_facts
 from fiber_cli.training.run import Run
 from fiber_cli.training.run_folder import RECIPE, check_output, has_checkpoint, read_init_from, write_init_from
 from fiber_cli.training.signals import StopRequest
 from fiber_cli.training.work import Work, work
 
 
+@telling_lost_peers()
 def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: str | Path | None = None) -> int:
     """Run a recipe in the folder `output`; returns EXIT_OK, or EXIT_STOPPED after a signal, when all is
     saved.
@@ -32,20 +37,36 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     folder.
     """
     init_from_env(always=True)
+    settings = recipe_facts(recipe)
+    of_data = {name: value for name, value in settings.items() if name.startswith("data.")}
+    require_agreement(lambda: versions() | {"--resume": str(resume)} | _without(settings, of_data))
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
-    recipe.runtime.micro_steps(world_size())  # checked before anything is read
     output = Path(output)
+    with failing_together():
+        recipe.runtime.micro_steps(world_size())  # checked before anything is read
     # Before the lock too, which leaves a file in the folder.
     asked_of_main(lambda: check_output(output, resume=resume))
+    require_shared_folder(output)
     with locked_by_all(output):
         begun = asked_of_main(lambda: check_output(output, resume=resume))
-        checkpoint = None
-        if not begun:
-            checkpoint = asked_of_main(lambda: _first_weights(output, init_from, resume=resume))
-        # A run that goes on has its own model, whatever has become of the one that it began with.
-        planned = work(recipe, output if begun else checkpoint, fresh=not begun)
+        start = output if begun else asked_of_main(lambda: _first_weights(output, init_from, resume=resume))
+        with failing_together():
+            # A run that goes on has its own model, whatever has become of the one that it began with.
+            planned = work(recipe, start, fresh=not begun)
+        # The settings come after what the data are, which says more.
+        require_agreement(lambda: planned.data_facts() | of_data | _start_facts(start))
         return train(recipe, planned, output, resume=resume)
+
+
+def _without(settings: dict[str, str], others: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if name not in others}
+
+
+def _start_facts(start: Path | None) -> dict[str, str]:
+    """Which checkpoint is begun with, or of a run continued."""
+    identity = "none" if start is None else checkpoint_identity(resolve(start, latest=True))
+    return {"the checkpoint to start from": identity}
 
 
 def _first_weights(output: Path, init_from: str | Path | None, *, resume: bool) -> Path | None:
@@ -62,7 +83,7 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
     """The loop of `fit`, on given work."""
     begun = asked_of_main(lambda: has_checkpoint(output))
     if begun and not resume:
-        raise AgreedError(f"{output} already holds a run; continue it with --resume or choose another --output")
+        raise UserError(f"{output} already holds a run; continue it with --resume or choose another --output")
     if begun:
         asked_of_main(lambda: check_same_recipe(recipe, output / RECIPE))
     run = Run(recipe, work, output)

@@ -46,6 +46,18 @@ def differing_settings(recipe: Recipe, file: Path) -> list[str]:
     return differing
 
 
+def recipe_facts(recipe: Recipe) -> dict[str, str]:
+    """Every setting with its value in words, those of sources too, for what all ranks must have the same."""
+    facts: dict[str, str] = {}
+    for name, value in _flat(recipe).items():
+        if name in ("data.train", "data.val"):
+            for number, source in enumerate(value):
+                facts |= {f"{name}[{number}].{setting}": repr(given) for setting, given in source.items()}
+        else:
+            facts[name] = repr(value)
+    return facts
+
+
 def _flat(recipe: Recipe) -> dict[str, Any]:
     """Dotted name → value, as YAML has it."""
     flat: dict[str, Any] = {}

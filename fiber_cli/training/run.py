@@ -22,8 +22,8 @@ from fiber_cli.config.recipe import Recipe, warmup_steps
 from fiber_cli.data.loader import BadCounter
 from fiber_cli.data.readers import Batch
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.agreement import failing_together
 from fiber_cli.distributed.device import device, to_device
-from fiber_cli.distributed.together import failing_together
 from fiber_cli.errors import UserError
 from fiber_cli.seeds import mix
 from fiber_cli.training.best_metric import measured_name

@@ -34,7 +34,7 @@ def launched(calls, monkeypatch):
     """Commands in place of which their results are written; `fail_at` ends the command of that number."""
     state = SimpleNamespace(commands=[], fail_at=None, code=75)
 
-    def launch(nproc, argv):
+    def launch(nproc, argv, *, name=""):
         state.commands.append(argv)
         if len(state.commands) == state.fail_at:
             return state.code

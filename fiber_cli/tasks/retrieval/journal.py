@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.agreement import require_shared_folder
 
 
 class _Record(NamedTuple):
@@ -32,7 +33,7 @@ class Journal:
         self.folder = folder
         if collectives.is_main():
             _prepare(folder, key)
-        collectives.gather_objects(None)
+        require_shared_folder(folder)
 
     def read(self, first: int, scores: np.ndarray) -> None:
         """Put what is on disk into `scores` (images, texts), whose first row is image `first`; then be ready to
