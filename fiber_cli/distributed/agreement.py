@@ -107,6 +107,7 @@ def require_shared_folder(folder: Path) -> None:
     finally:
         if is_main():
             (folder / token).unlink(missing_ok=True)
+    gather_objects(None)  # nobody looks into the folder before it is gone
     hosts = [name for name, _, _ in sights]
     blind = [number for number, (_, _, sees) in enumerate(sights) if not sees]
     if blind:
