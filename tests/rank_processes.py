@@ -10,7 +10,7 @@ from toy_runs import PATIENCE_SECONDS, processes
 
 from fiber_cli.distributed.group import init_from_env
 from fiber_cli.distributed.launch import free_port
-from fiber_cli.distributed.peers import telling_lost_peers
+from fiber_cli.distributed.peers import telling_ended_processes
 from fiber_cli.errors import UserError
 
 
@@ -32,7 +32,7 @@ def on_two_ranks(folder: Path, function, *, joins=True, **env: str) -> list[Ende
     for rank in (0, 1):
         own = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
         own |= {"MASTER_PORT": port, "CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1", **env}
-        ranks.append(processes.Process(target=_on_rank, args=(rank, folder, function, joins, own), daemon=True))
+        ranks.append(processes.Process(target=_on_rank, args=(rank, folder, function, joins, own), daemon=False))
         ranks[-1].start()
     ended = []
     for number, process in enumerate(ranks):
@@ -54,7 +54,7 @@ def _on_rank(rank, folder, function, joins, env):
     os.dup2(log, 2)
     ended = {}
     try:
-        with telling_lost_peers():
+        with telling_ended_processes():
             if joins:
                 init_from_env(always=True)
             ended["result"] = function(rank, folder)

@@ -1,4 +1,4 @@
-"""What the loss of another rank looks like here."""
+"""What the end of another process, a rank or a reader of data, looks like here."""
 
 import re
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ _LOST = re.compile(
 _LATE = re.compile("timed? ?out", re.IGNORECASE)
 #: What torch's own errors of communication name, where they are plain RuntimeErrors.
 _COMMUNICATION = re.compile("gloo|nccl|c10d|tcpstore", re.IGNORECASE)
+
+_READER = re.compile(r"DataLoader worker \(pid(?:\(s\))? ([\d, ]+)\) (?:is killed by signal: )?([^.\n]*)")
 
 
 class PeerLost(UserError):
@@ -51,13 +53,25 @@ def peer_error(error: BaseException) -> UserError | None:
     return None
 
 
+def reader_error(error: BaseException) -> UserError | None:
+    """The end of a process that reads data (`data.workers`), as torch's loader tells it, in one line; None for any
+    other error."""
+    ended = _READER.search(str(error))
+    if ended is None or not isinstance(error, RuntimeError):
+        return None
+    return UserError(
+        f"rank {rank()} on {host()}: a process that reads its data ({ended[1]}) was ended ({ended[2].strip()}): likely "
+        "out of memory, or shared memory is full (/dev/shm; of a container --shm-size); fewer data.workers need less"
+    )
+
+
 @contextmanager
-def telling_lost_peers() -> Iterator[None]:
-    """Errors of collectives inside that another rank's end brings become PeerLost or PeerLate."""
+def telling_ended_processes() -> Iterator[None]:
+    """Errors inside that another rank's end brings become PeerLost or PeerLate, those of a reader's end a UserError."""
     try:
         yield
     except (RuntimeError, UserError) as error:
-        told = peer_error(error)
+        told = peer_error(error) or reader_error(error)
         if told is None and error.__cause__ is not None:
             told = peer_error(error.__cause__)
         if told is None:

@@ -13,7 +13,7 @@ from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.agreement import failing_together, require_agreement, require_shared_folder
 from fiber_cli.distributed.collectives import any_rank, world_size
 from fiber_cli.distributed.group import init_from_env
-from fiber_cli.distributed.peers import telling_lost_peers
+from fiber_cli.distributed.peers import telling_ended_processes
 from fiber_cli.distributed.together import asked_of_main, locked_by_all
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training.comparisons import comparison_line
@@ -27,7 +27,7 @@ from fiber_cli.training.signals import StopRequest
 from fiber_cli.training.work import Work, work
 
 
-@telling_lost_peers()
+@telling_ended_processes()
 def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: str | Path | None = None) -> int:
     """Run a recipe in the folder `output`; returns EXIT_OK, or EXIT_STOPPED after a signal, when all is
     saved.

@@ -1,5 +1,6 @@
 """What the loss of another rank looks like, on two real ones."""
 
+import multiprocessing
 import os
 import signal
 import time
@@ -89,3 +90,19 @@ def test_any_error_is_taken_for_the_loss_of_a_rank(monkeypatch):
     assert peer_error(lost) is not None
     for other in (RuntimeError("CUDA out of memory"), ConnectionResetError("Connection reset by peer"), KeyError("x")):
         assert peer_error(other) is None
+
+
+def loses_a_reader(rank, folder):
+    from torch.utils.data import DataLoader
+
+    loader = DataLoader(range(10_000), batch_size=1, num_workers=2)
+    for number, _ in enumerate(loader):
+        if number == 3:
+            os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)
+    return "went on"
+
+
+def test_a_reader_of_data_that_is_killed_is_a_traceback(tmp_path):
+    for number, ended in enumerate(on_two_ranks(tmp_path, loses_a_reader)):
+        assert ended.error.startswith(f"rank {number} on {os.uname().nodename}: a process that reads its data (")
+        assert ": likely out of memory, or shared memory is full" in ended.error
