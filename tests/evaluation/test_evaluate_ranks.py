@@ -58,6 +58,7 @@ def folder(saved, tmp_path):
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
+    weights.with_name("SHA256SUMS").unlink()
     return tmp_path
 
 
