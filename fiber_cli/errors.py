@@ -32,6 +32,10 @@ class UserError(ValueError):
     """
 
     exit_code = EXIT_FAILED
+    #: Whether this process tells the user; of several ranks with one error one does.
+    is_told_here = True
+    #: Whether it comes of another rank's end, which has a reason of its own.
+    follows = False
 
     def __init__(self, message: str, *details: str):
         super().__init__(message, *details)
@@ -48,6 +52,15 @@ class UserError(ValueError):
     def details(self) -> tuple[str, ...]:
         """A line for each of the things that are wrong, where there are several."""
         return self.args[1:]
+
+
+class SharedError(UserError):
+    """An error that ends all ranks at once. is_told_here: whether this rank tells the user, which one of them does."""
+
+    def __init__(self, message: str, exit_code: int, *details: str, is_told_here: bool):
+        super().__init__(message, *details)
+        self.exit_code = exit_code
+        self.is_told_here = is_told_here
 
 
 class DeclarationError(UserError, TypeError):

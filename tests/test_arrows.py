@@ -11,7 +11,18 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fiber_cli"
-LEAVES = {"boxes", "characters", "errors", "outputs", "parsing", "printing", "seeds", "settings", "text_files"}
+LEAVES = {
+    "boxes",
+    "characters",
+    "errors",
+    "outputs",
+    "parsing",
+    "printing",
+    "seeds",
+    "settings",
+    "stop_signals",
+    "text_files",
+}
 #: Room → the rooms that it may import, itself and the leaves apart.
 ALLOWED = {
     "characters": set(),
@@ -23,6 +34,7 @@ ALLOWED = {
     "parsing": set(),
     "seeds": set(),
     "settings": set(),
+    "stop_signals": set(),
     "distributed": set(),
     "model": set(),
     "data": set(),

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from fiber_cli.checkpoints.typed import checked
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.parsing import parse_json
@@ -94,7 +95,7 @@ def read_config(path: Path) -> CheckpointConfig:
             f"{file} has format version {version!r}, not {FORMAT} or 1; use the program version that wrote it"
         )
     try:
-        return CheckpointConfig.from_json(content)
+        return checked(CheckpointConfig.from_json(content))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except WRONG_CONTENT as error:

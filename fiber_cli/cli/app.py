@@ -5,8 +5,10 @@
 | 0 | done |
 | 1 | failed: input that cannot be used, or an error |
 | 2 | wrong usage, or a recipe with errors |
-| 75 | stopped by SIGTERM or SIGUSR1 after saving; `--resume` continues |
-| 130 | interrupted |
+| 75 | training was stopped by SIGTERM, SIGUSR1, SIGHUP or Ctrl-C after saving, `--resume` continues; or by a signal \
+before it began |
+| 130 | interrupted: Ctrl-C before training began, or twice, or of another command |
+| 128 + n | another command was ended by signal n: 143 by SIGTERM, 129 by SIGHUP |
 
 Heavy modules are imported inside the commands' functions, so that `fiber --help` answers at once.
 """
@@ -20,8 +22,9 @@ import fiber_cli
 from fiber_cli.cli import evaluation, inference, last_resort, odinw, preparation, recipes, training
 from fiber_cli.cli.standard_output import whole_output
 from fiber_cli.cli.usage import Commands
+from fiber_cli.distributed.rank_report import Report, report
 from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
-from fiber_cli.printing import say, say_lines, show, take_any_text
+from fiber_cli.printing import show, take_any_text
 
 app = typer.Typer(
     cls=Commands,
@@ -29,7 +32,7 @@ app = typer.Typer(
     rich_markup_mode=None,  # rich alone takes longer to import than all else
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or recipe; 75 stopped by a signal after saving, "
-    "--resume continues; 130 interrupted.",
+    "--resume continues; 130 interrupted; 128 + n another command was ended by signal n.",
 )
 recipes_app = typer.Typer(rich_markup_mode=None)
 
@@ -81,14 +84,14 @@ def main(argv: list[str] | None = None) -> None:
     except SystemExit as end:
         code = end.code
     except UserError as error:
-        say_lines(f"fiber: {error}")
+        report(Report(str(error), error.follows, error.is_told_here))
         code = error.exit_code
     except BrokenPipeError:
         pass  # whoever read standard output is gone
     except OSError as error:
-        say(f"fiber: {error}")
+        report(Report(str(error)))
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except BaseException as error:  # the tokenizers library's panics are no Exception
-        say_lines(last_resort.told(error, argv))
+        report(Report(last_resort.told(error, argv)))
     sys.exit(last_resort.flushed(code))

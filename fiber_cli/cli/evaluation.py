@@ -249,29 +249,35 @@ def run_evaluation(
         launch_ranks(context, nproc, *settled)
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.data.sources import open_source
+    from fiber_cli.distributed.agreement import failing_together
     from fiber_cli.distributed.group import init_from_env
+    from fiber_cli.distributed.peers import telling_ended_processes
+    from fiber_cli.distributed.together import locked_by_all
     from fiber_cli.evaluation.evaluate import run_eval
     from fiber_cli.tasks.prediction import PredictOptions
 
     init_from_env()
-    loaded = load(models.checkpoint, latest=evaluated.latest)
-    itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
-    sources = [open_source(source, max_pixels=max_pixels) for source in data.sources]
-    run_eval(
-        sources,
-        dataset=data.name,
-        split=data.split,
-        loaded=loaded,
-        itm=itm,
-        output=output,
-        limit=evaluated.limit,
-        options=options,
-        predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
-        as_json=as_json,
-        details=data.details,
-        notes=data.notes,
-        outputs=outputs,
-    )
+    with telling_ended_processes():
+        with failing_together():
+            loaded = load(models.checkpoint, latest=evaluated.latest)
+            itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
+            sources = [open_source(source, max_pixels=max_pixels) for source in data.sources]
+        with locked_by_all(output):
+            run_eval(
+                sources,
+                dataset=data.name,
+                split=data.split,
+                loaded=loaded,
+                itm=itm,
+                output=output,
+                limit=evaluated.limit,
+                options=options,
+                predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+                as_json=as_json,
+                details=data.details,
+                notes=data.notes,
+                outputs=outputs,
+            )
 
 
 def _outputs(evaluated: Evaluated, models: Models, data: "EvalData") -> "Outputs":

@@ -30,7 +30,7 @@ def told(error: BaseException, argv: Sequence[str]) -> str:
     the traceback under FIBER_DEBUG=1."""
     if os.environ.get(DEBUG, "0") not in ("", "0"):
         return "".join(traceback.format_exception(error)).rstrip()
-    line = f"fiber: {_in_words(error)}"
+    line = _in_words(error)
     try:
         return f"{line}; the full report is in {_write(error, argv)}"
     except Exception as problem:  # no folder, no space, no memory: the line above all

@@ -69,6 +69,7 @@ def odinw(
     Full data goes by the recipe odinw, few shots by odinw_few_shot. The same command again goes on where it was.
     """
     from fiber_cli.checkpoints.directory import resolve
+    from fiber_cli.distributed.folder_lock import locked
     from fiber_cli.evaluation.odinw13 import completeness
     from fiber_cli.evaluation.odinw_table import OdinwAp, odinw_summary, odinw_table
 
@@ -91,14 +92,15 @@ def odinw(
         "prompts": "published" if published_prompts else "names",
         "overrides": overrides or [],
     }
-    _keep_settings(output / SETTINGS_FILE, settings, outputs)
     results = []
-    for number, tuning in enumerate(tunings, 1):
-        say(f"odinw: {number} of {len(tunings)}, {tuning.name}")
-        ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc, outputs)
-        results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
-    summary = {**settings, "missing_sets": archive.missing, **odinw_summary(results)}
-    outputs.write(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
+    with locked(output):
+        _keep_settings(output / SETTINGS_FILE, settings, outputs)
+        for number, tuning in enumerate(tunings, 1):
+            say(f"odinw: {number} of {len(tunings)}, {tuning.name}")
+            ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc, outputs)
+            results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
+        summary = {**settings, "missing_sets": archive.missing, **odinw_summary(results)}
+        outputs.write(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
     show(odinw_table(results))
     show(one_line(f"prompts: {settings['prompts']}; {output / RESULTS_FILE}"))
 
@@ -175,12 +177,12 @@ def _keep_settings(file: Path, settings: dict[str, Any], outputs: "Outputs") -> 
     """What all runs of the folder share; UserError where those in it were made otherwise."""
     from fiber_cli.data.files import read_json
 
-    if not file.is_file():
+    if not os.path.lexists(file):
         outputs.write(file, json.dumps(settings, indent=2) + "\n")
         return
     earlier = read_json(file, "the settings of the runs beside it")
     if not isinstance(earlier, dict):
-        raise UserError(f"{file}: not the settings of `fiber odinw`; give another --output")
+        raise UserError(f"{file} does not hold the settings of `fiber odinw`; give another --output")
     differing = []
     for name, value in settings.items():
         if earlier.get(name) != value:
@@ -206,18 +208,27 @@ def _tune_and_measure(
 
 
 def _metrics(results: Path) -> dict[str, float] | None:
-    """The metrics of a results.json; None where it is not there, or was cut by a kill."""
+    """The metrics of a results.json; None where it is not there, or was cut by a kill. Raises UserError for one of
+    another form."""
     try:
-        metrics: dict[str, float] = parse_json(results.read_bytes())["metrics"]
-    except (OSError, ValueError):
+        content = parse_json(results.read_bytes())
+    except FileNotFoundError:
         return None
+    except (OSError, RecursionError) as error:
+        raise UserError(f"{results} cannot be read ({error}); delete it, and it is measured again") from error
+    except ValueError:
+        return None
+    metrics = content.get("metrics") if isinstance(content, dict) else None
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("detection/ap", 0.0), int | float):
+        raise UserError(f"{results} holds no results of `fiber eval`; delete it, and they are measured again")
     return metrics
 
 
 def _training_arguments(tuning: Tuning, folder: Path, weights: Path, overrides: Sequence[str]) -> list[str]:
     """`fiber finetune` of a tuning, or its continuation."""
-    is_begun = folder.is_dir() and any(folder.iterdir())
-    start = ["--resume"] if is_begun else ["--init-from", str(weights)]
+    from fiber_cli.training.run_folder import is_new
+
+    start = ["--init-from", str(weights)] if is_new(folder) else ["--resume"]
     recipe = FULL_RECIPE if tuning.shots == ALL_DATA else FEW_SHOT_RECIPE
     data = [f"data.train=[{_entry(tuning.train)}]", f"data.val=[{_entry(tuning.valid)}]"]
     return ["finetune", "detection", "--recipe", recipe, "--output", str(folder), *start, *data, *overrides]
@@ -236,7 +247,7 @@ def _test_arguments(tuning: Tuning, folder: Path, outputs: "Outputs") -> list[st
     outputs.write(sets, dump_json([entry], indent=2) + "\n")
     checkpoints = folder / "checkpoints"
     pointer = checkpoints / "best"
-    if not pointer.is_file():
+    if not os.path.lexists(pointer):
         pointer = checkpoints / "latest"
     may_replace = ["--force"] if outputs.force else []
     return ["eval", str(sets), "--checkpoint", str(pointer), "--output", str(folder / "test"), *may_replace]
@@ -252,10 +263,9 @@ def _launch(nproc: int, arguments: list[str]) -> None:
     """A command of the program in its own processes; what it leaves is free for the next. Ends where it fails."""
     from fiber_cli.distributed.launch import launch
 
-    code = launch(nproc, arguments)
+    # The launcher's last line says what failed, and where.
+    code = launch(nproc, arguments, name=f"odinw, at `fiber {' '.join(arguments)}`")
     if code == EXIT_STOPPED:
         say("odinw: stopped; the same command again goes on from here")
-    elif code != EXIT_OK:
-        say(f"odinw: failed at `fiber {' '.join(arguments)}`")
     if code != EXIT_OK:
         raise typer.Exit(code)

@@ -9,9 +9,12 @@ from types import MappingProxyType
 from typing import Any
 
 import fiber_cli
+from fiber_cli.checkpoints.identity import checkpoint_identity
 from fiber_cli.checkpoints.loading import Loaded
+from fiber_cli.data.identity import source_facts
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.agreement import failing_together, require_agreement
 from fiber_cli.distributed.device import prediction_device
 from fiber_cli.distributed.first_rank import on_first_rank
 from fiber_cli.errors import first_names
@@ -55,6 +58,7 @@ def run_eval(
     scoring = itm or loaded
     for model in (loaded, scoring):
         model.task.to(prediction_device())
+    require_agreement(lambda: _facts(sources, options, [model.path for model in (loaded, itm) if model is not None]))
     options = dataclasses.replace(
         options,
         checkpoint=str(loaded.path),
@@ -62,8 +66,9 @@ def run_eval(
         fingerprint=scoring.fingerprint,
         scorer=None if itm is None else PairScorer(itm.task, itm.context, itm.fingerprint),
     )
-    evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)
-    checked = evaluation.check()
+    with failing_together():
+        evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)
+        checked = evaluation.check()
     on_first_rank(partial(check_results, output, checked.files, outputs))
     result = evaluation.measure(loaded.task, predict)
     results = {
@@ -89,6 +94,22 @@ def run_eval(
         else:
             show(table(results))
     return results
+
+
+def _facts(sources: Sequence[Source], options: EvaluationOptions, checkpoints: Sequence[Path]) -> dict[str, str]:
+    """What all ranks must have the same."""
+    facts = {
+        "the version of fiber": fiber_cli.__version__,
+        "the mode": str(options.mode),
+        "--top-k": str(options.rerank),
+        "--blind": str(options.blind),
+        "--chunk": str(options.chunk),
+    }
+    for number, checkpoint in enumerate(checkpoints, 1):
+        facts[f"checkpoint {number}"] = checkpoint_identity(checkpoint)
+    for number, source in enumerate(sources):
+        facts |= source_facts(f"data[{number}]", source)
+    return facts
 
 
 def _left_out(sources: Sequence[Source]) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from fiber_cli.data.source import Source
-from fiber_cli.distributed.collectives import gather_objects, is_main
+from fiber_cli.distributed.collectives import from_main
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
@@ -116,7 +116,7 @@ def measure_items(task: "Task", evalset: "EvalSet", options: PredictOptions) -> 
     if not predictions.rows:
         raise UserError("nothing to evaluate: no item could be read; check the data set's paths")
     # Scores of captions start Java, so one rank is enough.
-    score = gather_objects(evalset.score(predictions.rows) if is_main() else None)[0]
+    score = from_main(lambda: evalset.score(predictions.rows))
     return Result(
         metrics=score.metrics,
         samples=len(predictions.rows),

@@ -6,10 +6,10 @@ from typing import Any
 from fiber_cli.checkpoints.backbones import load_roberta, load_swin
 from fiber_cli.checkpoints.config import read_config
 from fiber_cli.checkpoints.directory import choose
+from fiber_cli.checkpoints.loading import saved_tokenizer
 from fiber_cli.checkpoints.position_bias import fit_position_biases
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.config.recipe import ModelSettings
-from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError
 from fiber_cli.printing import say
@@ -25,7 +25,7 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     """
     choice = choose(path)
     path = choice.path
-    other = load_tokenizer(path / "tokenizer")
+    other = saved_tokenizer(path)
     if other.get_vocab() != context.tokenizer.get_vocab():
         raise UserError(
             f"{path}: its tokeniser is not the recipe's, so that its word embeddings would stand for other words; "

@@ -163,8 +163,7 @@ class RetrievalEvaluation(Evaluation):
                 rankings |= self.ensemble(scorer, itc, options, reading)
             if self.mode != "itc":
                 reading.notes.append(_scale_note(itc.logit_scale))
-        result = _result(self.evalset, rankings, self.listed, reading) if collectives.is_main() else None
-        return collectives.gather_objects(result)[0]
+        return collectives.from_main(lambda: _result(self.evalset, rankings, self.listed, reading))
 
     @property
     def listed(self) -> str:
@@ -214,10 +213,7 @@ class RetrievalEvaluation(Evaluation):
         k = max(self.rerank)
         cosines = itc.cosines
         # Of the first rank, so that all agree on ties.
-        candidates = None
-        if collectives.is_main():
-            candidates = Candidates(best_columns(cosines, k), best_columns(cosines.T, k))
-        candidates = collectives.gather_objects(candidates)[0]
+        candidates = collectives.from_main(lambda: Candidates(best_columns(cosines, k), best_columns(cosines.T, k)))
         itm = self.pair_scores(scorer, _wanted(candidates, cosines), options, reading)
         if not collectives.is_main():
             return {}

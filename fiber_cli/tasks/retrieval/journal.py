@@ -11,6 +11,7 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.agreement import require_shared_folder
 from fiber_cli.distributed.first_rank import on_first_rank
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import explained, missing_folders, remove_empty, replace, write_problem
@@ -43,6 +44,7 @@ class Journal:
         self.folder = folder
         self._stream: BinaryIO | None = None
         on_first_rank(partial(_prepare, folder, key))
+        require_shared_folder(folder)
 
     def read(self, first: int, scores: np.ndarray) -> None:
         """Put what is on disk into `scores` (images, texts), whose first row is image `first`; then be ready to
