@@ -11,6 +11,7 @@ from datetime import timedelta
 import torch
 import torch.distributed as td
 from torch.distributed import Store  # type: ignore[attr-defined]
+from torch.distributed import distributed_c10d as c10d
 
 from fiber_cli.distributed.device import device, local_rank
 from fiber_cli.distributed.meeting import ALONE_SECONDS, POLL_SECONDS, meet, timeout_seconds
@@ -53,12 +54,16 @@ def init_from_env(*, always: bool = False) -> None:
 def _join(backend: str, rank: int, world: int) -> None:
     """Wait for the other ranks and make a group with them."""
     _turns.store = meet(rank, world, os.environ["MASTER_ADDR"], _number("MASTER_PORT"))
+    timeout = timedelta(seconds=timeout_seconds())
+    # DeepSpeed makes groups of its own, without saying how long they wait.
+    c10d.default_pg_timeout = timeout
+    c10d.default_pg_nccl_timeout = timeout  # type: ignore[attr-defined]
     td.init_process_group(
         backend,
         store=_turns.store,
         rank=rank,
         world_size=world,
-        timeout=timedelta(seconds=timeout_seconds()),
+        timeout=timeout,
         device_id=device() if backend == "nccl" else None,
     )
 

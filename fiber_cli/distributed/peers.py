@@ -1,8 +1,10 @@
 """What the end of another process, a rank or a reader of data, looks like here."""
 
 import re
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import torch.distributed as td
 
@@ -57,12 +59,22 @@ def reader_error(error: BaseException) -> UserError | None:
     """The end of a process that reads data (`data.workers`), as torch's loader tells it, in one line; None for any
     other error."""
     ended = _READER.search(str(error))
-    if ended is None or not isinstance(error, RuntimeError):
+    how = "the connection to it broke" if ended is None else f"process {ended[1]} {ended[2].strip()}"
+    is_readers = ended is not None if isinstance(error, RuntimeError) else _is_between_processes(error)
+    if not is_readers:
         return None
     return UserError(
-        f"rank {rank()} on {host()}: a process that reads its data ({ended[1]}) was ended ({ended[2].strip()}): likely "
-        "out of memory, or shared memory is full (/dev/shm; of a container --shm-size); fewer data.workers need less"
+        f"rank {rank()} on {host()}: a process that reads its data was ended ({how}): likely out of memory, or shared "
+        "memory is full (/dev/shm; of a container --shm-size); fewer data.workers need less"
     )
+
+
+def _is_between_processes(error: BaseException) -> bool:
+    """Whether it was raised where a tensor of a reader is taken over."""
+    if not isinstance(error, ConnectionError | EOFError):
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return any("multiprocessing" in Path(frame.filename).parts for frame in frames)
 
 
 @contextmanager
@@ -70,7 +82,7 @@ def telling_ended_processes() -> Iterator[None]:
     """Errors inside that another rank's end brings become PeerLost or PeerLate, those of a reader's end a UserError."""
     try:
         yield
-    except (RuntimeError, UserError) as error:
+    except (RuntimeError, ConnectionError, EOFError, UserError) as error:
         told = peer_error(error) or reader_error(error)
         if told is None and error.__cause__ is not None:
             told = peer_error(error.__cause__)

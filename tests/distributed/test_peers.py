@@ -104,5 +104,7 @@ def loses_a_reader(rank, folder):
 
 def test_a_reader_of_data_that_is_killed_is_a_traceback(tmp_path):
     for number, ended in enumerate(on_two_ranks(tmp_path, loses_a_reader)):
-        assert ended.error.startswith(f"rank {number} on {os.uname().nodename}: a process that reads its data (")
-        assert ": likely out of memory, or shared memory is full" in ended.error
+        assert ended.error.startswith(
+            f"rank {number} on {os.uname().nodename}: a process that reads its data was ended ("
+        )
+        assert "): likely out of memory, or shared memory is full" in ended.error
