@@ -32,6 +32,7 @@ from fiber_cli.data.sources.webdataset import WebDatasetSource
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.odinw import read_odinw
 from fiber_cli.inference.queries import read_queries
+from fiber_cli.outputs import LEDGER
 from fiber_cli.tasks.caption.cider import DocumentFrequency, read_document_frequency, write_document_frequency
 from fiber_cli.tasks.vqa.vocabulary import read_vocabulary
 from fiber_cli.training.resume import check_same_recipe
@@ -209,7 +210,8 @@ OTHERS = {".png", ".jpg", ".safetensors"}
 
 def text_files(folder: Path) -> list[Path]:
     files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.suffix not in OTHERS]
-    return [path for path in files if "tokenizer" not in path.parts]
+    # Neither a tokeniser's nor fiber's own list of outputs.
+    return [path for path in files if "tokenizer" not in path.parts and path.name != LEDGER]
 
 
 @pytest.fixture(autouse=True)

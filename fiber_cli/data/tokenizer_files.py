@@ -8,6 +8,7 @@ import json
 import shutil
 import tempfile
 from collections.abc import Iterable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,8 @@ _SETTINGS = frozenset(
         *("clean_up_tokenization_spaces", "model_input_names", "do_lower_case", "strip_accents"),
     )
 )
+#: Settings of no effect here: the class, which is one of two, and where the files were when they were written.
+_IDLE = frozenset(("tokenizer_class", "backend", "is_local", "local_files_only", "name_or_path"))
 #: Settings that name code.
 _CODE = ("auto_map", "trust_remote_code", "chat_template")
 
@@ -55,14 +58,25 @@ def read_folder(folder: Path) -> "PreTrainedTokenizerBase":
             f"{folder}: {', '.join(code)} of its settings is code, which is never run; the tokeniser is its data files"
         )
     is_roberta = "tokenizer.json" not in files or _says_roberta(config, model)
-    with tempfile.TemporaryDirectory() as copied:
-        _copy(folder, VOCABULARY, Path(copied))
-        settings = {name: value for name, value in config.items() if name in _SETTINGS or name.endswith("_token")}
-        Path(copied, CONFIG).write_text(json.dumps(settings), encoding="utf-8")
-        kind = RobertaTokenizer if is_roberta else PreTrainedTokenizerFast
-        tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(copied)
+    kind = RobertaTokenizer if is_roberta else PreTrainedTokenizerFast
+    settings = {name: value for name, value in config.items() if _is_value(name)}
+    unfamiliar = files - {*VOCABULARY, CONFIG} or config.keys() - settings.keys() - _IDLE
+    with ExitStack() as stack:
+        # What holds nothing else, as our own, is read where it is: a full disk keeps nobody from using it.
+        source = folder
+        if unfamiliar or not str(folder.absolute()).isprintable():
+            source = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            _copy(folder, VOCABULARY, source)
+            (source / CONFIG).write_text(json.dumps(settings), encoding="utf-8")
+        for name in VOCABULARY:
+            _check_size(folder / name)
+        tokenizer: PreTrainedTokenizerBase = kind.from_pretrained(source)
     tokenizer.name_or_path = str(folder)
     return tokenizer
+
+
+def _is_value(setting: str) -> bool:
+    return setting in _SETTINGS or setting.endswith("_token")
 
 
 def fetch(name: str) -> Path:
@@ -104,6 +118,7 @@ def _copy(folder: Path, names: Iterable[str], to: Path) -> None:
 
 
 def _check_size(file: Path) -> None:
-    size = file.stat().st_size
+    """ValueError for a file, where it is there, that is larger than any vocabulary."""
+    size = file.stat().st_size if file.is_file() else 0
     if size > _LARGEST_FILE:
         raise ValueError(f"{file.name} has {size:,} bytes, which no tokeniser has")

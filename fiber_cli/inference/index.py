@@ -15,7 +15,7 @@ from safetensors.numpy import save
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.source import MAX_PIXELS
-from fiber_cli.data.values import text, whole_number
+from fiber_cli.data.values import path_text, text, whole_number
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.inference.pictures import find_images
@@ -194,7 +194,7 @@ def _read(file: Path) -> _Stored:
             header = parse_json((stored.metadata() or {})["fiber"])
             stamps: dict[str, Stamp] = {}
             for path, size, changed in header["images"]:
-                stamps[text(path, "path")] = whole_number(size, "size"), whole_number(changed, "time of change")
+                stamps[path_text(path, "path")] = whole_number(size, "size"), whole_number(changed, "time of change")
             features = stored.get_tensor("features")
         _check(features, len(stamps), len(header["images"]))
         return _Stored(Index(features, stamps), text(header["fingerprint"], "fingerprint"))
