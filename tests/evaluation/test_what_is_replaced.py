@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 from commands import command
+from file_size_limit import files_up_to
 
 from fiber_cli.data.sources.scenes import ScenesSource
 from fiber_cli.outputs import LEDGER
@@ -89,19 +90,14 @@ def test_a_second_evaluation_is_refused_or_leaves_part_of_the_first(saved, data,
 
 def test_results_without_room_are_mixed_with_earlier_ones_or_leave_something(saved, data, capsys):
     """At ten limits of a file's size, which stand for those of a disk."""
-    resource = pytest.importorskip("resource")
     words = ("--mode", "itm", "--output")
     assert evaluate(capsys, saved, *words, "out")[0] == 0
     before = contents(data)
     for size in (0, 1, 10, 30, 100, 200, 300, 400, 500, 1000):
-        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
-        try:
+        with files_up_to(size):
             for name in ("out", "new"):
                 code, _, err = evaluate(capsys, saved, *words, name, "--limit", "3")
                 assert code == 1, (size, err)
                 assert err.splitlines()[-1].startswith(f"fiber: {name}/")
                 assert "cannot be written (File too large" in err
-        finally:
-            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         assert contents(data) == before

@@ -1,26 +1,16 @@
 """A record is in the file or it is not."""
 
-import resource
-
 import pytest
+from file_size_limit import files_up_to
 
 from fiber_cli.training.appended import AppendedFile
 
 
-@pytest.fixture
-def limit():
-    """Sets how large files can grow, as a full disk does."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 @pytest.mark.parametrize("size", [5, 6, 7, 9])
-def test_a_record_that_finds_no_room_is_half_written(tmp_path, limit, size):
+def test_a_record_that_finds_no_room_is_half_written(tmp_path, size):
     with AppendedFile(tmp_path / "file") as file:
         file.write(b"first")
-        limit(size)
-        with pytest.raises(OSError, match=r"large|No space"):
+        with files_up_to(size), pytest.raises(OSError, match=r"large|No space"):
             file.write(b"second")
     assert (tmp_path / "file").read_bytes() == b"first"
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from file_size_limit import files_up_to
 
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.retrieval.journal import Journal, check_journal
@@ -94,16 +95,11 @@ def test_a_journal_of_the_version_before_is_not_continued(tmp_path):
 
 def test_a_full_disk_ends_the_evaluation(folder, capsys):
     """The scores are in memory as well."""
-    resource = pytest.importorskip("resource")
     journal = Journal(folder, "key")
     journal.read(0, empty(8))
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (50, limits[1]))
-    try:
+    with files_up_to(50):
         for image in range(5, 8):
             journal.append(image, np.array([1, 2]), np.array([1.0, 2.0]))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert capsys.readouterr().err.count("pair scores are no longer kept (File too large") == 1
     assert not (folder / "0.bin").exists()
     journal.remove()
