@@ -18,7 +18,7 @@ from typing import NamedTuple
 import filelock
 
 from fiber_cli.errors import UserError
-from fiber_cli.outputs import replace, write_problem
+from fiber_cli.outputs import missing_folders, remove_empty, replace, write_problem
 from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say
 
@@ -65,6 +65,8 @@ class FolderLock:
     def acquire(self) -> None:
         """Raises UserError where another process holds the lock, naming it, and where the folder cannot be written
         into. On a file system without locks that is said, and the word of OWNER is taken."""
+        made = missing_folders(self.folder)
+        is_new = not os.path.lexists(self.folder / LOCK)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not self._take():
@@ -72,6 +74,9 @@ class FolderLock:
             replace(self.folder / OWNER, json.dumps(_this_process()._asdict()).encode())
         except OSError as error:
             self._lock.release()
+            if is_new:
+                (self.folder / LOCK).unlink(missing_ok=True)
+            remove_empty(made)
             problem = write_problem(error) or str(error)
             raise UserError(f"{self.folder}: cannot be written into ({problem}); give another --output") from error
         self._is_held = True
