@@ -1,0 +1,199 @@
+"""The program as a black box: command lines in, exit codes and words out."""
+
+import json
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from benchmarks.faults import ROOT
+
+#: How long a command may take before it is said to hang.
+LIMIT_SECONDS = 15.0
+#: The same of one that trains, on cores that others may share.
+TRAINING_SECONDS = 150.0
+
+
+@dataclass
+class Ended:
+    """How a command line ended. code: of the worst rank, negative for a signal; out, err: of all ranks."""
+
+    argv: list[str]
+    codes: list[int]
+    out: str
+    err: str
+    seconds: float
+    timed_out: bool
+
+    @property
+    def code(self) -> int:
+        return max(self.codes, key=lambda code: (code != 0, abs(code)))
+
+    @property
+    def command(self) -> str:
+        """As it is typed."""
+        return shlex.join(["fiber", *self.argv]).encode(errors="backslashreplace").decode()
+
+    @property
+    def said(self) -> str:
+        return self.out + self.err
+
+
+@dataclass
+class Rank:
+    """Which process of a run this is. port: of the first rank."""
+
+    number: int
+    world: int
+    port: int
+
+    def environment(self) -> dict[str, str]:
+        """As torchrun sets it."""
+        number = str(self.number)
+        ranks = {"RANK": number, "LOCAL_RANK": number, "WORLD_SIZE": str(self.world)}
+        return ranks | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(self.port)}
+
+
+@dataclass
+class Program:
+    """Runs command lines of `fiber`. home: a folder for caches and temporary files, so that nothing of the user's is
+    used or touched; prefix: words before the server's command, such as those that give it mounts of its own; variables:
+    of the environment."""
+
+    home: Path
+    prefix: Sequence[str] = ()
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+    def __enter__(self) -> Self:
+        for name in ("tmp", "cache"):
+            (self.home / name).mkdir(parents=True, exist_ok=True)
+        command = [*self.prefix, sys.executable, "-m", "benchmarks.faults.server"]
+        log = self.home / "server.log"
+        with log.open("w") as stderr:
+            self._server = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=stderr,
+                text=True,
+                env=self.environment(),
+                cwd=ROOT,
+            )
+        assert self._answer() == "ready\n", f"{shlex.join(command)} does not start: {log.read_text()}"
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        assert self._server.stdin is not None
+        self._server.stdin.close()
+        self._server.wait()
+
+    def environment(self) -> dict[str, str]:
+        """Of every command: one thread, no GPU, English, and folders of its own for what is kept between commands."""
+        env = {}
+        for name, value in os.environ.items():
+            if not name.startswith(("SLURM_", "FIBER_", "TORCHELASTIC_")) and name not in ("RANK", "WORLD_SIZE"):
+                env[name] = value
+        extensions = Path.home() / ".cache" / "torch_extensions"
+        return env | {
+            "CUDA_VISIBLE_DEVICES": "",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(self.home),
+            "XDG_CACHE_HOME": str(self.home / "cache"),
+            "TMPDIR": str(self.home / "tmp"),
+            "TORCH_EXTENSIONS_DIR": os.environ.get("TORCH_EXTENSIONS_DIR", str(extensions)),
+            "HF_HUB_OFFLINE": "1",
+            **self.variables,
+        }
+
+    def run(
+        self,
+        *argv: object,
+        cwd: Path,
+        limit: float = LIMIT_SECONDS,
+        signals: Sequence[tuple[float, int, int | None]] = (),
+        ranks: int = 1,
+        rank_variables: Sequence[Mapping[str, str]] = (),
+        stdin: str = "",
+        **variables: str,
+    ) -> Ended:
+        """`fiber ARGV` in the folder `cwd`. ranks: as many processes, as under torchrun; rank_variables: of each of
+        them; signals: (seconds, number, rank or None for all)."""
+        words = [str(word) for word in argv]
+        environments: list[dict[str, str]] = [dict(variables)]
+        if ranks > 1:
+            port = free_port()
+            environments = [Rank(number, ranks, port).environment() | variables for number in range(ranks)]
+        for environment, more in zip(environments, rank_variables, strict=False):
+            environment.update(more)
+        request = {"do": "run", "argv": words, "ranks": environments, "cwd": str(cwd), "limit": limit}
+        answer = self._ask(request | {"signals": list(signals), "stdin": stdin})
+        out, err = "".join(answer["out"]), "".join(answer["err"])
+        return Ended(words, answer["codes"], out, err, answer["seconds"], answer["timed_out"])
+
+    def call(self, function: str, *arguments: Any) -> Any:
+        """`module:function` of this package in the server's process, which may see other disks."""
+        return self._ask({"do": "call", "function": function, "arguments": arguments})
+
+    def run_process(
+        self,
+        *argv: object,
+        cwd: Path,
+        limit: float = TRAINING_SECONDS,
+        signals: Sequence[tuple[float, int]] = (),
+        **variables: str,
+    ) -> Ended:
+        """The same as a process from nothing, imports and launcher included."""
+        words = [str(word) for word in argv]
+        began = time.monotonic()
+        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+            process = subprocess.Popen(
+                [*self.prefix, sys.executable, "-m", "fiber_cli", *words],
+                cwd=cwd,
+                env=self.environment() | variables,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=err,
+                start_new_session=True,
+            )
+            for seconds, number in sorted(signals):
+                try:
+                    process.wait(max(0.0, began + seconds - time.monotonic()))
+                    break
+                except subprocess.TimeoutExpired:
+                    process.send_signal(number)
+            timed_out = False
+            try:
+                process.wait(max(0.0, began + limit - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                timed_out = True
+                os.killpg(process.pid, signal.SIGKILL)
+            code = process.wait()
+            texts = []
+            for stream in (out, err):
+                stream.seek(0)
+                texts.append(stream.read().decode(errors="backslashreplace"))
+        return Ended(words, [code], *texts, seconds=time.monotonic() - began, timed_out=timed_out)
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        assert self._server.stdin is not None
+        self._server.stdin.write(json.dumps(request) + "\n")
+        self._server.stdin.flush()
+        return json.loads(self._answer())
+
+    def _answer(self) -> str:
+        assert self._server.stdout is not None
+        return self._server.stdout.readline()
+
+
+def free_port() -> int:
+    from fiber_cli.distributed.launch import free_port
+
+    return free_port()
