@@ -8,8 +8,8 @@ from benchmarks.faults.kinds import Case, Verdict
 from benchmarks.faults.stock import SETTINGS, Stock, train_words
 
 #: Words that stand for things of the stock: PICTURES, a folder of pictures; ONE, a picture; COARSE, VQA, CAPTION, FINE,
-#: runs; KARPATHY, BOXES, ANNOTATIONS, files; RECIPE, a recipe; TOKENIZER, a tokeniser's folder; PUBLISHED, a file that
-#: `convert` opens; NEW, a folder or file that is not there.
+#: runs; KARPATHY, BOXES, ANNOTATIONS, files; RECIPE, a recipe; TOKENIZER, a tokeniser's folder; PUBLISHED and FOREIGN,
+#: checkpoints of the published code and of another; NEW, a folder or file that is not there.
 STANDING: dict[str, Callable[[Stock], Path]] = {
     "PICTURES": Stock.pictures,
     "ONE": lambda stock: stock.pictures() / "0.png",
@@ -23,6 +23,7 @@ STANDING: dict[str, Callable[[Stock], Path]] = {
     "RECIPE": Stock.recipe,
     "TOKENIZER": Stock.tokenizer,
     "PUBLISHED": Stock.published,
+    "FOREIGN": Stock.foreign_weights,
 }
 FIND = ("detect", "ONE", "cat . dog", "--checkpoint", "FINE")
 EVAL = ("eval", "scenes", "--checkpoint", "COARSE", "--workers", "0", "--output", "NEW")
@@ -101,7 +102,7 @@ COMMAND_LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("convert: a tokeniser that is not there", ("convert", "PUBLISHED", "NEW", "--tokenizer", "/nowhere")),
     ("convert: an empty tokeniser", ("convert", "PUBLISHED", "NEW", "--tokenizer", "")),
     ("convert: a folder for the file", ("convert", "PICTURES", "NEW", "--tokenizer", "TOKENIZER")),
-    ("convert: weights of something else", ("convert", "PUBLISHED", "NEW", "--tokenizer", "TOKENIZER")),
+    ("convert: weights of something else", ("convert", "FOREIGN", "NEW", "--tokenizer", "TOKENIZER")),
     ("odinw: a root without the archive", ODINW),
     ("odinw: shots that were not drawn", (*ODINW, "--shots", "2")),
     ("odinw: seeds of text", (*ODINW, "--seeds", "three")),

@@ -19,6 +19,8 @@ from benchmarks.faults import ROOT
 LIMIT_SECONDS = 15.0
 #: The same of one that trains, on cores that others may share.
 TRAINING_SECONDS = 150.0
+#: Beginnings of variables of the environment that no trial is to see.
+FOREIGN_VARIABLES = ("SLURM_", "FIBER_", "TORCHELASTIC_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_", "PYTHONUNBUFFERED")
 
 
 @dataclass
@@ -98,7 +100,7 @@ class Program:
         """Of every command: one thread, no GPU, English, and folders of its own for what is kept between commands."""
         env = {}
         for name, value in os.environ.items():
-            if not name.startswith(("SLURM_", "FIBER_", "TORCHELASTIC_")) and name not in ("RANK", "WORLD_SIZE"):
+            if not name.startswith(FOREIGN_VARIABLES):
                 env[name] = value
         extensions = Path.home() / ".cache" / "torch_extensions"
         return env | {
@@ -122,10 +124,11 @@ class Program:
         ranks: int = 1,
         rank_variables: Sequence[Mapping[str, str]] = (),
         stdin: str = "",
+        stdout: Path | None = None,
         **variables: str,
     ) -> Ended:
         """`fiber ARGV` in the folder `cwd`. ranks: as many processes, as under torchrun; rank_variables: of each of
-        them; signals: (seconds, number, rank or None for all)."""
+        them; signals: (seconds, number, rank or None for all); stdout: a file for what is printed."""
         words = [str(word) for word in argv]
         environments: list[dict[str, str]] = [dict(variables)]
         if ranks > 1:
@@ -134,7 +137,8 @@ class Program:
         for environment, more in zip(environments, rank_variables, strict=False):
             environment.update(more)
         request = {"do": "run", "argv": words, "ranks": environments, "cwd": str(cwd), "limit": limit}
-        answer = self._ask(request | {"signals": list(signals), "stdin": stdin})
+        streams = {"stdin": stdin, "stdout": str(stdout) if stdout else None}
+        answer = self._ask(request | streams | {"signals": list(signals)})
         out, err = "".join(answer["out"]), "".join(answer["err"])
         return Ended(words, answer["codes"], out, err, answer["seconds"], answer["timed_out"])
 

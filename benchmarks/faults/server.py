@@ -74,7 +74,7 @@ def call(function: str, arguments: list[Any]) -> Any:
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """One command line, in as many processes as `ranks` has, each with these variables of the environment.
 
-    signals: [seconds since the start, number, rank or None for all]. A child that is still there after `limit` seconds
+    signals: [seconds since the start, number, rank or None for all]; stdout: a file for standard output, or None. A child that is still there after `limit` seconds
     is killed, with all that it started.
     """
     began = time.monotonic()
@@ -102,7 +102,10 @@ def fork(request: dict[str, Any], rank: int, folder: Path) -> int:
     stdin.write_text(request["stdin"])
     os.dup2(os.open(stdin, os.O_RDONLY), 0)
     for descriptor, stream in ((1, "out"), (2, "err")):
-        os.dup2(os.open(folder / f"{stream}{rank}", os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
+        file = str(folder / f"{stream}{rank}")
+        target = request["stdout"] if stream == "out" and request["stdout"] else file
+        os.close(os.open(file, os.O_WRONLY | os.O_CREAT))
+        os.dup2(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_APPEND), descriptor)
     # What started the campaign may have ignored them.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from image_files import photograph
 from PIL import Image
-from region_files import coco_box, write_image
+from region_files import coco_box
 from small_runs import RECIPE
 from tar_files import shard_sample, write_tar
 from vqa_files import annotation, write_annotations
@@ -112,8 +112,27 @@ class Stock:
         return self.checkpoint("coarse") / "tokenizer"
 
     def published(self) -> Path:
-        """A file that could be a checkpoint of the published code, but for its weights."""
-        return self._made("published.ckpt", lambda path: torch.save({"state_dict": {"a": torch.ones(2)}}, path))
+        """A checkpoint of the published code, of the small sizes that the server takes for the base model's."""
+        return self._made("published.ckpt", lambda path: self.program.call("stock:write_published", str(path)))
+
+    def foreign_weights(self) -> Path:
+        """A checkpoint of something else."""
+        return self._made("foreign.ckpt", lambda path: torch.save({"state_dict": {"a": torch.ones(2)}}, path))
+
+    def many_answers(self) -> Path:
+        """VQAv2's annotations with so many answers that their vocabulary takes some pages."""
+        return self._made("many_annotations.json", write_many_answers)
+
+    def many_captions(self) -> Path:
+        """Karpathy's JSON over `pictures` with so many words that their frequencies take some pages."""
+        return self._made("dataset_many.json", self._write_many_captions)
+
+    def _write_many_captions(self, path: Path) -> None:
+        sentences = [{"raw": " ".join(f"word{number}" for number in range(first, first + 10))} for first in range(900)]
+        images = [{"filename": f"{number}.png", "split": "train", "imgid": number, "sentences": sentences}
+                  for number in range(PICTURES)]
+        path.write_text(json.dumps({"images": images}))
+        self.pictures()
 
     def _made(self, name: str, make: Callable[[Path], object]) -> Path:
         path = self.folder / name
@@ -151,6 +170,27 @@ def write_vqa_annotations(path: Path) -> None:
     write_annotations(path, [annotation(number, said) for number, said in answers.items()])
 
 
+def write_many_answers(path: Path) -> None:
+    write_annotations(path, [annotation(number, [f"answer number {number}"] * 10) for number in range(2000)])
+
+
+def write_published(path: str) -> None:
+    """Called in the server's process, which from now on takes small sizes for those of the published base model: a file
+    of the true ones has a gigabyte."""
+    from fiber_cli.checkpoints.published import coarse, file
+    from fiber_cli.model.config import FiberConfig, ImageConfig, TextConfig
+    from fiber_cli.tasks.coarse.task import CoarseTask
+
+    small = FiberConfig(
+        image=ImageConfig(embed_dim=8, depths=(2, 2, 18, 2), heads=(1, 2, 4, 8), window=2),
+        text=TextConfig(hidden=24, heads=2, intermediate=32, vocab=30, positions=20),
+        hidden=16,
+        image_size=(64, 64),
+    )
+    vars(file)["BASE"] = small
+    torch.save({"state_dict": coarse.to_published(CoarseTask(small).state_dict(), small)}, path)
+
+
 def copy(path: Path, folder: Path, name: str | None = None) -> Path:
     """A copy of a file or folder in another folder, for a trial to harm."""
     target = folder / (name or path.name)
@@ -160,6 +200,3 @@ def copy(path: Path, folder: Path, name: str | None = None) -> Path:
     else:
         shutil.copy(path, target)
     return target
-
-
-__all__ = ["Stock", "copy", "train_words", "write_image"]
