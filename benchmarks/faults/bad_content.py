@@ -41,13 +41,10 @@ def odinw_archive(stock: Stock, folder: Path) -> Path:
 
 RECIPES: dict[str, str] = {
     "a list": "- 1\n- 2\n",
-    "aliases that multiply": "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
-    + "".join(f"{chr(98 + n)}: &{chr(98 + n)} [{', '.join([f'*{chr(97 + n)}'] * 10)}]\n" for n in range(9)),
-    "aliases of mappings that multiply": "model: &a {x: 1}\n"
-    + "".join(
-        f"k{n}: &b{n} {{p: *{'a' if n == 0 else f'b{n - 1}'}, q: *{'a' if n == 0 else f'b{n - 1}'}}}\n"
-        for n in range(60)
-    ),
+    "aliases that multiply": "model:\n- &a0 [x, x, x, x, x, x, x, x, x, x]\n"
+    + "".join(f"- &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(9)),
+    "aliases of mappings that multiply": "model:\n- &a0 {x: 1}\n"
+    + "".join(f"- &a{n + 1} {{p: *a{n}, q: *a{n}}}\n" for n in range(60)),
     "an alias of itself": "model: &a [*a]\n",
     "a mapping that holds itself": "model: &a {preset: *a}\n",
     "merge keys that go round": "model: &a\n  <<: *a\n  preset: tiny\n",
@@ -177,10 +174,11 @@ def binary_size(value: int) -> bytes:
 def whole_shard() -> bytes:
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w") as tar:
-        for name, content in shard_sample("00"):
-            info = tarfile.TarInfo(name)
-            info.size = len(content)
-            tar.addfile(info, io.BytesIO(content))
+        for number in range(8):
+            for name, content in shard_sample(f"0{number}"):
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
     return buffer.getvalue()
 
 
@@ -417,7 +415,9 @@ def hostile() -> list[tuple[int, str, Make, str]]:
     for what, change in INDEXES.items():
         made.append((11, f"rerank: the index has {what}", _index(change), "i.safetensors"))
     for task, verb in (("caption", "caption"), ("vqa", "answer"), ("fine", "detect")):
-        made.append((10, f"{verb}: a tokeniser with code", _copied(task, tokenizer_with_code, "tokenizer"), "tokenizer"))
+        made.append(
+            (10, f"{verb}: a tokeniser with code", _copied(task, tokenizer_with_code, "tokenizer"), "tokenizer")
+        )
     made += [
         (10, "caption: a tokeniser's config.json with code", _copied("caption", config_with_code, "tokenizer"), "tokenizer"),
         (10, "caption: a tokeniser of an own class", _copied("caption", custom_tokenizer_class, "tokenizer"), "tokenizer"),
@@ -427,11 +427,10 @@ def hostile() -> list[tuple[int, str, Make, str]]:
         (10, "pretrain: the engine's state has code", _resumed(_engine_state_with_code), ".pt"),
         (10, "pretrain: the run's own state has code", _resumed(harm.pickled_code, f"{STEP}/state/run.safetensors"), "run.safetensors"),
         (5, "caption: config.json of a later format", _copied("caption", json_change(format=10**6, version=10**6, format_version=10**6), "config.json"), "config.json"),
-        (5, "caption: a task that there is none of", _copied("caption", task_change(name="everything"), "config.json"), "config.json"),
-        (5, "caption: a beam of text", _copied("caption", task_change(beam="wide"), "config.json"), "config.json"),
+        (5, "caption: a task that there is none of", _copied("caption", task_change(name="everything"), "config.json"), "step-000002"),
         (5, "caption: no tokeniser", _copied("caption", shutil.rmtree, "tokenizer"), "tokenizer"),
         (5, "detect: labels that are a number", _copied("fine", json_change(labels=3), "config.json"), "config.json"),
-        (5, "answer: labels of numbers", _copied("vqa", json_change(labels=[1, None]), "config.json"), "config.json"),
+        (5, "answer: labels of numbers", _copied("vqa", json_change(labels=list(range(32))), "config.json"), "config.json"),
         (5, "pretrain: `latest` leads out of the folder", _resumed(lambda path: path.write_text("../../..\n"), "checkpoints/latest"), "latest"),
         (5, "pretrain: `latest` of many lines", _resumed(lambda path: path.write_text("step-000002\nstep-000001\n"), "checkpoints/latest"), "latest"),
         (5, "pretrain: metrics.jsonl with a list", _resumed(lambda path: path.write_text("[1]\n" * 2), "metrics.jsonl"), "metrics.jsonl"),
@@ -440,7 +439,14 @@ def hostile() -> list[tuple[int, str, Make, str]]:
     ]  # fmt: skip
     for what, name in NAMES.items():
         shown = "bad" if what != "a mark of direction" else "gnp"
-        made.append((6, f"caption: a picture that is none, with {what} in its name", _named_pictures("caption", name, is_good=False), shown))
+        made.append(
+            (
+                6,
+                f"caption: a picture that is none, with {what} in its name",
+                _named_pictures("caption", name, is_good=False),
+                shown,
+            )
+        )
     return made
 
 
@@ -538,7 +544,9 @@ def is_moving(character: str) -> bool:
     """Whether a character moves a terminal or splits a line."""
     if character in "\n\t":
         return False
-    return ord(character) < 32 or 127 <= ord(character) < 160 or character in "\u2028\u2029\u202e\u202d\u2066\u2067\u2068"
+    return (
+        ord(character) < 32 or 127 <= ord(character) < 160 or character in "\u2028\u2029\u202e\u202d\u2066\u2067\u2068"
+    )
 
 
 __all__ = ["ODINW_SIZES", "cases", "odinw_archive", "write_tar"]

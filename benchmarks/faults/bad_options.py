@@ -32,7 +32,10 @@ ODINW = ("odinw", "--root", "PICTURES", "--init-from", "FINE", "--output", "NEW"
 VERBS = ("pretrain", "finetune", "eval", "odinw", "rerank", "caption", "answer", "detect", "vqa-answers", "cider-df")
 #: (what is wrong, the command line)
 COMMAND_LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    *((f"{verb}: an option that there is none of", (verb, "--no-such-option")) for verb in (*VERBS, "convert", "recipes")),
+    *(
+        (f"{verb}: an option that there is none of", (verb, "--no-such-option"))
+        for verb in (*VERBS, "convert", "recipes")
+    ),
     *((f"{verb}: nothing at all", (verb,)) for verb in (*VERBS, "convert")),
     ("no such command", ("detcet", "ONE", "cat")),
     ("eval: a limit of 0", (*EVAL, "--limit", "0")),
@@ -76,7 +79,7 @@ COMMAND_LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("caption: a checkpoint without captioner", ("caption", "ONE", "--checkpoint", "COARSE")),
     ("answer: an empty question", ("answer", "ONE", "", "--checkpoint", "VQA")),
     ("answer: a question of blanks", ("answer", "ONE", " \t ", "--checkpoint", "VQA")),
-    ("answer: a question of a zero-width space", ("answer", "ONE", "\u200b", "--checkpoint", "VQA")),
+    ("answer: a question of no-break spaces", ("answer", "ONE", "\u00a0\u2003", "--checkpoint", "VQA")),
     ("answer: no question", ("answer", "ONE", "--checkpoint", "VQA")),
     ("answer: a checkpoint without answers", ("answer", "ONE", "what?", "--checkpoint", "CAPTION")),
     ("detect: no prompt", ("detect", "ONE", "--checkpoint", "FINE")),

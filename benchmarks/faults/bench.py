@@ -11,7 +11,7 @@ from benchmarks.faults.stock import Stock
 
 #: Lines that a refusal may have: its own, and what was said before about the choice of a checkpoint.
 MOST_LINES = 10
-MOST_CHARACTERS = 4000
+MOST_CHARACTERS = 20_000
 #: How names of files begin or end that are written and not yet whole.
 TEMPORARY_ENDS = (".tmp", ".part", ".partial", ".temp", "~")
 
@@ -94,7 +94,9 @@ def stray_problem(ended: Ended, folder: Path, before: set[str]) -> str | None:
     """What a refused command left."""
     new = sorted(tree(folder) - before)
     is_training = ended.argv[0] in ("pretrain", "finetune", "odinw")
-    stray = [path for path in new if is_temporary(Path(path).name) or not (is_training and path.startswith(("out", "run")))]
+    stray = [
+        path for path in new if is_temporary(Path(path).name) or not (is_training and path.startswith(("out", "run")))
+    ]
     return f"leaves {', '.join(stray[:5])}" if stray else None
 
 

@@ -77,6 +77,11 @@ def coarse_of(stock: Stock) -> list[object]:
 CHECKPOINT = "checkpoints/step-000002"
 #: Ways in which a file may also be taken: JSON and YAML may be in UTF-16 where a mark says so.
 EITHER = ("in UTF-16",)
+#: Ways in which there are no earlier settings, or ones that are whole and others.
+NO_SETTINGS = (
+    *("not there", "a link to nothing", "a link to itself"),
+    *("with a number for a list", "with a number of 5,000 digits"),
+)
 PLACES = (
     Place(
         "pretrain",
@@ -303,7 +308,7 @@ PLACES = (
             *("odinw", "--root", bad_content.odinw_archive(stock, folder), "--init-from", stock.run("fine")),
             *("--output", folder, "--shots", "0", *bad_content.ODINW_SIZES),
         ],
-        {name: way for name, way in harm.OF_JSON.items() if name not in ("not there", "a link to nothing")},
+        {name: way for name, way in harm.OF_JSON.items() if name not in NO_SETTINGS},
         kind=5,
     ),
     Place(
@@ -320,6 +325,7 @@ PLACES = (
         inside_run("coarse", "metrics.jsonl"),
         resume,
         {name: way for name, way in harm.OF_YAML.items() if name not in ("not there", "empty", "a link to nothing")},
+        either=("a link to itself",),
         kind=5,
     ),
     Place(
@@ -344,7 +350,7 @@ PLACES = (
         inside_run("coarse", "checkpoints/latest"),
         resume,
         harm.NO_TEXT,
-        either=("not there", "a link to nothing"),
+        either=("not there", "a link to nothing", "a link to itself"),
         kind=5,
     ),
 )
@@ -373,4 +379,3 @@ def _attempt(place: Place, name: str, way: harm.Way) -> Callable[[Bench, Path], 
         return Verdict(ended, judged(ended, folder, before, named, is_either=name in (*place.either, *EITHER)))
 
     return attempt
-

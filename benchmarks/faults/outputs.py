@@ -203,7 +203,10 @@ def _onto_input(output: Output, onto: Onto, *, force: bool) -> Callable[[Bench, 
         before = content(folder)
         words = [*output.words(bench.stock, file, target), *(["--force"] if force else [])]
         ended = bench.program.run(*words, cwd=folder)
-        return Verdict(ended, harmed(folder, before) or refusal_problem(ended) or left(folder))
+        problem = harmed(folder, before) or refusal_problem(ended) or left(folder)
+        if problem is None and "No such option" in ended.err:
+            problem = "there is no --force"
+        return Verdict(ended, problem)
 
     return attempt
 
@@ -350,5 +353,3 @@ def left(folder: Path) -> str | None:
     """What is left that is not whole."""
     names = temporary_files(folder)
     return f"leaves {', '.join(names[:3])}" if names else None
-
-

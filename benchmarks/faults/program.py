@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +20,16 @@ LIMIT_SECONDS = 15.0
 #: The same of one that trains, on cores that others may share.
 TRAINING_SECONDS = 150.0
 #: Beginnings of variables of the environment that no trial is to see.
-FOREIGN_VARIABLES = ("SLURM_", "FIBER_", "TORCHELASTIC_", "RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_", "PYTHONUNBUFFERED")
+FOREIGN_VARIABLES = (
+    "SLURM_",
+    "FIBER_",
+    "TORCHELASTIC_",
+    "RANK",
+    "LOCAL_RANK",
+    "WORLD_SIZE",
+    "MASTER_",
+    "PYTHONUNBUFFERED",
+)
 
 
 @dataclass
@@ -122,21 +131,22 @@ class Program:
         limit: float = LIMIT_SECONDS,
         signals: Sequence[tuple[float, int, int | None]] = (),
         ranks: int = 1,
-        rank_variables: Sequence[Mapping[str, str]] = (),
+        rank_words: Sequence[Sequence[object]] = (),
         stdin: str = "",
         stdout: Path | None = None,
         **variables: str,
     ) -> Ended:
-        """`fiber ARGV` in the folder `cwd`. ranks: as many processes, as under torchrun; rank_variables: of each of
-        them; signals: (seconds, number, rank or None for all); stdout: a file for what is printed."""
+        """`fiber ARGV` in the folder `cwd`. ranks: as many processes, as under torchrun; rank_words: more words of
+        each; signals: (seconds, number, rank or None for all); stdout: a file for what is printed."""
         words = [str(word) for word in argv]
         environments: list[dict[str, str]] = [dict(variables)]
         if ranks > 1:
             port = free_port()
             environments = [Rank(number, ranks, port).environment() | variables for number in range(ranks)]
-        for environment, more in zip(environments, rank_variables, strict=False):
-            environment.update(more)
-        request = {"do": "run", "argv": words, "ranks": environments, "cwd": str(cwd), "limit": limit}
+        argvs = [words] * ranks
+        if rank_words:
+            argvs = [[*words, *map(str, more)] for more in rank_words]
+        request = {"do": "run", "argvs": argvs, "ranks": environments, "cwd": str(cwd), "limit": limit}
         streams = {"stdin": stdin, "stdout": str(stdout) if stdout else None}
         answer = self._ask(request | streams | {"signals": list(signals)})
         out, err = "".join(answer["out"]), "".join(answer["err"])
@@ -154,37 +164,17 @@ class Program:
         signals: Sequence[tuple[float, int]] = (),
         **variables: str,
     ) -> Ended:
-        """The same as a process from nothing, imports and launcher included."""
-        words = [str(word) for word in argv]
-        began = time.monotonic()
-        with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-            process = subprocess.Popen(
-                [*self.prefix, sys.executable, "-m", "fiber_cli", *words],
-                cwd=cwd,
-                env=self.environment() | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=err,
-                start_new_session=True,
-            )
-            for seconds, number in sorted(signals):
-                try:
-                    process.wait(max(0.0, began + seconds - time.monotonic()))
-                    break
-                except subprocess.TimeoutExpired:
-                    process.send_signal(number)
-            timed_out = False
-            try:
-                process.wait(max(0.0, began + limit - time.monotonic()))
-            except subprocess.TimeoutExpired:
-                timed_out = True
-                os.killpg(process.pid, signal.SIGKILL)
-            code = process.wait()
-            texts = []
-            for stream in (out, err):
-                stream.seek(0)
-                texts.append(stream.read().decode(errors="backslashreplace"))
-        return Ended(words, [code], *texts, seconds=time.monotonic() - began, timed_out=timed_out)
+        """The same as a process from nothing, imports and launcher included. signals: (seconds, number)."""
+        process = self.start_process(*argv, cwd=cwd, **variables)
+        for seconds, number in sorted(signals):
+            if process.has_ended(process.began + seconds):
+                break
+            process.popen.send_signal(number)
+        return process.ended(limit)
+
+    def start_process(self, *argv: object, cwd: Path, **variables: str) -> "Process":
+        """Start it, and go on."""
+        return Process([str(word) for word in argv], self.prefix, cwd, self.environment() | variables)
 
     def _ask(self, request: dict[str, Any]) -> Any:
         assert self._server.stdin is not None
@@ -195,6 +185,56 @@ class Program:
     def _answer(self) -> str:
         assert self._server.stdout is not None
         return self._server.stdout.readline()
+
+
+class Process:
+    """`fiber ARGV` as a process from nothing, leader of its session. began: on the monotonic clock."""
+
+    def __init__(self, argv: list[str], prefix: Sequence[str], cwd: Path, env: Mapping[str, str]):
+        self.argv = argv
+        self.began = time.monotonic()
+        self._streams = (tempfile.TemporaryFile(), tempfile.TemporaryFile())
+        self.popen = subprocess.Popen(
+            [*prefix, sys.executable, "-m", "fiber_cli", *argv],
+            cwd=cwd,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=self._streams[0],
+            stderr=self._streams[1],
+            start_new_session=True,
+        )
+
+    def has_ended(self, deadline: float) -> bool:
+        """Whether it ends before the monotonic clock shows this."""
+        try:
+            self.popen.wait(max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return False
+        return True
+
+    def wait_until(self, is_so: Callable[[], bool], limit: float = TRAINING_SECONDS) -> None:
+        """Wait for something that it does. AssertionError where it ends before."""
+        while not is_so():
+            assert self.popen.poll() is None, self.ended(0).said
+            assert time.monotonic() < self.began + limit, "it does not come"
+            time.sleep(0.05)
+
+    def children(self) -> list[int]:
+        """The process ids of those that it has started."""
+        number = self.popen.pid
+        return [int(child) for child in Path(f"/proc/{number}/task/{number}/children").read_text().split()]
+
+    def ended(self, limit: float) -> Ended:
+        """Wait for its end, and kill it where it takes longer."""
+        timed_out = not self.has_ended(self.began + limit)
+        if timed_out:
+            os.killpg(self.popen.pid, signal.SIGKILL)
+        code = self.popen.wait()
+        texts = []
+        for stream in self._streams:
+            stream.seek(0)
+            texts.append(stream.read().decode(errors="backslashreplace"))
+        return Ended(self.argv, [code], *texts, seconds=time.monotonic() - self.began, timed_out=timed_out)
 
 
 def free_port() -> int:

@@ -114,8 +114,9 @@ def fork(request: dict[str, Any], rank: int, folder: Path) -> int:
     os.umask(0o022)
     tempfile.tempdir = None
     sys.stdin = open(0, closefd=False)
-    sys.argv = ["fiber", *request["argv"]]
-    end(request["argv"])
+    argv = request["argvs"][rank]
+    sys.argv = ["fiber", *argv]
+    end(argv)
 
 
 def end(argv: list[str]) -> NoReturn:

@@ -53,9 +53,7 @@ class Stock:
         return self.run(task) / "checkpoints" / "step-000002"
 
     def _train(self, task: str, path: Path) -> None:
-        ended = self.program.run(
-            *train_words(task, self.recipe(), path), cwd=self.folder, limit=TRAINING_SECONDS
-        )
+        ended = self.program.run(*train_words(task, self.recipe(), path), cwd=self.folder, limit=TRAINING_SECONDS)
         assert ended.code == 0, f"{ended.command}\n{ended.said}"
         weights = {file for file in path.rglob("model.safetensors")}
         assert weights, f"{ended.command} leaves no weights"
@@ -129,8 +127,10 @@ class Stock:
 
     def _write_many_captions(self, path: Path) -> None:
         sentences = [{"raw": " ".join(f"word{number}" for number in range(first, first + 10))} for first in range(900)]
-        images = [{"filename": f"{number}.png", "split": "train", "imgid": number, "sentences": sentences}
-                  for number in range(PICTURES)]
+        images = [
+            {"filename": f"{number}.png", "split": "train", "imgid": number, "sentences": sentences}
+            for number in range(PICTURES)
+        ]
         path.write_text(json.dumps({"images": images}))
         self.pictures()
 
