@@ -1,5 +1,5 @@
-"""A campaign of faults against the command line: kills, full disks, flipped bits, bad inputs, outputs over inputs, shared
-folders, ranks that differ or die.
+"""A campaign of faults against the command line: kills, full disks, flipped bits, bad inputs, outputs over inputs,
+shared folders, ranks that differ or die.
 
     python -m benchmarks.faults --json benchmarks/results/faults.json
     python -m benchmarks.faults --only kills,inputs --seed 3 --trials 20

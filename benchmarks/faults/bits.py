@@ -100,8 +100,7 @@ WHOLE_FILE: dict[str, harm.Way] = {
 
 
 class Results:
-    """What the uses give with a checkpoint that is whole; each is made once. Runs of three planned steps that ended with
-    the second checkpoint, so that they can go on."""
+    """What the uses give with a checkpoint that is whole; each is made once."""
 
     def __init__(self) -> None:
         self._made: dict[str, Any] = {}

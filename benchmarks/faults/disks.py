@@ -1,7 +1,7 @@
 """Full disks: every command that writes, at ten sizes of the free space.
 
-What is free is a share of what the command leaves when there is room. It must end in one line, leave nothing that is not
-whole, and work, or go on, once there is room.
+What is free is a share of what the command leaves when there is room. It must end in one line, leave nothing that is
+not whole, and work, or go on, once there is room.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,7 +18,7 @@ from benchmarks.faults.stock import Stock, train_words
 #: Shares of what the command leaves that are free.
 SHARES = (0.0, 0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98)
 #: Files that may differ from those of a run without interruption: they hold times, or say how it was started.
-VARYING = ("curves.png", "recipe.yaml", "init_from")
+VARYING = ("curves.png", "recipe.yaml", "init_from", ".fiber-outputs")
 
 
 @dataclass(frozen=True)

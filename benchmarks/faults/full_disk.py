@@ -168,8 +168,8 @@ def used(folder: str) -> int:
 
 
 def marks(folder: str) -> dict[str, str]:
-    """Path → what is there, of all on the disk but what fills it: "folder", "JSON" or "no JSON" for what holds times, of
-    all other files a digest."""
+    """Path → what is there, of all on the disk but what fills it: "folder", "JSON" or "no JSON" for what holds times,
+    of all other files a digest."""
     found = {}
     for path in sorted(Path(folder).rglob("*")):
         if path.name != FILLER:

@@ -2,17 +2,26 @@
 nothing behind.
 
 The greater part is a table: files of `PLACES`, each harmed in every way of its form. The rest are lists of options
-(`bad_options`), recipes, pictures, shards and checkpoints (`bad_content`).
+(`bad_options`), and files of the right kind with hostile content (`hostile_…`).
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from benchmarks.faults import bad_content, bad_options, harm
+from benchmarks.faults import (
+    bad_options,
+    harm,
+    hostile_checkpoints,
+    hostile_indexes,
+    hostile_names,
+    hostile_pictures,
+    hostile_recipes,
+    hostile_shards,
+)
 from benchmarks.faults.bench import Bench, judged, tree
 from benchmarks.faults.kinds import Case, Verdict
-from benchmarks.faults.stock import Stock, copy, train_words
+from benchmarks.faults.stock import ODINW_SIZES, Stock, copy, odinw_archive, train_words
 
 #: Makes a command line from the stock, the file that was harmed, and the folder of the trial.
 Words = Callable[[Stock, Path, Path], list[object]]
@@ -305,8 +314,8 @@ PLACES = (
         "the settings of earlier runs",
         text_file("settings.json", '{"init_from": "somewhere", "prompts": "names", "overrides": []}'),
         lambda stock, file, folder: [
-            *("odinw", "--root", bad_content.odinw_archive(stock, folder), "--init-from", stock.run("fine")),
-            *("--output", folder, "--shots", "0", *bad_content.ODINW_SIZES),
+            *("odinw", "--root", odinw_archive(stock, folder), "--init-from", stock.run("fine")),
+            *("--output", folder, "--shots", "0", *ODINW_SIZES),
         ],
         {name: way for name, way in harm.OF_JSON.items() if name not in NO_SETTINGS},
         kind=5,
@@ -355,6 +364,15 @@ PLACES = (
     ),
 )
 
+HOSTILE = (
+    hostile_recipes,
+    hostile_pictures,
+    hostile_shards,
+    hostile_indexes,
+    hostile_checkpoints,
+    hostile_names,
+)
+
 
 def cases() -> list[Case]:
     """All bad inputs."""
@@ -364,7 +382,9 @@ def cases() -> list[Case]:
             instance = f"{place.verb}: {place.what} is {name}"
             made.append(Case("inputs", place.kind, instance, _attempt(place, name, way)))
     made += bad_options.cases()
-    made += bad_content.cases()
+    for module in HOSTILE:
+        made += [hostile.case() for hostile in module.hostile()]
+    made += hostile_names.printed_cases()
     return made
 
 

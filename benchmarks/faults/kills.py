@@ -20,8 +20,8 @@ STEPS = 8
 SHORT = (f"optim.steps={STEPS}", "log.save_every=3", "log.keep_last=2")
 #: What a run logs that must be the same, to the last bit.
 EXACT = ("loss", "itc_loss", "itm_loss", "mlm_loss", "token_loss", "reg_loss", "centerness_loss", "lr", "grad_norm")
-#: Exit codes of a run that a signal ended: saved; interrupted; and as the system or a shell tells it, where it came before
-#: the program could take it.
+#: Exit codes of a run that a signal ended: saved; interrupted; and as the system or a shell tells it, where it came
+#: before the program could take it.
 STOPPED = (0, 75, 130)
 
 
@@ -53,11 +53,16 @@ TRAININGS = (
     Training("a detector", "fine", _plain()),
     Training("ZeRO 3 on two ranks", "coarse", _plain("runtime.micro_batch=2", "runtime.zero_stage=3"), ranks=2),
     Training("several workers", "coarse", _plain("data.workers=2")),
-    Training("several workers on shards", "coarse",
-             lambda stock: ("data.workers=2", f"data.train=[{{kind: webdataset, shards: {stock.shards()}}}]")),
-    Training("accumulation and an average of the weights", "coarse", _plain("runtime.micro_batch=2", "runtime.ema=0.9")),
+    Training(
+        "several workers on shards",
+        "coarse",
+        lambda stock: ("data.workers=2", f"data.train=[{{kind: webdataset, shards: {stock.shards()}}}]"),
+    ),
+    Training(
+        "accumulation and an average of the weights", "coarse", _plain("runtime.micro_batch=2", "runtime.ema=0.9")
+    ),
     Training("captions", "caption", _plain()),
-)  # fmt: skip
+)
 
 
 class Reference:
@@ -105,8 +110,8 @@ def _attempt(training: Training, number: int, references: dict[str, Reference]) 
 
 
 def drawn_kill(draw: random.Random, training: Training, seconds: float) -> tuple[float, int, int | None]:
-    """A moment, a signal, and the rank that gets it, None for all. One rank alone is only killed: what stops a run goes to
-    all of them, as schedulers do."""
+    """A moment, a signal, and the rank that gets it, None for all. One rank alone is only killed: what stops a run goes
+    to all of them, as schedulers do."""
     number = draw.choice(SIGNALS)
     rank = draw.randrange(training.ranks) if number == signal.SIGKILL and training.ranks > 1 else None
     return draw.uniform(0.1, 0.95) * seconds, number, rank

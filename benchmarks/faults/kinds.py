@@ -1,7 +1,7 @@
 """What must hold, by the numbers under which it is known to the campaign, and the result of one trial of it."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -71,3 +71,9 @@ class Case:
         if problem:
             problem = problem.replace(str(folder), ".").replace(str(bench.stock.folder), "STOCK")
         return Trial(self.part, self.kind, self.instance, shown, problem, time.monotonic() - began)
+
+
+def spread(cases: Sequence[Case], number: int) -> list[Case]:
+    """So many of the cases, at even distances."""
+    number = min(number, len(cases))
+    return [cases[place * len(cases) // number] for place in range(number)]

@@ -15,8 +15,7 @@ USERS_TEXT = b"what a user wrote\n"
 @dataclass(frozen=True)
 class Output:
     """A file or folder that a command writes. words: from the stock, the folder with copied inputs, and the output;
-    name: of the output; inputs: made in the folder, the first is what an output must never replace; folder: the output is
-    one; force: a refused foreign file is replaced with --force."""
+    name: of the output; inputs: made in the folder, what the output must never replace; is_folder: what it is."""
 
     what: str
     name: str
@@ -203,7 +202,10 @@ def _onto_input(output: Output, onto: Onto, *, force: bool) -> Callable[[Bench, 
         before = content(folder)
         words = [*output.words(bench.stock, file, target), *(["--force"] if force else [])]
         ended = bench.program.run(*words, cwd=folder)
-        problem = harmed(folder, before) or refusal_problem(ended) or left(folder)
+        problem = harmed(folder, before) or left(folder)
+        # A link may be replaced by the output, which then leaves the input alone.
+        if problem is None and not (force and onto is _by_link and ended.code == 0):
+            problem = refusal_problem(ended)
         if problem is None and "No such option" in ended.err:
             problem = "there is no --force"
         return Verdict(ended, problem)

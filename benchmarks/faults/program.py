@@ -193,7 +193,7 @@ class Process:
     def __init__(self, argv: list[str], prefix: Sequence[str], cwd: Path, env: Mapping[str, str]):
         self.argv = argv
         self.began = time.monotonic()
-        self._streams = (tempfile.TemporaryFile(), tempfile.TemporaryFile())
+        self._streams = (tempfile.TemporaryFile(), tempfile.TemporaryFile())  # noqa: SIM115 - closed with the object
         self.popen = subprocess.Popen(
             [*prefix, sys.executable, "-m", "fiber_cli", *argv],
             cwd=cwd,

@@ -2,12 +2,13 @@
 
     python -m benchmarks.faults.server
 
-Reads one request a line from standard input, JSON, and answers each with a line of JSON; see `Program`. A child is as a
-process of `python -m fiber_cli`, but for its start: a group and a session of its own, its standard streams in files, and
-the interpreter's own end.
+Reads one request a line from standard input, JSON, and answers each with a line of JSON; see `Program`. A child is as
+a process of `python -m fiber_cli`, but for its start: a group and a session of its own, its standard streams in files,
+and the interpreter's own end.
 """
 
 import atexit
+import contextlib
 import gc
 import importlib
 import json
@@ -58,10 +59,7 @@ def serve() -> None:
     print("ready", file=answers, flush=True)
     for line in iter(sys.stdin.buffer.readline, b""):
         request = json.loads(line)
-        if request["do"] == "call":
-            answer = call(request["function"], request["arguments"])
-        else:
-            answer = run(request)
+        answer = call(request["function"], request["arguments"]) if request["do"] == "call" else run(request)
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -74,8 +72,8 @@ def call(function: str, arguments: list[Any]) -> Any:
 def run(request: dict[str, Any]) -> dict[str, Any]:
     """One command line, in as many processes as `ranks` has, each with these variables of the environment.
 
-    signals: [seconds since the start, number, rank or None for all]; stdout: a file for standard output, or None. A child that is still there after `limit` seconds
-    is killed, with all that it started.
+    signals: [seconds since the start, number, rank or None for all]; stdout: a file for standard output, or None. A
+    child that is still there after `limit` seconds is killed, with all that it started.
     """
     began = time.monotonic()
     # No context manager, which would also end it in a child, by its SystemExit.
@@ -113,15 +111,15 @@ def fork(request: dict[str, Any], rank: int, folder: Path) -> int:
     os.chdir(request["cwd"])
     os.umask(0o022)
     tempfile.tempdir = None
-    sys.stdin = open(0, closefd=False)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - as long as the process
     argv = request["argvs"][rank]
     sys.argv = ["fiber", *argv]
     end(argv)
 
 
 def end(argv: list[str]) -> NoReturn:
-    """Run a command line and end this process as the interpreter ends, but for taking apart all that was imported, which
-    takes two seconds."""
+    """Run a command line and end this process as the interpreter ends, but for taking apart all that was imported,
+    which takes two seconds."""
     from fiber_cli.cli.app import main
 
     code: Any = 0
@@ -176,10 +174,8 @@ def wait(
 
 def kill_group(leader: int) -> None:
     """All of a child's session."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(leader, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What the trials begin with: tiny models that the program has trained for some steps, and small files of its formats."""
+"""What the trials begin with: tiny models that the program has trained for some steps, and small files of its forms."""
 
 import json
 import shutil
@@ -30,6 +30,9 @@ SETTINGS = {
     "fine": (f"task={DETECTOR}", *DETECTOR_MODEL, f"data.train={SCENE_BOXES}"),
 }
 PICTURES = 6
+
+#: Of the recipe `odinw`, were it started.
+ODINW_SIZES = ("model.preset=tiny", "model.image_size=64", "model.tokenizer=builtin", *DETECTOR_MODEL)
 
 
 class Stock:
@@ -200,3 +203,13 @@ def copy(path: Path, folder: Path, name: str | None = None) -> Path:
     else:
         shutil.copy(path, target)
     return target
+
+
+def odinw_archive(stock: Stock, folder: Path) -> Path:
+    """The archive with one set."""
+    root = folder / "archive"
+    for split in ("train", "valid", "test"):
+        pictures = root / "Raccoon" / "Raccoon.v2-raw.coco" / split
+        shutil.copytree(stock.pictures(), pictures)
+        shutil.copy(stock.coco(), pictures / "annotations_without_background.json")
+    return root
