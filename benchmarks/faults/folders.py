@@ -4,6 +4,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks.faults.bench import Bench, content, last_line, refusal_problem, success_problem, temporary_files
@@ -33,15 +34,16 @@ def begun(bench: Bench, run: Path, *settings: str) -> Process:
 def _second(how: str) -> Callable[[Bench, Path], Verdict]:
     def attempt(bench: Bench, folder: Path) -> Verdict:
         run = folder / "run"
-        first = begun(bench, run)
+        ranks = 2 if how == "with two ranks" else 1
+        batch = f"runtime.micro_batch={4 // ranks}"
+        first = begun(bench, run, batch)
         target = run
         if how == "through a link":
             target = folder / "link"
             target.symlink_to(run)
-        words = train_words("coarse", bench.stock.recipe(), target, *LONG)
+        words = train_words("coarse", bench.stock.recipe(), target, *LONG, batch)
         if how != "from the start":
             words.append("--resume")
-        ranks = 2 if how == "with two ranks" else 1
         try:
             ended = bench.program.run(*words, cwd=folder, ranks=ranks, limit=60)
             named = () if how == "from the start" else (str(first.popen.pid), socket.gethostname())
@@ -80,14 +82,15 @@ FAILING_STARTS = {
     "image weights that are not there": "model.swin=/nowhere.pth",
     "more samples than there are": "runtime.global_batch=400",
     "validation data that are not there": "data.val=[{kind: karpathy, json: /nowhere.json, images: /nowhere}]",
-    "a tracker that is not installed": "log.wandb=true",
 }
+if find_spec("wandb") is None:
+    FAILING_STARTS["a package that is not installed"] = "log.wandb=mine"
 
 
 def _failed_start(setting: str) -> Callable[[Bench, Path], Verdict]:
     def attempt(bench: Bench, folder: Path) -> Verdict:
         words = train_words("coarse", bench.stock.recipe(), folder / "run")
-        first = bench.program.run(*words, setting, cwd=folder)
+        first = bench.program.run(*words, setting, "log.validate_every=1", cwd=folder)
         problem = refusal_problem(first)
         if problem:
             return Verdict(first, f"first: {problem}")
