@@ -86,6 +86,8 @@ def coarse_of(stock: Stock) -> list[object]:
 CHECKPOINT = "checkpoints/step-000002"
 #: Ways in which a file may also be taken: JSON and YAML may be in UTF-16 where a mark says so.
 EITHER = ("in UTF-16",)
+#: Of lists that a shell may hand over as pipes, as in `--labels <(…)`.
+LISTED = {name: way for name, way in harm.NO_TEXT.items() if name != "a pipe that nobody writes into"}
 #: Ways in which there are no earlier settings, or ones that are whole and others.
 NO_SETTINGS = (
     *("not there", "a link to nothing", "a link to itself"),
@@ -188,7 +190,7 @@ PLACES = (
             *("rerank", "--images", copy(stock.pictures(), folder), "--queries", file, "--index", folder / "out"),
             *coarse_of(stock),
         ],
-        harm.NO_TEXT,
+        LISTED,
         either=("of zero bytes",),
     ),
     Place(
@@ -263,7 +265,7 @@ PLACES = (
         lambda stock, file, folder: [
             *("detect", stock.pictures(), "--labels", file, "--checkpoint", stock.run("fine")),
         ],
-        harm.NO_TEXT,
+        LISTED,
         either=("of zero bytes",),
     ),
     Place(
