@@ -87,7 +87,9 @@ CHECKPOINT = "checkpoints/step-000002"
 #: Ways in which a file may also be taken: JSON and YAML may be in UTF-16 where a mark says so.
 EITHER = ("in UTF-16",)
 #: Of lists that a shell may hand over as pipes, as in `--labels <(…)`.
-LISTED = {name: way for name, way in harm.NO_TEXT.items() if name != "a pipe that nobody writes into"}
+LISTED = {
+    name: way for name, way in harm.NO_TEXT.items() if name not in ("a pipe that nobody writes into", "of zero bytes")
+}
 #: Ways in which there are no earlier settings, or ones that are whole and others.
 NO_SETTINGS = (
     *("not there", "a link to nothing", "a link to itself"),
@@ -191,7 +193,6 @@ PLACES = (
             *coarse_of(stock),
         ],
         LISTED,
-        either=("of zero bytes",),
     ),
     Place(
         "rerank",
@@ -266,7 +267,6 @@ PLACES = (
             *("detect", stock.pictures(), "--labels", file, "--checkpoint", stock.run("fine")),
         ],
         LISTED,
-        either=("of zero bytes",),
     ),
     Place(
         "vqa-answers",
