@@ -153,7 +153,7 @@ def cases(bench: Bench, trials: int) -> list[Case]:
                     instance = f"{use.what}: {file} is {name}"
                     made.append(Case("bits", 4, instance, _attempt(use, file, _whole(way), results)))
                 instance = f"{use.what}: {file} is that of another checkpoint"
-                made.append(Case("bits", 4, instance, _attempt(use, file, _exchange, results)))
+                made.append(Case("bits", 4, instance, _attempt(use, file, _exchange(use.task), results)))
     return made
 
 
@@ -176,9 +176,12 @@ def _whole(way: harm.Way) -> Harm:
     return lambda bench, run, name: way(run / STEP / name)
 
 
-def _exchange(bench: Bench, run: Path, name: str) -> None:
-    other = run / OTHER_STEP / name
-    (run / STEP / name).write_bytes(other.read_bytes())
+def _exchange(task: str) -> Harm:
+    def exchange(bench: Bench, run: Path, name: str) -> None:
+        other = bench.stock.run(task) / OTHER_STEP / name
+        (run / STEP / name).write_bytes(other.read_bytes())
+
+    return exchange
 
 
 def _attempt(use: Use, file: str, harm_file: Harm, results: Results) -> Callable[[Bench, Path], Verdict]:
@@ -196,6 +199,8 @@ def _attempt(use: Use, file: str, harm_file: Harm, results: Results) -> Callable
             if problem is None and changed and file.startswith(use.reads) and (run / STEP / file).exists():
                 problem = "taken without a word: the result is the same"
             return Verdict(ended, problem)
-        return Verdict(ended, refusal_problem(ended, Path(file).name, codes=(1,)))
+        # Without its config.json a folder is no checkpoint.
+        named = Path(file).name if (run / STEP / "config.json").exists() else STEP.name
+        return Verdict(ended, refusal_problem(ended, named, codes=(1,)))
 
     return attempt

@@ -18,7 +18,7 @@ from benchmarks.faults.stock import Stock, train_words
 #: Shares of what the command leaves that are free.
 SHARES = (0.0, 0.02, 0.1, 0.2, 0.35, 0.5, 0.65, 0.8, 0.9, 0.98)
 #: Files that may differ from those of a run without interruption: they hold times, or say how it was started.
-VARYING = ("curves.png", "recipe.yaml", "init_from", ".fiber-outputs")
+VARYING = ("curves.png", "recipe.yaml", "init_from", ".fiber-outputs", "SHA256SUMS")
 
 
 @dataclass(frozen=True)
