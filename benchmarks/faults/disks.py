@@ -184,7 +184,7 @@ class Disks:
         if left:
             return f"leaves {', '.join(left[:3])}"
         for path, mark in marks.items():
-            if path == writing.printed or (writing.trains and Path(path).name in (*VARYING, "metrics.jsonl")):
+            if path == writing.printed or (writing.trains and Path(path).name in (*VARYING, "metrics.jsonl", "latest")):
                 continue
             if mark != whole.get(path, mark) and not Path(path).name.startswith(VARYING):
                 return f"leaves {path} half-written"
