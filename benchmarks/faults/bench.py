@@ -1,6 +1,7 @@
 """Where trials are made, and what they have in common: a folder each, the stock, and the rule for a refusal."""
 
 import random
+import re
 import signal
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from benchmarks.faults.stock import Stock
 #: Lines that a refusal may have: its own, and what was said before about the choice of a checkpoint.
 MOST_LINES = 10
 MOST_CHARACTERS = 20_000
+#: Lines about something else: the steps before, what a run compares, and warnings of libraries, of every rank.
+BESIDE = re.compile(r"step \d|ITC contrasts|resumed at|.*Warning: |\s+return func")
 #: How names of files begin or end that are written and not yet whole.
 TEMPORARY_ENDS = (".tmp", ".part", ".partial", ".temp", "~")
 
@@ -55,7 +58,7 @@ def refusal_problem(ended: Ended, *names: str, codes: Iterable[int] = (1, 2)) ->
         return "exit 0: taken as good"
     if ended.code not in codes:
         return f"exit {ended.code}: {last_line(ended)}"
-    lines = [line for line in ended.err.splitlines() if line.strip()]
+    lines = [line for line in ended.err.splitlines() if line.strip() and not BESIDE.match(line)]
     if not any(line.startswith(("fiber: ", "Error", "Usage: ")) for line in lines):
         return f"no line of fiber's own: {last_line(ended)!r}"
     if len(lines) > MOST_LINES or len(ended.err) > MOST_CHARACTERS:
