@@ -184,11 +184,11 @@ class Disks:
         if left:
             return f"leaves {', '.join(left[:3])}"
         for path, mark in marks.items():
-            if path == writing.printed or (writing.trains and Path(path).name in (*VARYING, "metrics.jsonl", "latest")):
-                continue
-            if mark != whole.get(path, mark) and not Path(path).name.startswith(VARYING):
+            # A checkpoint that stays is held against its own digests when the run goes on.
+            is_compared = path != writing.printed and not is_varying(path)
+            if mark == "no JSON" and is_compared:
                 return f"leaves {path} half-written"
-            if mark == "no JSON":
+            if mark != whole.get(path, mark) and is_compared and Path(path).name not in ("latest", "metrics.jsonl"):
                 return f"leaves {path} half-written"
         return None
 

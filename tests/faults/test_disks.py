@@ -5,6 +5,9 @@ import pytest
 from benchmarks.faults.disks import SHARES, WRITINGS, Disks
 from benchmarks.faults.full_disk import NoDisk, build_library, full_disk
 
+# Together more than a minute.
+pytestmark = pytest.mark.slow
+
 AT_TEN_SIZES = ("training on one rank", "training on two ranks")
 SOME_SHARES = (0.0, 0.35, 0.9)
 

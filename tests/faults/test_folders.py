@@ -4,6 +4,9 @@ import pytest
 
 from benchmarks.faults.folders import cases
 
+# Together more than a minute.
+pytestmark = pytest.mark.slow
+
 #: Not tried here, because others of their kind are: each starts a process from nothing.
 LEFT_OUT = (
     *("a second run in the folder, from the start", "a second run in the folder, with two ranks"),

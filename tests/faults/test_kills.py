@@ -4,6 +4,9 @@ import pytest
 
 from benchmarks.faults.kills import cases
 
+# Together more than a minute.
+pytestmark = pytest.mark.slow
+
 CHOSEN = (
     *("map data", "tar shards", "two ranks", "two ranks that --nproc starts", "a detector"),
     *("ZeRO 3 on two ranks", "several workers on shards"),

@@ -4,6 +4,9 @@ import pytest
 
 from benchmarks.faults.ranks import cases
 
+# Together more than a minute.
+pytestmark = pytest.mark.slow
+
 CHOSEN = (
     *("ranks differ in shards", "ranks differ in captions of the same number", "ranks differ in a seed"),
     *("ranks differ in an output folder", "ranks differ in a checkpoint to begin with"),
