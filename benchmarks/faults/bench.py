@@ -15,6 +15,8 @@ MOST_LINES = 10
 MOST_CHARACTERS = 20_000
 #: Lines about something else: the steps before, what a run compares, and warnings of libraries, of every rank.
 BESIDE = re.compile(r"step \d|ITC contrasts|resumed at|.*Warning: |\s+return func")
+#: Words of those who ask whether code may be executed.
+OFFERS = ("[y/N]", "trust_remote_code")
 #: How names of files begin or end that are written and not yet whole.
 TEMPORARY_ENDS = (".tmp", ".part", ".partial", ".temp", "~")
 
@@ -85,6 +87,8 @@ def judged(ended: Ended, folder: Path, before: set[str], *named: str, is_either:
     """A refusal that names what it must and leaves nothing behind but a training's own folder, `out`."""
     if (folder / "executed").exists():
         return "code of a file was executed"
+    if any(word in ended.said for word in OFFERS):
+        return "code of a file was offered"
     if is_either and ended.code == 0:
         return rough_end(ended)
     problem = refusal_problem(ended, *named)

@@ -153,8 +153,8 @@ def hostile() -> list[Hostile]:
     made = []
     for what, change in TOKENIZERS.items():
         for task, verb in (("caption", "caption"), ("vqa", "answer"), ("fine", "detect")):
-            made.append(Hostile(10, f"{verb}: {what}", _copied(task, change, "tokenizer"), "tokenizer"))
-        made.append(Hostile(10, f"pretrain: model.tokenizer is {what}", _with_tokenizer(change), "words"))
+            made.append(Hostile(10, f"{verb}: {what}", _copied(task, change, "tokenizer"), "tokenizer", either=True))
+        made.append(Hostile(10, f"pretrain: model.tokenizer is {what}", _with_tokenizer(change), "words", either=True))
     weights = _copied("caption", harm.pickled_code, "model.safetensors")
     made.append(Hostile(10, "caption: weights that are a pickle", weights, "model.safetensors"))
     made.append(Hostile(10, "pretrain: the engine's state has code", _resumed(_engine_state_with_code), ".pt"))

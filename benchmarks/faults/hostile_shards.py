@@ -51,8 +51,10 @@ def pax_shard(key: str, value: str) -> bytes:
 
 SHARDS: dict[str, Callable[[], bytes]] = {
     "a negative size": lambda: tar_header(b"00.jpg", binary_size(-512)) + bytes(1024),
-    "a negative size that leads back to itself": lambda: whole_shard()[:1024]
-    + tar_header(b"00.png", binary_size(-1024)) + bytes(1024),
+    "a negative size that leads back to its own header": lambda: tar_header(b"00.txt", b"00000000005")
+    + b"a cat".ljust(512, b"\0")
+    + tar_header(b"00.jpg", binary_size(-1024))
+    + bytes(1024),
     "a size of 2^80": lambda: tar_header(b"00.jpg", binary_size(2**80)) + bytes(1024),
     "a size that is no number": lambda: tar_header(b"00.jpg", b"many") + bytes(1024),
     "a sum that is wrong": lambda: whole_shard()[:148] + b"0000001\0" + whole_shard()[156:],

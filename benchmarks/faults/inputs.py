@@ -203,6 +203,7 @@ PLACES = (
             *coarse_of(stock),
         ],
         {name: way for name, way in harm.OF_ANY.items() if name != "not there"},
+        either=("a link to nothing", "a link to itself"),  # there is none yet, and one is made
         kind=5,
     ),
     Place(
