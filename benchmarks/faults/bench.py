@@ -17,7 +17,9 @@ MOST_CHARACTERS = 20_000
 BESIDE = re.compile(r"step \d|ITC contrasts|resumed at|.*Warning: |\s+return func")
 #: Words of those who ask whether code may be executed.
 OFFERS = ("[y/N]", "trust_remote_code")
-#: How names of files begin or end that are written and not yet whole.
+#: The file by which one command has a folder for itself; it stays, the lock on it ends with the process.
+LOCK = ".fiber-lock"
+#: How names of files end that are written and not yet whole.
 TEMPORARY_ENDS = (".tmp", ".part", ".partial", ".temp", "~")
 
 
@@ -98,12 +100,14 @@ def judged(ended: Ended, folder: Path, before: set[str], *named: str, is_either:
 
 
 def stray_problem(ended: Ended, folder: Path, before: set[str]) -> str | None:
-    """What a refused command left."""
+    """What a refused command left, but for the folder of a training and the locks of folders."""
     new = sorted(tree(folder) - before)
-    is_training = ended.argv[0] in ("pretrain", "finetune", "odinw")
-    stray = [
-        path for path in new if is_temporary(Path(path).name) or not (is_training and path.startswith(("out", "run")))
-    ]
+    allowed = ("out", "run") if ended.argv[0] in ("pretrain", "finetune", "odinw") else ()
+    stray = []
+    for path in new:
+        name = Path(path).name
+        if is_temporary(name) or not (name == LOCK or path.startswith(allowed)):
+            stray.append(path)
     return f"leaves {', '.join(stray[:5])}" if stray else None
 
 

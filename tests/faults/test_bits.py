@@ -5,6 +5,9 @@ import pytest
 from benchmarks.faults.bits import USES, cases
 from benchmarks.faults.kinds import spread
 
+# Together more than a minute.
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize("use", [use.what for use in USES])
 def test_a_flipped_bit_in_a_file_of_a_checkpoint_is_taken(bench, use):
