@@ -117,7 +117,7 @@ def build_library(folder: Path) -> Path:
     library = folder / "full_disk.so"
     source = Path(__file__).with_name("full_disk.c")
     built = subprocess.run(
-        [compiler, "-shared", "-fPIC", "-O1", "-D_FILE_OFFSET_BITS=64", str(source), "-o", str(library), "-ldl"],
+        [compiler, "-shared", "-fPIC", "-O1", str(source), "-o", str(library), "-ldl"],
         capture_output=True,
         text=True,
     )
