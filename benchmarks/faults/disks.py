@@ -25,7 +25,7 @@ VARYING = ("curves.png", "recipe.yaml", "init_from", ".fiber-outputs", "SHA256SU
 class Writing:
     """A command that writes onto the disk. words: from the stock and the folder on the disk; again: added when it is
     given again; ranks: processes; printed: a file on the disk for standard output; variables: of the environment, from
-    the folder; stands: words that say what may be kept when it fails, such as earlier checkpoints."""
+    the folder; may_succeed: without any room too."""
 
     what: str
     words: Callable[[Stock, Path], Sequence[object]]
@@ -156,6 +156,8 @@ class Disks:
         self.disk.leave(free)
         ended = self.run(writing)
         problem = self.problem_when_full(writing, ended, whole)
+        if free == 0 and ended.code == 0 and not writing.may_succeed:
+            problem = "exit 0 without any room"
         self.disk.make_room()
         if problem is None:
             problem = self.problem_with_room(writing, whole)
