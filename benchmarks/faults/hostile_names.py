@@ -86,7 +86,7 @@ def printed_problem(code: int, out: str, err: str, *, as_json: bool) -> str | No
         for line in out.split("\n")[:-1]:
             if line.count("\t") < 1 or not line.rpartition("\t")[0]:
                 return f"a line that is none: {line!r}"
-            if len(line.split("\t")) not in (2, 7):
+            if len(line.split("\t")) not in (2, 4):
                 return f"columns are split: {line!r}"
     moving = [character for character in out + err if is_moving(character)]
     return f"prints {moving[0]!r} as it is" if moving else None

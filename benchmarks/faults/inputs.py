@@ -84,6 +84,8 @@ def coarse_of(stock: Stock) -> list[object]:
 
 
 CHECKPOINT = "checkpoints/step-000002"
+#: A vocabulary that the built-in scenes have answers in.
+ANSWERS = '["yes", "no", "red", "blue", "green", "yellow", "1", "2", "3", "4", "star", "circle", "square"]'
 #: Ways in which a file may also be taken: JSON and YAML may be in UTF-16 where a mark says so.
 EITHER = ("in UTF-16",)
 #: Of lists that a shell may hand over as pipes, as in `--labels <(…)`.
@@ -92,7 +94,7 @@ LISTED = {
 }
 #: Ways in which there are no earlier settings, or ones that are whole and others.
 NO_SETTINGS = (
-    *("not there", "a link to nothing", "a link to itself"),
+    *("not there", "a link to nothing", "a link to itself", "in UTF-16"),
     *("with a number for a list", "with a number of 5,000 digits"),
 )
 PLACES = (
@@ -142,7 +144,7 @@ PLACES = (
     Place(
         "finetune",
         "VQA's vocabulary",
-        text_file("answers.json", '["cat", "dog"]'),
+        text_file("answers.json", ANSWERS),
         training("vqa", lambda file, stock: f"task.answers={file}"),
         harm.OF_YAML | {"cut short": harm.cut},
     ),
@@ -304,7 +306,7 @@ PLACES = (
     Place(
         "convert",
         "the vocabulary",
-        text_file("answers.json", '["cat", "dog"]'),
+        text_file("answers.json", ANSWERS),
         lambda stock, file, folder: [
             *("convert", stock.published(), folder / "out", "--task", "vqa"),
             *("--tokenizer", stock.tokenizer(), "--answers", file),
