@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
-MODULES = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+MODULES = sorted(
+    [path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__"]
+    + [path.parent.name for path in FOLDER.glob("*/__main__.py")]
+)
 
 
 @pytest.mark.parametrize("name", MODULES)
