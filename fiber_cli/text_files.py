@@ -8,6 +8,7 @@ from typing import Any
 
 from fiber_cli.characters import UNPRINTED
 from fiber_cli.errors import UserError
+from fiber_cli.regular_files import read_regular
 
 #: Byte-order marks and what they are of, the longer ones first: UTF-32's begins as UTF-16's does.
 _MARKS = {
@@ -70,7 +71,7 @@ def _not_text(error: UnicodeDecodeError, content: bytes, encoding: str) -> str:
 def read_text(path: str | Path) -> str:
     """A file's text, see `decode_text`; UserError that says how to mend what is none. Raises OSError."""
     try:
-        return decode_text(Path(path).read_bytes())
+        return decode_text(read_regular(path))
     except NotText as error:
         raise UserError(f"{path}: {error}") from None
 

@@ -16,6 +16,7 @@ from fiber_cli.checkpoints.typed import checked
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
 from fiber_cli.settings import Owner, TaskSettings, former_names, out_of_range, owned
 from fiber_cli.tasks import declared
 
@@ -84,7 +85,7 @@ def read_config(path: Path) -> CheckpointConfig:
     """config.json of a checkpoint directory. Raises UserError where it is missing, damaged, or of another version."""
     file = Path(path) / CONFIG_FILE
     try:
-        content = parse_json(file.read_bytes())
+        content = parse_json(read_regular(file))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}; is {path} a checkpoint directory?") from error
     except ValueError as error:

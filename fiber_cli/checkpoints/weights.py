@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.regular_files import check_regular
 
 
 def float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -29,6 +30,7 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, on the CPU."""
     try:
+        check_regular(file)
         return load_file(file)
     except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
         raise _unreadable(file, error) from error
@@ -40,6 +42,7 @@ def read_shapes(path: Path) -> dict[str, Tensor]:
     file = Path(path) / "model.safetensors"
     shapes = {}
     try:
+        check_regular(file)
         with safe_open(file, framework="pt") as stored:
             for name in stored.keys():  # noqa: SIM118 (no mapping)
                 shapes[name] = torch.empty(stored.get_slice(name).get_shape(), device="meta")
@@ -53,6 +56,7 @@ def check_weights(path: Path) -> None:
     header; its tensors are not read."""
     file = Path(path) / "model.safetensors"
     try:
+        check_regular(file)
         with safe_open(file, framework="numpy"):
             pass  # its header has been read, and its length is what the header says
     except (SafetensorError, OSError, ValueError) as error:
@@ -73,6 +77,7 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     Raises UserError for a file that is missing, damaged or holds other objects.
     """
     try:
+        check_regular(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint file") from error

@@ -93,5 +93,5 @@ def main(argv: list[str] | None = None) -> None:
     except KeyboardInterrupt:
         code = EXIT_INTERRUPTED
     except BaseException as error:  # the tokenizers library's panics are no Exception
-        report(Report(last_resort.told(error, argv)))
+        last_resort.tell(error, argv)
     sys.exit(last_resort.flushed(code))

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import fiber_cli
 from fiber_cli.characters import one_line
+from fiber_cli.distributed.rank_report import Report, report
 from fiber_cli.errors import EXIT_FAILED
-from fiber_cli.printing import say
+from fiber_cli.printing import say, say_lines
 
 #: Set to 1, prints the traceback of an unforeseen error instead of writing it into a file.
 DEBUG = "FIBER_DEBUG"
@@ -25,16 +26,18 @@ _PACKAGES = ("torch", "transformers", "tokenizers", "deepspeed", "numpy", "pillo
 _SHOWN = 300
 
 
-def told(error: BaseException, argv: Sequence[str]) -> str:
-    """What standard error is told of an error that nothing foresaw: one line with its kind and where the report is, or
-    the traceback under FIBER_DEBUG=1."""
+def tell(error: BaseException, argv: Sequence[str]) -> None:
+    """Tell the user of an error that nothing foresaw: in one line its kind and where the report is, or under
+    FIBER_DEBUG=1 the traceback."""
     if os.environ.get(DEBUG, "0") not in ("", "0"):
-        return "".join(traceback.format_exception(error)).rstrip()
+        say_lines("".join(traceback.format_exception(error)).rstrip())
+        return
     line = _in_words(error)
     try:
-        return f"{line}; the full report is in {_write(error, argv)}"
+        line += f"; the full report is in {_write(error, argv)}"
     except Exception as problem:  # no folder, no space, no memory: the line above all
-        return f"{line}; a report could not be written ({_in_words(problem)}), {DEBUG}=1 prints it"
+        line += f"; a report could not be written ({_in_words(problem)}), {DEBUG}=1 prints it"
+    report(Report(line))
 
 
 def flushed(code: str | int | None) -> str | int | None:

@@ -14,6 +14,7 @@ from fiber_cli.cli.options import Force, Nproc, Overrides, whole_numbers
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
 from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say, show
+from fiber_cli.regular_files import read_regular
 from fiber_cli.text_files import dump_json
 
 if TYPE_CHECKING:
@@ -211,7 +212,7 @@ def _metrics(results: Path) -> dict[str, float] | None:
     """The metrics of a results.json; None where it is not there, or was cut by a kill. Raises UserError for one of
     another form."""
     try:
-        content = parse_json(results.read_bytes())
+        content = parse_json(read_regular(results))
     except FileNotFoundError:
         return None
     except (OSError, RecursionError) as error:

@@ -18,6 +18,7 @@ from fiber_cli.config.strict import Builder, one_of, unknown, whole_forms
 from fiber_cli.config.yaml_nodes import empty_mapping, is_null, override, reason
 from fiber_cli.parsing import compose
 from fiber_cli.printing import say
+from fiber_cli.regular_files import read_regular
 from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings
 from fiber_cli.text_files import NotText, decode_text, lines_of
 
@@ -144,7 +145,7 @@ def resolve_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
 def read_recipe(path: Path) -> str:
     """The text of a recipe file. Raises RecipeError."""
     try:
-        return decode_text(path.read_bytes())
+        return decode_text(read_regular(path))
     except OSError as error:
         raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     except NotText as error:

@@ -8,13 +8,14 @@ from typing import Any
 from fiber_cli.data.source import BadSample
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
 from fiber_cli.text_files import NotText, utf8
 
 
 def read_bytes(path: str | Path, wanted: str) -> bytes:
     """The content of a file; `UserError`, naming what is wanted, where it is missing."""
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
     except ValueError as error:  # a NUL in the path

@@ -31,6 +31,7 @@ from fiber_cli.data.image_formats import SUFFIXES
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.outputs import replace
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import check_regular
 from fiber_cli.text_files import utf8
 
 _BLOCK = 512
@@ -104,6 +105,7 @@ def index_shards(paths: list[str]) -> list[ShardIndex]:
 
 
 def _cached_index(path: str) -> ShardIndex:
+    check_regular(path)
     state = os.stat(path)
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fiber", "shards")
     identity = f"2|{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from fiber_cli.data.file_records import say_once
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import check_regular
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -119,6 +120,7 @@ def _copy(folder: Path, names: Iterable[str], to: Path) -> None:
 
 def _check_size(file: Path) -> None:
     """ValueError for a file, where it is there, that is larger than any vocabulary."""
+    check_regular(file)
     size = file.stat().st_size if file.is_file() else 0
     if size > _LARGEST_FILE:
         raise ValueError(f"{file.name} has {size:,} bytes, which no tokeniser has")

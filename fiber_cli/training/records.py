@@ -11,6 +11,7 @@ from typing import Any
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import replace
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
 
 Record = dict[str, Any]
 #: Of every record that fiber writes.
@@ -43,7 +44,7 @@ def _whole_lines(file: Path) -> list[bytes]:
             raise UserError(f"{file} is not a file; move it away")
         return []
     try:
-        content = file.read_bytes()
+        content = read_regular(file)
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}; make it readable, or move it away") from error
     *lines, last = content.split(b"\n")

@@ -16,6 +16,7 @@ from fiber_cli.checkpoints.weights import read_tensors
 from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
 from fiber_cli.training.progress import Progress
 
 STATE_FILE, TENSORS_FILE = "run.json", "run.safetensors"
@@ -45,7 +46,7 @@ class RunState:
 def read_state(folder: Path) -> RunState:
     """run.json of a state folder. Raises UserError where it is missing, damaged, or of another form."""
     with readable(folder):
-        content = parse_json((folder / STATE_FILE).read_bytes())
+        content = parse_json(read_regular(folder / STATE_FILE))
         ranks = [_rank_state(each) for each in content["ranks"]]
         progress = Progress(**content["progress"])
         _check_progress(progress)

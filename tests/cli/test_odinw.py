@@ -152,7 +152,7 @@ def test_a_users_file_is_replaced_by_all_runs(run, data, launched, name):
     file.write_text("[]")
     code, _, err = run("odinw", *TASK, "--shots", "0")
     assert code == 1
-    assert f"out/{name}: " in err.splitlines()[-1]
+    assert f"out/{name}" in err.splitlines()[-1]
     assert file.read_text() == "[]"
     assert name == "Raccoon/full/test.yaml" or not launched.commands
 
@@ -178,12 +178,12 @@ def test_damaged_files_of_it_are_a_traceback(run, data, launched, name, content)
     done = len(launched.commands)
     Path("out", name).write_bytes(content)
     code, _, err = run("odinw", *TASK, "--shots", "0")
-    if name != "settings.json" and content in (b"", b'{"init_from": 1', b"\xff\xfe"):  # as a kill cuts it
+    if name != "settings.json" and content not in (b"[]", b"null"):  # as a kill cuts it
         assert code == 0, err
         assert len(launched.commands) == done + 1
     else:
         assert code == 1
-        assert len([line for line in err.splitlines() if line.startswith(f"fiber: out/{name} ")]) == 1
+        assert len([line for line in err.splitlines() if line.startswith(f"fiber: out/{name}")]) == 1
 
 
 def test_a_folder_of_somebody_else_s_is_trained_in(run, data, launched):

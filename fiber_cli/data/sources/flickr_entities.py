@@ -15,6 +15,7 @@ from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import Phrase, PhraseBoxes, Size, Span
 from fiber_cli.data.source import BadSample, PhraseSource
 from fiber_cli.data.sources.format import Format
+from fiber_cli.regular_files import read_regular
 from fiber_cli.settings import SourceSettings, option
 from fiber_cli.text_files import NotText, decode_text, lines_of
 
@@ -105,8 +106,8 @@ class _PictureReader:
     def read(self, line: bytes) -> _Picture:
         picture = decode_text(line).strip()
         try:
-            size, boxes = entity_boxes((self.folder / "Annotations" / f"{picture}.xml").read_bytes())
-            sentences = decode_text((self.folder / "Sentences" / f"{picture}.txt").read_bytes())
+            size, boxes = entity_boxes(read_regular(self.folder / "Annotations" / f"{picture}.xml"))
+            sentences = decode_text(read_regular(self.folder / "Sentences" / f"{picture}.txt"))
         except OSError as error:
             raise BadSample(f"{error.filename}: {error.strerror}") from None
         except NotText as error:

@@ -12,6 +12,7 @@ from torch import Tensor
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.outputs import Outputs
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
 from fiber_cli.text_files import dump_json
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def write_document_frequency(path: str | Path, table: DocumentFrequency, outputs
 def read_document_frequency(path: str | Path) -> DocumentFrequency:
     """Inverse of `write_document_frequency`; UserError for a file that cannot be read or is of another form."""
     try:
-        return _parsed(parse_json(Path(path).read_bytes()))
+        return _parsed(parse_json(read_regular(path)))
     except (OSError, *WRONG_CONTENT) as error:
         raise UserError(
             f"{path}: no table of document frequencies ({type(error).__name__}: {error}); make one by "
