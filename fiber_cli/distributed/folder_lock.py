@@ -75,7 +75,8 @@ class FolderLock:
         except OSError as error:
             self._lock.release()
             if is_new:
-                (self.folder / LOCK).unlink(missing_ok=True)
+                with suppress(OSError):
+                    (self.folder / LOCK).unlink()
             remove_empty(made)
             problem = write_problem(error) or str(error)
             raise UserError(f"{self.folder}: cannot be written into ({problem}); give another --output") from error
