@@ -49,6 +49,15 @@ def take_any_text() -> None:
         sys.stdout = open(1, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     if standard[1] is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+    sys.stdout = _buffered(sys.stdout)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def _buffered(stream: TextIO) -> TextIO:
+    """A stream whose writes are whole or fail: without buffer, as under PYTHONUNBUFFERED, what a full disk has no room
+    for is lost without a word. Lines still come at once."""
+    if not isinstance(stream, io.TextIOWrapper) or not isinstance(stream.buffer, io.RawIOBase):
+        return stream
+    return io.TextIOWrapper(io.BufferedWriter(stream.buffer), stream.encoding, line_buffering=True)

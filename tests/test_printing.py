@@ -1,6 +1,7 @@
 """What is printed, and that nothing is printed past it."""
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -50,3 +51,14 @@ def test_a_closed_stream_ends_in_a_traceback_or_lends_its_number(closed):
     done = run(PRINT + "; import os; assert os.open('/', os.O_RDONLY) > 2", closed)
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_without_buffers_what_finds_no_room_is_lost_in_silence(tmp_path):
+    code = (
+        "import resource; resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); import signal;"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN); from fiber_cli.printing import *; take_any_text();"
+        "show('x' * 90); show('y' * 90)"
+    )
+    done = run(code, f"> {tmp_path / 'out'}", env=os.environ | {"PYTHONUNBUFFERED": "1"})
+    assert done.returncode != 0
+    assert "File too large" in done.stderr
