@@ -19,6 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from fiber_cli.errors import UserError
+from fiber_cli.regular_files import read_regular
 
 LEDGER = ".fiber-outputs"
 #: Reasons of a failed write that are the file system's, not the program's, and what mends them.
@@ -251,7 +252,7 @@ class _Ledger:
 
     def _read(self) -> None:
         try:
-            content = self.file.read_bytes()
+            content = read_regular(self.file)
         except OSError:
             return  # nothing written yet, or nothing that can be known
         self._size = len(content)

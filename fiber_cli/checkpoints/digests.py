@@ -16,6 +16,7 @@ from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import failing_together
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.printing import say
+from fiber_cli.regular_files import check_regular
 
 DIGESTS = "SHA256SUMS"
 WEIGHTS_FILE, TOKENIZER_FOLDER, STATE_FOLDER = "model.safetensors", "tokenizer", "state"
@@ -23,7 +24,7 @@ WEIGHTS_FILE, TOKENIZER_FOLDER, STATE_FOLDER = "model.safetensors", "tokenizer",
 THREADS = 4
 #: More than any list of files; a larger one is something else.
 MAX_BYTES = 1 << 24
-_LINE = re.compile(r"([0-9a-f]{64}) [ *]([^\x00-\x1f\\]+)")
+_LINE = re.compile(r"([0-9a-fA-F]{64}) [ *]([^\x00-\x1f\\]+)")
 #: Checkpoints that have been said to be unchecked.
 _told: set[Path] = set()
 
@@ -111,6 +112,7 @@ def read_digests(checkpoint: Path) -> dict[str, str]:
     """DIGESTS: file → SHA-256. Raises UserError for one of another form."""
     file = checkpoint / DIGESTS
     try:
+        check_regular(file)
         with file.open("rb") as stream:
             text = stream.read(MAX_BYTES).decode("utf-8")
     except OSError as error:
@@ -118,11 +120,11 @@ def read_digests(checkpoint: Path) -> dict[str, str]:
     except UnicodeDecodeError:
         raise UserError(f"{file} is damaged (not UTF-8); {_mend(checkpoint)}") from None
     digests = {}
-    for number, line in enumerate(text.removesuffix("\n").split("\n"), 1):
+    for number, line in enumerate(text.replace("\r\n", "\n").removesuffix("\n").split("\n"), 1):
         match = _LINE.fullmatch(line)
         if match is None or not _is_inside(match[2]) or match[2] in digests:
             raise UserError(f"{file} is damaged (line {number} is not `digest  file`); {_mend(checkpoint)}")
-        digests[match[2]] = match[1]
+        digests[match[2]] = match[1].lower()
     return digests
 
 

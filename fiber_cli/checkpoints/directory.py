@@ -31,6 +31,7 @@ from fiber_cli.distributed.agreement import reason_of
 from fiber_cli.errors import EXIT_FAILED, SharedError, UserError
 from fiber_cli.outputs import sync, write_problem
 from fiber_cli.parsing import parse_yaml
+from fiber_cli.regular_files import check_regular
 from fiber_cli.text_files import NotText, decode_text, dump_json, read_text
 
 #: Files that name one of the checkpoints beside them.
@@ -284,6 +285,7 @@ def _best_in_words(run_dir: Path) -> str:
 def _name_in(pointer: Path) -> str:
     """The name of the checkpoint in a file `latest` or `best`. Raises UserError for one that holds no name."""
     try:
+        check_regular(pointer)
         with pointer.open("rb") as stream:
             name = decode_text(stream.read(_POINTER_BYTES)).strip()
     except OSError as error:

@@ -15,6 +15,7 @@ from PIL.ImageFile import ImageFile
 
 from fiber_cli.data.image_formats import FORMATS, unread_format
 from fiber_cli.data.source import MAX_PIXELS, BadSample
+from fiber_cli.regular_files import check_regular
 
 #: Enough of a file to tell its format, as Pillow's plug-ins expect it.
 _PREFIX_BYTES = 16
@@ -79,6 +80,7 @@ def _stream(file: str | Path | bytes) -> Iterator[BinaryIO]:
     if isinstance(file, bytes):
         yield io.BytesIO(file)
         return
+    check_regular(file)
     with open(file, "rb") as opened:
         yield opened
 

@@ -21,6 +21,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.outputs import missing_folders, remove_empty, replace, write_problem
 from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say
+from fiber_cli.regular_files import read_regular
 
 LOCK, OWNER = ".fiber-lock", ".fiber-owner.json"
 #: How long the lock is waited for: its holder may be ending.
@@ -112,7 +113,7 @@ class FolderLock:
     def _owner(self) -> Owner | None:
         """Who wrote OWNER; None where it is not there or says nothing."""
         try:
-            content = parse_json((self.folder / OWNER).read_bytes()[:4096])
+            content = parse_json(read_regular(self.folder / OWNER))
             return Owner(int(content["pid"]), str(content["host"]), str(content["began"]))
         except (OSError, ValueError, LookupError, TypeError, OverflowError):
             return None

@@ -50,6 +50,8 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         if recipe.deepspeed:
             check_config(deepspeed_config(recipe, world_size()))
         check_name(output)
+        if init_from is not None:
+            resolve(init_from)  # before the folder is made
     # Before the lock too, which leaves a file in the folder.
     asked_of_main(lambda: check_output(output, resume=resume))
     require_shared_folder(output)

@@ -12,6 +12,7 @@ from fiber_cli.distributed.folder_lock import LOCK, OWNER
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.outputs import LEDGER, Outputs
 from fiber_cli.parsing import parse_yaml
+from fiber_cli.regular_files import check_regular
 from fiber_cli.text_files import decode_text
 from fiber_cli.training.records import read_records
 
@@ -157,6 +158,7 @@ def read_init_from(output: Path) -> Path | None:
         return None
     mend = "write the path of the checkpoint that the run started from into it"
     try:
+        check_regular(note)
         with note.open("rb") as stream:
             name = stream.read(_NOTE_BYTES).decode("utf-8", "surrogateescape").removesuffix("\n")
     except OSError as error:
