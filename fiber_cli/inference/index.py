@@ -22,6 +22,7 @@ from fiber_cli.inference.pictures import find_images
 from fiber_cli.outputs import Outputs
 from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say
+from fiber_cli.regular_files import check_regular
 from fiber_cli.tasks.abilities import Embedding
 from fiber_cli.tasks.items import ImageSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
@@ -48,6 +49,10 @@ class Index(NamedTuple):
 def check_index(file: Path, outputs: Outputs) -> None:
     """Whether an index can be kept in a file, before anything is computed: UserError where what is there is none, or
     the place cannot be written. An index that is there may be up to date, and need not be writable."""
+    try:
+        check_regular(file)  # it is read before it is written
+    except OSError as error:
+        raise UserError(f"--index: {file}: {error.strerror}") from None
     if outputs.force or not file.is_file():
         try:
             outputs.reserve(file)

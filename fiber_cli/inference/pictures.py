@@ -290,8 +290,15 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
         elif _URL_AS_PATH.match(str(path)):
             raise UserError(f"{path}: a URL; download it and give the file")
         else:
-            raise UserError(f"{path}: no such file or folder")
+            raise UserError(f"{path}: {_no_file(path)}")
     return files
+
+
+def _no_file(path: Path) -> str:
+    """What is there instead of a file."""
+    if path.exists():
+        return "a pipe or a device, not a file"
+    return "a link to nothing" if path.is_symlink() else "no such file or folder"
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -308,7 +315,7 @@ def _images_below(folder: Path) -> list[Path]:
             if file.is_file():
                 images.append(file)
             else:
-                _leave_out(f"{file}: a link to nothing")
+                _leave_out(f"{file}: {_no_file(file)}")
     known = ", ".join(SUFFIXES)
     if unread:
         kinds = count_endings(unread)

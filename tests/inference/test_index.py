@@ -12,7 +12,8 @@ from safetensors.numpy import save
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
 from fiber_cli.inference import index as indexing
-from fiber_cli.inference.index import INDEX, build_index, image_set, index_file, read_index
+from fiber_cli.inference.index import INDEX, build_index, check_index, image_set, index_file, read_index
+from fiber_cli.outputs import Outputs
 from fiber_cli.tasks.prediction import PredictOptions
 
 OPTIONS = PredictOptions(batch_size=4, workers=0)
@@ -185,3 +186,10 @@ def test_features_of_another_width_are_told(retriever, folder, tmp_path):
     Image.new("RGB", (80, 40), "purple").save(folder / "new.png")
     with pytest.raises(UserError, match="another width"):
         build_index(loaded, folder, file, options=OPTIONS)
+
+
+def test_a_pipe_as_index_keeps_the_search_waiting(tmp_path):
+    pipe = tmp_path / "index.safetensors"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"--index: .*index\.safetensors: a pipe or a device"):
+        check_index(pipe, Outputs())
