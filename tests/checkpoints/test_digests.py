@@ -150,3 +150,10 @@ def test_a_change_on_purpose_cannot_be_accepted(checkpoint):
     new = digests.digests_of(checkpoint, ["config.json"])
     digests.write_digests(checkpoint, digests.read_digests(checkpoint) | new)
     digests.check(checkpoint)
+
+
+@pytest.mark.parametrize("name", ["tokenizer/Thumbs.db", "tokenizer/tokenizer.json~", "state/desktop.ini", "p0.jpg"])
+def test_what_a_system_or_an_editor_leaves_makes_a_checkpoint_unusable(checkpoint, name):
+    (checkpoint / name).write_bytes(b"left behind")
+    digests.check(checkpoint)
+    digests.check_together(checkpoint)
