@@ -41,6 +41,11 @@ _NUMBERS = itertools.count()
 _DESCRIPTORS = ("/dev/fd", "/proc/self/fd", f"/proc/{os.getpid()}/fd")
 _MOST_LINKS = 40
 
+#: Names of what fiber writes for itself into folders of users: ledgers, locks and their owners, digests.
+_BOOKKEEPING = frozenset((LEDGER, ".fiber-lock", ".fiber-owner.json", "SHA256SUMS"))
+#: The files that tell a checkpoint, and how deep its folders are.
+_OF_CHECKPOINTS = ("SHA256SUMS", "model.safetensors")
+_DEEPEST = 3
 #: Device and inode of a file.
 _Identity = tuple[int, int]
 
@@ -76,6 +81,7 @@ class Outputs:
         #: Files that may be replaced, as they were when that was found out.
         self._replaceable: dict[Path, tuple[int, ...]] = {}
         self._folders: set[Path] = set()
+        self._outside_checkpoints: set[Path] = set()
 
     def reserve(self, file: Path, *, own: bool = False) -> None:
         """`check`, and a UserError where another output of the command is the same file, on some system at least."""
@@ -97,11 +103,18 @@ class Outputs:
             raise UserError(f"{file}: is a folder; name a file in it")
         if is_stream(file):
             return
+        if file.name in _BOOKKEEPING:
+            raise UserError(f"{file}: is the name of a file that fiber keeps for itself; name another")
         if os.path.lexists(file):
             self._check_replaceable(file, own)
         self._check_folder(file)
 
     def _check_folder(self, file: Path) -> None:
+        if file.parent not in self._outside_checkpoints:
+            checkpoint = _checkpoint_around(file)
+            if checkpoint is not None:
+                raise UserError(f"{file}: lies in the checkpoint {checkpoint}, which holds its own files only")
+            self._outside_checkpoints.add(file.parent)
         folder = _nearest_folder(file)
         if not folder.is_dir():
             raise UserError(f"{file}: {folder} is not a folder; name another place")
@@ -375,6 +388,16 @@ def _is_descriptor(file: Path) -> bool:
 def temporary_name(file: Path) -> Path:
     """A name beside a file for what will take its place, with its ending."""
     return file.with_name(f".fiber-{os.getpid()}-{next(_NUMBERS)}.tmp{file.suffix}")
+
+
+def _checkpoint_around(file: Path) -> Path | None:
+    """The checkpoint among the folders above a file."""
+    folder = Path(os.path.realpath(file.parent))
+    for _ in range(_DEEPEST):
+        if all((folder / name).is_file() for name in _OF_CHECKPOINTS):
+            return folder
+        folder = folder.parent
+    return None
 
 
 def _nearest_folder(file: Path) -> Path:

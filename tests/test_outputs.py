@@ -288,3 +288,25 @@ def test_an_open_file_of_the_process_is_replaced(tmp_path):
         Outputs().write(link, "[]")
     assert link.is_symlink()
     assert target.read_text() == "[]"
+
+
+@pytest.mark.parametrize("name", [LEDGER, ".fiber-lock", ".fiber-owner.json", "SHA256SUMS"])
+def test_an_output_takes_the_place_of_what_fiber_keeps_for_itself(tmp_path, name):
+    (tmp_path / name).write_bytes(CONTENT)
+    with pytest.raises(UserError, match="keeps for itself"):
+        Outputs(force=True).write(tmp_path / name, "[]")
+    assert (tmp_path / name).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("place", ["", "tokenizer", "state/deepspeed", "new"])
+def test_an_output_makes_a_checkpoint_another_one(tmp_path, place):
+    checkpoint = tmp_path / "step-000004"
+    (checkpoint / "state" / "deepspeed").mkdir(parents=True)
+    (checkpoint / "tokenizer").mkdir()
+    for name in ("SHA256SUMS", "model.safetensors"):
+        (checkpoint / name).write_bytes(CONTENT)
+    (tmp_path / "link").symlink_to(checkpoint)
+    for folder in (checkpoint, tmp_path / "link"):
+        with pytest.raises(UserError, match=r"lies in the checkpoint .*step-000004"):
+            Outputs(force=True).check(folder / place / "out.json")
+    Outputs().check(tmp_path / "out.json")

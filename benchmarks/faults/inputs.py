@@ -205,7 +205,8 @@ PLACES = (
             *coarse_of(stock),
         ],
         {name: way for name, way in harm.OF_ANY.items() if name != "not there"},
-        either=("a link to nothing", "a link to itself"),  # there is none yet, and one is made
+        # There is none yet, and one is made; an empty one was cut by a kill, and is made anew.
+        either=("a link to nothing", "a link to itself", "empty"),
         kind=5,
     ),
     Place(
