@@ -150,7 +150,9 @@ def convolutions(head: TokenHead, size: tuple[int, int], device: torch.device) -
 @torch.no_grad()
 def main() -> None:
     parser = image_options(__doc__)
-    parser.add_argument("--chunks", type=int, help="prompts timed of each way, default 3 on a CPU, all on a GPU")
+    parser.add_argument(
+        "--chunks", type=int, help="prompts timed of each way, at least 2, default 3 on a CPU, all on a GPU"
+    )
     args = parser.parse_args()
     if args.threads:
         torch.set_num_threads(args.threads)
@@ -168,6 +170,8 @@ def main() -> None:
     pixels = random_pixels(size)[0, :, : size[0], : size[1]]
     groups = {chunk: chunk_labels(names, tokenizer, LENGTH, chunk) for chunk in (CHUNK, "auto")}
     prompts = {chunk: label_prompts(names, tokenizer, LENGTH, chunk) for chunk in groups}
+    if args.chunks == 1:
+        parser.error("--chunks 1: what is paid once and for every prompt cannot be told apart; give at least 2")
     timed_prompts = min(args.chunks or (3 if device.type == "cpu" else NAMES), *(map(len, groups.values())))
     layout = {}
 

@@ -20,7 +20,7 @@ from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.coarse.task import CoarseTask
-from fiber_cli.tasks.evalset import ImageSet, TextSet
+from fiber_cli.tasks.items import ImageSet, TextSet
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.retrieval.pairs import grouped, match_scores, score_pairs
 

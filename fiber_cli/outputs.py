@@ -13,113 +13,262 @@ import itertools
 import os
 import shutil
 import stat
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from fiber_cli.errors import UserError
+from fiber_cli.regular_files import read_regular
 
 LEDGER = ".fiber-outputs"
-#: Reasons of a failed write that are the file system's, not the program's.
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+#: Reasons of a failed write that are the file system's, not the program's, and what mends them.
+_FULL = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EFBIG: "`ulimit -f` says how large a file may be",
+}
 #: The same in the words of libraries whose errors carry no number.
-_FULL_IN_WORDS = ("no space left", "os error 28", "disk quota exceeded", "pytorchstreamwriter failed")
+_FULL_IN_WORDS = {
+    "no space left": errno.ENOSPC,
+    "os error 28": errno.ENOSPC,
+    "pytorchstreamwriter failed": errno.ENOSPC,
+    "disk quota exceeded": errno.EDQUOT,
+    "file too large": errno.EFBIG,
+}
 _NUMBERS = itertools.count()
+#: Where a process has its open files on Linux and on macOS; `/dev/stdout` leads there.
+_DESCRIPTORS = ("/dev/fd", "/proc/self/fd", f"/proc/{os.getpid()}/fd")
+_MOST_LINKS = 40
 
+#: Names of what fiber writes for itself into folders of users: ledgers, locks and their owners, digests.
+_BOOKKEEPING = frozenset((LEDGER, ".fiber-lock", ".fiber-owner.json", "SHA256SUMS"))
+#: The files that tell a checkpoint, and how deep its folders are.
+_OF_CHECKPOINTS = ("SHA256SUMS", "model.safetensors")
+_DEEPEST = 3
 #: Device and inode of a file.
 _Identity = tuple[int, int]
 
 
+class Pending:
+    """An output that is being written: under the name `temporary`, which has its ending, until `Outputs.publish` gives
+    it its own. Of a pipe or a device `temporary` is that itself."""
+
+    def __init__(self, file: Path):
+        self.file = file
+        self.is_stream = is_stream(file)
+        #: The folders that were made for it, the innermost first.
+        self.made = [] if self.is_stream else missing_folders(file.parent)
+        self.temporary = file if self.is_stream else temporary_name(file)
+
+    def drop(self) -> None:
+        """Take away what was written, where it has not been published."""
+        if not self.is_stream:
+            self.temporary.unlink(missing_ok=True)
+            remove_empty(self.made)
+
+
 class Outputs:
     """The outputs of one command. force: whether they may replace files that fiber did not write; inputs: the files
-    that the command reads, none of which is ever replaced."""
+    that the command reads, none of which is ever replaced, looked at once there is a file to replace."""
 
     def __init__(self, *, force: bool = False, inputs: Iterable[Path] = ()):
         self.force = force
-        self._inputs = list(inputs)
+        self._inputs = inputs
         self._identities: set[_Identity] | None = None
         self._ledgers: dict[Path, _Ledger] = {}
+        self._reserved: dict[str, Path] = {}
+        #: Files that may be replaced, as they were when that was found out.
+        self._replaceable: dict[Path, tuple[int, ...]] = {}
+        self._folders: set[Path] = set()
+        self._outside_checkpoints: set[Path] = set()
 
-    def check(self, file: Path) -> None:
-        """Raises UserError where `file` must not or cannot be written; asked before anything costly is done."""
-        if file.is_dir():
-            raise UserError(f"{file}: is a folder; name a file in it")
-        if _is_stream(file):
+    def reserve(self, file: Path, *, own: bool = False) -> None:
+        """`check`, and a UserError where another output of the command is the same file, on some system at least."""
+        self.check(file, own=own)
+        if is_stream(file):
             return
+        name = unicodedata.normalize("NFC", file.name).casefold()
+        place = os.path.join(os.path.realpath(file.parent), name)
+        if place in self._reserved:
+            raise UserError(
+                f"{file}: two outputs of this command would be the file {self._reserved[place]}; name another"
+            )
+        self._reserved[place] = file
+
+    def check(self, file: Path, *, own: bool = False) -> None:
+        """Raises UserError where `file` must not or cannot be written; asked before anything costly is done. own:
+        whether what is there is known to be fiber's, whatever the ledger says."""
+        if os.path.isdir(file):
+            raise UserError(f"{file}: is a folder; name a file in it")
+        if is_stream(file):
+            return
+        if file.name in _BOOKKEEPING:
+            raise UserError(f"{file}: is the name of a file that fiber keeps for itself; name another")
         if os.path.lexists(file):
-            self._check_replaceable(file)
+            self._check_replaceable(file, own)
+        self._check_folder(file)
+
+    def _check_folder(self, file: Path) -> None:
+        if file.parent not in self._outside_checkpoints:
+            checkpoint = _checkpoint_around(file)
+            if checkpoint is not None:
+                raise UserError(f"{file}: lies in the checkpoint {checkpoint}, which holds its own files only")
+            self._outside_checkpoints.add(file.parent)
         folder = _nearest_folder(file)
         if not folder.is_dir():
             raise UserError(f"{file}: {folder} is not a folder; name another place")
         if not os.access(folder, os.W_OK | os.X_OK):
             raise UserError(f"{file}: {folder} cannot be written into; name another place")
+        ledger = file.parent / LEDGER
+        if os.path.lexists(ledger) and (ledger.is_symlink() or not ledger.is_file() or not os.access(ledger, os.W_OK)):
+            raise UserError(f"{file}: {ledger}, where fiber keeps what it wrote, cannot be written; remove it")
 
-    def _check_replaceable(self, file: Path) -> None:
-        if self._is_input(file):
+    def _check_replaceable(self, file: Path, own: bool) -> None:
+        stamp = _stamp(file)
+        if self._replaceable.get(file) == stamp:
+            return
+        if self.is_input(file):
             raise UserError(f"{file}: is read by this command and would be overwritten; name another file")
-        if not self.force and not self._ledger(file.parent).wrote(file):
+        if not own and not self.force and not self.wrote(file):
             raise UserError(
                 f"{file}: is there already, and was not written by fiber or has been changed since; name another file, "
                 "or replace it with --force"
             )
+        self._replaceable[file] = stamp
 
-    def _is_input(self, file: Path) -> bool:
+    def is_input(self, file: Path) -> bool:
+        """Whether a path leads to a file that the command reads."""
         if self._identities is None:
             self._identities = {identity for identity in map(_identity, self._inputs) if identity is not None}
         return _identity(file) in self._identities
+
+    def wrote(self, file: Path) -> bool:
+        """Whether a file is as fiber wrote it."""
+        return self._ledger(file.parent).wrote(file)
 
     def _ledger(self, folder: Path) -> "_Ledger":
         if folder not in self._ledgers:
             self._ledgers[folder] = _Ledger(folder)
         return self._ledgers[folder]
 
-    def write(self, file: Path, content: str | bytes) -> None:
-        """Write a whole file, text as UTF-8. Raises UserError, see `check` and `writing`."""
-        with self.writing(file) as temporary:
-            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
+    def write(self, file: Path, content: str | bytes, *, own: bool = False, kept: bool = True) -> None:
+        """Write a whole file, text as UTF-8; one that has this content already stays. own: see `check`; kept: see
+        `publish`. Raises UserError, see `check` and `writing`."""
+        encoded = content.encode() if isinstance(content, str) else content
+        own = own or _holds(file, encoded)
+        with self.writing(file, own=own, kept=kept) as temporary:
+            temporary.write_bytes(encoded)
 
     @contextmanager
-    def writing(self, file: Path) -> Iterator[Path]:
+    def writing(self, file: Path, *, own: bool = False, kept: bool = True) -> Iterator[Path]:
         """Gives a temporary file with the ending of `file`, which takes its place when the block ends; folders that are
         missing are made. Where the block or the end of it fails the temporary file is removed and what was there stays;
-        a failure of the file system is a UserError."""
-        self.check(file)
-        if _is_stream(file):
-            with _explained(file):
-                yield file
-            return
-        made = _missing_folders(file.parent)
-        temporary = file.with_name(f".fiber-{os.getpid()}-{next(_NUMBERS)}.tmp{file.suffix}")
+        a failure of the file system is a UserError. own: see `check`; kept: see `publish`."""
+        pending = self.begin(file, own=own)
         try:
-            with _explained(file):
-                file.parent.mkdir(parents=True, exist_ok=True)
-                yield temporary
-                self._put(temporary, file)
+            with explained(file):
+                yield pending.temporary
+            self.publish(pending, kept=kept)
         except BaseException:
-            _remove(temporary, made)
+            pending.drop()
             raise
 
-    def _put(self, temporary: Path, file: Path) -> None:
-        """The finished temporary file in its place."""
-        sync(temporary)
-        if file.is_file() and not file.is_symlink():
-            shutil.copymode(file, temporary)
-        # Before the rename: a kill between the two leaves a line too many, not a file that nobody wrote.
-        self._ledger(file.parent).add(file.name, _digest(temporary))
-        temporary.replace(file)
-        sync(file.parent)
+    def begin(self, file: Path, *, own: bool = False) -> Pending:
+        """What `writing` does at its beginning, for files that are written piece by piece; ended by `publish`, or by
+        `Pending.drop`. own: see `check`."""
+        self.check(file, own=own)
+        pending = Pending(file)
+        if pending.is_stream:
+            return pending
+        if file.parent in self._folders and pending.made:
+            raise UserError(f"{file}: {file.parent} was removed while fiber wrote into it")
+        try:
+            with explained(file):
+                file.parent.mkdir(parents=True, exist_ok=True)
+        except BaseException:
+            pending.drop()
+            raise
+        self._folders.add(file.parent)
+        return pending
+
+    def publish(self, *pending: Pending, kept: bool = True) -> None:
+        """Finished files that belong together in their places, the last one last; where that fails before the first is
+        in its place all stay as they were. While the others are exchanged an earlier one of the last is away: where it
+        is there, all are of one writing. kept: whether the ledger has them; False for files that tell by themselves
+        that they are fiber's. Raises UserError."""
+        files = [each for each in pending if not each.is_stream]
+        for each in files:
+            with explained(each.file):
+                self._finish(each, kept=kept)
+        for each in files:
+            # Again: what was there at the beginning may be another file by now.
+            if kept and os.path.lexists(each.file):
+                self._check_replaceable(each.file, own=False)
+        if len(files) > 1:
+            with explained(files[-1].file):
+                files[-1].file.unlink(missing_ok=True)
+        for each in files:
+            with explained(each.file):
+                each.temporary.replace(each.file)
+            self._replaceable.pop(each.file, None)
+
+    def _finish(self, pending: Pending, *, kept: bool) -> None:
+        sync(pending.temporary)
+        if pending.file.is_file() and not pending.file.is_symlink():
+            shutil.copymode(pending.file, pending.temporary)
+        if kept:
+            # Before the rename: a kill between the two leaves a line too many, not a file that nobody wrote.
+            self._ledger(pending.file.parent).add(pending.file.name, _digest(pending.temporary))
+
+    @contextmanager
+    def staging(self, folder: Path) -> Iterator[Path]:
+        """Gives a temporary folder in `folder`, which is removed in the end with all that is left in it, and with the
+        folders that were made for it where they are empty."""
+        temporary = temporary_name(folder / "folder")
+        made = missing_folders(folder)
+        try:
+            with explained(folder):
+                temporary.mkdir(parents=True)
+                yield temporary
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+            remove_empty(made)
+
+    def keep(self, folder: Path, files: Iterable[Path], at: Path) -> None:
+        """Have the ledger of `folder` know files that will lie at the same places below `folder` as they now do below
+        `at`. Raises UserError."""
+        for file in files:
+            name = file.relative_to(at).as_posix()
+            with explained(folder / name):
+                self._ledger(folder).add(name, _digest(file))
+
+    def foreign(self, folder: Path) -> Path | None:
+        """A file below a folder that the folder's own ledger does not have as it is; None where there is none."""
+        ledger = self._ledger(folder)
+        for file in sorted(folder.rglob("*")):
+            is_plain_folder = file.is_dir() and not file.is_symlink()
+            if not is_plain_folder and file != ledger.file and not ledger.wrote(file):
+                return file
+        return None
 
 
 class _Ledger:
-    """The digests of the files that fiber has written into a folder, by name."""
+    """The digests of the files that fiber has written into a folder, by their names below it."""
 
     def __init__(self, folder: Path):
+        self.folder = folder
         self.file = folder / LEDGER
         self._digests: dict[bytes, set[str]] = {}
+        self._size = 0
+        self._read()
+
+    def _read(self) -> None:
         try:
-            content = self.file.read_bytes()
+            content = read_regular(self.file)
         except OSError:
             return  # nothing written yet, or nothing that can be known
+        self._size = len(content)
         for line in content.splitlines():
             digest, separator, name = line.partition(b"  ")
             if separator:
@@ -127,17 +276,24 @@ class _Ledger:
 
     def wrote(self, file: Path) -> bool:
         """Whether the content of a file is what fiber wrote under its name; never of a link."""
-        digests = self._digests.get(_escaped(file.name))
-        if not digests or file.is_symlink() or not file.is_file():
+        if file.is_symlink() or not file.is_file():
             return False
-        return _digest(file) in digests
+        name = _escaped(file.relative_to(self.folder).as_posix())
+        is_outdated = self._size != _size(self.file)  # another process has written
+        if name not in self._digests and not is_outdated:
+            return False
+        # Before the ledger is read, which has the line of a file before the file is there.
+        digest = _digest(file)
+        if digest not in self._digests.get(name, ()) and self._size != _size(self.file):
+            self._read()
+        return digest in self._digests.get(name, ())
 
     def add(self, name: str, digest: str) -> None:
         """Keep that fiber writes a file with this content. Raises OSError, then nothing is kept."""
         digests = self._digests.setdefault(_escaped(name), set())
         if digest in digests:
             return
-        _append(self.file, digest.encode() + b"  " + _escaped(name) + b"\n")
+        self._size += _append(self.file, digest.encode() + b"  " + _escaped(name) + b"\n")
         digests.add(digest)
 
 
@@ -146,26 +302,57 @@ def _escaped(name: str) -> bytes:
     return os.fsencode(name).replace(b"\\", b"\\\\").replace(b"\n", b"\\n").replace(b"\r", b"\\r")
 
 
-def _append(file: Path, line: bytes) -> None:
-    """The whole line at the end of a file, or none of it."""
-    with file.open("ab", buffering=0) as stream:
-        end = os.fstat(stream.fileno()).st_size
+def _append(file: Path, line: bytes) -> int:
+    """The whole line at the end of a file, or none of it; returns the number of bytes. A link is not followed."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | vars(os).get("O_NOFOLLOW", 0) | vars(os).get("O_BINARY", 0)
+    try:
+        handle = os.open(file, flags, 0o666)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}: {file}") from error
+    with open(handle, "r+b", buffering=0) as stream:
+        end = os.fstat(handle).st_size
+        if end:
+            stream.seek(end - 1)
+            if stream.read(1) != b"\n":
+                line = b"\n" + line  # the one before was cut by a kill
         try:
             written = stream.write(line)
-            os.fsync(stream.fileno())
             if written < len(line):
-                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(file))
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         except OSError:
-            stream.truncate(end)
+            if os.fstat(handle).st_size < end + len(line):  # no other process has written behind it
+                stream.truncate(end)
             if end == 0:
                 file.unlink()
             raise
+    return len(line)
 
 
 def _digest(file: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def _size(file: Path) -> int:
+    """In bytes; 0 where there is none."""
+    try:
+        return file.stat().st_size
+    except OSError:
+        return 0
+
+
+def _stamp(file: Path) -> tuple[int, ...]:
+    """What changes when a file does; of a link its own."""
+    state = file.lstat()
+    return state.st_dev, state.st_ino, state.st_size, state.st_mtime_ns
+
+
+def _holds(file: Path, content: bytes) -> bool:
+    """Whether a plain file has this content."""
+    if file.is_symlink() or not file.is_file() or _size(file) != len(content):
+        return False
+    return file.read_bytes() == content
 
 
 def _identity(file: Path) -> _Identity | None:
@@ -177,13 +364,40 @@ def _identity(file: Path) -> _Identity | None:
     return state.st_dev, state.st_ino
 
 
-def _is_stream(file: Path) -> bool:
-    """Whether a path leads to a pipe or a device, such as /dev/stdout, which is written as it is."""
+def is_stream(file: Path) -> bool:
+    """Whether a path leads to a pipe, a device, or an open file of this process such as /dev/stdout, which are written
+    as they are."""
     try:
         mode = file.stat().st_mode
     except OSError:
         return False
-    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode)
+    return stat.S_ISFIFO(mode) or stat.S_ISCHR(mode) or stat.S_ISSOCK(mode) or _is_descriptor(file)
+
+
+def _is_descriptor(file: Path) -> bool:
+    path = os.path.abspath(file)
+    for _ in range(_MOST_LINKS):
+        if os.path.dirname(path) in _DESCRIPTORS:
+            return True
+        if not os.path.islink(path):
+            return False
+        path = os.path.join(os.path.dirname(path), os.readlink(path))
+    return False
+
+
+def temporary_name(file: Path) -> Path:
+    """A name beside a file for what will take its place, with its ending."""
+    return file.with_name(f".fiber-{os.getpid()}-{next(_NUMBERS)}.tmp{file.suffix}")
+
+
+def _checkpoint_around(file: Path) -> Path | None:
+    """The checkpoint among the folders above a file."""
+    folder = Path(os.path.realpath(file.parent))
+    for _ in range(_DEEPEST):
+        if all((folder / name).is_file() for name in _OF_CHECKPOINTS):
+            return folder
+        folder = folder.parent
+    return None
 
 
 def _nearest_folder(file: Path) -> Path:
@@ -194,7 +408,7 @@ def _nearest_folder(file: Path) -> Path:
     return folder
 
 
-def _missing_folders(folder: Path) -> list[Path]:
+def missing_folders(folder: Path) -> list[Path]:
     """A folder and its parents as far as they are not there, the innermost first."""
     missing = []
     while not folder.exists() and folder != folder.parent:
@@ -203,9 +417,8 @@ def _missing_folders(folder: Path) -> list[Path]:
     return missing
 
 
-def _remove(temporary: Path, folders: list[Path]) -> None:
-    """What a failed write has begun; folders only where they are empty."""
-    temporary.unlink(missing_ok=True)
+def remove_empty(folders: Iterable[Path]) -> None:
+    """Folders that a failed write has made, up to the first that holds something."""
     for folder in folders:
         try:
             folder.rmdir()
@@ -214,15 +427,39 @@ def _remove(temporary: Path, folders: list[Path]) -> None:
 
 
 @contextmanager
-def _explained(file: Path) -> Iterator[None]:
-    """A failure of the file system inside becomes a UserError that names `file`."""
+def explained(what: object) -> Iterator[None]:
+    """A failure of the file system inside becomes a UserError that names `what`."""
     try:
         yield
     except Exception as error:
         problem = write_problem(error)
         if problem is None:
             raise
-        raise UserError(f"{file}: cannot be written ({problem}); what was there is untouched") from error
+        raise UserError(f"{what}: cannot be written ({problem}); what was there is untouched") from error
+
+
+def replace(file: Path, content: bytes) -> None:
+    """Write a file of the program's own so that a kill or a failure leaves the old or the new one; nothing is asked,
+    nothing kept in a ledger. Raises OSError."""
+    temporary = temporary_name(file)
+    try:
+        temporary.write_bytes(content)
+        sync(temporary)
+        temporary.replace(file)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync(file.parent)
+
+
+def _full_in_words(number: int | None) -> str:
+    assert number is not None
+    return f"{os.strerror(number)}: {_FULL[number]}"
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there is no room for what was to be written: on the disk, in a quota, or in one file."""
+    return error.errno in _FULL
 
 
 def write_problem(error: BaseException) -> str | None:
@@ -232,11 +469,12 @@ def write_problem(error: BaseException) -> str | None:
         return None
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.errno in _FULL:
-            return f"{os.strerror(cause.errno)}: free some space"
+        if isinstance(cause, OSError) and is_full(cause):
+            return _full_in_words(cause.errno)
         words = str(cause).lower()
-        if any(phrase in words for phrase in _FULL_IN_WORDS):
-            return f"{os.strerror(errno.ENOSPC)}: free some space"
+        for phrase, number in _FULL_IN_WORDS.items():
+            if phrase in words:
+                return _full_in_words(number)
         cause = cause.__cause__ or cause.__context__
     return error.strerror or str(error) if isinstance(error, OSError) else None
 

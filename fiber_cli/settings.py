@@ -5,8 +5,9 @@ reference of `fiber recipes schema`, the parser, `config.json` and the construct
 """
 
 import dataclasses
+import operator
 import typing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from importlib import import_module
@@ -15,6 +16,13 @@ from typing import Any, TypeVar
 from fiber_cli.errors import EXIT_USAGE, DeclarationError, UserError
 
 Declared = TypeVar("Declared")
+#: Limit of a setting → what holds for it, in code and in words.
+LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "gt": (operator.gt, "greater than"),
+    "ge": (operator.ge, "at least"),
+    "lt": (operator.lt, "less than"),
+    "le": (operator.le, "at most"),
+}
 
 
 class RecipeError(UserError):
@@ -43,7 +51,7 @@ def option(
     formerly: str | None = None,
     **metadata: Any,
 ) -> Any:
-    """A field with its one-line meaning, its limits (see `config.strict`), and `path=True` where it names files, with
+    """A field with its one-line meaning, its limits (see `LIMITS`), and `path=True` where it names files, with
     `made_by`, where a command of the program writes them.
 
     owner: needed in settings of tasks. formerly: the name that older recipes and checkpoints have for it.
@@ -79,6 +87,14 @@ class SourceSettings:
             if setting.name not in ("kind", "weight") and value is not None:
                 arguments[setting.name] = value
         return arguments
+
+
+def out_of_range(value: Any, limits: Mapping[str, Any]) -> str | None:
+    """What is wrong with a number beside the limits of its field's metadata, in words."""
+    for key, (holds, words) in LIMITS.items():
+        if key in limits and not holds(value, limits[key]):
+            return f"{value!r} is out of range, must be {words} {limits[key]}"
+    return None
 
 
 def owned(settings: TaskSettings, *owners: Owner) -> dict[str, Any]:

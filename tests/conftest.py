@@ -16,6 +16,15 @@ def shared() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session", autouse=True)
+def reports_of_errors(tmp_path_factory):
+    """Reports of unforeseen errors go where the tests' files are, also from the processes that tests start."""
+    patch = pytest.MonkeyPatch()
+    patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+    yield
+    patch.undo()
+
+
 @pytest.fixture(scope="session")
 def tokenizer():
     """The packaged tokenizer."""

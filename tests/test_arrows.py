@@ -11,14 +11,32 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fiber_cli"
-LEAVES = {"errors", "boxes", "outputs", "seeds", "settings"}
+LEAVES = {
+    "boxes",
+    "characters",
+    "errors",
+    "outputs",
+    "parsing",
+    "printing",
+    "regular_files",
+    "seeds",
+    "settings",
+    "stop_signals",
+    "text_files",
+}
 #: Room → the rooms that it may import, itself and the leaves apart.
 ALLOWED = {
+    "characters": set(),
     "errors": set(),
+    "printing": set(),
+    "regular_files": set(),
+    "text_files": set(),
     "boxes": set(),
     "outputs": set(),
+    "parsing": set(),
     "seeds": set(),
     "settings": set(),
+    "stop_signals": set(),
     "distributed": set(),
     "model": set(),
     "data": set(),

@@ -1,11 +1,13 @@
 """What a user can do wrong is told in one line, and how a run ends."""
 
 import json
+import pickle
 
 import pytest
 
 from fiber_cli import errors
 from fiber_cli.errors import UserError, first_names, optional
+from fiber_cli.settings import RecipeError
 
 
 def test_exit_codes_tell_ends_apart():
@@ -26,3 +28,13 @@ def test_a_package_that_is_not_there_is_told_with_its_mend():
     assert optional("json", "install it") is json
     with pytest.raises(UserError, match=r"^install it$"):
         optional("fiber_cli_no_such_package", "install it")
+
+
+def test_an_error_splits_its_line_or_loses_its_details():
+    error = UserError("a\nb\x1b.png: no such file", "tab\t: one", "two")
+    assert str(error) == "a\\nb\\x1b.png: no such file\n  tab\\t: one\n  two"
+    assert error.message == "a\\nb\\x1b.png: no such file"
+    assert str(UserError(f"in a run: {error.message}", *error.details)) == f"in a run: {error}"
+    copied = pickle.loads(pickle.dumps(error))
+    assert str(copied) == str(error)
+    assert str(RecipeError("2 problems", "one", "two")) == "2 problems\n  one\n  two"

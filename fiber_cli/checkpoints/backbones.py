@@ -13,10 +13,13 @@ from fiber_cli.checkpoints.published.names import rename
 from fiber_cli.checkpoints.published.towers import ROBERTA
 from fiber_cli.checkpoints.weights import load_into, read_tensors, read_torch_file
 from fiber_cli.data.files import expecting, read_json
+from fiber_cli.data.values import some_text
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import FusedEncoder
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
+#: What is fetched from the hub, the second where there is nothing of the first.
+HUB_FILES = (("model.safetensors*", "model-*.safetensors"), ("pytorch_model.bin*", "pytorch_model-*.bin"))
 #: The norm behind a Swin's last stage.
 LAST_NORM = "image.norm"
 
@@ -88,10 +91,15 @@ def load_roberta(encoder: FusedEncoder, source: str) -> None:
 
 
 def _hub_roberta(name: str) -> dict[str, Tensor]:
-    from transformers import RobertaModel
+    """The weights alone: what else lies beside them on the hub, such as settings that name code, is not fetched."""
+    from huggingface_hub import snapshot_download
 
-    with _download("model.roberta", name):
-        return RobertaModel.from_pretrained(name, add_pooling_layer=False).state_dict()
+    for patterns in HUB_FILES:
+        with _download("model.roberta", name):
+            folder = Path(snapshot_download(name, allow_patterns=list(patterns)))
+        if _has_weights(folder):
+            break
+    return _weights_below(folder)
 
 
 def _fill(
@@ -120,10 +128,18 @@ def _local_weights(source: str) -> dict[str, Tensor] | None:
     path = Path(source)
     if not path.is_dir():
         return _tensors(path) if path.is_file() else None
+    return _weights_below(path)
+
+
+def _weights_below(folder: Path) -> dict[str, Tensor]:
     weights: dict[str, Tensor] = {}
-    for file in _weight_files(path):
+    for file in _weight_files(folder):
         weights |= _tensors(file)
     return weights
+
+
+def _has_weights(folder: Path) -> bool:
+    return any((folder / f"{name}{ending}").is_file() for name in WEIGHT_FILES for ending in ("", ".index.json"))
 
 
 def _tensors(file: Path) -> dict[str, Tensor]:
@@ -139,7 +155,7 @@ def _weight_files(folder: Path) -> list[Path]:
         if index.is_file():
             content = read_json(index, "an index of weights")
             with expecting(index, "an index of weights"):
-                parts = set(content["weight_map"].values())
+                parts = {Path(some_text(part, "a part")).name for part in content["weight_map"].values()}
             return [folder / part for part in sorted(parts)]
     raise UserError(f"{folder}: holds none of {', '.join(WEIGHT_FILES)}")
 

@@ -6,17 +6,23 @@ tokenizer beside the settings; it is read, and no longer written.
 """
 
 import dataclasses
-import json
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-from fiber_cli.errors import UserError
+from fiber_cli.checkpoints.typed import checked
+from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.model.config import FiberConfig
-from fiber_cli.settings import Owner, TaskSettings, former_names, owned
+from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
+from fiber_cli.settings import Owner, TaskSettings, former_names, out_of_range, owned
 from fiber_cli.tasks import declared
 
 FORMAT = 2
+#: Tokens a text.
+MOST_TOKENS = 2**16
 CONFIG_FILE = "config.json"
 #: What format 1 kept of a caption task that follows from the tokenizer and the text length.
 _DERIVED_IN_FORMAT_1 = ("max_length", "cls_id", "sep_id", "pad_id", "mask_id")
@@ -56,6 +62,9 @@ class CheckpointConfig:
             task = _task_of_format_1(task, preprocessing)
         labels = content["labels"]
         model = FiberConfig.from_dict(content["model"])
+        text_length = int(preprocessing["text_length"])
+        if not 1 <= text_length <= MOST_TOKENS:
+            raise UserError(f"config.json: text_length {text_length}: must be from 1 to {MOST_TOKENS:,}")
         of_reader = preprocessing.get("image_size", model.image_size)
         # Written twice, for readers of either section.
         if _sides(of_reader) != _sides(model.image_size):
@@ -66,7 +75,7 @@ class CheckpointConfig:
         return cls(
             model=model,
             task=_task_settings(task),
-            text_length=int(preprocessing["text_length"]),
+            text_length=text_length,
             labels=None if labels is None else tuple(labels),
             tokenizer=str(content["tokenizer"]),
         )
@@ -76,7 +85,7 @@ def read_config(path: Path) -> CheckpointConfig:
     """config.json of a checkpoint directory. Raises UserError where it is missing, damaged, or of another version."""
     file = Path(path) / CONFIG_FILE
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = parse_json(read_regular(file))
     except OSError as error:
         raise UserError(f"{file} cannot be read: {error.strerror}; is {path} a checkpoint directory?") from error
     except ValueError as error:
@@ -87,10 +96,10 @@ def read_config(path: Path) -> CheckpointConfig:
             f"{file} has format version {version!r}, not {FORMAT} or 1; use the program version that wrote it"
         )
     try:
-        return CheckpointConfig.from_json(content)
+        return checked(CheckpointConfig.from_json(content))
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except WRONG_CONTENT as error:
         raise UserError(f"{file} does not describe a model of this version: {error}") from error
 
 
@@ -109,6 +118,16 @@ def _task_of_format_1(task: dict[str, Any], preprocessing: dict[str, Any]) -> di
     return settings
 
 
+def _out_of_range(value: Any, limits: Mapping[str, Any]) -> str | None:
+    """What is wrong with the numbers of a setting."""
+    for number in value if isinstance(value, tuple) else (value,):
+        if isinstance(number, int | float):
+            problem = out_of_range(number, limits)
+            if problem is not None or not abs(number) < math.inf:
+                return problem or f"{number} is not finite"
+    return None
+
+
 def _task_settings(stored: dict[str, Any]) -> TaskSettings:
     """The settings under their present names; TypeError for one that the task does not have."""
     settings: type[Any] = declared(stored["name"]).settings
@@ -116,6 +135,10 @@ def _task_settings(stored: dict[str, Any]) -> TaskSettings:
     values = {}
     for name, value in stored.items():
         values[former.get(name, name)] = tuple(value) if isinstance(value, list) else value
+    for setting in dataclasses.fields(settings):
+        problem = _out_of_range(values.get(setting.name), setting.metadata)
+        if problem is not None:
+            raise ValueError(f"task.{setting.name}: {problem}")
     known = {setting.name for setting in dataclasses.fields(settings)}
     unknown = values.keys() - known
     if unknown:

@@ -5,14 +5,15 @@ run/checkpoints/step-000400/
   model.safetensors  consolidated float32 weights, no tied duplicates
   tokenizer/         the tokenizer's own files
   state/             only for resuming; written by the engine
+  SHA256SUMS         digests of all these files, compared when they are loaded
 run/checkpoints/latest   names the newest complete one
 run/checkpoints/best     names the best one by the run's metric, where the recipe keeps it
 """
 
-import json
+import errno
 import os
+import re
 import shutil
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -22,12 +23,25 @@ import yaml
 from safetensors.torch import save as to_bytes
 from torch import Tensor
 
+from fiber_cli import outputs
+from fiber_cli.checkpoints.digests import digest_together, write_digests
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.distributed import collectives
-from fiber_cli.errors import UserError
+from fiber_cli.distributed.agreement import reason_of
+from fiber_cli.errors import EXIT_FAILED, SharedError, UserError
+from fiber_cli.outputs import sync, write_problem
+from fiber_cli.parsing import parse_yaml
+from fiber_cli.regular_files import check_regular
+from fiber_cli.text_files import NotText, decode_text, dump_json, read_text
 
 #: Files that name one of the checkpoints beside them.
 POINTERS = ("latest", "best")
+#: A checkpoint, and one that is being written.
+_STEP = re.compile(r"step-[0-9]{1,15}")
+_UNFINISHED = re.compile(r"\.step-[0-9]{1,15}\.tmp")
+#: More than any name of a checkpoint.
+_POINTER_BYTES = 1 << 10
+_NAME_BYTES = 255
 
 
 class SavedTokenizer(Protocol):
@@ -61,80 +75,98 @@ def save(
         with _failing_together(step, temporary):
             write_state(temporary / "state")
     with _failing_together(step, temporary):
+        digests = digest_together(temporary)
+    with _failing_together(step, temporary):
         if collectives.is_main():
+            write_digests(temporary, digests)
             _publish(temporary, final)
     return final
 
 
 @contextmanager
 def _failing_together(step: int, temporary: Path) -> Iterator[None]:
-    """An OSError inside, on any rank, removes `temporary` and becomes a UserError on every rank."""
+    """A failed write inside, on any rank, removes `temporary` and becomes a UserError on every rank."""
     problem = None
     try:
         yield
-    except OSError as error:
-        problem = f"{error.strerror or error} ({error.filename or temporary})"
+    except UserError as error:
+        problem = str(error)
+    except Exception as error:  # libraries have kinds of their own for a full disk
+        if write_problem(error) is None:
+            raise
+        problem = reason_of(error, temporary)
     problems = [reason for reason in collectives.gather_objects(problem) if reason]
     if not problems:
         return
-    if collectives.is_main():
-        shutil.rmtree(temporary, ignore_errors=True)
-    raise UserError(
-        f"checkpoint of step {step} could not be written: {problems[0]}; free some space, then "
-        f"continue with --resume. Earlier checkpoints in {temporary.parent} are untouched"
+    # Each rank its own share, where they do not see one disk.
+    shutil.rmtree(temporary, ignore_errors=True)
+    collectives.gather_objects(None)
+    shutil.rmtree(temporary, ignore_errors=True)
+    raise SharedError(
+        f"checkpoint of step {step} could not be written: {problems[0]}; then continue with --resume. "
+        f"Earlier checkpoints in {temporary.parent} are untouched",
+        EXIT_FAILED,
+        is_told_here=collectives.is_main(),
     )
+
+
+def check_name(folder: Path) -> None:
+    """UserError for a folder whose path is not UTF-8: tokenisers and weights are neither written there nor read."""
+    path = str(folder.absolute())
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{path}: not UTF-8, as the path of checkpoints must be; rename it, or give another one"
+        ) from None
 
 
 def _write_model(
     folder: Path, config: dict[str, Any], weights: Mapping[str, Tensor], tokenizer: SavedTokenizer | None
 ) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    remove_tree(folder)
     (folder / "state").mkdir(parents=True)
-    text = json.dumps(config, indent=2, ensure_ascii=False)
+    text = dump_json(config, indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
     content = to_bytes(float32(weights), {"format": "pt"})
     (folder / "model.safetensors").write_bytes(content)
     if tokenizer is not None:
-        tokenizer.save_pretrained(str(folder / "tokenizer"))
+        _save_tokenizer(tokenizer, folder / "tokenizer")
+
+
+def _save_tokenizer(tokenizer: SavedTokenizer, folder: Path) -> None:
+    try:
+        tokenizer.save_pretrained(str(folder))
+    except OSError:
+        raise
+    except Exception as error:  # of the tokenizers library, whatever stopped it
+        raise OSError(errno.EIO, str(error), str(folder)) from error
 
 
 def _publish(temporary: Path, final: Path) -> None:
     """Give a complete directory its name, then move `latest` to it."""
     for path in temporary.rglob("*"):
-        _sync(path)
+        sync(path)
     # A directory of this name is left over from a run that was resumed from an earlier step.
-    shutil.rmtree(final, ignore_errors=True)
+    remove_tree(final)
     temporary.rename(final)
-    _sync(final.parent)
+    sync(final.parent)
     replace(final.parent / "latest", final.name + "\n")
 
 
-def replace(file: Path, content: str | bytes) -> None:
-    """Write a file so that a kill or a crash leaves the old or the new one."""
-    if isinstance(content, str):
-        content = content.encode()
-    temporary = file.with_name(f".{file.name}.tmp")
-    temporary.write_bytes(content)
-    _sync(temporary)
-    temporary.replace(file)
-    _sync(file.parent)
+def replace(pointer: Path, name: str) -> None:
+    """Write a file `latest` or `best` so that a kill or a crash leaves the old or the new one. Raises OSError."""
+    outputs.replace(pointer, name.encode())
 
 
-def _sync(path: Path) -> None:
-    """Have a file's content, or a folder's list of files, on the disk."""
-    is_folder = path.is_dir()
-    # Windows syncs only files that are open for writing, and opens no folders.
-    for_writing = sys.platform == "win32" and not is_folder
-    try:
-        handle = os.open(path, os.O_RDWR if for_writing else os.O_RDONLY)
-    except PermissionError:
-        if is_folder:
-            return
-        raise
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def remove_tree(path: Path) -> None:
+    """Remove a checkpoint where it is there; of a link the link alone. Raises OSError."""
+    if path.is_symlink() or path.is_file():
+        path.unlink()
+    elif path.exists():
+        # Without its config.json a half-deleted directory no longer passes for a checkpoint.
+        (path / "config.json").unlink(missing_ok=True)
+        shutil.rmtree(path)
 
 
 def step_name(step: int) -> str:
@@ -146,7 +178,7 @@ def _step_of(path: Path) -> int:
 
 
 def _is_step(path: Path) -> bool:
-    return path.name.removeprefix("step-").isdecimal() and _is_complete(path)
+    return _STEP.fullmatch(path.name) is not None and _is_complete(path)
 
 
 def _is_complete(path: Path) -> bool:
@@ -163,8 +195,14 @@ def _steps_in(folder: Path) -> list[Path]:
 
 
 def holds_checkpoints(folder: Path) -> bool:
-    """Whether a folder is a run's checkpoints/: a file `latest` or `best` or a complete step lies in it."""
-    return any((folder / name).is_file() for name in POINTERS) or bool(_steps_in(folder))
+    """Whether a folder is a run's checkpoints/: `latest` or `best` or a complete step lies in it."""
+    return any(_is_there(folder / name) for name in POINTERS) or bool(_steps_in(folder))
+
+
+def _is_there(pointer: Path) -> bool:
+    """Whether something has the name of a pointer, if only a folder or a link to nothing: what is damaged is told and
+    not passed over."""
+    return os.path.lexists(pointer)
 
 
 class Choice(NamedTuple):
@@ -192,7 +230,7 @@ def choose(path: str | Path, *, latest: bool = False) -> Choice:
     path = Path(path)
     if _is_complete(path):
         return Choice(path, "")
-    if path.name in POINTERS and path.is_file():
+    if path.name in POINTERS and _is_there(path) and holds_checkpoints(path.parent):
         return Choice(_follow(path), f"the {path.name}")
     for folder in (path, path / "checkpoints"):
         if holds_checkpoints(folder):
@@ -207,7 +245,7 @@ def choose(path: str | Path, *, latest: bool = False) -> Choice:
 
 def _choose_in(folder: Path, latest: bool) -> Choice:
     """Of a checkpoints folder the best, where there is one and the latest is not asked for."""
-    if not (folder / "best").is_file():
+    if not _is_there(folder / "best"):
         return Choice(_latest_in(folder), "the latest")
     in_words = _best_in_words(folder.parent)
     if latest:
@@ -222,14 +260,14 @@ def _choose_in(folder: Path, latest: bool) -> Choice:
 def _latest_in(folder: Path) -> Path:
     """The latest of a checkpoints folder."""
     complete = _steps_in(folder)
-    if (folder / "latest").is_file() or not complete:
+    if _is_there(folder / "latest") or not complete:
         return _follow(folder / "latest")
     return complete[-1]
 
 
 def _latest_name(folder: Path) -> str:
     """The name of the latest, which need not be there; of a folder with nothing but `best` what that names."""
-    if (folder / "latest").is_file():
+    if _is_there(folder / "latest"):
         return _name_in(folder / "latest")
     complete = _steps_in(folder)
     return complete[-1].name if complete else _name_in(folder / "best")
@@ -238,7 +276,7 @@ def _latest_name(folder: Path) -> str:
 def _best_in_words(run_dir: Path) -> str:
     """What the recipe of a run calls best."""
     try:
-        recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = parse_yaml(read_text(run_dir / "recipe.yaml"))
         return f"the best by {recipe['log']['keep_best']}"
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return "the best"  # a copy of the checkpoints alone
@@ -247,12 +285,14 @@ def _best_in_words(run_dir: Path) -> str:
 def _name_in(pointer: Path) -> str:
     """The name of the checkpoint in a file `latest` or `best`. Raises UserError for one that holds no name."""
     try:
-        name = pointer.read_text(encoding="utf-8").strip()
+        check_regular(pointer)
+        with pointer.open("rb") as stream:
+            name = decode_text(stream.read(_POINTER_BYTES)).strip()
     except OSError as error:
         raise UserError(f"{pointer} cannot be read: {error.strerror}; {_mend(pointer)}") from error
-    except UnicodeDecodeError as error:
+    except NotText as error:
         raise UserError(f"{pointer} is damaged (not UTF-8); {_mend(pointer)}") from error
-    if not name or not name.isprintable():
+    if not name or not name.isprintable() or Path(name).name != name or len(os.fsencode(name)) > _NAME_BYTES:
         raise UserError(f"{pointer} is damaged (it names no checkpoint); {_mend(pointer)}")
     return name
 
@@ -268,7 +308,8 @@ def _follow(pointer: Path) -> Path:
     if _is_complete(target):
         return target
     complete = ", ".join(path.name for path in _steps_in(pointer.parent)) or "none"
-    raise UserError(f"{pointer} names {target.name}, which is not there; complete checkpoints: {complete}")
+    problem = "which has no config.json" if target.exists() else "which is not there"
+    raise UserError(f"{pointer} names {target.name}, {problem}; complete checkpoints: {complete}")
 
 
 def prune(run_dir: Path, keep_last: int, best: str | None) -> None:
@@ -280,8 +321,12 @@ def prune(run_dir: Path, keep_last: int, best: str | None) -> None:
     spared |= {best or "", resolve(folder, latest=True).name}
     for path in complete:
         if path.name not in spared:
-            # Without its config.json a half-deleted directory no longer passes for a checkpoint.
-            (path / "config.json").unlink()
-            shutil.rmtree(path)
-    for leftover in folder.glob(".step-*.tmp"):
-        shutil.rmtree(leftover)
+            remove_tree(path)
+    remove_unfinished(run_dir)
+
+
+def remove_unfinished(run_dir: Path) -> None:
+    """What a kill has left of checkpoints that were being written. Raises OSError."""
+    for path in (Path(run_dir) / "checkpoints").glob(".step-*.tmp"):
+        if _UNFINISHED.fullmatch(path.name):
+            remove_tree(path)

@@ -1,21 +1,27 @@
 """From a checkpoint directory to a task that is ready to predict."""
 
 import hashlib
-import sys
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import torch
 
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
-from fiber_cli.checkpoints.directory import choose
-from fiber_cli.checkpoints.weights import load_into, load_weights
+from fiber_cli.checkpoints.digests import TOKENIZER_FOLDER, check
+from fiber_cli.checkpoints.directory import check_name, choose
+from fiber_cli.checkpoints.weights import load_into, load_weights, read_shapes
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed.collectives import is_main
-from fiber_cli.errors import DeclarationError, UserError
+from fiber_cli.errors import WRONG_CONTENT, DeclarationError, UserError
+from fiber_cli.printing import say
 from fiber_cli.tasks import declared, tasks_with
 from fiber_cli.tasks.abilities import Ability
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.declaration import TaskDeclaration
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 AbilityType = TypeVar("AbilityType", bound=Ability)
 
@@ -72,21 +78,45 @@ def new_task(context: TaskContext[Any]) -> Task:
     return declaration.load_module().from_context(context)
 
 
+def saved_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a checkpoint directory. Raises UserError where it is missing or damaged."""
+    folder = path / TOKENIZER_FOLDER
+    try:
+        if not folder.is_dir():
+            raise UserError("it is not a folder")
+        tokenizer = load_tokenizer(folder)
+        if len(tokenizer) <= len(tokenizer.all_special_tokens):
+            raise UserError("it knows no words")  # as the library reads some damaged files
+        return tokenizer
+    except UserError as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} cannot be read ({reason}); copy the whole checkpoint again") from error
+
+
 def load(path: str | Path, *, latest: bool = False) -> Loaded:
     """The task of a checkpoint directory, or of what `directory.choose` finds for `path`, which is then said on
     standard error. Raises UserError."""
     choice = choose(path, latest=latest)
     if choice.reason and is_main():
-        print(f"checkpoint: {choice}", file=sys.stderr)
+        say(f"checkpoint: {choice}")
     path = choice.path
+    check_name(path)
+    check(path)
     config = read_config(path)
-    tokenizer = load_tokenizer(path / "tokenizer")
+    tokenizer = saved_tokenizer(path)
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)
+    shapes = read_shapes(path)
     try:
+        with torch.device("meta"):  # where tensors take no memory: sizes of any size are compared first
+            described = new_task(context)
+        load_into(described, shapes)
         task = new_task(context)
     except DeclarationError:
         raise
-    except (TypeError, KeyError) as error:
-        raise UserError(f"{path / 'config.json'} does not describe a model of this version: {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    except (RuntimeError, *WRONG_CONTENT) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{path / 'config.json'} does not describe a model of this version: {reason}") from error
     load_into(task, load_weights(path))
     return Loaded(task.eval(), context, config, path)

@@ -11,6 +11,7 @@ from fiber_cli.checkpoints.config import CONFIG_FILE, CheckpointConfig, read_con
 from fiber_cli.checkpoints.directory import holds_checkpoints, resolve
 from fiber_cli.checkpoints.trained_on import BUILT_IN, Data, Seen, all_seen, data_of, trained_on
 from fiber_cli.checkpoints.weights import check_weights
+from fiber_cli.data.category_names import plain_name
 from fiber_cli.data.files import read_json
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources import source_format
@@ -102,7 +103,7 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
     """
     runs, unreadable = _runs_below(folder, latest=wanted.latest)
     misfits: list[str] = []
-    problems: list[str] = []
+    problems: list[UserError] = []
     candidates: list[_Candidate] = []
     names_in = cache(_names_in)
     for run in runs:
@@ -113,12 +114,12 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
         try:
             candidates.append(_candidate(run, wanted, names_in))
         except UserError as error:
-            problems.append(str(error))
-            unreadable.append(f"{run.folder} ({error})")
+            problems.append(error)
+            unreadable.append(f"{run.folder} ({error.message})")
     if not candidates and problems:
-        raise UserError(problems[0])  # the data cannot be read, whichever run is asked
+        raise problems[0]  # the data cannot be read, whichever run is asked
     if not candidates:
-        raise UserError(_none_fits(wanted, folder, [*misfits, *unreadable]))
+        raise _none_fits(wanted, folder, [*misfits, *unreadable])
     best = max(candidates, key=_rank)
     reason = _reason(best, candidates, wanted)
     if unreadable:
@@ -205,10 +206,10 @@ def _is_of_other_names(source: SourceSettings, run: Run, names_in: Callable[[str
 
 
 def _names_in(file: str) -> frozenset[str]:
-    """The category names of a file in COCO's form, as `plain_label` has them; none where it cannot be read."""
+    """The category names of a file in COCO's form, as `plain_name` has them; none where it cannot be read."""
     try:
         categories = read_json(file, "a detection JSON in COCO's form")["categories"]
-        return frozenset(plain_label(category["name"]) for category in categories)
+        return frozenset(plain_name(category["name"]) for category in categories)
     except (UserError, KeyError, TypeError, AttributeError):
         return frozenset()
 
@@ -223,12 +224,7 @@ def _is_of_scenes(run: Run) -> bool:
 
 
 def _labels_of(run: Run) -> frozenset[str]:
-    return frozenset(map(plain_label, run.config.labels or ()))
-
-
-def plain_label(name: str) -> str:
-    """A category's name as it is compared: in small letters, words apart, without what stands in parentheses."""
-    return " ".join(name.lower().replace("_", " ").partition("(")[0].split())
+    return frozenset(map(plain_name, run.config.labels or ()))
 
 
 def _texts_of(source: SourceSettings) -> frozenset[Texts]:
@@ -282,11 +278,11 @@ def _in_words(best: _Candidate, wanted: Wanted) -> str:
     return f"data named {first_names(sorted(names))}"
 
 
-def _none_fits(wanted: Wanted, folder: Path, looked_at: Sequence[str]) -> str:
+def _none_fits(wanted: Wanted, folder: Path, looked_at: Sequence[str]) -> UserError:
     if not looked_at:
         tasks = " or ".join(wanted.tasks)
-        return (
+        return UserError(
             f"no {folder}/*/checkpoints/latest of task {tasks} below the current folder: name one with {wanted.option}"
         )
     heading = f"no run below {folder}/ is for {wanted.what}; name a checkpoint with {wanted.option}. Looked at:"
-    return "\n  ".join([heading, *looked_at])
+    return UserError(heading, *looked_at)

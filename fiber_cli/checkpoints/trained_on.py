@@ -11,7 +11,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from fiber_cli.data.sources import FORMATS, source_format
+from fiber_cli.parsing import parse_yaml
 from fiber_cli.settings import SourceSettings
+from fiber_cli.text_files import read_text
 
 #: What tells a data set's name: the words of a file or folder that are neither a split nor common to many sets.
 DataName = frozenset[str]
@@ -61,7 +63,7 @@ def data_of(settings: SourceSettings) -> Data:
 def trained_on(run_dir: Path) -> tuple[Data, ...]:
     """The data sets of the training entries in a run's recipe.yaml; none where it cannot be read."""
     try:
-        recipe = yaml.safe_load((run_dir / "recipe.yaml").read_text(encoding="utf-8"))
+        recipe = parse_yaml(read_text(run_dir / "recipe.yaml"))
         entries = recipe["data"]["train"]
         return tuple(_data(entry["kind"], entry) for entry in entries if entry["kind"] in FORMATS)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):

@@ -9,7 +9,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from fiber_cli.errors import UserError
+from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.regular_files import check_regular
 
 
 def float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -29,9 +30,25 @@ def load_weights(path: Path) -> dict[str, Tensor]:
 def read_tensors(file: Path) -> dict[str, Tensor]:
     """The tensors of a safetensors file by name, on the CPU."""
     try:
+        check_regular(file)
         return load_file(file)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
         raise _unreadable(file, error) from error
+
+
+def read_shapes(path: Path) -> dict[str, Tensor]:
+    """Tensors without memory, on the device "meta", of the shapes in model.safetensors of a checkpoint directory, by
+    name. UserError as of `load_weights`."""
+    file = Path(path) / "model.safetensors"
+    shapes = {}
+    try:
+        check_regular(file)
+        with safe_open(file, framework="pt") as stored:
+            for name in stored.keys():  # noqa: SIM118 (no mapping)
+                shapes[name] = torch.empty(stored.get_slice(name).get_shape(), device="meta")
+    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
+        raise _unreadable(file, error) from error
+    return shapes
 
 
 def check_weights(path: Path) -> None:
@@ -39,6 +56,7 @@ def check_weights(path: Path) -> None:
     header; its tensors are not read."""
     file = Path(path) / "model.safetensors"
     try:
+        check_regular(file)
         with safe_open(file, framework="numpy"):
             pass  # its header has been read, and its length is what the header says
     except (SafetensorError, OSError, ValueError) as error:
@@ -59,11 +77,13 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     Raises UserError for a file that is missing, damaged or holds other objects.
     """
     try:
+        check_regular(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint file") from error
     except Exception as error:  # torch raises several kinds for damaged or unsafe files
-        reason = str(error).splitlines()[0]
+        # torch goes on with how to run what the file holds.
+        reason = str(error).splitlines()[0].partition(" In PyTorch")[0]
         raise UserError(
             f"{path}: not readable as a checkpoint of plain tensors ({type(error).__name__}: {reason}); "
             "if it holds other objects, save its state dict alone first"
@@ -71,11 +91,23 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     state = content
     if isinstance(content, dict):
         state = content.get("state_dict", content.get("model", content))
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
+    if not isinstance(state, dict) or not all(map(_is_named_tensor, state.items())):
         raise UserError(f"{path}: holds no state dict (a mapping from names to tensors)")
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or _bytes(tensor) > tensor.untyped_storage().nbytes():
+            raise UserError(f"{path}: {name} {tuple(tensor.shape)} has more numbers than the file holds of it")
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return state
+
+
+def _is_named_tensor(item: tuple[object, object]) -> bool:
+    name, value = item
+    return isinstance(name, str) and isinstance(value, Tensor)
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def named_weights(module: nn.Module) -> dict[str, Tensor]:
@@ -124,8 +156,8 @@ def load_into(
             lines.append(f"shape: {name} {theirs} in the weights, {expected} in the model")
         counts = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(mismatched)} of another shape"
         raise UserError(
-            f"the weights do not fit the model: {counts}; set the model section as it was when they were trained\n  "
-            + "\n  ".join(lines)
+            f"the weights do not fit the model: {counts}; set the model section as it was when they were trained",
+            *lines,
         )
     with torch.no_grad():
         for name in common:

@@ -5,29 +5,34 @@
 | 0 | done |
 | 1 | failed: input that cannot be used, or an error |
 | 2 | wrong usage, or a recipe with errors |
-| 75 | stopped by SIGTERM or SIGUSR1 after saving; `--resume` continues |
-| 130 | interrupted |
+| 75 | training was stopped by SIGTERM, SIGUSR1, SIGHUP or Ctrl-C after saving, `--resume` continues; or by a signal \
+before it began |
+| 130 | interrupted: Ctrl-C before training began, or twice, or of another command |
+| 128 + n | another command was ended by signal n: 143 by SIGTERM, 129 by SIGHUP |
 
 Heavy modules are imported inside the commands' functions, so that `fiber --help` answers at once.
 """
 
-import codecs
-import io
 import sys
 from typing import Annotated
 
 import typer
 
 import fiber_cli
-from fiber_cli.cli import evaluation, inference, odinw, preparation, recipes, scenes, training
-from fiber_cli.errors import EXIT_FAILED, UserError
+from fiber_cli.cli import evaluation, inference, last_resort, odinw, preparation, recipes, scenes, training
+from fiber_cli.cli.standard_output import whole_output
+from fiber_cli.cli.usage import Commands
+from fiber_cli.distributed.rank_report import Report, report
+from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
+from fiber_cli.printing import show, take_any_text
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     rich_markup_mode=None,  # rich alone takes longer to import than all else
     pretty_exceptions_enable=False,
     epilog="Exit codes: 0 done; 1 failed; 2 wrong usage or recipe; 75 stopped by a signal after saving, "
-    "--resume continues; 130 interrupted.",
+    "--resume continues; 130 interrupted; 128 + n another command was ended by signal n.",
 )
 recipes_app = typer.Typer(rich_markup_mode=None)
 
@@ -35,7 +40,7 @@ recipes_app = typer.Typer(rich_markup_mode=None)
 def print_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
-        print(f"fiber {fiber_cli.__version__}")
+        show(f"fiber {fiber_cli.__version__}")
         raise typer.Exit
 
 
@@ -71,31 +76,23 @@ def main(argv: list[str] | None = None) -> None:
     """Run the command line and exit."""
     if argv is None:
         argv = sys.argv[1:]
-    _print_any_name()
+    take_any_text()
+    last_resort.shorten_warnings()
+    code: str | int | None = EXIT_FAILED
     try:
-        app(args=argv, prog_name="fiber", obj=argv)
+        with whole_output():
+            app(args=argv, prog_name="fiber", obj=argv)
+    except SystemExit as end:
+        code = end.code
     except UserError as error:
-        print(f"fiber: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        report(Report(str(error), error.follows, error.is_told_here))
+        code = error.exit_code
+    except BrokenPipeError:
+        pass  # whoever read standard output is gone
     except OSError as error:
-        print(f"fiber: {error}", file=sys.stderr)
-        sys.exit(EXIT_FAILED)
-
-
-def _print_any_name() -> None:
-    """Let standard output take every file name: the bytes of one that is not UTF-8 as they are, and `\\x…` for what the
-    terminal's encoding lacks."""
-    codecs.register_error("fiber-names", _name_bytes)
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="fiber-names")
-
-
-def _name_bytes(error: UnicodeError) -> tuple[str | bytes, int]:
-    if not isinstance(error, UnicodeEncodeError):
-        raise error
-    try:
-        # One at a time: the next one may be of the other kind.
-        return error.object[error.start].encode("ascii", "surrogateescape"), error.start + 1
-    except UnicodeEncodeError:
-        text = error.object[error.start].encode("ascii", "backslashreplace")
-        return text.decode("ascii"), error.start + 1
+        report(Report(str(error)))
+    except KeyboardInterrupt:
+        code = EXIT_INTERRUPTED
+    except BaseException as error:  # the tokenizers library's panics are no Exception
+        last_resort.tell(error, argv)
+    sys.exit(last_resort.flushed(code))

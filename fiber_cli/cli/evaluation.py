@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -14,6 +15,7 @@ from fiber_cli.cli.options import (
     WORKERS,
     EvaluationBatch,
     FittingCheckpoint,
+    Force,
     ImagesOfData,
     ItmCheckpoint,
     Latest,
@@ -28,15 +30,18 @@ from fiber_cli.cli.options import (
     chunk_size,
     whole_numbers,
 )
-from fiber_cli.cli.processes import launch_ranks
+from fiber_cli.cli.processes import is_first_rank, launch_ranks
 from fiber_cli.cli.runs import Models, find_run, retrieval_models, run_of
 from fiber_cli.data.source import MAX_PIXELS
+from fiber_cli.errors import UserError
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 
 if TYPE_CHECKING:
-    from fiber_cli.checkpoints.loading import Loaded
+    from fiber_cli.checkpoints.config import CheckpointConfig
     from fiber_cli.checkpoints.runs import Wanted
+    from fiber_cli.evaluation.known import EvalData
+    from fiber_cli.outputs import Outputs
     from fiber_cli.settings import SourceSettings
     from fiber_cli.tasks.evaluation import EvaluationOptions
 
@@ -60,6 +65,7 @@ def evaluate(
         bool, typer.Option("--published-prompts", help="odinw13: the published prompts instead of the names alone.")
     ] = False,
     output: Results = None,
+    force: Force = False,
     batch: EvaluationBatch = None,
     workers: Workers = WORKERS,
     limit: Limit = None,
@@ -73,7 +79,7 @@ def evaluate(
     from fiber_cli.tasks.evaluation import EvaluationOptions
 
     evaluated = Evaluated(
-        dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, published_prompts
+        dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, published_prompts, force
     )
     options = EvaluationOptions(mode=mode, blind=blind, chunk=chunk_size(chunk), stem_memory=stem_memory)
     run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels)
@@ -103,6 +109,7 @@ def rerank(
     split: Split = None,
     root: Root = None,
     output: Results = None,
+    force: Force = False,
     batch: EvaluationBatch = None,
     workers: Workers = WORKERS,
     limit: Limit = None,
@@ -111,6 +118,8 @@ def rerank(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
+    if query is not None and not query.strip():
+        raise UserError('--query is empty; say what to search for, such as "a dog on the beach"')
     if dataset:
         _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum})
     else:
@@ -120,7 +129,9 @@ def rerank(
     if dataset and not (query or queries):
         from fiber_cli.tasks.evaluation import EvaluationOptions
 
-        evaluated = Evaluated(dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images)
+        evaluated = Evaluated(
+            dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, force=force
+        )
         options = EvaluationOptions(mode="rerank", rerank=sizes, stem_memory=stem_memory)
         run_evaluation(
             context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels, as_json=json
@@ -132,18 +143,22 @@ def rerank(
         )
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.checkpoints.runs import Wanted
-    from fiber_cli.inference.search import run_search
+    from fiber_cli.inference.search import outputs_of_search, run_search
     from fiber_cli.tasks.prediction import PredictOptions
 
     pairs_of = Wanted("ITM", tasks_with(Matching), Matching, option="--itm-checkpoint", latest=latest)
     searching = Wanted("ITC", tasks_with(Embedding), Embedding, latest=latest)
     models = retrieval_models(checkpoint, itm_checkpoint, searching, pairs_of)
+    searched = queries or query or ""
+    outputs = outputs_of_search(
+        images, searched, index, sheet, force=force, inputs=_files_of_models(models, latest=latest)
+    )
     loaded = load(models.checkpoint, latest=latest)
     itm = load(models.itm_checkpoint, latest=latest) if models.itm_checkpoint else None
     run_search(
         loaded,
         images,
-        queries or query or "",
+        searched,
         itm=itm,
         top_k=sizes[0],
         index=index,
@@ -152,7 +167,17 @@ def rerank(
         as_json=json,
         options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
         raw_sum=raw_sum,
+        outputs=outputs,
     )
+
+
+def _files_of_models(models: Models, *, latest: bool) -> "list[Path]":
+    from fiber_cli.checkpoints.files import checkpoint_files
+
+    files = []
+    for checkpoint in filter(None, models):
+        files += checkpoint_files(checkpoint, latest=latest)
+    return files
 
 
 def _refuse(where: str, options: dict[str, Any]) -> None:
@@ -165,7 +190,8 @@ def _refuse(where: str, options: dict[str, Any]) -> None:
 class Evaluated(NamedTuple):
     """What is evaluated on what, and where the results go. checkpoint: None for the newest run that fits;
     itm_checkpoint: scores pairs, if not the same; latest: of runs the latest checkpoint, not the best; limit: of the
-    samples of each source; images: where the data set's lie, if not where `root` has them; published_prompts: ODinW's.
+    samples of each source; images: where the data set's lie, if not where `root` has them; published_prompts: ODinW's;
+    force: whether the results may replace files that fiber did not write.
     """
 
     dataset: str
@@ -178,6 +204,7 @@ class Evaluated(NamedTuple):
     limit: int | None
     images: Path | None = None
     published_prompts: bool = False
+    force: bool = False
 
 
 def run_evaluation(
@@ -195,17 +222,26 @@ def run_evaluation(
     from fiber_cli.checkpoints.config import read_config
     from fiber_cli.checkpoints.directory import resolve
     from fiber_cli.evaluation.datasets import eval_data
+    from fiber_cli.evaluation.report import check_results
 
     models = _models(evaluated, options.mode)
-    task = read_config(resolve(models.checkpoint, latest=evaluated.latest)).task.name
+    path = resolve(models.checkpoint, latest=evaluated.latest)
+    itm_path = resolve(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
+    config = read_config(path)
     data = eval_data(
         evaluated.dataset,
-        task,
+        config.task.name,
         evaluated.split,
         evaluated.root,
         images=evaluated.images,
         published_prompts=evaluated.published_prompts,
     )
+    mode = options.mode or default_mode(config, itm_path)
+    measured = "-".join(filter(None, (data.name, data.split, data.variant, mode)))
+    output = evaluated.output or results_folder(measured, path, itm_path, evaluated.limit)
+    outputs = _outputs(evaluated, models, data)
+    if is_first_rank():
+        check_results(output, (), outputs)
     if nproc > 1:
         settled = ["--checkpoint", str(models.checkpoint)]
         if models.itm_checkpoint is not None:
@@ -213,30 +249,44 @@ def run_evaluation(
         launch_ranks(context, nproc, *settled)
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.data.sources import open_source
+    from fiber_cli.distributed.agreement import failing_together
     from fiber_cli.distributed.group import init_from_env
+    from fiber_cli.distributed.peers import telling_ended_processes
+    from fiber_cli.distributed.together import locked_by_all
     from fiber_cli.evaluation.evaluate import run_eval
     from fiber_cli.tasks.prediction import PredictOptions
 
     init_from_env()
-    loaded = load(models.checkpoint, latest=evaluated.latest)
-    itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
-    mode = options.mode or default_mode(loaded, itm)
-    measured = "-".join(filter(None, (data.name, data.split, data.variant, mode)))
-    sources = [open_source(source, max_pixels=max_pixels) for source in data.sources]
-    run_eval(
-        sources,
-        dataset=data.name,
-        split=data.split,
-        loaded=loaded,
-        itm=itm,
-        output=evaluated.output or results_folder(measured, loaded, itm, evaluated.limit),
-        limit=evaluated.limit,
-        options=options,
-        predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
-        as_json=as_json,
-        details=data.details,
-        notes=data.notes,
-    )
+    with telling_ended_processes():
+        with failing_together():
+            loaded = load(models.checkpoint, latest=evaluated.latest)
+            itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
+            sources = [open_source(source, max_pixels=max_pixels) for source in data.sources]
+        with locked_by_all(output):
+            run_eval(
+                sources,
+                dataset=data.name,
+                split=data.split,
+                loaded=loaded,
+                itm=itm,
+                output=output,
+                limit=evaluated.limit,
+                options=options,
+                predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+                as_json=as_json,
+                details=data.details,
+                notes=data.notes,
+                outputs=outputs,
+            )
+
+
+def _outputs(evaluated: Evaluated, models: Models, data: "EvalData") -> "Outputs":
+    """What may be replaced: nothing that is read."""
+    from fiber_cli.data.source_files import source_files
+    from fiber_cli.outputs import Outputs
+
+    files = _files_of_models(models, latest=evaluated.latest)
+    return Outputs(force=evaluated.force, inputs=chain(files, [Path(evaluated.dataset)], source_files(data.sources)))
 
 
 def _models(evaluated: Evaluated, mode: str | None) -> Models:
@@ -272,21 +322,23 @@ def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
     return Wanted(what, tasks_for(evaluated.dataset), ability, evaluated.dataset, sources, latest=evaluated.latest)
 
 
-def results_folder(measured: str, loaded: "Loaded", itm: "Loaded | None", limit: int | None) -> Path:
+def results_folder(measured: str, path: Path, itm_path: Path | None, limit: int | None) -> Path:
     """Where results go by default: in the checkpoint's run, under a name that tells what was measured and how."""
-    name = f"{measured}-{loaded.path.name}"
-    if itm is not None:
-        name += f"-{run_of(itm.path).name}"
+    name = f"{measured}-{path.name}"
+    if itm_path is not None:
+        name += f"-{run_of(itm_path).name}"
     if limit:
         name += f"-first{limit}"
-    return run_of(loaded.path) / "eval" / name
+    return run_of(path) / "eval" / name
 
 
-def default_mode(loaded: "Loaded", itm: "Loaded | None") -> str:
+def default_mode(config: "CheckpointConfig", itm_path: Path | None) -> str:
     """How a checkpoint is evaluated where no mode is named, as the results folder has it: retrieval by what it was
-    trained for, else its task."""
-    if itm is not None:
+    trained for, else its task. itm_path: of what scores pairs, if another checkpoint."""
+    from fiber_cli.checkpoints.runs import can
+
+    if itm_path is not None:
         return "itc+itm"
-    if loaded.can(Embedding):
+    if can(config, Embedding):
         return "itc"
-    return "itm" if loaded.can(Matching) else loaded.name
+    return "itm" if can(config, Matching) else config.task.name

@@ -7,9 +7,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Images, Latest, MaxPixels, chunk_size
+from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Force, Images, Latest, MaxPixels, chunk_size
 from fiber_cli.cli.runs import find_run, run_with
 from fiber_cli.data.source import MAX_PIXELS
+from fiber_cli.errors import UserError
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting
 
@@ -52,6 +53,8 @@ def answer(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Answer a question about images."""
+    if not question.strip():
+        raise UserError('the question is empty; write one, such as "what colour is the car?"')
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
@@ -105,12 +108,17 @@ def detect(
     json: AsJson = False,
     coco: Annotated[Path | None, typer.Option(help="Write COCO results, and <name>-images.json beside them.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write pictures and videos with the boxes into this folder.")] = None,
+    force: Force = False,
     checkpoint: Checkpoint = None,
     latest: Latest = False,
     batch: Batch = 4,
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Find things in images and videos, by names or by the phrases of a sentence."""
+    if not "".join(words).strip() or (labels is None and not words[-1].strip()):
+        raise UserError('the prompt is empty; say what to find, such as "cat . dog"')
+    if phrases is not None and phrases != "" and not phrases.strip(" ;"):
+        raise UserError('--phrases names nothing; give some, such as "a man; two dogs"')
     if labels and phrases is not None:
         raise typer.BadParameter("--labels names what to find, --phrases is for a sentence: give one of them")
     files, prompt, phrases = _sorted_words(words, phrases, has_labels=labels is not None)
@@ -138,20 +146,23 @@ def detect(
         out=out,
         batch=batch,
         max_pixels=max_pixels,
+        force=force,
+        labels_file=labels,
     )
 
 
 def _detector(labels: str | list[str] | None, *, latest: bool) -> Path:
     """The run that was trained to find these names, or without names the phrases of a sentence. latest: see
     `Wanted`."""
-    from fiber_cli.checkpoints.runs import Wanted, plain_label
+    from fiber_cli.checkpoints.runs import Wanted
+    from fiber_cli.data.category_names import plain_name
     from fiber_cli.tasks.regions.prompts import parse_prompt
 
     tasks = tasks_with(Detecting)
     if labels is None:
         return find_run(Wanted("phrases", tasks, Detecting, texts=frozenset({"phrases"}), latest=latest))
     names = parse_prompt(labels) if isinstance(labels, str) else labels
-    plain_names = frozenset(map(plain_label, names)) - {""}
+    plain_names = frozenset(map(plain_name, names)) - {""}
     return find_run(Wanted("names", tasks, Detecting, labels=plain_names, texts=frozenset({"names"}), latest=latest))
 
 

@@ -3,22 +3,31 @@
 import json
 import os
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from fiber_cli.cli.options import Nproc, Overrides, whole_numbers
+from fiber_cli.characters import one_line
+from fiber_cli.cli.options import Force, Nproc, Overrides, whole_numbers
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
+from fiber_cli.parsing import parse_json
+from fiber_cli.printing import say, show
+from fiber_cli.regular_files import read_regular
+from fiber_cli.text_files import dump_json
 
 if TYPE_CHECKING:
     from fiber_cli.data.sources.coco import CocoSettings
     from fiber_cli.evaluation.odinw13 import OdinwArchive
+    from fiber_cli.outputs import Outputs
 
 #: What stands for all of a set's data among the shots.
 ALL_DATA = 0
 #: Recipes of all data and of few shots.
 FULL_RECIPE, FEW_SHOT_RECIPE = "odinw", "odinw_few_shot"
+#: An override that gives it.
+_MAX_PIXELS = "data.max_pixels="
 SETTINGS_FILE, RESULTS_FILE = "settings.json", "odinw.json"
 
 
@@ -53,15 +62,20 @@ def odinw(
     ] = False,
     output: Annotated[Path, typer.Option(help="Folder of all runs.")] = Path("runs/odinw13"),
     nproc: Nproc = 1,
+    force: Force = False,
+    max_pixels: Annotated[int | None, typer.Option(min=1, help="Images with more pixels are left out.")] = None,
 ) -> None:
     """Fine-tune on each set of ODinW-13, all data and few shots; the AP on `test` of the best on `valid`, and means.
 
     Full data goes by the recipe odinw, few shots by odinw_few_shot. The same command again goes on where it was.
     """
-    from fiber_cli.checkpoints.directory import replace, resolve
+    from fiber_cli.checkpoints.directory import resolve
+    from fiber_cli.distributed.folder_lock import locked
     from fiber_cli.evaluation.odinw13 import completeness
     from fiber_cli.evaluation.odinw_table import OdinwAp, odinw_summary, odinw_table
 
+    if max_pixels is not None:
+        overrides = [*(overrides or []), f"{_MAX_PIXELS}{max_pixels}"]
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fiber odinw starts its processes itself: call it once, with --nproc")
     archive = _archive(root, sets)
@@ -70,24 +84,26 @@ def odinw(
     )
     _refuse_missing_files(tunings)
     weights = resolve(init_from)
+    outputs = _outputs(tunings, weights, output, force=force)
     incomplete = completeness(archive.missing)
     if incomplete is not None:
-        typer.echo(f"odinw: {incomplete}", err=True)
+        say(f"odinw: {incomplete}")
     settings = {
         "init_from": str(weights.resolve()),
         "prompts": "published" if published_prompts else "names",
         "overrides": overrides or [],
     }
-    _keep_settings(output, settings)
     results = []
-    for number, tuning in enumerate(tunings, 1):
-        typer.echo(f"odinw: {number} of {len(tunings)}, {tuning.name}", err=True)
-        ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc)
-        results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
-    summary = {**settings, "missing_sets": archive.missing, **odinw_summary(results)}
-    replace(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
-    typer.echo(odinw_table(results))
-    typer.echo(f"prompts: {settings['prompts']}; {output / RESULTS_FILE}")
+    with locked(output):
+        _keep_settings(output / SETTINGS_FILE, settings, outputs)
+        for number, tuning in enumerate(tunings, 1):
+            say(f"odinw: {number} of {len(tunings)}, {tuning.name}")
+            ap = _tune_and_measure(tuning, output / tuning.name, weights, overrides or [], nproc, outputs)
+            results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
+        summary = {**settings, "missing_sets": archive.missing, **odinw_summary(results)}
+        outputs.write(output / RESULTS_FILE, json.dumps(summary, indent=2) + "\n")
+    show(odinw_table(results))
+    show(one_line(f"prompts: {settings['prompts']}; {output / RESULTS_FILE}"))
 
 
 def _archive(root: Path, sets: str | None) -> "OdinwArchive":
@@ -145,32 +161,47 @@ def _refuse_missing_files(tunings: Sequence[Tuning]) -> None:
         raise UserError(f"not there: {first_names(missing)}; fetch them, or leave them out by --shots, --seeds, --sets")
 
 
-def _keep_settings(output: Path, settings: dict[str, Any]) -> None:
-    """What all runs of the folder share; UserError where those in it were made otherwise."""
-    from fiber_cli.checkpoints.directory import replace
+def _outputs(tunings: Sequence[Tuning], weights: Path, output: Path, *, force: bool) -> "Outputs":
+    """What may be replaced: nothing that is read. UserError, before days of training, for a file that may not be."""
+    from fiber_cli.data.source_files import source_files
+    from fiber_cli.outputs import Outputs
 
-    file = output / SETTINGS_FILE
-    if not file.is_file():
-        output.mkdir(parents=True, exist_ok=True)
-        replace(file, json.dumps(settings, indent=2) + "\n")
+    sources: list[CocoSettings] = []
+    for tuning in tunings:
+        sources += tuning.train, tuning.valid, tuning.test
+    outputs = Outputs(force=force, inputs=chain(source_files(sources), weights.rglob("*")))
+    outputs.check(output / RESULTS_FILE)
+    return outputs
+
+
+def _keep_settings(file: Path, settings: dict[str, Any], outputs: "Outputs") -> None:
+    """What all runs of the folder share; UserError where those in it were made otherwise."""
+    from fiber_cli.data.files import read_json
+
+    if not os.path.lexists(file):
+        outputs.write(file, json.dumps(settings, indent=2) + "\n")
         return
-    earlier = json.loads(file.read_text(encoding="utf-8"))
+    earlier = read_json(file, "the settings of the runs beside it")
+    if not isinstance(earlier, dict):
+        raise UserError(f"{file} does not hold the settings of `fiber odinw`; give another --output")
     differing = []
     for name, value in settings.items():
         if earlier.get(name) != value:
             differing.append(f"{name}: {earlier.get(name)!r} there, {value!r} now")
     if differing:
-        raise UserError(f"{output} holds runs with other settings ({'; '.join(differing)}): give another --output")
+        raise UserError(f"{file.parent} holds runs with other settings ({'; '.join(differing)}): give another --output")
 
 
-def _tune_and_measure(tuning: Tuning, folder: Path, weights: Path, overrides: Sequence[str], nproc: int) -> float:
+def _tune_and_measure(
+    tuning: Tuning, folder: Path, weights: Path, overrides: Sequence[str], nproc: int, outputs: "Outputs"
+) -> float:
     """The AP on `test`, from what is finished in the folder; the rest is done."""
     results = folder / "test" / "results.json"
     metrics = _metrics(results)
     if metrics is None:
         if not (folder / "summary.json").is_file():
             _launch(nproc, _training_arguments(tuning, folder, weights, overrides))
-        _launch(nproc, _test_arguments(tuning, folder))
+        _launch(nproc, _test_arguments(tuning, folder, outputs) + _max_pixels(overrides))
         metrics = _metrics(results)
     if metrics is None or "detection/ap" not in metrics:
         raise UserError(f"{tuning.test.json}: no object of it could be scored, see {results}")
@@ -178,18 +209,27 @@ def _tune_and_measure(tuning: Tuning, folder: Path, weights: Path, overrides: Se
 
 
 def _metrics(results: Path) -> dict[str, float] | None:
-    """The metrics of a results.json; None where it is not there, or was cut by a kill."""
+    """The metrics of a results.json; None where it is not there, or was cut by a kill. Raises UserError for one of
+    another form."""
     try:
-        metrics: dict[str, float] = json.loads(results.read_text(encoding="utf-8"))["metrics"]
-    except (OSError, ValueError):
+        content = parse_json(read_regular(results))
+    except FileNotFoundError:
         return None
+    except (OSError, RecursionError) as error:
+        raise UserError(f"{results} cannot be read ({error}); delete it, and it is measured again") from error
+    except ValueError:
+        return None
+    metrics = content.get("metrics") if isinstance(content, dict) else None
+    if not isinstance(metrics, dict) or not isinstance(metrics.get("detection/ap", 0.0), int | float):
+        raise UserError(f"{results} holds no results of `fiber eval`; delete it, and they are measured again")
     return metrics
 
 
 def _training_arguments(tuning: Tuning, folder: Path, weights: Path, overrides: Sequence[str]) -> list[str]:
     """`fiber finetune` of a tuning, or its continuation."""
-    is_begun = folder.is_dir() and any(folder.iterdir())
-    start = ["--resume"] if is_begun else ["--init-from", str(weights)]
+    from fiber_cli.training.run_folder import is_new
+
+    start = ["--init-from", str(weights)] if is_new(folder) else ["--resume"]
     recipe = FULL_RECIPE if tuning.shots == ALL_DATA else FEW_SHOT_RECIPE
     data = [f"data.train=[{_entry(tuning.train)}]", f"data.val=[{_entry(tuning.valid)}]"]
     return ["finetune", "detection", "--recipe", recipe, "--output", str(folder), *start, *data, *overrides]
@@ -197,30 +237,36 @@ def _training_arguments(tuning: Tuning, folder: Path, weights: Path, overrides: 
 
 def _entry(source: "CocoSettings") -> str:
     """A source as the command line has it: JSON is YAML."""
-    return json.dumps({"kind": source.kind, **source.arguments()}, ensure_ascii=False)
+    return dump_json({"kind": source.kind, **source.arguments()})
 
 
-def _test_arguments(tuning: Tuning, folder: Path) -> list[str]:
+def _test_arguments(tuning: Tuning, folder: Path, outputs: "Outputs") -> list[str]:
     """`fiber eval` of the best weights on the set's `test`."""
     test = tuning.test
     sets = folder / "test.yaml"
     entry = {"name": test.name, "json": test.json, "images": test.images, "prompts": test.prompts}
-    sets.write_text(json.dumps([entry], indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    outputs.write(sets, dump_json([entry], indent=2) + "\n")
     checkpoints = folder / "checkpoints"
     pointer = checkpoints / "best"
-    if not pointer.is_file():
+    if not os.path.lexists(pointer):
         pointer = checkpoints / "latest"
-    return ["eval", str(sets), "--checkpoint", str(pointer), "--output", str(folder / "test")]
+    may_replace = ["--force"] if outputs.force else []
+    return ["eval", str(sets), "--checkpoint", str(pointer), "--output", str(folder / "test"), *may_replace]
+
+
+def _max_pixels(overrides: Sequence[str]) -> list[str]:
+    """The limit of the pictures' pixels in training, as an option of `fiber eval`."""
+    limits = [setting.removeprefix(_MAX_PIXELS) for setting in overrides if setting.startswith(_MAX_PIXELS)]
+    return ["--max-pixels", limits[-1]] if limits else []
 
 
 def _launch(nproc: int, arguments: list[str]) -> None:
     """A command of the program in its own processes; what it leaves is free for the next. Ends where it fails."""
     from fiber_cli.distributed.launch import launch
 
-    code = launch(nproc, arguments)
+    # The launcher's last line says what failed, and where.
+    code = launch(nproc, arguments, name=f"odinw, at `fiber {' '.join(arguments)}`")
     if code == EXIT_STOPPED:
-        typer.echo("odinw: stopped; the same command again goes on from here", err=True)
-    elif code != EXIT_OK:
-        typer.echo(f"odinw: failed at `fiber {' '.join(arguments)}`", err=True)
+        say("odinw: stopped; the same command again goes on from here")
     if code != EXIT_OK:
         raise typer.Exit(code)

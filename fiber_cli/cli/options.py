@@ -25,6 +25,8 @@ RecipeName = Annotated[str, typer.Option(help="A recipe file, or the name of a s
 
 Latest = Annotated[bool, typer.Option("--latest", help="Of a run its latest checkpoint, not its best.")]
 
+Force = Annotated[bool, typer.Option("--force", help="Replace files that fiber did not write.")]
+
 # Evaluation
 Split = Annotated[
     str | None,
@@ -36,7 +38,9 @@ Root = Annotated[
 ImagesOfData = Annotated[
     Path | None, typer.Option("--images", help="Folder that the file names of the dataset's images start from.")
 ]
-Results = Annotated[Path | None, typer.Option(help="Results folder.  [default: eval/ in the run]")]
+Results = Annotated[
+    Path | None, typer.Option(help="Results folder; earlier results in it are replaced.  [default: eval/ in the run]")
+]
 FittingCheckpoint = Annotated[
     Path | None, typer.Option(help="[default: the newest run below runs/ that can, and was trained on the data]")
 ]

@@ -1,12 +1,15 @@
 """`fiber vqa-answers`, `fiber cider-df` and `fiber convert`: what is made once, before training or use."""
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fiber_cli.cli.options import Overrides, RecipeName, one_of
+from fiber_cli.characters import one_line
+from fiber_cli.cli.options import Force, Overrides, RecipeName, one_of
 from fiber_cli.errors import UserError
+from fiber_cli.printing import show
 from fiber_cli.tasks import declarations
 
 
@@ -35,8 +38,10 @@ def vqa_answers(
     recipe: Annotated[str | None, typer.Option(help="Take the annotations and the output from this recipe.")] = None,
     output: Annotated[Path | None, typer.Option(help="File to write.  [default: the recipe's task.answers]")] = None,
     minimum: Annotated[int, typer.Option(min=1, help="Occurrences that make an answer part of it.")] = 9,
+    force: Force = False,
 ) -> None:
     """Build the answer vocabulary of VQA: `fiber vqa-answers --recipe vqav2 data.root=/data`, or of files."""
+    from fiber_cli.outputs import Outputs
     from fiber_cli.tasks.vqa.vocabulary import build_vocabulary, write_vocabulary
 
     annotations = [Path(argument) for argument in arguments or ()]
@@ -45,11 +50,20 @@ def vqa_answers(
         output = output or named
     if not annotations or output is None:
         raise typer.BadParameter("give the annotations and --output, or a --recipe that names both")
+    outputs = Outputs(force=force, inputs=[*annotations, *_recipe_file(recipe)])
+    outputs.check(output)
     answers = build_vocabulary(annotations, minimum)
     if not answers:
         raise UserError(f"no answer comes {minimum} times in {', '.join(map(str, annotations))}: lower --minimum")
-    write_vocabulary(output, answers)
-    print(f"{output}: {len(answers)} answers")
+    write_vocabulary(output, answers, outputs)
+    show(one_line(f"{output}: {len(answers)} answers"))
+
+
+def _recipe_file(name: str | None) -> "list[Path]":
+    """The file of a recipe, where one is named."""
+    from fiber_cli.config.resolve import find_recipe
+
+    return [] if name is None else [Path(find_recipe(name))]
 
 
 def _of_vqa_recipe(name: str, overrides: list[str]) -> tuple[list[Path], Path | None]:
@@ -73,9 +87,12 @@ def cider_df(
     recipe: RecipeName,
     output: Annotated[Path | None, typer.Option(help="File to write.  [default: the recipe's task.cider_df]")] = None,
     overrides: Overrides = None,
+    force: Force = False,
 ) -> None:
     """Count the document frequencies of CIDEr optimisation over a recipe's training captions."""
     from fiber_cli.config.resolve import resolve_recipe
+    from fiber_cli.data.source_files import source_files
+    from fiber_cli.outputs import Outputs
     from fiber_cli.tasks.caption.data import count_document_frequencies
     from fiber_cli.tasks.caption.settings import CaptionSettings
     from fiber_cli.training.work import open_sources
@@ -85,7 +102,10 @@ def cider_df(
         output = Path(resolved.task.cider_df)
     if output is None:
         raise typer.BadParameter(f"{recipe} names no task.cider_df: give --output")
-    print(count_document_frequencies(open_sources(resolved.data.train, resolved.data), str(output)))
+    outputs = Outputs(force=force, inputs=chain(_recipe_file(recipe), source_files(resolved.data.train)))
+    outputs.check(output)
+    sources = open_sources(resolved.data.train, resolved.data)
+    show(one_line(count_document_frequencies(sources, str(output), outputs)))
 
 
 def convert(
@@ -94,8 +114,9 @@ def convert(
     task: Annotated[PublishedCheckpoint, typer.Option(help="What the checkpoint was trained for.")] = "coarse",
     tokenizer: Annotated[str, typer.Option(help="Hub name or folder of its tokeniser.")] = "roberta-base",
     answers: Annotated[Path | None, typer.Option(help="VQA's vocabulary, of `fiber vqa-answers`.")] = None,
+    force: Force = False,
 ) -> None:
     """Turn a published checkpoint into a checkpoint folder."""
     from fiber_cli.checkpoints.published.file import convert_file
 
-    print(convert_file(source, output, task=task, tokenizer=tokenizer, answers=answers))
+    show(one_line(convert_file(source, output, task=task, tokenizer=tokenizer, answers=answers, force=force)))

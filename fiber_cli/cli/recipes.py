@@ -4,6 +4,9 @@ from typing import Annotated
 
 import typer
 
+from fiber_cli import printing
+from fiber_cli.text_files import lines_of
+
 
 def list_recipes(context: typer.Context) -> None:
     """List the shipped recipes and what each reproduces."""
@@ -13,18 +16,20 @@ def list_recipes(context: typer.Context) -> None:
 
     for name, path in shipped_recipes().items():
         header = recipe_header(path)
-        print(name, header["about"], f"reproduces: {header['reproduces']}", header["command"], sep="\n    ")
+        lines = [name, header["about"], f"reproduces: {header['reproduces']}", header["command"]]
+        printing.show("\n    ".join(lines))
 
 
 def show(name: Annotated[str, typer.Argument(help="Name of a shipped recipe, or a file.")]) -> None:
     """Print a recipe."""
-    from fiber_cli.config.resolve import find_recipe
+    from fiber_cli.config.resolve import find_recipe, read_recipe
 
-    print(find_recipe(name).read_text(encoding="utf-8"), end="")
+    lines = lines_of(read_recipe(find_recipe(name)))
+    printing.show("\n".join(lines))
 
 
 def schema() -> None:
     """Print the reference of all recipe settings, in Markdown."""
     from fiber_cli.config.schema import schema_markdown
 
-    print(schema_markdown(), end="")
+    printing.show(schema_markdown(), end="")

@@ -1,10 +1,10 @@
 """Runs below the current folder and their checkpoints."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fiber_cli.cli.processes import is_first_rank
+from fiber_cli.printing import say
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 
@@ -67,7 +67,7 @@ def retrieval_models(checkpoint: Path | None, itm_checkpoint: Path | None, itc: 
 
 def _say(wanted: "Wanted", chosen: "Chosen") -> None:
     if is_first_rank():
-        print(f"{wanted.option.removeprefix('--')}: {chosen.run.folder}, {chosen.reason}", file=sys.stderr)
+        say(f"{wanted.option.removeprefix('--')}: {chosen.run.folder}, {chosen.reason}")
 
 
 def run_of(checkpoint: Path) -> Path:

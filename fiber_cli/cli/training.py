@@ -1,6 +1,5 @@
 """`fiber pretrain` and `fiber finetune`."""
 
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -8,7 +7,7 @@ import typer
 
 from fiber_cli.cli.options import Nproc, Overrides, RecipeName, one_of
 from fiber_cli.cli.processes import is_first_rank, launch_ranks
-from fiber_cli.errors import UserError
+from fiber_cli.printing import say
 from fiber_cli.settings import RecipeError
 from fiber_cli.tasks import declarations, declared
 
@@ -80,6 +79,7 @@ def train(
 ) -> None:
     """Check what can be checked before anything heavy is loaded, and hand the resolved recipe over."""
     from fiber_cli.config.resolve import find_recipe, resolve_recipe
+    from fiber_cli.training.run_folder import check_output
 
     file = str(find_recipe(recipe_name))
     recipe = resolve_recipe(file, overrides)
@@ -90,8 +90,9 @@ def train(
     if latest and init_from is None:
         raise typer.BadParameter("--latest is of the run that --init-from names; --resume always takes the latest")
     output = output or Path("runs") / recipe.name
-    if not resume and not dry_run:
-        _refuse_used_folder(output)
+    # Other ranks may look after the first has begun to write.
+    if not dry_run and is_first_rank():
+        check_output(output, resume=resume)
     if nproc > 1:
         recipe.runtime.micro_steps(nproc)  # checked before anything is started
         launch_ranks(context, nproc, "--recipe", file)
@@ -109,14 +110,8 @@ def train(
 
     has_backbones = recipe.model.swin or recipe.model.roberta
     if continues_another(task) and not (init_from or resume or has_backbones):
-        print("no --init-from: training starts from random weights", file=sys.stderr)
+        say("no --init-from: training starts from random weights")
     raise typer.Exit(fit(recipe, output, resume=resume, init_from=init_from))
-
-
-def _refuse_used_folder(output: Path) -> None:
-    # Other ranks may look after the first has begun to write.
-    if is_first_rank() and output.is_dir() and any(output.iterdir()):
-        raise UserError(f"{output} is not empty: pass --resume to continue it, or another --output")
 
 
 def continues_another(task: str) -> bool:

@@ -89,7 +89,7 @@ class RuntimeSettings:
 
     micro_batch: int = option("Pairs per rank and forward pass.", ge=1)
     global_batch: int = option("Pairs per optimiser step: a multiple of micro_batch x ranks.", ge=1)
-    seed: int = option("Of everything random.", 0, ge=0)
+    seed: int = option("Of everything random.", 0, ge=0, le=2**53)
     precision: Literal["fp32", "bf16", "fp16"] = option("Of the computation; parameters stay fp32.", "fp32")
     zero_stage: Literal[0, 1, 2, 3] = option("Sharded: 1 optimiser, 2 also gradients, 3 also parameters.", 0)
     clip: float | None = option("Largest gradient norm; null = no clipping.", None, gt=0)

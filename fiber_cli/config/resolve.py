@@ -6,7 +6,6 @@ valid name.
 
 import dataclasses
 import os
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,8 +15,12 @@ import yaml
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.config.rules import broken_rules
 from fiber_cli.config.strict import Builder, one_of, unknown, whole_forms
-from fiber_cli.config.yaml_nodes import compose, empty_mapping, is_null, override, reason
+from fiber_cli.config.yaml_nodes import empty_mapping, is_null, override, reason
+from fiber_cli.parsing import compose
+from fiber_cli.printing import say
+from fiber_cli.regular_files import read_regular
 from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings
+from fiber_cli.text_files import NotText, decode_text, lines_of
 
 Settings = TypeVar("Settings", SourceSettings, TaskSettings)
 
@@ -40,7 +43,7 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = (), name: str
             problems.append(f"{at}: {message}")
     if problems:
         count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
-        raise RecipeError("\n  ".join([f"{count} in the recipe:", *problems]))
+        raise RecipeError(f"{count} in the recipe:", *problems)
     if "name" not in builder.places:
         recipe = dataclasses.replace(recipe, name=name)
     return _absolute(recipe)
@@ -128,7 +131,7 @@ def find_recipe(name_or_path: str) -> Path:
     if name_or_path in shipped:
         return shipped[name_or_path]
     if path.suffix in (".yaml", ".yml") and path.stem in shipped:
-        print(f"{name_or_path} does not exist; using fiber's own recipe {path.stem!r}", file=sys.stderr)
+        say(f"{name_or_path} does not exist; using fiber's own recipe {path.stem!r}")
         return shipped[path.stem]
     raise RecipeError(f"no such file, and {unknown('recipe', name_or_path, shipped)}")
 
@@ -136,11 +139,17 @@ def find_recipe(name_or_path: str) -> Path:
 def resolve_recipe(name_or_path: str, overrides: Sequence[str] = ()) -> Recipe:
     """The recipe with the command line's `section.key=value` put over it. Raises RecipeError."""
     path = find_recipe(name_or_path)
+    return parse_recipe(read_recipe(path), str(path), overrides, name=path.stem)
+
+
+def read_recipe(path: Path) -> str:
+    """The text of a recipe file. Raises RecipeError."""
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: cannot be read: {error}") from None
-    return parse_recipe(text, str(path), overrides, name=path.stem)
+        return decode_text(read_regular(path))
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
+    except NotText as error:
+        raise RecipeError(f"{path}: {error}") from None
 
 
 def recipe_header(path: Path) -> dict[str, str]:
@@ -148,7 +157,7 @@ def recipe_header(path: Path) -> dict[str, str]:
     key continues the one above."""
     header: dict[str, str] = {}
     key = "about"
-    for line in path.read_text(encoding="utf-8").splitlines():
+    for line in lines_of(read_recipe(path)):
         if not line.startswith("#"):
             break
         text = line[1:].strip()

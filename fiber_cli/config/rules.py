@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from fiber_cli.config.deepspeed_names import problems
 from fiber_cli.config.recipe import Recipe, warmup_steps
 from fiber_cli.data.sources import source_format, whole_formats
 from fiber_cli.settings import RecipeError
@@ -15,6 +16,8 @@ OWNED = (
     "gradient_accumulation_steps",
     "optimizer",
     "scheduler",
+    "fp16",
+    "bf16",
 )
 
 
@@ -150,6 +153,12 @@ def the_passthrough_leaves_sections_alone(recipe: Recipe) -> str | None:
     return None
 
 
+@rule("deepspeed")
+def the_passthrough_is_deepspeeds(recipe: Recipe) -> str | None:
+    given = {name: value for name, value in recipe.deepspeed.items() if name not in OWNED}
+    return "; ".join(problems(given)) or None
+
+
 RULES = (
     image_size_fits_the_windows,
     weights_have_their_own_words,
@@ -168,6 +177,7 @@ RULES = (
     the_task_has_the_metric,
     the_run_outlasts_a_plateau,
     the_passthrough_leaves_sections_alone,
+    the_passthrough_is_deepspeeds,
 )
 
 

@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from fiber_cli.config.recipe import DataSettings, Recipe
-from fiber_cli.config.strict import LIMITS, OneOf, describe, one_of, whole_forms
-from fiber_cli.settings import field_types
+from fiber_cli.config.strict import OneOf, describe, one_of, whole_forms
+from fiber_cli.settings import LIMITS, field_types
 
 
 class _Section(NamedTuple):

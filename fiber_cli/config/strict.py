@@ -8,28 +8,23 @@ its tag, a `Literal` of the names that it stands for.
 import dataclasses
 import difflib
 import math
-import operator
 import types
 import typing
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import yaml
 
-from fiber_cli.config.yaml_nodes import COMMAND_LINE, empty_mapping, is_null, place, plain
+from fiber_cli.config.yaml_nodes import COMMAND_LINE, empty_mapping, is_null, place
 from fiber_cli.errors import DeclarationError
-from fiber_cli.settings import field_types, former_names
+from fiber_cli.parsing import plain
+from fiber_cli.settings import field_types, former_names, out_of_range
 
 UNIONS = (typing.Union, types.UnionType)
-#: Limit of a setting → what holds for it, in code and in words.
-LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
-    "gt": (operator.gt, "greater than"),
-    "ge": (operator.ge, "at least"),
-    "lt": (operator.lt, "less than"),
-    "le": (operator.le, "at most"),
-}
+#: Characters of a message.
+_LONGEST = 2000
 NO_LIMITS: Mapping[str, Any] = types.MappingProxyType({})
 TYPE_NAMES = {int: "a whole number", float: "a number", bool: "true or false", str: "text", dict: "a mapping"}
 
@@ -108,6 +103,8 @@ class Builder:
 
     def fail(self, path: str, node: yaml.Node, message: str) -> None:
         """Notes the error; None stands for the value."""
+        if len(message) > _LONGEST:
+            message = message[:_LONGEST] + " …"  # of values that aliases multiply
         self.bad.add(path)
         self.errors.append(f"{place(node)}: {path or 'recipe'}: {message}")
 
@@ -257,10 +254,7 @@ def _problem(kind: type[Any], value: Any, limits: Mapping[str, Any]) -> str | No
         return f"wanted {TYPE_NAMES[kind]}, got {value!r}"
     if kind is float and not math.isfinite(value):
         return f"wanted a finite number, got {value!r}"
-    for key, (holds, words) in LIMITS.items():
-        if key in limits and not holds(value, limits[key]):
-            return f"{value!r} is out of range, must be {words} {limits[key]}"
-    return None
+    return out_of_range(value, limits)
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:

@@ -1,78 +1,16 @@
-"""YAML as a tree of nodes that know their places, with the scalars of YAML 1.2, and settings put over it.
-
-`1e-5` is a number, and only `true` and `false` are truth values.
-"""
-
-import re
-from typing import Any
+"""YAML as a tree of nodes that know their places, and settings put over it."""
 
 import yaml
 
+from fiber_cli.parsing import TAG, compose, plain
+
 COMMAND_LINE = "command line"
-TAG = "tag:yaml.org,2002:"
-
-#: The core schema of YAML 1.2: tag, pattern, and what a scalar of it can begin with.
-_SCALARS = (
-    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("null", r"~|null|Null|NULL|", ["~", "n", "N", ""]),
-    ("int", r"[-+]?[0-9][0-9_]*", "-+0123456789"),
-    ("float", r"[-+]?(\.[0-9]+|[0-9][0-9_]*(\.[0-9]*)?)([eE][-+]?[0-9]+)?", "-+.0123456789"),
-    ("float", r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)", "-+."),
-)
-
-
-class Loader(yaml.SafeLoader):
-    """PyYAML's parser with the scalar rules of YAML 1.2's core schema."""
-
-    yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (filled below, in PyYAML's own way)
-
-
-for _tag, _pattern, _first in _SCALARS:
-    Loader.add_implicit_resolver(TAG + _tag, re.compile(f"(?:{_pattern})$"), list(_first))
-
-
-def compose(text: str, name: str) -> yaml.Node:
-    """The node tree of one document; an empty document is a null. `name` is what `place` calls the source.
-
-    Raises yaml.YAMLError.
-    """
-    loader = Loader(text)
-    loader.name = name
-    empty = yaml.ScalarNode(f"{TAG}null", "", loader.get_mark())
-    try:
-        return loader.get_single_node() or empty
-    finally:
-        loader.dispose()
 
 
 def place(node: yaml.Node) -> str:
     """`file:line`, or the command line."""
     mark = node.start_mark
     return mark.name if mark.name == COMMAND_LINE else f"{mark.name}:{mark.line + 1}"
-
-
-def plain(node: yaml.Node) -> Any:
-    """The node as dicts, lists and scalars."""
-    if isinstance(node, yaml.MappingNode):
-        return {str(plain(key)): plain(value) for key, value in node.value}
-    if isinstance(node, yaml.SequenceNode):
-        return [plain(item) for item in node.value]
-    match node.tag.removeprefix(TAG):
-        case "null":
-            return None
-        case "bool":
-            return node.value.lower() == "true"
-        case "int":
-            return int(node.value.replace("_", ""))
-        case "float":
-            return _float(node.value)
-    return node.value
-
-
-def _float(text: str) -> float:
-    digits = text.lower().replace("_", "")
-    # `.inf` and `.nan` are Python's without the dot.
-    return float(re.sub(r"\.(?=[a-z])", "", digits))
 
 
 def override(root: yaml.Node, text: str) -> str | None:

@@ -27,8 +27,14 @@ def _without_parentheses(name: str) -> str:
 
 def same_words(name: str, other: str) -> bool:
     """Whether two names are the same words once cleaned, whatever their case and white space."""
-    return _words(name) == _words(other)
+    return plain_name(name) == plain_name(other)
 
 
-def _words(name: str) -> list[str]:
-    return clean_name(name).casefold().split()
+def plain_name(name: str) -> str:
+    """The words that a name is compared by: cleaned, whatever their case and white space."""
+    return words_apart(clean_name(name)).casefold()
+
+
+def words_apart(name: str) -> str:
+    """A name with its parentheses, `_` and all white space as single spaces between words."""
+    return " ".join(name.replace("_", " ").split())

@@ -10,11 +10,12 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fiber_cli.data.category_names import words_apart
 from fiber_cli.data.file_records import FileRecords, Once, Ownerless
 from fiber_cli.data.files import expecting, read_json
-from fiber_cli.data.masks import Box, mask_box
+from fiber_cli.data.masks import LONGEST_SIDE, Box, mask_box
 from fiber_cli.data.records import Size, Span
-from fiber_cli.data.values import finite_number, flag, identifier, listed, some_text, text, whole_number
+from fiber_cli.data.values import finite_number, flag, identifier, listed, path_text, some_text, text, whole_number
 from fiber_cli.errors import UserError, first_names
 
 Entry = dict[str, Any]
@@ -299,22 +300,24 @@ def _spans(annotation: Entry, caption: str) -> Iterator[Span]:
 
 
 def image_size(image: Mapping[str, Any]) -> Size | None:
-    """(height, width) as an entry of `images` has it; None where it does not tell both. ValueError for sizes that are
-    not positive."""
+    """(height, width) as an entry of `images` has it; None where it does not tell both. ValueError for sides that are
+    not positive or longer than `LONGEST_SIDE`."""
     height, width = image.get("height"), image.get("width")
     if height is None or width is None:
         return None
     size = whole_number(height, "height"), whole_number(width, "width")
     if min(size) < 1:
         raise ValueError(f"height and width must be positive, they are {size[0]} and {size[1]}")
+    if max(size) > LONGEST_SIDE:
+        raise ValueError(f"height or width is more than {LONGEST_SIDE:,} pixels")
     return size
 
 
 def file_name(image: Entry) -> str:
     """The path below the folder of images; LVIS gives COCO's address instead, whose last two parts are it."""
     if image.get("file_name") is not None:
-        return some_text(image["file_name"], "file_name")
-    return "/".join(text(image["coco_url"], "coco_url").split("/")[-2:])
+        return path_text(image["file_name"], "file_name")
+    return "/".join(path_text(image["coco_url"], "coco_url").split("/")[-2:])
 
 
 def has_captions(content: Any) -> bool:
@@ -333,4 +336,4 @@ def check_names(path: str | Path, names: list[str]) -> None:
     `bow_(weapon)` beside another bow."""
     once = Once(path, "the name", "categories")
     for name in names:
-        once.add(" ".join(name.replace("_", " ").split()))
+        once.add(words_apart(name))

@@ -1,14 +1,14 @@
 """The records of files of annotations: single bad ones are left out and named, a file with many of them is refused."""
 
 import os
-import sys
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fiber_cli.data.files import read_lines
 from fiber_cli.data.source import BadSample
-from fiber_cli.errors import UserError, first_names
+from fiber_cli.errors import WRONG_CONTENT, UserError, first_names
+from fiber_cli.printing import say
 
 Value = TypeVar("Value")
 Id = TypeVar("Id", bound=Hashable)
@@ -34,11 +34,10 @@ class Ownerless(ValueError):
 class FileRecords:
     """Reads the records of a file.
 
-    A record for which the reading function raises LookupError, TypeError, ValueError, AttributeError or `BadSample` is
-    left out; where the list ends, the first of them are named on standard error. More than one in a hundred, and more
-    than five (in a short list: than a third), refuse the file with `UserError`, as every one does if `strict`. All
-    records of one `Ownerless` owner are together one bad record. A `UserError` of the reading function is one of the
-    whole file.
+    A record for which the reading function raises one of `WRONG_CONTENT` or `BadSample` is left out; where the list
+    ends, the first of them are named on standard error. More than one in a hundred, and more than five (in a short
+    list: than a third), refuse the file with `UserError`, as every one does if `strict`. All records of one `Ownerless`
+    owner are together one bad record. A `UserError` of the reading function is one of the whole file.
 
     wanted: what the file is to be, form: what it looks like, both for messages. left_out: (place, reason) of the bad
     records of all lists read so far.
@@ -87,7 +86,7 @@ class FileRecords:
                 of_owner.setdefault(error.owner, []).append(place.format(number))
             except BadSample as error:
                 bad.append((place.format(number), str(error)))
-            except (LookupError, TypeError, ValueError, AttributeError) as error:
+            except WRONG_CONTENT as error:
                 bad.append((place.format(number), f"{type(error).__name__}: {error}"))
             else:
                 yield number, value
@@ -107,7 +106,7 @@ class FileRecords:
             others = f", {len(bad)} of {total:,} such" if len(bad) > 1 else ""
             raise self._refusal(f"see {place} ({reason}){others}")
         self.left_out.extend(bad)
-        say(f"{self.path}: {left_out_in_words(bad, total, what)}")
+        say_once(f"{self.path}: {left_out_in_words(bad, total, what)}")
 
     def _refusal(self, reason: str) -> UserError:
         message = f"{self.path}: not {self.wanted}, {reason}"
@@ -121,10 +120,10 @@ def left_out_in_words(bad: list[tuple[str, str]], total: int, what: str) -> str:
     return f"{len(bad)} of {total:,} {what} {verb} left out: {named}"
 
 
-def say(line: str) -> None:
+def say_once(line: str) -> None:
     """A line on standard error; of several ranks, which read the same files, the first says it."""
     if os.environ.get("RANK", "0") == "0":
-        print(line, file=sys.stderr)
+        say(line)
 
 
 def _most_bad(total: int) -> int:

@@ -1,39 +1,25 @@
 """Reading what users give: files of a known form, and errors that say what is wrong where."""
 
-import codecs
-import json
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from fiber_cli.data.source import BadSample
-from fiber_cli.errors import UserError
-
-_SURROGATE = re.compile("[\ud800-\udfff]")
+from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
+from fiber_cli.text_files import NotText, utf8
 
 
 def read_bytes(path: str | Path, wanted: str) -> bytes:
     """The content of a file; `UserError`, naming what is wanted, where it is missing."""
     try:
-        return Path(path).read_bytes()
+        return read_regular(path)
     except OSError as error:
         raise UserError(f"{path}: {error.strerror}; give the path of {wanted}") from None
-
-
-def decode_text(content: bytes) -> str:
-    """A text file's content: UTF-8, with or without a byte-order mark, or UTF-16 where its mark is there. Raises
-    UnicodeDecodeError."""
-    is_utf16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    return content.decode("utf-16" if is_utf16 else "utf-8-sig")
-
-
-def dump_json(value: Any, indent: int | None = None) -> str:
-    """JSON that any file and any terminal can hold: as text, but for the bytes of file names that are not UTF-8, which
-    are written as Python reads them (`\\udcXX`; `os.fsencode` gives the name back)."""
-    text = json.dumps(value, indent=indent, ensure_ascii=False)
-    return _SURROGATE.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+    except ValueError as error:  # a NUL in the path
+        raise UserError(f"{path}: {error}; give the path of {wanted}") from None
 
 
 def read_json(
@@ -46,15 +32,22 @@ def read_json(
     """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
     content = read_bytes(path, wanted)
     try:
-        return json.loads(content, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
+        return parse_json(content, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
+    except NotText as error:
+        raise UserError(f"{path}: {error}") from None
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); fetch {wanted} again") from None
 
 
 def read_lines(path: str | Path, wanted: str) -> Iterator[tuple[int, bytes]]:
-    """The lines of a file that are not empty, with their numbers from 1; `UserError` as of `read_bytes`."""
+    """The lines of a text file that are not empty, in UTF-8, with their numbers from 1; `UserError` as of `read_bytes`,
+    and for a file that is not what its byte-order mark says."""
+    try:
+        content = utf8(read_bytes(path, wanted))
+    except NotText as error:
+        raise UserError(f"{path}: {error}") from None
     # Texts in JSON may hold what else counts as the end of a line, which bytes do not know.
-    for number, line in enumerate(read_bytes(path, wanted).splitlines(), 1):
+    for number, line in enumerate(content.splitlines(), 1):
         if line.strip():
             yield number, line
 
@@ -67,7 +60,7 @@ def expecting(where: str | Path, what: str, form: str = "", *, see: Callable[[],
         yield
     except UserError:
         raise
-    except (LookupError, TypeError, ValueError, AttributeError, BadSample) as error:
+    except (*WRONG_CONTENT, BadSample) as error:
         message = f"{where}: not {what}"
         if see is not None:
             message += f", see {see()}"

@@ -71,8 +71,10 @@ def train_loader(
     try:
         yield from make_loader(samples, workers, batch_sampler=sampler, collate_fn=collate_fn)
     except UserError as error:
-        message = str(error).rsplit("UserError: ", 1)[-1]
-        raise UserError(message.strip()) from None
+        # A worker's comes as its traceback, whose last lines are the message and its details.
+        whole = error.args[0].rsplit("UserError: ", 1)[-1].strip()
+        message, *details = whole.split("\n  ")
+        raise UserError(message, *details, *error.details) from None
 
 
 class BadCounter:
@@ -95,7 +97,8 @@ class BadCounter:
         if self.bad > self.max_rate * max(self.seen, _MIN_SEEN):
             raise UserError(
                 f"{self.bad} bad samples among {self.seen} are more than data.max_bad_rate {self.max_rate}; "
-                f"mend the data or raise the rate. The last ones:{list_bad(self.recent)}"
+                f"mend the data or raise the rate. The last ones:",
+                *list_bad(self.recent),
             )
 
     def state_dict(self) -> dict[str, int]:

@@ -11,11 +11,18 @@ from fiber_cli.data.values import finite_number, listed, whole_number
 #: Left and upper edge, width and height, in pixels.
 Box = tuple[float, float, float, float]
 
+#: Pixels of a side of an image: more than any has.
+LONGEST_SIDE = 1_000_000
+#: What pycocotools counts pixels in.
+_MOST_PIXELS = 2**32 - 1
+#: Pixels of the edges of a polygon together, for each of which pycocotools keeps a hundred bytes.
+_LONGEST_OUTLINE = 1_000_000
 _CORNERS = 3
 _COUNTS = "counts of the segmentation"
 #: Run lengths as text: a character has five bits of a number, and a sixth where more of it follow.
 _FIRST_CHARACTER = 48
 _BITS, _DATA, _SIGN, _CONTINUES = 5, 0x1F, 0x10, 0x20
+_MOST_BITS = 64
 #: How many run lengths in front are no differences.
 _ABSOLUTE = 3
 
@@ -39,9 +46,31 @@ def _from_polygons(polygons: list[Any], size: Size | None) -> Any:
         points = [finite_number(coordinate, "segmentation") for coordinate in listed(polygon, "a polygon")]
         if len(points) < 2 * _CORNERS or len(points) % 2:
             raise ValueError("a polygon of the segmentation needs x and y of three corners or more")
+        _check_outline(points)
         checked.append(points)
     height, width = size or _extent(checked)
+    _check_size(height, width)
     return mask.merge(mask.frPyObjects(checked, height, width))
+
+
+def _check_outline(points: list[float]) -> None:
+    """ValueError for a polygon that is too far out or too long to be drawn."""
+    if max(map(abs, points)) > LONGEST_SIDE:
+        raise ValueError(f"a corner of the segmentation is more than {LONGEST_SIDE:,} pixels out")
+    length = 0.0
+    for along in (points[::2], points[1::2]):
+        for number, coordinate in enumerate(along):
+            length += abs(coordinate - along[number - 1])
+    if length > _LONGEST_OUTLINE:
+        raise ValueError(f"a polygon of the segmentation is more than {_LONGEST_OUTLINE:,} pixels around")
+
+
+def _check_size(height: int, width: int) -> None:
+    """ValueError for the size of no mask."""
+    if min(height, width) < 1:
+        raise ValueError("size of the segmentation must be positive")
+    if max(height, width) > LONGEST_SIDE or height * width > _MOST_PIXELS:
+        raise ValueError(f"size of the segmentation is {height:,} by {width:,}, which is no image's")
 
 
 def _extent(polygons: list[list[float]]) -> Size:
@@ -57,8 +86,7 @@ def _from_run_lengths(segmentation: Any, image: Size | None) -> Any:
         for side in listed(segmentation["size"], "size of the segmentation")
     )
     counts = segmentation["counts"]
-    if min(height, width) < 1:
-        raise ValueError("size of the segmentation must be positive")
+    _check_size(height, width)
     if image is not None and (height, width) != image:
         raise ValueError(f"size of the segmentation is {[height, width]}, height and width of its image {list(image)}")
     if isinstance(counts, str):
@@ -91,6 +119,8 @@ def runs_of_text(counts: str) -> list[int]:
             raise ValueError(f"{_COUNTS} has the character {character!r}, which no run lengths as text have")
         value |= (bits & _DATA) << shift
         shift += _BITS
+        if shift > _MOST_BITS:
+            raise ValueError(f"{_COUNTS} have a number of more than {_MOST_BITS} bits")
         if bits & _CONTINUES:
             continue
         if bits & _SIGN:

@@ -147,9 +147,9 @@ class TrainSet(Dataset[Sample]):
                 bad.append((sample_id(source, i), str(error)))
                 if len(bad) < _MAX_REPLACEMENTS:
                     i = int(rng.integers(len(source)))
-        raise UserError(f"{len(bad)} samples in a row cannot be used:{list_bad(bad)}")
+        raise UserError(f"{len(bad)} samples in a row cannot be used:", *list_bad(bad))
 
 
-def list_bad(bad: Iterable[tuple[str, str]]) -> str:
-    """Bad samples as (id, reason), a line each, for the end of a message."""
-    return "".join(f"\n  {name}: {reason}" for name, reason in bad)
+def list_bad(bad: Iterable[tuple[str, str]]) -> list[str]:
+    """Bad samples as (id, reason), for the details of a message."""
+    return [f"{name}: {reason}" for name, reason in bad]

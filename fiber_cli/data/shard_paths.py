@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from glob import escape, glob
 from pathlib import Path
 
-from fiber_cli.errors import UserError
+from fiber_cli.errors import UserError, first_names
 
 _GROUP = re.compile(r"\{([^{}]*)\}")
+#: Shards that a pattern may name, and digits of a number in it.
+_MOST, _MOST_DIGITS = 1_000_000, 18
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 
 
@@ -18,6 +20,7 @@ def find_shards(shards: str | Path | Sequence[str]) -> list[str]:
     paths: list[str] = []
     missing: list[str] = []
     for braced in patterns:
+        _check_count(str(braced))
         for pattern in expand_braces(str(braced)):
             matches = _matches(pattern)
             paths.extend(matches)
@@ -25,10 +28,27 @@ def find_shards(shards: str | Path | Sequence[str]) -> list[str]:
                 missing.append(pattern)
     if missing or not paths:
         raise UserError(
-            f"no tar shards at {', '.join(missing) or shards}; "
+            f"no tar shards at {first_names(missing) if missing else shards}; "
             "give a folder, a glob or a path with a range such as {00000..00331}"
         )
     return list(dict.fromkeys(paths))
+
+
+def _check_count(pattern: str) -> None:
+    """UserError for a pattern that names more shards than there are anywhere."""
+    names = 1
+    for group in _GROUP.findall(pattern):
+        span = _RANGE.fullmatch(group)
+        names *= _length(*span.groups()) if span else group.count(",") + 1
+        if names > _MOST:
+            raise UserError(f"{pattern[:200]}: names more than {_MOST:,} shards")
+
+
+def _length(low: str, high: str) -> int:
+    """How many numbers a range has; one past the most for numbers of too many digits."""
+    if max(len(low), len(high)) > _MOST_DIGITS:
+        return _MOST + 1
+    return max(0, int(high) - int(low) + 1)
 
 
 def _matches(pattern: str) -> list[str]:

@@ -1,7 +1,6 @@
 """Sources whose samples lie in tar shards, with random access."""
 
 import os
-import sys
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from io import FileIO
@@ -15,11 +14,14 @@ from fiber_cli.data.image_formats import SUFFIXES, count_endings
 from fiber_cli.data.images import open_image
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.data.source import BadSample, ImageSource
-from fiber_cli.data.tar import BESIDE, Member, index_shards, read_at
+from fiber_cli.data.tar import BESIDE, LARGEST_TEXT, Member, index_shards, read_at
 from fiber_cli.errors import UserError
+from fiber_cli.printing import say
 
 _WINDOW = 16  # shards among whose samples the order is shuffled
 _OPEN_FILES = 64
+#: No format of pictures needs more, which is RGBA of 32 bits.
+BYTES_PER_PIXEL = 16
 
 
 class ShardSource(ImageSource):
@@ -47,7 +49,7 @@ class ShardSource(ImageSource):
                 f".json are needed{told and '; ' + told}"
             )
         if told and os.environ.get("RANK", "0") == "0":  # one rank is enough
-            print(f"left out: {self.name}: {told}", file=sys.stderr)
+            say(f"left out: {self.name}: {told}")
 
     def _told(self) -> str:
         """What is left out, in words; empty where nothing is."""
@@ -101,6 +103,9 @@ class ShardSource(ImageSource):
         offset, size = self._indexes[shard].locations[row, member].tolist()
         if offset < 0:
             return None
+        most = BYTES_PER_PIXEL * self.max_pixels + LARGEST_TEXT if member is Member.IMAGE else LARGEST_TEXT
+        if size > most:
+            raise BadSample(f"its {member.name.lower()} has {size:,} bytes; at most {most:,} are read")
         try:
             content = read_at(self._file(shard), size, offset)
         except OSError as error:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
     from fiber_cli.data.records import PhraseBoxes
+    from fiber_cli.settings import SourceSettings
 
 #: The limit at which Pillow suspects a decompression bomb: 89 megapixels are 256 MB of RGB.
 MAX_PIXELS = 89_478_485
@@ -43,6 +44,8 @@ class Source(ABC):
     dropped: int = 0
     left_out: Sequence[tuple[str, str]] = ()
 
+    #: The entry of the recipe that it was opened by, None for one that was made otherwise.
+    settings: "SourceSettings | None" = None
     #: No more samples than that are used, None for all.
     limit: int | None = None
 

@@ -6,6 +6,7 @@ workers work as with a folder of images.
 """
 
 import hashlib
+import io
 import json
 import os
 import posixpath
@@ -13,6 +14,7 @@ import re
 import threading
 import warnings
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -24,18 +26,29 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
+from fiber_cli.characters import one_line
 from fiber_cli.data.image_formats import SUFFIXES
-from fiber_cli.errors import UserError
+from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.outputs import replace
+from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import check_regular
+from fiber_cli.text_files import utf8
 
 _BLOCK = 512
 _MAX_THREADS = 16
 #: Held while a file is read from a place in it, where the two cannot be one call.
 _SEEKING = threading.Lock()
-_PAX_PATH = re.compile(rb"(?:^|\n)\d+ path=([^\n]*)\n")
+_OCTAL = re.compile(rb"[0-7]*")
+#: Digits of the length of a pax record, and of a size in one.
+_MOST_DIGITS = 19
+#: Bytes of what is told of a member in front of it, of its name, and of a sample's text or JSON.
+_LARGEST_HEADER, _LONGEST_NAME, LARGEST_TEXT = 2**20, 4096, 16 * 2**20
 #: Kinds of member that hold a plain file: POSIX, before POSIX, contiguous.
 _PLAIN_FILES = (b"0", b"\0", b"7")
 #: Hard and symbolic ones.
 _LINKS = (b"1", b"2")
+#: What tells something of the members behind it: POSIX of the next and of all, GNU the next's name and link.
+_ABOUT_THE_NEXT = (b"x", b"g", b"L", b"K")
 
 
 #: Between the ending of a picture that is left out and that of its sample's picture.
@@ -66,7 +79,7 @@ class ShardIndex(NamedTuple):
     @property
     def left_out_counts(self) -> "Counter[str]":
         """How many members are no part of a sample, by their ending."""
-        return Counter(json.loads(self.left_out.tobytes()))
+        return Counter(parse_json(self.left_out.tobytes()))
 
 
 def index_shards(paths: list[str]) -> list[ShardIndex]:
@@ -85,38 +98,70 @@ def index_shards(paths: list[str]) -> list[ShardIndex]:
         shards = [shard for shard in progress if shard is not None]
     if damaged:
         raise UserError(
-            f"{len(damaged)} of {len(paths)} shards cannot be used; fetch them again or leave them out:\n  "
-            + "\n  ".join(sorted(damaged))
+            f"{len(damaged)} of {len(paths)} shards cannot be used; fetch them again or leave them out:",
+            *sorted(damaged),
         )
     return shards
 
 
 def _cached_index(path: str) -> ShardIndex:
+    check_regular(path)
     state = os.stat(path)
     folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fiber", "shards")
     identity = f"2|{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}"
     digest = hashlib.sha256(os.fsencode(identity)).hexdigest()
     cache = folder / f"{digest[:32]}.npz"
     try:
-        with np.load(cache) as stored:
-            return ShardIndex(stored["keys"], stored["places"], stored["captions"], stored["left_out"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        pass  # not there yet, or written by a process that was killed: made again from the shard
+        return _read_cache(cache, state.st_size)
+    except (*WRONG_CONTENT, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):
+        pass  # not there yet, damaged, or written by a process that was killed: made again from the shard
     index = _read_index(path, state.st_size)
     try:
         _write_index(cache, index)
     except OSError as error:
-        warnings.warn(f"{folder}: cannot keep the index of shards between runs: {error}", stacklevel=2)
+        warnings.warn(
+            one_line(f"{folder}: cannot keep the index of shards between runs: {error.strerror}"), stacklevel=2
+        )
     return index
+
+
+def _read_cache(cache: Path, size: int) -> ShardIndex:
+    """The index of a shard of `size` bytes as it was kept. Raises ValueError where it is none of such a shard, and what
+    numpy and zipfile raise for what is damaged."""
+    with zipfile.ZipFile(cache) as archive:
+        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+            raise ValueError("compressed arrays, of any size")
+    with np.load(cache, allow_pickle=False) as stored:
+        index = ShardIndex(stored["keys"], stored["places"], stored["captions"], stored["left_out"])
+    if not _is_of_a_shard(index, size):
+        raise ValueError("no index of this shard")
+    return index
+
+
+def _is_of_a_shard(index: ShardIndex, size: int) -> bool:
+    """Whether the arrays are those of samples in a shard of `size` bytes."""
+    count = len(index.keys)
+    if index.keys.shape != (count,) or index.keys.dtype.kind != "S":
+        return False
+    if index.locations.shape != (count, len(Member), 2) or index.locations.dtype != np.int64:
+        return False
+    if index.captions.shape != (count,) or index.captions.dtype != np.int32 or (index.captions < 0).any():
+        return False
+    if index.left_out.ndim != 1 or index.left_out.dtype != np.uint8:
+        return False
+    offsets, sizes = index.locations[..., 0], index.locations[..., 1]
+    if (offsets < -1).any() or (sizes < 0).any() or (sizes > size - offsets).any():
+        return False
+    told = parse_json(index.left_out.tobytes())
+    return isinstance(told, dict) and all(isinstance(times, int) for times in told.values())
 
 
 def _write_index(cache: Path, index: ShardIndex) -> None:
     """Under a temporary name, so that other processes never read half of it."""
+    content = io.BytesIO()
+    np.savez(content, keys=index.keys, places=index.locations, captions=index.captions, left_out=index.left_out)
     cache.parent.mkdir(parents=True, exist_ok=True)
-    partial = cache.with_suffix(f".{os.getpid()}.tmp")
-    with open(partial, "wb") as file:
-        np.savez(file, keys=index.keys, places=index.locations, captions=index.captions, left_out=index.left_out)
-    os.replace(partial, cache)
+    replace(cache, content.getvalue())
 
 
 class _Samples:
@@ -155,7 +200,9 @@ class _Samples:
         sample = self.locations.setdefault(key, [[-1, 0], [-1, 0], [-1, 0]])
         sample[kind] = [member.offset, member.size]
         if kind is Member.JSON:
-            self.caption_counts[key] = _count_captions(read_at(file, member.size, member.offset))
+            is_read = member.size <= LARGEST_TEXT
+            described = read_at(file, member.size, member.offset) if is_read else b""
+            self.caption_counts[key] = _count_captions(described)
 
     def _is_preferred_image(self, key: str, ending: str) -> bool:
         """Whether a picture is the sample's, as far as is known; the other one, if there is, is left out."""
@@ -192,11 +239,10 @@ def _read_index(path: str, size: int) -> ShardIndex:
 
 def _count_captions(described: bytes) -> int:
     """How many captions a sample's JSON lists; 1 where it has no such list."""
-    if b'"captions"' not in described:
-        return 1
     try:
-        return len(json.loads(described)["captions"])
-    except (ValueError, KeyError, TypeError):
+        text = utf8(described)
+        return len(parse_json(text)["captions"]) if b'"captions"' in text else 1
+    except WRONG_CONTENT:
         return 1  # reported as a bad sample when it is used
 
 
@@ -225,6 +271,7 @@ def members(file: FileIO, total: int) -> Iterator[TarMember]:
     """
     position = 0
     long_name: bytes | None = None
+    long_size: int | None = None
     while True:
         header = read_at(file, _BLOCK, position)
         if len(header) < _BLOCK:
@@ -233,20 +280,27 @@ def members(file: FileIO, total: int) -> Iterator[TarMember]:
             return
         size = _content_size(header, position)
         content = position + _BLOCK
+        kind = header[156:157]
+        if long_size is not None and kind not in _ABOUT_THE_NEXT:
+            size = long_size
         if content + size > total:
             raise OSError(f"cut short: member at byte {position} ends at {content + size} of {total}")
-        kind = header[156:157]
+        if kind in (b"x", b"L") and size > _LARGEST_HEADER:
+            raise OSError(f"{size:,} bytes about one member at byte {position}")
         if kind == b"x":  # POSIX: records `length key=value` about the next member
-            record = _PAX_PATH.search(read_at(file, size, content))
-            if record:
-                long_name = record[1]
+            records = _pax_records(read_at(file, size, content), position)
+            long_name = records.get(b"path", long_name)
+            long_size = _pax_size(records, position)
         elif kind == b"L":  # GNU: the next member's name
             long_name = read_at(file, size, content).rstrip(b"\0")
-        elif kind not in (b"g", b"K"):  # a file, a folder or a link
+        elif kind not in _ABOUT_THE_NEXT:  # a file, a folder or a link
+            name = long_name or _short_name(header)
+            if len(name) > _LONGEST_NAME:
+                raise OSError(f"a name of {len(name):,} bytes at byte {position}")
             if kind in _PLAIN_FILES or kind in _LINKS:
-                name = (long_name or _short_name(header)).decode("utf-8", "surrogateescape")
-                yield TarMember(name, content, size, is_link=kind in _LINKS)
-            long_name = None
+                decoded = name.decode("utf-8", "surrogateescape")
+                yield TarMember(decoded, content, size, is_link=kind in _LINKS)
+            long_name = long_size = None
         blocks = -(-size // _BLOCK)
         position = content + blocks * _BLOCK
 
@@ -255,18 +309,56 @@ def _content_size(header: bytes, position: int) -> int:
     """The size of a member's content; OSError where its header's checksum is wrong."""
     try:
         checksum = _octal(header[148:156])
-        size = _octal(header[124:136])
+        size = _size(header[124:136])
     except ValueError:
         checksum = size = -1
     # The sum takes the checksum's own eight bytes as spaces.
     if checksum != sum(header) - sum(header[148:156]) + 8 * ord(" "):
         gzip = header.startswith(b"\x1f\x8b")
         raise OSError("gzip-compressed, unpack it" if gzip else f"no tar header at byte {position}")
+    if size < 0:
+        raise OSError(f"a member of a negative size at byte {position}")
     return size
 
 
+def _size(field: bytes) -> int:
+    """A size: octal, or as GNU's tar has those of 8 GiB and more, a number of the bytes behind the first."""
+    if field[0] == 0x80:
+        return int.from_bytes(field[1:], "big")
+    return -1 if field[0] == 0xFF else _octal(field)
+
+
 def _octal(field: bytes) -> int:
-    return int(field.strip(b" \0") or b"0", 8)
+    digits = field.strip(b" \0")
+    if not _OCTAL.fullmatch(digits):
+        raise ValueError(f"{digits!r} is no octal number")
+    return int(digits or b"0", 8)
+
+
+def _pax_records(content: bytes, position: int) -> dict[bytes, bytes]:
+    """The values of records `length key=value\\n` by their keys; OSError where they are none."""
+    values = {}
+    start = 0
+    while start < len(content):
+        length, _, _ = content[start : start + _MOST_DIGITS].partition(b" ")
+        end = start + int(length) if length.isdigit() else start
+        record = content[start + len(length) + 1 : end]
+        if not record.endswith(b"\n") or end > len(content):
+            raise OSError(f"damaged pax records at byte {position}")
+        key, _, value = record[:-1].partition(b"=")
+        values[key] = value
+        start = end
+    return values
+
+
+def _pax_size(records: dict[bytes, bytes], position: int) -> int | None:
+    """The size of the next member, where its records tell it."""
+    size = records.get(b"size")
+    if size is None:
+        return None
+    if not size.isdigit() or len(size) > _MOST_DIGITS:
+        raise OSError(f"a member of the size {size[:_MOST_DIGITS]!r} at byte {position}")
+    return int(size)
 
 
 def _short_name(header: bytes) -> bytes:

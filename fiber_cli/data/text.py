@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple, TypedDict
 import numpy as np
 import torch
 
+from fiber_cli.data.tokenizer_files import fetch, read_folder
 from fiber_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -35,17 +36,18 @@ class EncodedText(TypedDict):
 def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     """A tokeniser by folder, by name on the Hugging Face hub, or the packaged one, `builtin`.
 
-    A folder needs `tokenizer.json`, or `vocab.json` and `merges.txt`. Raises `UserError` where nothing usable
-    is found or a special token that the model needs is missing.
+    A folder needs `tokenizer.json`, or `vocab.json` and `merges.txt`; code that it names is never run. Raises
+    `UserError` where nothing usable is found or a special token that the model needs is missing.
     """
     try:
         tokenizer = _from_folder_or_hub(name)
+        tokenizer("a text", return_offsets_mapping=True, verbose=False)  # settings of other types fail here
     except Exception as error:  # the tokenizers library raises bare Exception for damaged files
         raise UserError(
-            f"model.tokenizer: cannot load the tokeniser {name!s}: {str(error).splitlines()[0]}\n"
+            f"model.tokenizer: cannot load the tokeniser {name!s}: {_first_line(error)}",
             "Give a folder with vocab.json and merges.txt (or tokenizer.json), such as one copied from "
             "https://huggingface.co/roberta-base; or a hub name that this machine can download or has in its "
-            "cache (HF_HOME); or `builtin`."
+            "cache (HF_HOME); or `builtin`.",
         ) from error
     needed = {
         "pad": tokenizer.pad_token_id,
@@ -62,26 +64,28 @@ def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
 
 
 def _from_folder_or_hub(name: str | Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer
-
     folder = BUILTIN if name == "builtin" else Path(name).expanduser()
     if folder.is_dir():
-        return _from_folder(folder)
+        return read_folder(folder)
     if folder.is_absolute() or len(folder.parts) > 2 or str(name).startswith((".", "~")):
         raise OSError("there is no such folder")
-    return AutoTokenizer.from_pretrained(str(name))
+    return read_folder(fetch(str(name)))
 
 
-def _from_folder(folder: Path) -> "PreTrainedTokenizerBase":
-    from transformers import AutoTokenizer, RobertaTokenizer
+def _first_line(error: Exception) -> str:
+    """What an error says, in one line; its kind where it says nothing."""
+    return next(iter(str(error).splitlines()), "") or type(error).__name__
 
-    files = {path.name for path in folder.iterdir()}
-    # transformers builds an empty tokeniser from an empty folder without a word.
-    if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files:
-        raise OSError("the folder has neither tokenizer.json nor vocab.json and merges.txt")
-    if files & {"tokenizer_config.json", "config.json"}:
-        return AutoTokenizer.from_pretrained(folder)
-    return RobertaTokenizer.from_pretrained(folder)
+
+def check_encoded(text: str, what: str) -> None:
+    """UserError for a user's text that holds bytes which are no characters of the terminal's encoding."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{what} {text!r:.80} holds a byte that is no text at character {error.start + 1}; type it in the encoding "
+            "of your locale, or set a locale of UTF-8 (LC_ALL=C.UTF-8)"
+        ) from None
 
 
 def special_ids(tokenizer: "PreTrainedTokenizerBase") -> dict[str, int]:

@@ -8,6 +8,9 @@ import re
 from typing import Any
 
 _WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")
+#: Of float32, in which boxes are kept.
+_LARGEST = 3e38
 _FLAGS = {"false": False, "true": True}
 
 
@@ -20,7 +23,7 @@ def whole_number(value: Any, what: str) -> int:
 
 
 def finite_number(value: Any, what: str) -> float:
-    """A number that is not infinite, also as text."""
+    """A number that is not infinite, nor larger than float32 holds, also as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise TypeError(f"{what}: {value!r} is no number")
     try:
@@ -29,6 +32,8 @@ def finite_number(value: Any, what: str) -> float:
         number = math.inf
     if not math.isfinite(number):
         raise ValueError(f"{what} is not finite")
+    if abs(number) > _LARGEST:
+        raise ValueError(f"{what} {number:g} is too large")
     return number
 
 
@@ -53,7 +58,26 @@ def listed(value: Any, what: str) -> list[Any]:
 
 
 def text(value: Any, what: str) -> str:
-    """A text."""
+    """A text, which no half of a pair of surrogates is, and no NUL."""
+    words = _string(value, what)
+    damage = _NO_TEXT.search(words)
+    if damage is not None:
+        raise ValueError(f"{what} is damaged, it holds {ascii(damage[0])[1:-1]}")
+    return words
+
+
+def path_text(value: Any, what: str) -> str:
+    """The name of a file, with more than white space in it; a byte XX of one that is not UTF-8 is `\\udcXX`, as the
+    program writes it."""
+    words = _string(value, what)
+    if not words.strip():
+        raise ValueError(f"{what} is empty")
+    if "\0" in words:
+        raise ValueError(f"{what} holds \\x00, as no name of a file does")
+    return words
+
+
+def _string(value: Any, what: str) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{what} must be text, it is {value!r}")
     return value

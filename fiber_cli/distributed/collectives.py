@@ -4,13 +4,17 @@ Works on gloo (CPU) and NCCL. Every rank must call a collective in the same orde
 """
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as td
 from torch import Tensor
 
 from fiber_cli.distributed.device import device
+from fiber_cli.distributed.group import main_is_done, wait_for_main
+
+Result = TypeVar("Result")
 
 
 def rank() -> int:
@@ -32,6 +36,20 @@ def gather_objects(obj: Any) -> list[Any]:
     gathered: list[Any] = [None] * world_size()
     td.all_gather_object(gathered, obj)
     return gathered
+
+
+def from_main(compute: Callable[[], Result]) -> Result:
+    """What `compute` returns on rank 0 alone, on every rank. The others wait for it far longer than in a collective."""
+    result = None
+    if is_main():
+        try:
+            result = compute()
+        finally:
+            main_is_done()
+    else:
+        wait_for_main()
+    of_main: Result = gather_objects(result)[0]
+    return of_main
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:

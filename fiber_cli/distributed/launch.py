@@ -8,13 +8,19 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
-from fiber_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED
+from fiber_cli.distributed.rank_ends import End, conclude
+from fiber_cli.distributed.rank_report import PIPE, read_reports
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED
+from fiber_cli.printing import say_lines
+from fiber_cli.stop_signals import STOP_SIGNALS, leave_terminal, signals_to_handle
 
-#: Those that ask a run to stop and save; Windows has no SIGUSR1.
-STOP_SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIGTERM", "SIGINT", "SIGUSR1"))
 #: How long the other ranks may go on after one has failed.
 GRACE_SECONDS = 5.0
+#: How long they may go on after one has stopped as it was asked to; they save together, so that they end together.
+STOPPED_GRACE_SECONDS = 120.0
 #: Between two looks at the ranks.
 POLL_SECONDS = 0.05
 
@@ -27,49 +33,106 @@ def free_port() -> int:
     return port
 
 
-def launch(nproc: int, argv: list[str]) -> int:
+def launch(nproc: int, argv: list[str], *, name: str = "") -> int:
     """Run `python -m fiber_cli ARGV` as `nproc` ranks on this machine and return the exit code of the run.
 
-    SIGTERM, SIGINT and SIGUSR1 are passed on. When one rank fails the others get a moment to say what they
-    have to say, then are ended, and its code is returned; EXIT_STOPPED if the ranks stopped with that.
+    SIGTERM, SIGINT, SIGUSR1 and SIGHUP are passed on. When one rank fails the others get a moment to say what they
+    have to say, then are ended; the last line on standard error names the rank that failed and why, and its code is
+    returned; EXIT_STOPPED if the ranks stopped with that. name: what ran, for that line.
     """
-    ranks = _start(nproc, argv)
+    ranks: list[_Rank] = []
+    asked: set[int] = set()
 
     def forward(number: int, frame: object) -> None:
-        for process in ranks:
-            _pass_on(process, number)
+        leave_terminal(number)
+        asked.add(number)
+        for rank in ranks:
+            _pass_on(rank.process, number)
 
-    previous = {number: signal.signal(number, forward) for number in STOP_SIGNALS}
+    previous = {number: signal.signal(number, forward) for number in signals_to_handle()}
     try:
-        return _wait(ranks)
+        with _held_back():
+            env = _environment(nproc)
+            for number in range(nproc):
+                ranks.append(_Rank(number, argv, env))
+        ends = _wait(ranks)
     finally:
-        for process in ranks:
-            if process.poll() is None:
-                process.kill()
-            process.wait()
-        for number, handler in previous.items():
-            signal.signal(number, handler)
+        for rank in ranks:
+            rank.end()
+        for handled, handler in previous.items():
+            signal.signal(handled, handler)
+    conclusion = conclude(ends, asked, nproc)
+    for line in conclusion.lines:
+        say_lines(f"fiber: {line}{name and f' ({name})'}")
+    return conclusion.code
 
 
-def _start(nproc: int, argv: list[str]) -> list["subprocess.Popen[bytes]"]:
-    threads = max(1, (os.cpu_count() or 1) // nproc)
-    env = os.environ | {
-        "WORLD_SIZE": str(nproc),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(free_port()),
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
-    }
-    ranks = []
-    for rank in range(nproc):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "fiber_cli", *argv],
-            env=env | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+@contextmanager
+def _held_back() -> Iterator[None]:
+    """Signals wait until all ranks are started, and in the ranks until they can answer them (`Ending.install`)."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+class _Rank:
+    """A rank that runs or has ended."""
+
+    def __init__(self, number: int, argv: list[str], env: dict[str, str]):
+        self.number = number
+        self.reported = b""
+        self.pipe: int | None = None
+        env = env | {"RANK": str(number), "LOCAL_RANK": str(number)}
+        command = [sys.executable, "-m", "fiber_cli", *argv]
+        if sys.platform == "win32":
+            self.process = subprocess.Popen(command, env=env)
+            return
+        self.pipe, written = os.pipe()
+        os.set_blocking(self.pipe, False)
+        self.process = subprocess.Popen(
+            command,
+            env=env | {PIPE: str(written)},
+            pass_fds=(written,),
             # Own sessions: the terminal's Ctrl-C reaches them once, through the launcher.
             start_new_session=True,
             preexec_fn=_die_with_parent if sys.platform == "linux" else None,
         )
-        ranks.append(process)
-    return ranks
+        os.close(written)
+
+    def has_ended(self) -> bool:
+        """Reads what the rank reports, so that it never waits for its reader."""
+        code = self.process.poll()
+        self._read()
+        return code is not None
+
+    def _read(self) -> None:
+        if self.pipe is not None:
+            with suppress(BlockingIOError):  # nothing new
+                while content := os.read(self.pipe, 65536):
+                    self.reported += content
+
+    def ended(self) -> End:
+        """How it has ended; of what it reported the last counts."""
+        reports = read_reports(self.reported)
+        return End(self.number, self.process.returncode, reports[-1] if reports else None)
+
+    def end(self) -> None:
+        """Kill what still runs of the rank, its readers of data included."""
+        if self.process.poll() is None:
+            if sys.platform == "win32":
+                self.process.kill()
+            else:
+                with suppress(ProcessLookupError):
+                    os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+        if self.pipe is not None:
+            os.close(self.pipe)
+            self.pipe = None
 
 
 def _pass_on(process: "subprocess.Popen[bytes]", number: int) -> None:
@@ -78,26 +141,37 @@ def _pass_on(process: "subprocess.Popen[bytes]", number: int) -> None:
         process.send_signal(number)
 
 
-def _wait(ranks: list["subprocess.Popen[bytes]"]) -> int:
-    """The exit code of the run, once all ranks have ended or one has failed and the others had their moment."""
-    failed = EXIT_OK
+def _environment(nproc: int) -> dict[str, str]:
+    threads = max(1, (os.cpu_count() or 1) // nproc)
+    return os.environ | {
+        "WORLD_SIZE": str(nproc),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(free_port()),
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
+    }
+
+
+def _wait(ranks: list[_Rank]) -> list[End]:
+    """The ends, in their order, once all ranks have ended or one has and the others had their moment."""
+    ends: list[End] = []
+    running = list(ranks)
     deadline = math.inf
-    while time.monotonic() < deadline:
-        codes = [process.poll() for process in ranks]
-        ended = [code for code in codes if code is not None]
-        failures = [code for code in ended if code not in (EXIT_OK, EXIT_STOPPED)]
-        if failures and not failed:
-            failed = _exit_code(failures[0])
-            deadline = time.monotonic() + GRACE_SECONDS
-        if len(ended) == len(ranks):
-            return failed or max(ended)
+    while running and time.monotonic() < deadline:
+        for rank in list(running):
+            if not rank.has_ended():
+                continue
+            running.remove(rank)
+            ends.append(rank.ended())
+            deadline = min(deadline, time.monotonic() + _grace(ends[-1].code))
         time.sleep(POLL_SECONDS)
-    return failed
+    return ends
 
 
-def _exit_code(code: int) -> int:
-    """Of a process; one that was ended by a signal has failed."""
-    return code if code > 0 else EXIT_FAILED
+def _grace(code: int) -> float:
+    """How long the others may go on after one has ended."""
+    if code == EXIT_OK:
+        return math.inf
+    return STOPPED_GRACE_SECONDS if code == EXIT_STOPPED else GRACE_SECONDS
 
 
 def _die_with_parent() -> None:

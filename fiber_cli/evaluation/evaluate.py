@@ -3,18 +3,24 @@
 import dataclasses
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import fiber_cli
+from fiber_cli.checkpoints.identity import checkpoint_identity
 from fiber_cli.checkpoints.loading import Loaded
-from fiber_cli.data.files import dump_json
+from fiber_cli.data.identity import source_facts
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.agreement import failing_together, require_agreement
 from fiber_cli.distributed.device import prediction_device
+from fiber_cli.distributed.first_rank import on_first_rank
 from fiber_cli.errors import first_names
-from fiber_cli.evaluation.report import table, write_results
+from fiber_cli.evaluation.report import check_results, table, write_results
+from fiber_cli.outputs import Outputs
+from fiber_cli.printing import show, show_json
 from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
 
@@ -35,20 +41,24 @@ def run_eval(
     as_json: bool = False,
     details: Mapping[str, Any] = NO_DETAILS,
     notes: Sequence[str] = (),
+    outputs: Outputs | None = None,
 ) -> dict[str, Any]:
     """Evaluate a checkpoint, and write `output`/results.json and what else there is; returns the results.
 
     options: what to measure and how, see `EvaluationOptions`; checkpoint, folder, fingerprint and scorer are filled in
     here. itm: the checkpoint that scores pairs, where it is another one. limit: use the first so many samples of each
-    source. details: what else the results say of the data; notes: lines for the reader on it. Raises UserError for
-    options that do not fit and for data of which nothing is left.
+    source. details: what else the results say of the data; notes: lines for the reader on it. outputs: what may be
+    replaced; by default files of earlier evaluations. Raises UserError for options that do not fit, for data of which
+    nothing is left and, before anything is computed, for an `output` that may not be written.
     """
+    outputs = outputs or Outputs()
     start = time.monotonic()
     if limit is not None:
         sources = [source.first(limit) for source in sources]
     scoring = itm or loaded
     for model in (loaded, scoring):
         model.task.to(prediction_device())
+    require_agreement(lambda: _facts(sources, options, [model.path for model in (loaded, itm) if model is not None]))
     options = dataclasses.replace(
         options,
         checkpoint=str(loaded.path),
@@ -56,8 +66,10 @@ def run_eval(
         fingerprint=scoring.fingerprint,
         scorer=None if itm is None else PairScorer(itm.task, itm.context, itm.fingerprint),
     )
-    evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)
-    evaluation.check()
+    with failing_together():
+        evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)
+        checked = evaluation.check()
+    on_first_rank(partial(check_results, output, checked.files, outputs))
     result = evaluation.measure(loaded.task, predict)
     results = {
         "dataset": dataset,
@@ -76,9 +88,28 @@ def run_eval(
         "version": fiber_cli.__version__,
     }
     if collectives.is_main():
-        write_results(output, results, result.files)
-        print(dump_json(results, indent=2) if as_json else table(results))
+        write_results(output, results, result.files, outputs)
+        if as_json:
+            show_json(results)
+        else:
+            show(table(results))
     return results
+
+
+def _facts(sources: Sequence[Source], options: EvaluationOptions, checkpoints: Sequence[Path]) -> dict[str, str]:
+    """What all ranks must have the same."""
+    facts = {
+        "the version of fiber": fiber_cli.__version__,
+        "the mode": str(options.mode),
+        "--top-k": str(options.rerank),
+        "--blind": str(options.blind),
+        "--chunk": str(options.chunk),
+    }
+    for number, checkpoint in enumerate(checkpoints, 1):
+        facts[f"checkpoint {number}"] = checkpoint_identity(checkpoint)
+    for number, source in enumerate(sources):
+        facts |= source_facts(f"data[{number}]", source)
+    return facts
 
 
 def _left_out(sources: Sequence[Source]) -> list[str]:

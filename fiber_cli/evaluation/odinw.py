@@ -9,6 +9,8 @@ import yaml
 from fiber_cli.data.files import read_bytes
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_yaml
+from fiber_cli.text_files import NotText, decode_text
 
 _NEEDED = {"name", "json", "images"}
 
@@ -20,10 +22,15 @@ def read_odinw(path: str | Path) -> list[CocoSettings]:
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(read_bytes(path, "the list of the ODinW sets"))
+        content = parse_yaml(decode_text(read_bytes(path, "the list of the ODinW sets")), str(path))
+    except NotText as error:
+        raise UserError(f"{path}: {error}") from None
     except yaml.YAMLError as error:
-        raise UserError(f"{path}: not valid YAML or JSON: {error}") from None
+        problem = " ".join(str(error).split())
+        raise UserError(f"{path}: not valid YAML or JSON: {problem}") from None
     entries = content if isinstance(content, list) else [content]
+    if not entries:
+        raise UserError(f"{path}: an empty list of sets; wanted is [{{name, json, images, prompts}}, …]")
     sets: dict[str, CocoSettings] = {}
     for number, entry in enumerate(entries, 1):
         _check(path, number, entry)
@@ -49,4 +56,14 @@ def prompts_in_words(sources: Sequence[CocoSettings]) -> dict[str, Any]:
 def _check(path: Path, number: int, entry: Any) -> None:
     keys = set(entry) if isinstance(entry, dict) else set()
     if not keys >= _NEEDED or keys - _NEEDED - {"prompts"}:
-        raise UserError(f"{path}: entry {number} needs name, json and images, and may have prompts; it is {entry}")
+        raise UserError(
+            f"{path}: entry {number} needs name, json and images, and may have prompts; it is {entry!r:.200}"
+        )
+    for key in sorted(_NEEDED):
+        value = str(entry[key]) if key == "name" and isinstance(entry[key], int) else entry[key]
+        if not isinstance(value, str) or not value.strip():
+            raise UserError(f"{path}: entry {number}: {key} must be text, it is {value!r:.200}")
+    if not isinstance(entry.get("prompts") or {}, dict):
+        raise UserError(
+            f"{path}: entry {number}: prompts must be a mapping from names, it is {entry['prompts']!r:.200}"
+        )

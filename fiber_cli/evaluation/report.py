@@ -1,20 +1,55 @@
 """The results of an evaluation, on disk and on screen."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from fiber_cli.data.files import dump_json
+from fiber_cli.characters import one_line
+from fiber_cli.outputs import LEDGER, Outputs, Pending, explained
+from fiber_cli.parsing import parse_json
+from fiber_cli.text_files import dump_json
 
+RESULTS = "results.json"
 _DIRECTIONS = (("image retrieval (IR)", "ir"), ("text retrieval (TR)", "tr"))
 
 
-def write_results(output: Path, results: dict[str, Any], files: dict[str, Any]) -> None:
-    """`output`/results.json, and the files of a `Result` beside it: text as it is, everything else as JSON."""
-    for name, content in {"results.json": results, **files}.items():
-        text = content if isinstance(content, str) else dump_json(content, indent=2) + "\n"
-        path = output / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+def check_results(output: Path, files: Iterable[str], outputs: Outputs) -> None:
+    """UserError where the results or the files of a `Result` beside them may not or cannot be written."""
+    is_own = is_of_0_1(output)
+    for name in (*files, RESULTS):
+        outputs.check(output / name, own=is_own)
+
+
+def write_results(output: Path, results: dict[str, Any], files: dict[str, Any], outputs: Outputs | None = None) -> None:
+    """`output`/results.json, and the files of a `Result` beside it: text as it is, everything else as JSON. Where
+    results.json is there, all are of one evaluation. UserError where they cannot be written; then all stays as it
+    was."""
+    outputs = outputs or Outputs()
+    is_own = is_of_0_1(output)
+    pending: list[Pending] = []
+    try:
+        for name, content in {**files, RESULTS: results}.items():
+            text = content if isinstance(content, str) else dump_json(content, indent=2) + "\n"
+            begun = outputs.begin(output / name, own=is_own)
+            pending.append(begun)
+            with explained(begun.file):
+                begun.temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+        outputs.publish(*pending)
+    except BaseException:
+        for begun in reversed(pending):
+            begun.drop()
+        raise
+
+
+def is_of_0_1(output: Path) -> bool:
+    """Whether a folder has the results of an evaluation by version 0.1, which kept no ledger."""
+    if (output / LEDGER).exists():
+        return False
+    try:
+        results = parse_json((output / RESULTS).read_bytes())
+        return str(results["version"]).startswith("0.1.") and {"dataset", "metrics", "checkpoint"} <= results.keys()
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
+        return False
 
 
 def table(results: dict[str, Any]) -> str:
@@ -38,7 +73,7 @@ def table(results: dict[str, Any]) -> str:
     if results["truncated"]:
         lines.append(f"  {results['truncated']} texts were cut at the model's text length")
     lines.extend(f"  {note}" for note in results["notes"])
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def _ways_of_retrieval(metrics: dict[str, float]) -> list[str]:

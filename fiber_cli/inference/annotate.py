@@ -1,5 +1,8 @@
 """Detections drawn into pictures and videos."""
 
+import io
+import itertools
+import unicodedata
 from collections.abc import Sequence
 from colorsys import hsv_to_rgb
 from pathlib import Path
@@ -11,6 +14,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.lettering import Font, drawable
 from fiber_cli.inference.video import Shot, VideoWriter
+from fiber_cli.outputs import Outputs
 
 #: Steps of the golden ratio around the circle of hues keep the colours of any number of labels apart.
 GOLDEN_RATIO = 0.618034
@@ -63,16 +67,18 @@ def _draw_label(
 
 class Gallery:
     """Pictures and videos with boxes in a folder, under their files' names; of files that have the same name all but
-    the first get the names of their folders before it."""
+    the first get the names of their folders before it. UserError where a file may not be written."""
 
-    def __init__(self, folder: Path, files: Sequence[Path]):
+    def __init__(self, folder: Path, files: Sequence[Path], outputs: Outputs | None = None):
+        self.outputs = outputs or Outputs()
         for file in files:
             if file.resolve().parent == folder.resolve():
                 raise UserError(
                     f"--out {folder}: is the folder of {file.name}, which would be overwritten; name another"
                 )
-        folder.mkdir(parents=True, exist_ok=True)
         self.targets = target_files(folder, files)
+        for target in self.targets.values():
+            self.outputs.reserve(target)
         self.video: VideoWriter | None = None
 
     def add(self, shot: Shot, detections: Sequence[Detection]) -> None:
@@ -82,10 +88,10 @@ class Gallery:
         if self.video is not None and self.video.file != target:
             self.close()
         if shot.rate is None:
-            picture.save(target, quality=95)
+            self.outputs.write(target, _encoded(picture, target))
             return
         if self.video is None:
-            self.video = VideoWriter(target, shot.rate, picture.size)
+            self.video = VideoWriter(target, shot.rate, picture.size, self.outputs)
         self.video.add(picture)
 
     def close(self) -> None:
@@ -93,16 +99,39 @@ class Gallery:
             self.video.close()
         self.video = None
 
+    def drop(self) -> None:
+        """Take away the video that is being written."""
+        if self.video is not None:
+            self.video.drop()
+        self.video = None
+
+
+def _encoded(picture: Image.Image, file: Path) -> bytes:
+    """A picture in the form that a file's ending says."""
+    stream = io.BytesIO()
+    picture.save(stream, Image.registered_extensions()[file.suffix.lower()], quality=95)
+    return stream.getvalue()
+
 
 def target_files(folder: Path, files: Sequence[Path]) -> dict[Path, Path]:
-    """Where each file's picture or video goes. A name without a known suffix gets that of a PNG."""
+    """Where each file's picture or video goes. A name without a known suffix gets that of a PNG. Names differ by more
+    than the case of letters, which does not count on Windows and macOS."""
     targets: dict[Path, Path] = {}
     taken: set[str] = set()
     for file in files:
         suffix = "" if file.suffix.lower() in {*SUFFIXES, *VIDEO_SUFFIXES} else ".png"
         *folders, name = file.resolve().parts[1:]
-        while name + suffix in taken and folders:
+        while _folded(name + suffix) in taken and folders:
             name = f"{folders.pop()}-{name}"
-        taken.add(name + suffix)
+        whole_name = name
+        numbers = itertools.count(2)
+        while _folded(name + suffix) in taken:  # a link to another of the files
+            name = f"{next(numbers)}-{whole_name}"
+        taken.add(_folded(name + suffix))
         targets[file] = folder / (name + suffix)
     return targets
+
+
+def _folded(name: str) -> str:
+    """What two names have in common that are one file on some system."""
+    return unicodedata.normalize("NFC", name).casefold()

@@ -8,11 +8,12 @@ from pathlib import Path
 from PIL import Image
 from tqdm import tqdm
 
-from fiber_cli.data.files import dump_json
+from fiber_cli.characters import row
 from fiber_cli.data.images import open_image
 from fiber_cli.data.source import MAX_PIXELS, usable
 from fiber_cli.errors import UserError
 from fiber_cli.inference.pictures import batches, distinct_images
+from fiber_cli.printing import say, show, show_json
 
 
 def describe_images(
@@ -39,13 +40,13 @@ def describe_images(
     for chunk in progress:
         readable, pictures, bad = usable(chunk, read, str)
         for name, reason in bad:
-            print(f"left out: {name}: {reason}", file=sys.stderr)
+            say(f"left out: {name}: {reason}")
         texts = describe(pictures) if pictures else []
         for file, text in zip(readable, texts, strict=True):
             described.append({"image": str(file), what: text})
             if not as_json:
-                print(f"{file}\t{text}", flush=True)
+                show(row([file, text]), flush=True)
     if not described:
         raise UserError(f"none of {len(files)} images could be read")
     if as_json:
-        print(dump_json(described, indent=2))
+        show_json(described)

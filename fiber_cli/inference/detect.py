@@ -5,30 +5,36 @@ Pictures are read, searched and written in batches and then forgotten, so folder
 
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Protocol
 
 from tqdm import tqdm
 
+from fiber_cli.characters import row
+from fiber_cli.checkpoints.files import checkpoint_files
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
 from fiber_cli.inference.annotate import Gallery
-from fiber_cli.inference.coco_results import CocoResults
+from fiber_cli.inference.coco_results import CocoResults, coco_files
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.fiber import Fiber
 from fiber_cli.inference.json_list import JsonList
 from fiber_cli.inference.pictures import batches, distinct_images
 from fiber_cli.inference.queries import Query
 from fiber_cli.inference.video import Shot, is_video, shots, video_package
+from fiber_cli.outputs import Outputs
+from fiber_cli.printing import say, show
 
 
 class Output(Protocol):
-    """Where detections go, picture by picture."""
+    """Where detections go, picture by picture; ended by `close`, or by `drop` where something has failed."""
 
     def add(self, shot: Shot, detections: Sequence[Detection]) -> None: ...
 
     def close(self) -> None: ...
+
+    def drop(self) -> None: ...
 
 
 class Table:
@@ -36,10 +42,13 @@ class Table:
 
     def add(self, shot: Shot, detections: Sequence[Detection]) -> None:
         for line in table_lines(shot, detections):
-            print(line)
+            show(line)
         sys.stdout.flush()
 
     def close(self) -> None:
+        pass
+
+    def drop(self) -> None:
         pass
 
 
@@ -56,12 +65,16 @@ class PrintedJson:
     def close(self) -> None:
         self.items.close()
 
+    def drop(self) -> None:
+        with suppress(OSError):
+            self.items.close()
+
 
 def table_lines(shot: Shot, detections: Sequence[Detection]) -> Iterator[str]:
     """A line for each detection, its parts separated by tabs."""
     for detection in detections:
         edges = " ".join(f"{edge:.1f}" for edge in detection.box)
-        yield "\t".join([shot.name, detection.label, f"{detection.score:.3f}", edges])
+        yield row([shot.name, detection.label, f"{detection.score:.3f}", edges])
 
 
 def run_detect(
@@ -81,17 +94,25 @@ def run_detect(
     out: Path | None,
     batch: int,
     max_pixels: int = MAX_PIXELS,
+    force: bool = False,
+    labels_file: Path | None = None,
 ) -> None:
     """Search the files, and folders of pictures, for labels or for phrases of a sentence, and print what is found.
 
     latest: see `Fiber.from_pretrained`. labels, chunk: see `Fiber.detect`. sentence, phrases: see `Fiber.ground`; in
-    place of labels, where these are None. threshold, nms_iou, top_k, max_pixels: see `Fiber.find`. Files that cannot be
-    read are named on standard error and the rest is done; UserError where none can be read.
+    place of labels, where these are None. threshold, nms_iou, top_k, max_pixels: see `Fiber.find`. force: see
+    `Outputs`; labels_file: where the labels are from. Files that cannot be read are named on standard error and the
+    rest is done; UserError where none can be read, and, before anything is done, where an output may not be written.
     """
     files = distinct_images(paths)
     has_videos = any(is_video(file) for file in files)
     if has_videos:
         video_package()  # tells at once where it is missing
+    read = [*files, *checkpoint_files(checkpoint, latest=latest), *([labels_file] if labels_file else [])]
+    written = Outputs(force=force, inputs=read)
+    gallery = None if out is None else Gallery(out, files, written)
+    for file in coco_files(coco) if coco else ():
+        written.reserve(file)
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     query = _query(model, labels, chunk, sentence, phrases)
     files_to_read = tqdm(
@@ -105,8 +126,12 @@ def run_detect(
     detection_count = 0
     with ExitStack() as stack:
         outputs: list[Output] = []
-        for opened in _opened(files, query.names, as_json=as_json, coco=coco, out=out):
-            outputs.append(stack.enter_context(closing(opened)))
+        if gallery is not None:
+            outputs.append(stack.enter_context(_ended(gallery)))
+        if coco:
+            outputs.append(stack.enter_context(_ended(CocoResults(coco, query.names, written))))
+        # The screen last: nothing is printed where a file cannot be opened.
+        outputs.append(stack.enter_context(_ended(PrintedJson() if as_json else Table())))
         for shots_of_batch in batches(files_to_read, batch):
             pictures = [shot.picture for shot in shots_of_batch]
             detected = model.find(pictures, query, threshold=threshold, nms_iou=nms_iou, top_k=top_k)
@@ -119,18 +144,18 @@ def run_detect(
                         output.add(shot, detections)
         if not picture_count:
             raise UserError(f"none of {len(files)} files could be read")
-    print(f"{detection_count} detections of at least {threshold:g} in {picture_count} pictures", file=sys.stderr)
+    say(f"{detection_count} detections of at least {threshold:g} in {picture_count} pictures")
 
 
-def _opened(
-    files: Sequence[Path], names: Sequence[str], *, as_json: bool, coco: Path | None, out: Path | None
-) -> Iterator[Output]:
-    """What results go to, the screen last: nothing is printed where a file cannot be opened."""
-    if out:
-        yield Gallery(out, files)
-    if coco:
-        yield CocoResults(coco, names)
-    yield PrintedJson() if as_json else Table()
+@contextmanager
+def _ended(output: Output) -> Iterator[Output]:
+    """Closes an output, or drops it where something fails."""
+    try:
+        yield output
+        output.close()
+    except BaseException:
+        output.drop()
+        raise
 
 
 def _query(
@@ -141,5 +166,5 @@ def _query(
     query = model.label_query(labels, chunk)
     if isinstance(labels, str) and len(query.names) > 1 and " . " not in labels:
         names = ", ".join(f'"{name}"' for name in query.names)
-        print(f'looking for {names}; a name with a period: "st. bernard . cat", or --labels FILE', file=sys.stderr)
+        say(f'looking for {names}; a name with a period: "st. bernard . cat", or --labels FILE')
     return query

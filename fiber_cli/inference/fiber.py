@@ -29,6 +29,7 @@ from fiber_cli.inference.pictures import (
     batches,
     pairs_of,
     pictures_of,
+    refuse_empty,
     texts_of,
 )
 from fiber_cli.inference.queries import Query
@@ -178,6 +179,7 @@ class Fiber:
     ) -> str | list[str] | list[str | None]:
         """The most probable answer of the vocabulary for each (image, question); one of the two may stand for all."""
         answerer = self.loaded.ability(Answering)
+        refuse_empty(texts_of(questions)[0], "question")
         labels = self.context.labels
         assert labels is not None
         pairs = pairs_of(images, questions)

@@ -2,7 +2,8 @@
 
 from typing import Any, TextIO
 
-from fiber_cli.data.files import dump_json
+from fiber_cli.printing import encoding_of
+from fiber_cli.text_files import dump_json
 
 
 class JsonList:
@@ -14,7 +15,7 @@ class JsonList:
 
     def add(self, item: Any) -> None:
         self.file.write("[\n" if self.empty else ",\n")
-        self.file.write(dump_json(item))
+        self.file.write(dump_json(item, encoding=encoding_of(self.file)))
         self.empty = False
 
     def close(self) -> None:

@@ -7,7 +7,8 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 def drawable(text: str, font: Font, width: int) -> str:
     """The text with `?` for what Pillow's built-in font lacks, cut to `width` pixels."""
-    latin = text.encode("latin-1", "replace").decode("latin-1")
+    # No letter is narrower than a pixel.
+    latin = text[: width + 1].encode("latin-1", "replace").decode("latin-1")
     text = "".join(character if character.isprintable() else " " for character in latin)
     if font.getlength(text) <= width:
         return text

@@ -2,7 +2,6 @@
 
 import os
 import re
-import sys
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -12,12 +11,15 @@ from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkabl
 import numpy as np
 import torch
 from PIL import Image
+from PIL.ImageFile import ImageFile
 
 from fiber_cli.data.image_formats import SUFFIXES as SUFFIXES
 from fiber_cli.data.image_formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, count_endings
-from fiber_cli.data.images import open_image, to_rgb
+from fiber_cli.data.images import check_pixels, open_image, to_rgb
 from fiber_cli.data.source import MAX_PIXELS, BadSample
+from fiber_cli.data.text import check_encoded
 from fiber_cli.errors import UserError
+from fiber_cli.printing import say
 
 
 @runtime_checkable
@@ -97,11 +99,13 @@ def texts_of(texts: str | Sequence[str]) -> tuple[list[str], bool]:
     """The texts as a list, and whether there was one that stood alone. UserError for an empty list and for what is no
     text."""
     if isinstance(texts, str):
+        check_encoded(texts, "the text")
         return [texts], True
     listed = _listed(texts, "texts", "wanted is a str, or a list of them")
     for number, text in enumerate(listed):
         if not isinstance(text, str):
             raise UserError(f"text {number} is {type(text).__name__} {text!r:.40}; wanted is a str")
+        check_encoded(text, f"text {number}")
     return listed, False
 
 
@@ -131,6 +135,14 @@ def pairs_of(images: Picture | Sequence[Picture], texts: str | Sequence[str]) ->
     if len(sentences) == 1:
         sentences = sentences * count
     return Pairs(pictures, sentences, one_picture, one_text)
+
+
+def refuse_empty(texts: Sequence[str], what: str) -> None:
+    """UserError for a text, a question for example, that says nothing."""
+    for number, text in enumerate(texts):
+        if not text.strip():
+            which = f"{what} {number}" if len(texts) > 1 else f"the {what}"
+            raise UserError(f"{which} is empty: {text!r}; write one")
 
 
 def _listed(items: Any, what: str, wanted: str) -> list[Any]:
@@ -174,7 +186,7 @@ class PictureReader:
                 raise UserError(f'image {number}: {error} (on_error="skip" goes on without it)') from None
             if id(picture) not in self._told:
                 self._told.add(id(picture))
-                warnings.warn(f"image {number} is left out: {error}", stacklevel=2)
+                warnings.warn(f"image {number} is left out: {error.message}", stacklevel=2)
             return None
 
     def batches(self, pictures: Sequence[Given], size: int) -> Iterator[tuple[list[int], list[Image.Image]]]:
@@ -205,7 +217,7 @@ def _read(picture: Any, max_pixels: int) -> Image.Image:
     if isinstance(picture, Unreadable):
         raise BadSample(picture.reason)
     if isinstance(picture, Image.Image):
-        return _in_rgb(picture)
+        return _in_rgb(picture, max_pixels)
     if isinstance(picture, np.ndarray):
         return _from_array(picture)
     if isinstance(picture, torch.Tensor):
@@ -219,7 +231,9 @@ def _read(picture: Any, max_pixels: int) -> Image.Image:
     raise BadSample(f"no picture; {WANTED}")
 
 
-def _in_rgb(picture: Image.Image) -> Image.Image:
+def _in_rgb(picture: Image.Image, max_pixels: int) -> Image.Image:
+    if isinstance(picture, ImageFile):  # opened, and maybe not decoded yet
+        check_pixels(picture, max_pixels)
     try:
         return to_rgb(picture)
     except BadSample:
@@ -276,8 +290,15 @@ def find_images(paths: Iterable[Path]) -> list[Path]:
         elif _URL_AS_PATH.match(str(path)):
             raise UserError(f"{path}: a URL; download it and give the file")
         else:
-            raise UserError(f"{path}: no such file or folder")
+            raise UserError(f"{path}: {_no_file(path)}")
     return files
+
+
+def _no_file(path: Path) -> str:
+    """What is there instead of a file."""
+    if path.exists():
+        return "a pipe or a device, not a file"
+    return "a link to nothing" if path.is_symlink() else "no such file or folder"
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -294,7 +315,7 @@ def _images_below(folder: Path) -> list[Path]:
             if file.is_file():
                 images.append(file)
             else:
-                _leave_out(f"{file}: a link to nothing")
+                _leave_out(f"{file}: {_no_file(file)}")
     known = ", ".join(SUFFIXES)
     if unread:
         kinds = count_endings(unread)
@@ -307,8 +328,15 @@ def _images_below(folder: Path) -> list[Path]:
     return sorted(images)
 
 
+def pictures_below(folder: Path) -> Iterator[Path]:
+    """The files below a folder whose names end as those of pictures do."""
+    for file in files_below(folder):
+        if file.suffix.lower() in SUFFIXES:
+            yield file
+
+
 def _leave_out(what: object) -> None:
-    print(f"left out: {what}", file=sys.stderr)
+    say(f"left out: {what}")
 
 
 def files_below(folder: Path) -> Iterator[Path]:

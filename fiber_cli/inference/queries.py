@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 
 from fiber_cli.data import phrases as sentence_phrases
-from fiber_cli.data.files import decode_text
 from fiber_cli.data.records import Span
+from fiber_cli.data.text import check_encoded
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.regions.prompt_batch import PromptBatch, label_prompts
@@ -24,6 +24,7 @@ from fiber_cli.tasks.regions.prompts import (
 )
 from fiber_cli.tasks.regions.settings import RegionSettings
 from fiber_cli.tasks.regions.transforms import RegionTransform
+from fiber_cli.text_files import lines_of, read_text
 
 NO_BOXES = np.empty((0, 4), np.float32)
 
@@ -75,10 +76,13 @@ def phrase_query(context: TaskContext[Any], sentence: str | None, phrases: str |
     phrases or too long for the model, and where there is neither."""
     if isinstance(phrases, str):
         phrases = split_phrases(phrases)
+    if sentence is not None and not sentence.strip():
+        raise UserError("the sentence is empty; write one that names things, or give phrases alone")
     if sentence is None:
         if phrases is None:
             raise UserError("neither a sentence nor phrases: say what to look for")
         return label_query(context, phrases)
+    check_encoded(sentence, "the sentence")
     located = _located(sentence, phrases)
     if not located:
         raise UserError(f"{sentence!r} has no phrase to look for; write one that names things, or give phrases")
@@ -111,12 +115,12 @@ def split_phrases(phrases: str) -> list[str]:
 def read_queries(file: Path, what: str = "query") -> tuple[list[str], int]:
     """One query a line, and how many empty lines were skipped. UserError where there is none."""
     try:
-        text = decode_text(file.read_bytes())
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read as UTF-8 or UTF-16 text: {error}") from None
+        text = read_text(file)
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from None
     queries = []
     empty_lines = 0
-    for line in text.splitlines():
+    for line in lines_of(text):
         if line.strip():
             queries.append(line.strip())
         else:

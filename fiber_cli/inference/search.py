@@ -1,21 +1,25 @@
 """Search in a folder of pictures: the dual encoder over all of them, fusion over its best (paper section 4.2)."""
 
 import math
-import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from fiber_cli.characters import cell
 from fiber_cli.checkpoints.loading import Loaded
-from fiber_cli.data.files import dump_json
+from fiber_cli.data.text import check_encoded
 from fiber_cli.distributed.device import prediction_device
 from fiber_cli.errors import UserError
-from fiber_cli.inference.index import Index, LeftOut, build_index, image_set
+from fiber_cli.inference.index import INDEX, Index, LeftOut, build_index, check_index, image_set
+from fiber_cli.inference.pictures import pictures_below
 from fiber_cli.inference.queries import read_queries
-from fiber_cli.inference.sheet import draw_sheet
+from fiber_cli.inference.sheet import check_sheet, draw_sheet
+from fiber_cli.outputs import Outputs
+from fiber_cli.printing import say, show, show_json
 from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.items import TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
@@ -47,29 +51,53 @@ def run_search(
     as_json: bool,
     options: PredictOptions,
     raw_sum: bool = False,
+    outputs: Outputs | None = None,
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
     a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also
-    draw the best into this file. raw_sum: see `search`."""
-    if not folder.is_dir():
-        raise UserError(f"--images {folder}: no such folder")
+    draw the best into this file. raw_sum: see `search`. outputs: of `outputs_of_search`, which is asked before the
+    checkpoints are read; without them it is asked here."""
+    if outputs is None:
+        outputs = outputs_of_search(folder, query, index, sheet)
     queries = _read_query(query)
     for checkpoint in (loaded, itm or loaded):
         checkpoint.task.to(prediction_device())
-    images, unreadable = build_index(loaded, folder, index, options=options)
+    images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs)
     results, vanished = search(loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum)
     for name, reason in [*unreadable, *vanished]:
-        print(f"left out: {name}: {reason}", file=sys.stderr)
-    print(_score_in_words(loaded, raw_sum), file=sys.stderr)
+        say(f"left out: {name}: {reason}")
+    say(_score_in_words(loaded, raw_sum))
     if not results:
         raise UserError(f"{folder}: none of the pictures found can be read any more")
     if as_json:
         listed = [result._asdict() for result in results]
-        print(dump_json(listed, indent=2))
+        show_json(listed)
     else:
-        print(table(results, shown))
+        show(table(results, shown))
     if sheet is not None:
-        _write_sheet(results, sheet, options.max_pixels)
+        draw_sheet(results, sheet, max_pixels=options.max_pixels, outputs=outputs)
+
+
+def outputs_of_search(
+    folder: Path,
+    query: str | Path,
+    index: Path | None,
+    sheet: Path | None,
+    *,
+    force: bool = False,
+    inputs: Iterable[Path] = (),
+) -> Outputs:
+    """The outputs of a search, see `run_search`; inputs: what it reads beside pictures and queries. UserError where the
+    folder is not there, or an output may not or cannot be written."""
+    if not folder.is_dir():
+        raise UserError(f"--images {folder}: no such folder")
+    queries = [query] if isinstance(query, Path) else []
+    outputs = Outputs(force=force, inputs=chain(inputs, queries, pictures_below(folder)))
+    check_index(index or folder / INDEX, outputs)
+    if sheet is not None:
+        check_sheet(sheet)
+        outputs.reserve(sheet)
+    return outputs
 
 
 def _score_in_words(loaded: Loaded, raw_sum: bool) -> str:
@@ -84,18 +112,12 @@ def _read_query(query: str | Path) -> list[str]:
     if isinstance(query, Path):
         queries, skipped = read_queries(query)
         if skipped:
-            print(f"{query}: {skipped} empty lines were skipped", file=sys.stderr)
+            say(f"{query}: {skipped} empty lines were skipped")
         return queries
     if not query.strip():
         raise UserError("--query is empty: say what to search for")
+    check_encoded(query, "--query")
     return [query.strip()]
-
-
-def _write_sheet(results: Sequence[SearchResult], file: Path, max_pixels: int) -> None:
-    try:
-        draw_sheet(results, file, max_pixels=max_pixels)
-    except (OSError, ValueError) as error:
-        raise UserError(f"--sheet {file}: cannot be written ({error}); name a .png or .jpg file") from None
 
 
 def search(
@@ -163,7 +185,7 @@ def query_similarities(loaded: Loaded, index: Index, queries: Sequence[str], opt
     texts = TextSet(queries, loaded.context.tokenizer, loaded.context.text_length)
     predictions = predict_all(loaded.task, texts, options, what="queries")
     if predictions.truncated:
-        print(f"{predictions.truncated} queries were cut at {loaded.context.text_length} tokens", file=sys.stderr)
+        say(f"{predictions.truncated} queries were cut at {loaded.context.text_length} tokens")
     features = np.stack([predictions.rows[number] for number in range(len(queries))])
     similarities: np.ndarray = features @ index.features.T
     return similarities
@@ -174,8 +196,8 @@ def table(results: Sequence[SearchResult], shown: int) -> str:
     lines = []
     for result in results:
         if result.rank == 1:
-            lines += ["", result.query, f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}  image"]
+            lines += ["", cell(result.query), f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}  image"]
         if result.rank <= shown:
             numbers = f"{result.score:9.4f} {result.itc:7.4f} {result.itm:9.4f}"
-            lines.append(f"{result.rank:4} {numbers}  {result.path}")
+            lines.append(f"{result.rank:4} {numbers}  {cell(result.path)}")
     return "\n".join(lines[1:])

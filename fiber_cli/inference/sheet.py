@@ -1,5 +1,6 @@
 """A picture of search results: a row of thumbnails for each query, the best first."""
 
+import io
 from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
@@ -10,7 +11,9 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from fiber_cli.data.images import open_image
 from fiber_cli.data.source import MAX_PIXELS, BadSample
+from fiber_cli.errors import UserError
 from fiber_cli.inference.lettering import drawable
+from fiber_cli.outputs import Outputs
 
 if TYPE_CHECKING:
     from fiber_cli.inference.search import SearchResult
@@ -21,10 +24,24 @@ LETTERS = 13
 _GREY = (224, 224, 224)
 
 
+def check_sheet(file: Path) -> None:
+    """UserError for a file whose ending is not that of a picture that can be written."""
+    Image.init()
+    if Image.registered_extensions().get(file.suffix.lower()) not in Image.SAVE:
+        raise UserError(f"--sheet {file}: cannot be written (its ending is of no picture); name a .png or .jpg file")
+
+
 def draw_sheet(
-    results: Sequence["SearchResult"], file: Path, columns: int = 8, *, max_pixels: int = MAX_PIXELS
+    results: Sequence["SearchResult"],
+    file: Path,
+    columns: int = 8,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    outputs: Outputs | None = None,
 ) -> None:
-    """Write a picture of the `columns` best of each query of `search.search`'s results, read up to `max_pixels`."""
+    """Write a picture of the `columns` best of each query of `search.search`'s results, read up to `max_pixels`.
+    UserError where it cannot be written."""
+    check_sheet(file)
     rows: list[tuple[str, list[SearchResult]]] = []
     for query, of_query in groupby(results, key=attrgetter("query")):
         rows.append((query, list(of_query)[:columns]))
@@ -41,7 +58,12 @@ def draw_sheet(
             left = GAP + column * (TILE + GAP)
             sheet.paste(_thumbnail(result.path, max_pixels), (left, top + LINE))
             draw.text((left, top + LINE + TILE + 2), f"{result.rank}.  {result.score:.3f}", "black", font)
-    sheet.save(file)
+    stream = io.BytesIO()
+    try:
+        sheet.save(stream, Image.registered_extensions()[file.suffix.lower()])
+    except (OSError, ValueError) as error:  # a form has fewer pixels than this
+        raise UserError(f"--sheet {file}: cannot be written ({error}); name a .png or .jpg file") from None
+    (outputs or Outputs()).write(file, stream.getvalue())
 
 
 def _thumbnail(path: str, max_pixels: int) -> Image.Image:

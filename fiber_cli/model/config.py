@@ -1,10 +1,32 @@
 """Sizes of the two towers, of the fusion between them and of the detector on top."""
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Self
 
 from fiber_cli.errors import UserError
+
+#: Largest value of a size that a model can have, by its name: beyond them memory ends before a word about it.
+_LARGEST = {
+    "depths": 1000,
+    "layers": 1000,
+    "blocks": 1000,
+    "heads": 1024,
+    "window": 1024,
+    "patch": 1024,
+    "image_size": 2**16,
+    "embed_dim": 2**16,
+    "hidden": 2**16,
+    "intermediate": 2**18,
+    "channels": 2**16,
+    "positions": 2**20,
+    "vocab": 2**24,
+    "pad_id": 2**20,
+}
+#: Sizes that may be 0.
+_MAY_BE_ZERO = ("depths", "pad_id")
+_MOST_STAGES = 8
 
 
 class BlockPosition(NamedTuple):
@@ -96,6 +118,10 @@ class FiberConfig:
     gate_init: float = 0.0
 
     def __post_init__(self) -> None:
+        for section in (self, self.image, self.text):
+            _check_numbers(section)
+        if len(self.image_size) != 2:
+            raise UserError(f"image_size={self.image_size!r}: must be height and width")
         self._check_depths()
         _check_heads("text_hidden", self.text.hidden, self.text.heads)
         stages = zip(self.image.dims, self.image.heads, strict=True)
@@ -104,7 +130,7 @@ class FiberConfig:
 
     def _check_depths(self) -> None:
         blocks = sum(self.image.depths)
-        if not 0 <= self.fusion_layers <= min(blocks, self.text.layers):
+        if type(self.fusion_layers) is not int or not 0 <= self.fusion_layers <= min(blocks, self.text.layers):
             raise UserError(
                 f"fusion_layers={self.fusion_layers}: must be between 0 and the smaller of the image blocks "
                 f"({blocks}) and the text layers ({self.text.layers})"
@@ -158,6 +184,33 @@ class FiberConfig:
         return cls(**parsed)
 
 
+def _check_numbers(section: Any) -> None:
+    """UserError for a size that is no whole number or out of range, for other numbers that are not finite, and for
+    values of another type."""
+    for each in dataclasses.fields(section):
+        value = getattr(section, each.name)
+        if each.name in _LARGEST:
+            listed = value if isinstance(value, tuple) else (value,)
+            if len(listed) > _MOST_STAGES:
+                raise UserError(f"{each.name}: {len(listed)} values; at most {_MOST_STAGES} are possible")
+            for size in listed:
+                _check_size(each.name, size)
+        elif isinstance(each.default, bool) and not isinstance(value, bool):
+            raise UserError(f"{each.name}={value!r}: must be true or false")
+        elif isinstance(each.default, float) and value is not None and not _is_finite(value):
+            raise UserError(f"{each.name}={value!r}: must be a finite number")
+
+
+def _check_size(name: str, size: object) -> None:
+    least = 0 if name in _MAY_BE_ZERO else 1
+    if type(size) is not int or not least <= size <= _LARGEST[name]:
+        raise UserError(f"{name}={size!r:.40}: must be a whole number from {least} to {_LARGEST[name]:,}")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and -math.inf < value < math.inf
+
+
 def _check_heads(name: str, width: int, heads: int) -> None:
     if width % heads:
         raise UserError(f"{name}={width} is not divisible by its {heads} attention heads")
@@ -175,6 +228,7 @@ class DetectorConfig:
     log_scale: float = 0.0
 
     def __post_init__(self) -> None:
+        _check_numbers(self)
         if self.channels % 32:
             # A group of one channel has no spread on a level of one position.
             raise UserError(f"detector channels={self.channels}: must be a multiple of 32, for GroupNorm in 16 groups")

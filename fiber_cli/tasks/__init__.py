@@ -3,11 +3,11 @@
 Importing this package loads the table alone; the declarations load no torch.
 """
 
-import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 
 from fiber_cli.errors import DeclarationError, UserError
+from fiber_cli.printing import say_lines
 from fiber_cli.settings import TaskSettings, load_declaration
 from fiber_cli.tasks.abilities import Ability
 from fiber_cli.tasks.declaration import PublishedForm, TaskDeclaration
@@ -53,7 +53,7 @@ def declarations() -> Iterator[TaskDeclaration]:
 
 @cache
 def _tell_once(message: str) -> None:
-    print(f"fiber: left out: {message}", file=sys.stderr)
+    say_lines(f"fiber: left out: {message}")
 
 
 def tasks_with(ability: type[Ability]) -> tuple[str, ...]:

@@ -25,9 +25,10 @@ class Score(NamedTuple):
 
 class EvalSet(EvalItems):
     """Items whose predictions have a score. `SCORED_WITHOUT_PREDICTIONS`: whether the score of no predictions has every
-    metric that the truth has."""
+    metric that the truth has; `FILES`: the names of the files of its scores."""
 
     SCORED_WITHOUT_PREDICTIONS: ClassVar[bool] = False
+    FILES: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def score(self, predictions: dict[int, Any]) -> Score:

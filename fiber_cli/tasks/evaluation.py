@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from fiber_cli.data.source import Source
-from fiber_cli.distributed.collectives import gather_objects, is_main
+from fiber_cli.distributed.collectives import from_main
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
@@ -67,10 +67,12 @@ class Result:
 
 class Checked(NamedTuple):
     """remarks: lines about the truth for the reader. metrics: the names of those that the truth has, none where it has
-    nothing to score by; None where that shows with predictions alone."""
+    nothing to score by; None where that shows with predictions alone. files: the names of those of the result, so that
+    it is known beforehand whether they can be written."""
 
     remarks: list[str]
     metrics: Collection[str] | None = None
+    files: Collection[str] = ()
 
 
 class Evaluation(ABC):
@@ -104,8 +106,8 @@ def check_items(evalset: "EvalSet") -> Checked:
     with suppress(ZeroDivisionError):
         measured = evalset.score({}).metrics
     if evalset.SCORED_WITHOUT_PREDICTIONS:
-        return Checked(evalset.remarks(), measured)
-    return Checked(evalset.remarks(), None if evalset.has_truth() else ())
+        return Checked(evalset.remarks(), measured, evalset.FILES)
+    return Checked(evalset.remarks(), None if evalset.has_truth() else (), evalset.FILES)
 
 
 def measure_items(task: "Task", evalset: "EvalSet", options: PredictOptions) -> Result:
@@ -114,7 +116,7 @@ def measure_items(task: "Task", evalset: "EvalSet", options: PredictOptions) -> 
     if not predictions.rows:
         raise UserError("nothing to evaluate: no item could be read; check the data set's paths")
     # Scores of captions start Java, so one rank is enough.
-    score = gather_objects(evalset.score(predictions.rows) if is_main() else None)[0]
+    score = from_main(lambda: evalset.score(predictions.rows))
     return Result(
         metrics=score.metrics,
         samples=len(predictions.rows),

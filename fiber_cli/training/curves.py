@@ -1,28 +1,18 @@
-"""metrics.jsonl as records, and as a picture."""
+"""The records of a run as a picture."""
 
-import json
-from pathlib import Path
-from typing import Any
+from io import BytesIO
 
-Record = dict[str, Any]
+from fiber_cli.training.records import Record
 
 
-def read_metrics(file: Path) -> list[Record]:
-    """The records of a metrics.jsonl; a last line cut by a kill is left out. Empty where there is no file."""
-    if not file.is_file():
-        return []
-    lines = file.read_text(encoding="utf-8").split("\n")
-    # What a kill cut has no newline after it, so it is the last piece; a whole file ends in an empty one.
-    return [json.loads(line) for line in lines[:-1]]
-
-
-def draw_curves(records: list[Record], file: Path) -> None:
-    """A picture of losses, validation metrics and learning rate over the steps."""
+def curves(records: list[Record]) -> bytes | None:
+    """A picture (PNG) of losses, validation metrics and learning rate over the steps; None where there is nothing to
+    show."""
     from matplotlib.figure import Figure
 
     panels = _panels(records)
     if not panels:
-        return
+        return None
     figure = Figure(figsize=(5 * len(panels), 4), layout="constrained")
     row = figure.subplots(1, len(panels), squeeze=False)[0]
     for axes, (title, names) in zip(row, panels.items(), strict=True):
@@ -38,7 +28,9 @@ def draw_curves(records: list[Record], file: Path) -> None:
         axes.set(title=title, xlabel="step")
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
-    figure.savefig(file, dpi=120)
+    picture = BytesIO()
+    figure.savefig(picture, dpi=120, format="png")
+    return picture.getvalue()
 
 
 def _panels(records: list[Record]) -> dict[str, list[str]]:

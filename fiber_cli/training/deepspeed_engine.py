@@ -4,15 +4,20 @@
 moves one, `tests/training/test_deepspeed_engine.py` says which; pyproject.toml asks for the versions that were tried.
 """
 
+import copy
+import errno
 import logging
 import math
 import os
+import pickle
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+from fiber_cli.outputs import write_problem
+from fiber_cli.settings import RecipeError
 from fiber_cli.training.optim import Group
 
 TAG = "deepspeed"
@@ -61,6 +66,12 @@ PRIVATE_NAMES = (
         "dict",
         "emptied: read only to build a shared-memory all-reduce for inference, which takes a compiler and half a "
         "minute",
+    ),
+    PrivateName(
+        "deepspeed.runtime.config",
+        "DeepSpeedConfig",
+        "(config, mpu, mesh_device)",
+        "called: refuses wrong values of the `deepspeed` section before data are read",
     ),
     # The engine.
     PrivateName(ENGINE, "device", "device", "read: where batches belong"),
@@ -111,6 +122,18 @@ PRIVATE_NAMES = (
         "_copy_recovery_script",
         "(self, save_path)",
         "replaced by nothing: copies a conversion script beside the shards, of no use here and fatal on a full disk",
+    ),
+    PrivateName(
+        _DEEPSPEED_ENGINE,
+        "_get_ckpt_name",
+        "(self, checkpoints_path, tag, mp_placeholder, pp_placeholder)",
+        "called: which file of weights this rank reads, before a missing one keeps others waiting",
+    ),
+    PrivateName(
+        _DEEPSPEED_ENGINE,
+        "_get_zero_ckpt_name",
+        "(self, checkpoints_path, tag)",
+        "called: the same of its shard of the optimiser under ZeRO",
     ),
     PrivateName(_SCALERS, "LossScaler", "(scale)", _STORED),
     PrivateName("deepspeed.runtime.zero.config", "ZeroStageEnum", "EnumType", _STORED),
@@ -227,10 +250,34 @@ class Engine:
         if self._files.problem is not None:
             raise self._files.problem
 
+    def read_state(self, folder: Path) -> None:
+        """Read this rank's files below `folder` for `load_state`, which would keep the other ranks waiting where one is
+        missing or damaged. Raises what `load_state` does."""
+        names = [self._engine._get_ckpt_name(str(folder), TAG)]
+        if self._sharded:
+            names.append(self._engine._get_zero_ckpt_name(str(folder), TAG))
+        self._files.read({name: self._files.load(name, "cpu") for name in names})
+
     def load_state(self, folder: Path) -> None:
         """Inverse of `save_state`. Raises OSError, RuntimeError, ValueError, KeyError, EOFError or
         pickle.UnpicklingError for files that are missing, damaged or of another run."""
-        self._engine.load_checkpoint(str(folder), tag=TAG)
+        loaded, _ = self._engine.load_checkpoint(str(folder), tag=TAG)
+        if loaded is None:
+            raise FileNotFoundError(f"{folder / TAG} has no weights of this rank")
+
+
+def check_config(config: dict[str, Any]) -> None:
+    """RecipeError where DeepSpeed refuses its configuration, in its own words."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    import deepspeed
+    from deepspeed.runtime.config import DeepSpeedConfig
+
+    deepspeed.utils.logger.setLevel(logging.ERROR)
+    try:
+        DeepSpeedConfig(copy.deepcopy(config))
+    except Exception as error:  # of pydantic, assertions, and errors of its own
+        raise RecipeError(f"deepspeed: DeepSpeed refuses these settings: {' '.join(str(error).split())}") from error
 
 
 def _do_nothing(folder: str) -> None:
@@ -249,18 +296,33 @@ def _state_files() -> Any:
 
         problem: OSError | None = None
 
+        def __init__(self) -> None:
+            super().__init__()
+            self._read: dict[str, Any] = {}
+
+        def read(self, contents: dict[str, Any]) -> None:
+            """Files that have been read; each is given out once."""
+            self._read = contents
+
         def save(self, state_dict: dict[str, Any], path: str) -> None:
             self.problem = None
             try:
                 with open(path, "wb") as file:
                     torch.save(state_dict, file)
-            except OSError as error:
+            except (OSError, RuntimeError) as error:  # torch's writer hides what stopped it
+                if write_problem(error) is None:
+                    raise
                 Path(path).unlink(missing_ok=True)
-                self.problem = error
+                self.problem = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error), path)
 
         def load(self, path: str, map_location: Any = None) -> Any:
-            with torch.serialization.safe_globals(allowed):
-                return torch.load(path, map_location=map_location, weights_only=True)
+            if path in self._read:
+                return self._read.pop(path)
+            try:
+                with torch.serialization.safe_globals(allowed):
+                    return torch.load(path, map_location=map_location, weights_only=True)
+            except pickle.UnpicklingError:  # whose words are how to run what the file holds
+                raise pickle.UnpicklingError(f"{path} holds other objects than tensors and plain values") from None
 
     return StateFiles()
 

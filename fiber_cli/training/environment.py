@@ -9,6 +9,11 @@ import fiber_cli
 from fiber_cli.distributed.collectives import world_size
 
 
+def versions() -> dict[str, str]:
+    """Of the program and of what decides its numbers, which are the same on all ranks."""
+    return {"the version of fiber": fiber_cli.__version__, "the version of torch": torch.__version__}
+
+
 def environment() -> dict[str, Any]:
     """What a run's summary says of where it ran."""
     processor = platform.processor() or platform.machine()

@@ -7,20 +7,29 @@ from pathlib import Path
 
 import torch
 
-from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.directory import check_name, resolve
+from fiber_cli.checkpoints.identity import checkpoint_identity
 from fiber_cli.config.recipe import Recipe
-from fiber_cli.distributed.collectives import any_rank, is_main, world_size
+from fiber_cli.distributed.agreement import failing_together, require_agreement, require_shared_folder
+from fiber_cli.distributed.collectives import any_rank, world_size
 from fiber_cli.distributed.group import init_from_env
+from fiber_cli.distributed.peers import telling_ended_processes
+from fiber_cli.distributed.together import asked_of_main, locked_by_all
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training.comparisons import comparison_line
+from fiber_cli.training.deepspeed_config import deepspeed_config
+from fiber_cli.training.deepspeed_engine import check_config
+from fiber_cli.training.environment import versions
 from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
-from fiber_cli.training.resume import check_same_recipe
+from fiber_cli.training.resume import check_same_recipe, recipe_facts
 from fiber_cli.training.run import Run
+from fiber_cli.training.run_folder import RECIPE, check_output, has_checkpoint, read_init_from, write_init_from
 from fiber_cli.training.signals import StopRequest
 from fiber_cli.training.work import Work, work
 
 
+@telling_ended_processes()
 def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: str | Path | None = None) -> int:
     """Run a recipe in the folder `output`; returns EXIT_OK, or EXIT_STOPPED after a signal, when all is
     saved.
@@ -30,36 +39,64 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     folder.
     """
     init_from_env(always=True)
+    settings = recipe_facts(recipe)
+    of_data = {name: value for name, value in settings.items() if name.startswith("data.")}
+    require_agreement(lambda: versions() | {"--resume": str(resume)} | _without(settings, of_data))
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
-    recipe.runtime.micro_steps(world_size())  # checked before anything is read
     output = Path(output)
-    note = output / "init_from"
-    if init_from is not None and is_main():
-        # The checkpoint itself: its run may go on and have a better one by then.
-        checkpoint = resolve(init_from)
-        output.mkdir(parents=True, exist_ok=True)
-        note.write_text(f"{checkpoint.resolve()}\n", encoding="utf-8")
-    elif resume and note.is_file():
-        # Where the run was killed before its first checkpoint it starts again from the same weights.
-        init_from = note.read_text(encoding="utf-8").strip()
-    begun = _has_begun(output)
-    # A run that goes on has its own model, whatever has become of the one that it began with.
-    planned = work(recipe, output if begun else init_from, fresh=not begun)
-    return train(recipe, planned, output, resume=resume)
+    with failing_together():
+        recipe.runtime.micro_steps(world_size())  # checked before anything is read
+        if recipe.deepspeed:
+            check_config(deepspeed_config(recipe, world_size()))
+        check_name(output)
+        if init_from is not None:
+            resolve(init_from)  # before the folder is made
+    # Before the lock too, which leaves a file in the folder.
+    asked_of_main(lambda: check_output(output, resume=resume))
+    require_shared_folder(output)
+    with locked_by_all(output):
+        begun = asked_of_main(lambda: check_output(output, resume=resume))
+        start = output if begun else asked_of_main(lambda: _first_weights(output, init_from, resume=resume))
+        with failing_together():
+            # A run that goes on has its own model, whatever has become of the one that it began with.
+            planned = work(recipe, start, fresh=not begun)
+        # The settings come after what the data are, which says more.
+        require_agreement(lambda: planned.data_facts() | of_data | _start_facts(start))
+        return train(recipe, planned, output, resume=resume)
+
+
+def _without(settings: dict[str, str], others: dict[str, str]) -> dict[str, str]:
+    return {name: value for name, value in settings.items() if name not in others}
+
+
+def _start_facts(start: Path | None) -> dict[str, str]:
+    """Which checkpoint is begun with, or of a run continued."""
+    identity = "none" if start is None else checkpoint_identity(resolve(start, latest=True))
+    return {"the checkpoint to start from": identity}
+
+
+def _first_weights(output: Path, init_from: str | Path | None, *, resume: bool) -> Path | None:
+    """The checkpoint that a run starts from: the one that is named, itself, because its run may go on and have a better
+    one by the time that this one starts again; of a run killed before its first checkpoint the same as before."""
+    if init_from is None and resume:
+        return read_init_from(output)
+    checkpoint = None if init_from is None else resolve(init_from).resolve()
+    write_init_from(output, checkpoint)
+    return checkpoint
 
 
 def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> int:
     """The loop of `fit`, on given work."""
-    begun = _has_begun(output)
+    begun = asked_of_main(lambda: has_checkpoint(output))
     if begun and not resume:
         raise UserError(f"{output} already holds a run; continue it with --resume or choose another --output")
     if begun:
-        check_same_recipe(recipe, output / "recipe.yaml")
+        asked_of_main(lambda: check_same_recipe(recipe, output / RECIPE))
     run = Run(recipe, work, output)
     if begun:
-        run.load(resolve(output, latest=True) / "state")
-    log = RunLog(output, recipe, start=run.progress.step, total=work.steps)
+        run.load(resolve(output, latest=True))
+    log = _open_log(run)
     progress = run.progress
     # Closed here, because a frame that an error report keeps would keep the loader and its workers.
     with StopRequest() as stop, log, closing(work.batches(progress.step)) as batches:
@@ -79,12 +116,17 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
             log.advance()
             run.guard(outcome)
             if _is_due(run, recipe.log.every):
-                log.write(run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)})
+                record = run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)}
+                with failing_together():
+                    run.check_checkpoints()
+                    log.write(record)
                 last_logged = dataclasses.replace(progress)
             due = work.validate is not None and _is_due(run, _validation_interval(recipe, work))
             improved = due and run.validate(log)
             stopping = any_rank(stop.asked)
             if improved or stopping or _is_due(run, recipe.log.save_every):
+                with failing_together():
+                    log.check_folder()
                 run.save()
             if stopping and not run.done:
                 log.say(f"stopped at step {progress.step}; everything is saved, --resume continues")
@@ -92,12 +134,17 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
         if progress.step < work.steps:
             stale = progress.stale
             log.say(f"ended at step {progress.step}: {stale} validations without a better {recipe.log.keep_best}")
-        log.finish(run.summary())
+        summary = run.summary()
+        with failing_together():
+            log.finish(summary)
     return EXIT_OK
 
 
-def _has_begun(output: Path) -> bool:
-    return (output / "checkpoints" / "latest").is_file()
+def _open_log(run: Run) -> RunLog:
+    """What a run writes first, after all else has been done that can fail."""
+    with failing_together():
+        log = RunLog(run.output, run.recipe, start=run.progress.step, total=run.work.steps)
+    return log
 
 
 def _is_due(run: Run, every: int | None) -> bool:

@@ -1,18 +1,18 @@
 """First weights of a run: another run's checkpoint, or public backbones."""
 
-import sys
 from pathlib import Path
 from typing import Any
 
 from fiber_cli.checkpoints.backbones import load_roberta, load_swin
 from fiber_cli.checkpoints.config import read_config
 from fiber_cli.checkpoints.directory import choose
+from fiber_cli.checkpoints.loading import saved_tokenizer
 from fiber_cli.checkpoints.position_bias import fit_position_biases
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.config.recipe import ModelSettings
-from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError
+from fiber_cli.printing import say
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.context import TaskContext
@@ -25,7 +25,7 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     """
     choice = choose(path)
     path = choice.path
-    other = load_tokenizer(path / "tokenizer")
+    other = saved_tokenizer(path)
     if other.get_vocab() != context.tokenizer.get_vocab():
         raise UserError(
             f"{path}: its tokeniser is not the recipe's, so that its word embeddings would stand for other words; "
@@ -38,17 +38,15 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
         fresh, dropped = load_into(task, fitted, expect_missing=changes.fresh, expect_unexpected=changes.dropped)
     except UserError as error:
         source = read_config(path).task.name
-        raise UserError(f"{path}, a checkpoint of {source}, cannot start {context.settings.name}: {error}") from error
+        message = f"{path}, a checkpoint of {source}, cannot start {context.settings.name}: {error.message}"
+        raise UserError(message, *error.details) from error
     if not is_main():
         return
     resized = sum(fitted[name] is not weights[name] for name in weights)
     used = len(weights) - len(dropped)
-    print(
-        f"initialised from {choice}: {used} tensors, of which {resized} position-bias tables were resized",
-        file=sys.stderr,
-    )
+    say(f"initialised from {choice}: {used} tensors, of which {resized} position-bias tables were resized")
     for what, names in (("new", fresh), ("left out", dropped)):
-        print(f"  {what}: {', '.join(names) or 'none'}", file=sys.stderr)
+        say(f"  {what}: {', '.join(names) or 'none'}")
 
 
 def load_backbones(task: Task, model: ModelSettings) -> None:

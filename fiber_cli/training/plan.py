@@ -9,8 +9,11 @@ import torch
 
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.device import GIB, device, precision_context, to_device
+from fiber_cli.printing import show
 from fiber_cli.seeds import mix
 from fiber_cli.training.comparisons import comparison_line
+from fiber_cli.training.deepspeed_config import deepspeed_config
+from fiber_cli.training.deepspeed_engine import check_config
 from fiber_cli.training.work import Work, count_parameters, work
 
 FLOAT32_BYTES = 4
@@ -26,17 +29,19 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
     recipe.runtime.micro_steps(world)  # checked before anything is read
     if int(os.environ.get("RANK", 0)):
         return
+    if recipe.deepspeed:
+        check_config(deepspeed_config(recipe, world))
     planned = work(recipe, init_from)
-    print(recipe.to_yaml())
+    show(recipe.to_yaml())
     counts = count_parameters(planned.task)
-    print("parameters:  " + "  ".join(f"{part} {count:,}" for part, count in counts.items()))
+    show("parameters:  " + "  ".join(f"{part} {count:,}" for part, count in counts.items()))
     memory = memory_in_words(counts["total"], recipe, world)
-    print(f"memory per rank on {world} ranks, without activations:  {memory}")
+    show(f"memory per rank on {world} ranks, without activations:  {memory}")
     epochs = planned.steps / planned.steps_per_epoch
-    print(f"steps: {planned.steps:,} of {recipe.runtime.global_batch} samples, {epochs:.2f} epochs")
+    show(f"steps: {planned.steps:,} of {recipe.runtime.global_batch} samples, {epochs:.2f} epochs")
     compared = comparison_line(planned.task, recipe.runtime, world)
     if compared:
-        print(compared)
+        show(compared)
     _one_batch(recipe, planned)
 
 
@@ -54,10 +59,10 @@ def _one_batch(recipe: Recipe, planned: Work) -> None:
         losses = task(batch | {"seed": mix(runtime.seed, 0, 0), "step": 0})
     losses["loss"].backward()
     values = "  ".join(f"{name} {value.item():.4f}" for name, value in losses.items())
-    print(f"one batch of {runtime.micro_batch}:  {values}")
+    show(f"one batch of {runtime.micro_batch}:  {values}")
     peak = _peak_memory(target)
     memory = "unknown" if peak is None else f"{peak / GIB:.2f} GiB"
-    print(f"forward and backward took {time.monotonic() - began:.2f} s; peak memory {memory}")
+    show(f"forward and backward took {time.monotonic() - began:.2f} s; peak memory {memory}")
 
 
 def _peak_memory(device: torch.device) -> int | None:

@@ -7,23 +7,22 @@ exactly.
 
 import copy
 import dataclasses
-import json
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints.digests import STATE_FOLDER, check_together
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
 from fiber_cli.config.recipe import Recipe, warmup_steps
 from fiber_cli.data.loader import BadCounter
 from fiber_cli.data.readers import Batch
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.agreement import failing_together
 from fiber_cli.distributed.device import device, to_device
 from fiber_cli.errors import UserError
 from fiber_cli.seeds import mix
@@ -38,6 +37,16 @@ from fiber_cli.training.log import RunLog
 from fiber_cli.training.optim import lr_factor, param_groups, set_lr
 from fiber_cli.training.outcome import MicroBatch, NonFiniteGuard, Outcome
 from fiber_cli.training.progress import Progress
+from fiber_cli.training.state import (
+    STATE_FILE,
+    TENSORS_FILE,
+    RankState,
+    RunState,
+    check_ranks,
+    read_state,
+    read_state_tensors,
+    readable,
+)
 from fiber_cli.training.work import Work, count_parameters
 
 #: All blocks of all stages are specialisations of the same few functions; torch gives up after 8.
@@ -57,6 +66,8 @@ class Run:
         self.parameter_counts = count_parameters(self.task)
         self.nonfinite = NonFiniteGuard(recipe.runtime.max_nonfinite)
         self.lr = 0.0
+        #: Whether a checkpoint of this run is on the disk.
+        self.has_saved = False
         self.task.to(device()).train()
         self.scalars = _with_dimensions(self.task)
         self.ema = Ema(self.task, recipe.runtime.ema) if recipe.runtime.ema else None
@@ -196,6 +207,8 @@ class Run:
 
     def save(self) -> None:
         """Write a checkpoint of this step and delete those that the recipe does not keep."""
+        with failing_together():
+            self.check_checkpoints()
         weights = named_weights(self.task_to_keep())
         for name in self.scalars:
             weights[name] = weights[name].view(())
@@ -207,8 +220,22 @@ class Run:
             tokenizer=self.work.tokenizer,
             write_state=self.save_state,
         )
-        if not collectives.is_main():
-            return
+        self.has_saved = True
+        with failing_together():
+            if collectives.is_main():
+                self._prune()
+
+    def check_checkpoints(self) -> None:
+        """Raises UserError where the checkpoints of this run are gone."""
+        folder = self.output / "checkpoints"
+        if collectives.is_main() and self.has_saved and not folder.is_dir():
+            raise UserError(
+                f"{folder} was removed or moved while the run was writing into it; what has been learned since its "
+                "last checkpoint is lost. Put it back and continue with --resume"
+            )
+
+    def _prune(self) -> None:
+        """Move `best`, and delete the checkpoints that the recipe does not keep."""
         best = None
         pointer = self.output / "checkpoints" / "best"
         if self.progress.best is not None and self.recipe.log.keep_best:
@@ -228,47 +255,42 @@ class Run:
     def save_state(self, folder: Path) -> None:
         """What resuming needs besides the weights: DeepSpeed's shards, progress, moving average, the task's
         memory."""
-        local = {"bad": self.bad.state_dict(), "truncated": self.progress.truncated}
-        ranks = collectives.gather_objects(local)
+        ranks = collectives.gather_objects(RankState(self.bad.state_dict(), self.progress.truncated))
         self.engine.save_state(folder)
         if not collectives.is_main():
             return
         scaler = self.engine.scaler
-        state = {
-            "progress": dataclasses.asdict(self.progress),
-            "ranks": ranks,
-            "scaler": None if scaler is None else scaler.state_dict(),
-        }
-        (folder / "run.json").write_text(json.dumps(state), encoding="utf-8")
+        state = RunState(self.progress, ranks, None if scaler is None else scaler.state_dict())
+        (folder / STATE_FILE).write_text(state.to_json(), encoding="utf-8")
         tensors = {f"task.{name}": value for name, value in self.task.resume_state().items()}
         if self.ema is not None:
             for name, value in named_weights(self.ema.task).items():
                 tensors[f"ema.{name}"] = value
-        (folder / "run.safetensors").write_bytes(to_bytes(float32(tensors)))
+        (folder / TENSORS_FILE).write_bytes(to_bytes(float32(tensors)))
 
-    def load(self, folder: Path) -> None:
-        """Inverse of `save_state`; raises UserError where it does not fit or is damaged."""
-        try:
-            state = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-            ranks = state["ranks"]
-            _check_ranks(folder, len(ranks))
-            tensors = load_file(folder / "run.safetensors")
+    def load(self, checkpoint: Path) -> None:
+        """Inverse of `save`, by what lies in state/; raises UserError on all ranks where it does not fit or is
+        damaged."""
+        check_together(checkpoint)
+        self.has_saved = True
+        folder = checkpoint / STATE_FOLDER
+        with failing_together():
+            state = read_state(folder)
+            check_ranks(folder, len(state.ranks))
+            tensors = read_state_tensors(folder)
+            with readable(folder):
+                self.engine.read_state(folder)
+        with failing_together(), readable(folder):
             self.engine.load_state(folder)
-        except UserError:
-            raise
-        except (OSError, RuntimeError, ValueError, KeyError, EOFError, pickle.UnpicklingError) as error:
-            raise UserError(
-                f"{folder} cannot be read ({error}); write the name of an earlier checkpoint into "
-                f"{folder.parents[1] / 'latest'} to continue from that one"
-            ) from error
-        local = ranks[collectives.rank()]
-        self.progress = Progress(**state["progress"] | {"truncated": local["truncated"]})
-        self.bad.load_state_dict(local["bad"])
-        if self.engine.scaler is not None:
-            self.engine.scaler.load_state_dict(state["scaler"])
-        self.task.load_resume_state(_below("task.", tensors))
-        if self.ema is not None:
-            load_into(self.ema.task, _below("ema.", tensors))
+        with failing_together(), readable(folder):
+            local = state.ranks[collectives.rank()]
+            self.progress = dataclasses.replace(state.progress, truncated=local.truncated)
+            self.bad.load_state_dict(local.bad)
+            if self.engine.scaler is not None:
+                self.engine.scaler.load_state_dict(state.scaler or {})
+            self.task.load_resume_state(_below("task.", tensors))
+            if self.ema is not None:
+                load_into(self.ema.task, _below("ema.", tensors))
 
     def summary(self) -> dict[str, Any]:
         """What summary.json says."""
@@ -300,14 +322,6 @@ def _with_dimensions(task: nn.Module) -> list[str]:
         parameter = task.get_parameter(name)
         parameter.data = parameter.data.view(1)
     return names
-
-
-def _check_ranks(folder: Path, count: int) -> None:
-    if count != collectives.world_size():
-        raise UserError(
-            f"{folder} is of a run on {count} ranks, this one has {collectives.world_size()}; start as "
-            f"many, or begin a new run from its weights with --init-from {folder.parent}"
-        )
 
 
 def _below(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

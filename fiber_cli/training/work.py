@@ -1,8 +1,7 @@
 """From a recipe to the objects that a run works on."""
 
-import sys
-from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,9 +9,11 @@ import torch
 from torch import nn
 
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
+from fiber_cli.checkpoints.digests import check
 from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.config.recipe import DataSettings, Recipe
+from fiber_cli.data.identity import source_facts
 from fiber_cli.data.loader import train_loader
 from fiber_cli.data.mixing import Mixture, StepSampler
 from fiber_cli.data.readers import Batch
@@ -20,6 +21,7 @@ from fiber_cli.data.source import Source
 from fiber_cli.data.sources import open_source
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed import collectives
+from fiber_cli.printing import say, say_lines
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Task
@@ -46,7 +48,7 @@ class Work:
 
     batches: from a first step to this rank's micro-batches, in order. validate: metrics of the task it is
     given, which stands for the run's weights; None = no validation. parameters: which of the task's learn how fast.
-    config, the content of config.json, and tokenizer go into the checkpoints.
+    config, the content of config.json, and tokenizer go into the checkpoints. sources: by their name in the recipe.
     """
 
     task: Task
@@ -57,6 +59,14 @@ class Work:
     parameters: ParameterKinds
     config: dict[str, Any]
     tokenizer: "PreTrainedTokenizerBase | None"
+    sources: Mapping[str, Source] = field(default_factory=dict)
+
+    def data_facts(self) -> dict[str, str]:
+        """What the sources hold, see `data.identity`; the same on ranks that train on the same."""
+        facts: dict[str, str] = {}
+        for name, source in self.sources.items():
+            facts |= source_facts(name, source)
+        return facts
 
 
 def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = True) -> Work:
@@ -66,10 +76,13 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     fresh=False: the weights will be replaced by those of a run that goes on, so none are read. Raises UserError for
     what cannot be used: data, weights, sizes; DeclarationError where the task's declaration is not true of its module.
     """
+    if fresh and init_from is not None:
+        check(resolve(init_from))
     torch.manual_seed(recipe.runtime.seed)
     declaration = declared(recipe.task.name)
     context = _context(recipe, init_from)
-    data = training_data(recipe, context)
+    sources = open_sources(recipe.data.train, recipe.data)
+    data = training_data(recipe, context, sources)
     context = replace(context, labels=data.labels)
     mixture = Mixture(data.sources, [source.weight for source in recipe.data.train], recipe.runtime.seed)
     steps_per_epoch = mixture.steps(recipe.runtime.global_batch)
@@ -82,17 +95,23 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     elif fresh:
         load_backbones(task, recipe.model)
     task.prepare_training(context)
+    validated = open_sources(recipe.data.val, recipe.data) if recipe.log.validate_every else []
     config = CheckpointConfig(context.model, recipe.task, context.text_length, context.labels, recipe.model.tokenizer)
     return Work(
         task=task,
         batches=_batches(recipe, data, mixture, steps),
         steps=steps,
         steps_per_epoch=steps_per_epoch,
-        validate=_validation(recipe, context),
+        validate=_validation(recipe, context, validated),
         parameters=declaration.parameters,
         config=config.to_json(),
         tokenizer=context.tokenizer,
+        sources=_named("data.train", sources) | _named("data.val", validated),
     )
+
+
+def _named(section: str, sources: Sequence[Source]) -> dict[str, Source]:
+    return {f"{section}[{number}]": source for number, source in enumerate(sources)}
 
 
 def open_sources(settings: Sequence[SourceSettings], data: DataSettings) -> list[Source]:
@@ -100,14 +119,13 @@ def open_sources(settings: Sequence[SourceSettings], data: DataSettings) -> list
     return [open_source(each, max_pixels=data.max_pixels) for each in settings]
 
 
-def training_data(recipe: Recipe, context: TaskContext[Any]) -> TrainingData:
+def training_data(recipe: Recipe, context: TaskContext[Any], sources: Sequence[Source]) -> TrainingData:
     """What the task makes of the recipe's sources, and a word on what is left out."""
-    sources = open_sources(recipe.data.train, recipe.data)
     options = ReadingOptions(recipe.data.augment, recipe.data.captions)
     data = declared(recipe.task.name).training_data.load()(sources, context, options)
-    for line in (data.notice, data.remark):
-        if line and collectives.is_main():
-            print(line, file=sys.stderr)
+    for lines in (data.notice, data.remark):
+        if lines and collectives.is_main():
+            say_lines(lines)
     return data
 
 
@@ -138,17 +156,16 @@ def _batches(recipe: Recipe, data: TrainingData, mixture: Mixture, steps: int) -
     return batches
 
 
-def _validation(recipe: Recipe, context: TaskContext[Any]) -> Validate | None:
+def _validation(recipe: Recipe, context: TaskContext[Any], sources: Sequence[Source]) -> Validate | None:
     if not recipe.log.validate_every:
         return None
-    sources = open_sources(recipe.data.val, recipe.data)
     evaluation = declared(recipe.task.name).evaluation.load()(sources, context, EvaluationOptions())
     options = PredictOptions(recipe.runtime.micro_batch, recipe.data.workers, recipe.runtime.precision)
     # What is wrong with the data is known here and not when the first validation ends hours of training.
     checked = evaluation.check()
     for remark in checked.remarks:
         if collectives.is_main():
-            print(f"data.val: {remark}", file=sys.stderr)
+            say(f"data.val: {remark}")
     if recipe.log.keep_best and checked.metrics is not None:
         check_measurable(recipe.log.keep_best, checked.metrics)
 
@@ -158,7 +175,7 @@ def _validation(recipe: Recipe, context: TaskContext[Any]) -> Validate | None:
         result = evaluation.measure(task, options)
         for note in result.notes:
             if note not in told and collectives.is_main():
-                print(f"validation: {note}", file=sys.stderr)
+                say(f"validation: {note}")
             told.add(note)
         return result.metrics
 

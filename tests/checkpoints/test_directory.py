@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -26,7 +27,7 @@ def save(run_dir, step, **options):
 def test_a_checkpoint_holds_all_that_was_given(tmp_path):
     path = save(tmp_path, 400, write_state=lambda folder: (folder / "shard").write_text("x"))
     assert path == tmp_path / "checkpoints" / "step-000400"
-    content = ["config.json", "model.safetensors", "state", "tokenizer"]
+    content = ["SHA256SUMS", "config.json", "model.safetensors", "state", "tokenizer"]
     assert sorted(file.name for file in path.iterdir()) == content
     assert (path / "state" / "shard").read_text() == "x"
     assert json.loads((path / "config.json").read_text()) == {"task": {"name": "toy"}}
@@ -121,6 +122,58 @@ def test_pruning_takes_the_best_for_the_latest(tmp_path):
     assert [path.name for path in directory.steps(tmp_path)] == ["step-000004", "step-000008", "step-000012"]
 
 
+@pytest.mark.parametrize("pointer", ["latest", "best"])
+def test_a_pointer_that_is_no_file_is_passed_over(tmp_path, pointer):
+    save(tmp_path, 4)
+    file = tmp_path / "checkpoints" / pointer
+    file.unlink(missing_ok=True)
+    file.mkdir()
+    with pytest.raises(UserError, match=f"{pointer} cannot be read: Is a directory; .*step-000004"):
+        directory.resolve(tmp_path)
+    file.rmdir()
+    file.symlink_to("nothing")
+    with pytest.raises(UserError, match=f"{pointer} cannot be read: No such file"):
+        directory.resolve(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["../step-000004", "/step-000004", "step" * 100, "s" * 5000])
+def test_a_pointer_leads_out_of_its_folder(tmp_path, content):
+    save(tmp_path, 4)
+    (tmp_path / "checkpoints" / "latest").write_text(content)
+    with pytest.raises(UserError, match=r"latest is damaged \(it names no checkpoint\)"):
+        directory.resolve(tmp_path)
+
+
+def test_copies_and_other_things_beside_checkpoints_pass_for_some(tmp_path):
+    path = save(tmp_path, 4)
+    folder = path.parent
+    for name in ("step-000004 copy", "step-000004.bak", "step-٤", "step-"):
+        shutil.copytree(path, folder / name)
+    (folder / "step-000008").write_text("a file")
+    (folder / "step-000012").mkdir()
+    (folder / "step-000016").symlink_to("nothing")
+    (folder / "latest").unlink()
+    assert directory.steps(tmp_path) == [path]
+    assert directory.resolve(tmp_path) == path
+
+
+def test_pruning_deletes_what_is_somebody_elses(tmp_path):
+    for step in (1, 2, 3):
+        save(tmp_path, step)
+    folder = tmp_path / "checkpoints"
+    kept = tmp_path / "kept"
+    shutil.copytree(folder / "step-000001", kept)
+    shutil.rmtree(folder / "step-000001")
+    (folder / "step-000001").symlink_to(kept)
+    shutil.copytree(folder / "step-000002", folder / "step-000002 copy")
+    (folder / ".step-mine.tmp").mkdir()
+    (folder / ".step-000009.tmp").write_text("left by a kill")
+    directory.prune(tmp_path, 1, None)
+    assert (kept / "config.json").is_file()
+    names = [".step-mine.tmp", "latest", "step-000002 copy", "step-000003"]
+    assert sorted(path.name for path in folder.iterdir()) == names
+
+
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_no_checkpoint_is_a_clear_error(tmp_path, name):
     with pytest.raises(UserError, match="step directory"):
@@ -142,7 +195,22 @@ class FullTokenizer:
     save_pretrained = staticmethod(full_disk)
 
 
-@pytest.mark.parametrize("full", [{"tokenizer": FullTokenizer()}, {"write_state": full_disk}])
+class RustTokenizer:
+    """The library's errors are of no kind."""
+
+    @staticmethod
+    def save_pretrained(folder):
+        raise Exception("No space left on device (os error 28)")
+
+
+def full_torch(folder):
+    raise RuntimeError("PytorchStreamWriter failed writing file data/0: file write failed")
+
+
+FULL = [{"tokenizer": FullTokenizer()}, {"tokenizer": RustTokenizer()}, {"write_state": full_disk}]
+
+
+@pytest.mark.parametrize("full", [*FULL, {"write_state": full_torch}])
 def test_no_space_left_leaves_the_earlier_checkpoint(tmp_path, full):
     earlier = save(tmp_path, 4)
     before = (earlier / "model.safetensors").read_bytes()
@@ -185,3 +253,9 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path):
     assert not list((tmp_path / "checkpoints").glob(".step*"))
     directory.prune(tmp_path, 1, None)
     assert [path.name for path in directory.steps(tmp_path)] == ["step-000020"]
+
+
+def test_a_run_trains_before_its_folder_is_refused_for_its_name(tmp_path):
+    directory.check_name(tmp_path / "new\nline\x1b")
+    with pytest.raises(UserError, match=r"caf\\udce9: not UTF-8, as the path of checkpoints must be"):
+        directory.check_name(tmp_path / "caf\udce9")

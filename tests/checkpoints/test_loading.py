@@ -1,5 +1,7 @@
 """From a directory to a task: what was saved predicts as before, and what a checkpoint cannot do is told."""
 
+import json
+
 import pytest
 import torch
 from small_retrieval import SMALL
@@ -102,5 +104,52 @@ def test_weights_that_do_not_fit_are_told(tmp_path, tokenizer):
     path = directory.resolve(tmp_path)
     text = (path / "config.json").read_text()
     (path / "config.json").write_text(text.replace('"hidden": 24', '"hidden": 32'))
+    (path / "SHA256SUMS").unlink()
     with pytest.raises(UserError, match="the weights do not fit the model"):
         load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("section", "changes"),
+    [
+        ("image", {"embed_dim": 10**9}),
+        ("image", {"embed_dim": 2**15}),
+        ("image", {"depths": [10**9, 2, 1]}),
+        ("image", {"depths": [1] * 40, "heads": [1] * 40}),
+        ("image", {"heads": [0, 4, 8]}),
+        ("image", {"window": -4}),
+        ("image", {"mlp_ratio": 1e308}),
+        ("image", {"mlp_ratio": "4"}),
+        ("text", {"layers": 10**12}),
+        ("text", {"vocab": 10**15}),
+        ("text", {"vocab": 2**24}),
+        ("text", {"hidden": 2**16, "heads": 4}),
+        ("text", {"hidden": 96.5}),
+        ("text", {"positions": True}),
+        ("text", {"norm_eps": float("nan")}),
+        ("text", {"dropout": float("inf")}),
+        ("model", {"hidden": 2**16}),
+        ("model", {"hidden": 10**400}),
+        ("model", {"image_size": [10**9, 10**9]}),
+        ("model", {"image_size": []}),
+        ("model", {"itc_pooler": "no"}),
+        ("model", {"fusion_layers": 1.5}),
+        ("task", {"queue_size": 10**12}),
+        ("task", {"itc": -1}),
+        ("task", {"itc": float("inf")}),
+        ("preprocessing", {"text_length": 10**12}),
+        ("preprocessing", {"text_length": -3}),
+    ],
+)
+def test_a_config_of_absurd_sizes_takes_no_memory(tmp_path, tokenizer, section, changes):
+    save(tmp_path, tokenizer)
+    file = tmp_path / "checkpoints" / "step-000003" / "config.json"
+    content = json.loads(file.read_text())
+    where = content["model"][section] if section in ("image", "text") else content[section]
+    where.update(changes)
+    if "image_size" in changes:
+        content["preprocessing"].update(changes)
+    file.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=str(tmp_path)) as told:
+        load(tmp_path)
+    assert "Traceback" not in str(told.value)

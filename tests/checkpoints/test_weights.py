@@ -94,8 +94,9 @@ def test_only_plain_tensors_are_unpickled(tmp_path):
             return (open, (str(tmp_path / "touched"), "w"))
 
     torch.save({"state_dict": {"a": torch.ones(1)}, "extra": Payload()}, tmp_path / "unsafe.ckpt")
-    with pytest.raises(UserError, match="not readable"):
+    with pytest.raises(UserError, match="not readable") as told:
         weights.read_torch_file(tmp_path / "unsafe.ckpt")
+    assert "weights_only" not in str(told.value)  # how to run it is not told
     assert not (tmp_path / "touched").exists()
 
 
@@ -112,3 +113,16 @@ def test_torch_files_that_hold_no_weights_are_clear_errors(tmp_path):
     for name, problem in (("cut", "not readable"), ("none", "no such checkpoint file"), ("list", "no state dict")):
         with pytest.raises(UserError, match=rf"{name}\.ckpt: .*{problem}"):
             weights.read_torch_file(tmp_path / f"{name}.ckpt")
+
+
+def test_tensors_larger_than_their_file_are_not_made(tmp_path):
+    for name, content in {
+        "repeated": {"a": torch.zeros(1).expand(10**6, 10**6)},
+        "sparse": {"a": torch.sparse_coo_tensor([[0], [0]], [1.0], (10**9, 10**9))},
+    }.items():
+        torch.save(content, tmp_path / name)
+        with pytest.raises(UserError, match=f"{name}: a .* more numbers than the file holds"):
+            weights.read_torch_file(tmp_path / name)
+    torch.save({3: torch.zeros(2)}, tmp_path / "numbered")
+    with pytest.raises(UserError, match="holds no state dict"):
+        weights.read_torch_file(tmp_path / "numbered")

@@ -61,7 +61,8 @@ def calls(monkeypatch):
         "evaluation.evaluate": {"run_eval": run_eval},
         "checkpoints.loading": {"load": load},
         "checkpoints.published.file": {"convert_file": convert_file},
-        "checkpoints.directory": {"resolve": lambda path, latest=False: path, "replace": Path.write_text},
+        "checkpoints.directory": {"resolve": lambda path, latest=False: path},
+        "checkpoints.files": {"checkpoint_files": lambda path, latest=False: []},
         "checkpoints.config": {"read_config": lambda path: SimpleNamespace(task=CoarseSettings("coarse"))},
     }
     for name, functions in stand_ins.items():

@@ -9,7 +9,6 @@ from pathlib import Path
 import pytest
 
 import fiber_cli
-from fiber_cli.cli.app import main
 from fiber_cli.errors import UserError
 
 ROOT = Path(__file__).parents[2]
@@ -121,10 +120,3 @@ def test_interrupt_exits_with_130_and_no_traceback(run, calls):
     code, _, err = run("pretrain", "coarse", "--recipe", "tiny")
     assert code == 130
     assert "Traceback" not in err
-
-
-def test_programming_errors_keep_their_traceback(calls, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    calls.error = ZeroDivisionError()
-    with pytest.raises(ZeroDivisionError):
-        main(["pretrain", "coarse", "--recipe", "tiny"])

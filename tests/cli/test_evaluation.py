@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from run_folders import COCO_CAPTIONS, FLICKR30K, SCENES, make_run
 
+from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.tasks.evaluation import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 
@@ -115,6 +116,7 @@ def test_eval_options_and_output(run, calls):
     assert run(*EVAL, "--batch", "8", "--workers", "0", "--limit", "10")[0] == 0
     options = calls.eval[0][1]
     assert options.pop("loaded").path == Path("r/checkpoints/step-000005")
+    assert not options.pop("outputs").force
     assert options == {
         "dataset": "scenes",
         "split": "test",
@@ -188,3 +190,15 @@ def test_data_of_another_task_is_refused(run, calls, tmp_path):
     assert code == 1
     assert "some.jsonl is for checkpoints of fine, nlvr2, detection, grounding, refexp, not of coarse" in err
     assert not calls.eval
+
+
+@pytest.mark.parametrize("verb", ["eval", "rerank"])
+def test_two_evaluations_write_into_one_folder(run, calls, monkeypatch, verb):
+    monkeypatch.setattr("fiber_cli.distributed.folder_lock.PATIENCE_SECONDS", 0.2)
+    with locked(Path("out")):
+        code, _, err = run(verb, "scenes", "--checkpoint", "c", "--output", "out")
+    assert code == 1
+    assert "fiber: out is in use by process " in err
+    assert not calls.eval
+    assert run(verb, "scenes", "--checkpoint", "c", "--output", "out")[0] == 0
+    assert len(calls.eval) == 1

@@ -7,6 +7,7 @@ from commands import command
 from PIL import Image
 from run_folders import CELLS, SCENES, make_run
 
+from fiber_cli.errors import UserError
 from fiber_cli.inference import detect
 from fiber_cli.inference.fiber import Fiber
 
@@ -105,3 +106,34 @@ def test_the_former_name_is_not_shown(capsys):
     _, out, _ = command(capsys, "caption", "--help")
     assert "--as-published" in out
     assert "--published" not in out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("answer", "PICTURE", ""),
+        ("answer", "PICTURE", " \t"),
+        ("detect", "PICTURE", ""),
+        ("detect", "PICTURE", "  ", "--phrases"),
+        ("detect", "PICTURE", "a dog", "--phrases", " ; "),
+        ("rerank", "scenes", "--query", ""),
+        ("rerank", "--images", "FOLDER", "--query", " "),
+    ],
+)
+def test_nothing_is_asked_by_words_that_say_nothing(picture, capsys, words):
+    places = {"PICTURE": picture, "FOLDER": picture.parent}
+    code, out, err = command(capsys, *(places.get(word, word) for word in words))
+    assert (code, out) == (1, "")
+    assert "is empty" in err or "names nothing" in err
+
+
+@pytest.mark.parametrize("question", ["", " ", ["is there a star?", "\n"]])
+def test_an_empty_question_has_no_answer(runs, picture, question):
+    model = Fiber.from_pretrained(runs["vqa"])
+    with pytest.raises(UserError, match="is empty"):
+        model.answer(picture, question)
+
+
+def test_every_command_that_reads_pictures_has_a_limit_of_pixels(capsys):
+    for verb in ("caption", "answer", "detect", "rerank", "eval", "odinw"):
+        assert "--max-pixels" in command(capsys, verb, "--help")[1], verb

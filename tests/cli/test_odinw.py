@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from fiber_cli.cli import odinw
+from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.evaluation.odinw13 import SETS
 
 SET = {each.name: each for each in SETS}
@@ -33,7 +35,7 @@ def launched(calls, monkeypatch):
     """Commands in place of which their results are written; `fail_at` ends the command of that number."""
     state = SimpleNamespace(commands=[], fail_at=None, code=75)
 
-    def launch(nproc, argv):
+    def launch(nproc, argv, *, name=""):
         state.commands.append(argv)
         if len(state.commands) == state.fail_at:
             return state.code
@@ -93,7 +95,7 @@ def test_what_is_finished_is_run_again(run, data, launched):
     assert "the same command again goes on from here" in err
     done = len(launched.commands)
     Path("out/Raccoon/full").mkdir(parents=True)
-    Path("out/Raccoon/full/recipe.yaml").touch()
+    Path("out/Raccoon/full/metrics.jsonl").write_text('{"step": 1}\n')
     launched.fail_at = None
     assert run("odinw", *TASK, "--shots", "0")[0] == 0
     again = launched.commands[done:]
@@ -141,3 +143,53 @@ def test_a_set_that_is_not_there_is_asked_for(run, data, launched):
     code, _, err = run("odinw", *TASK, "--sets", "Packages")
     assert code == 1
     assert "Packages is not there" in err
+
+
+@pytest.mark.parametrize("name", ["odinw.json", "settings.json", "Raccoon/full/test.yaml"])
+def test_a_users_file_is_replaced_by_all_runs(run, data, launched, name):
+    file = Path("out", name)
+    file.parent.mkdir(parents=True)
+    file.write_text("[]")
+    code, _, err = run("odinw", *TASK, "--shots", "0")
+    assert code == 1
+    assert f"out/{name}" in err.splitlines()[-1]
+    assert file.read_text() == "[]"
+    assert name == "Raccoon/full/test.yaml" or not launched.commands
+
+
+def test_a_limit_of_pixels_reaches_training_and_test():
+    assert odinw._max_pixels([]) == []
+    assert odinw._max_pixels(["optim.lr=1", "data.max_pixels=5", "data.max_pixels=7"]) == ["--max-pixels", "7"]
+
+
+def test_two_of_it_write_into_one_folder(run, data, launched, monkeypatch):
+    monkeypatch.setattr("fiber_cli.distributed.folder_lock.PATIENCE_SECONDS", 0.2)
+    with locked(Path("out")):
+        code, _, err = run("odinw", *TASK, "--shots", "0")
+    assert code == 1
+    assert "fiber: out is in use by process " in err
+    assert not launched.commands
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b"null", b"\xff\xfe", b'{"init_from": 1', b"[" * 100_000])
+@pytest.mark.parametrize("name", ["settings.json", "Raccoon/full/test/results.json"])
+def test_damaged_files_of_it_are_a_traceback(run, data, launched, name, content):
+    assert run("odinw", *TASK, "--shots", "0")[0] == 0
+    done = len(launched.commands)
+    Path("out", name).write_bytes(content)
+    code, _, err = run("odinw", *TASK, "--shots", "0")
+    if name != "settings.json" and content not in (b"[]", b"null"):  # as a kill cuts it
+        assert code == 0, err
+        assert len(launched.commands) == done + 1
+    else:
+        assert code == 1
+        assert len([line for line in err.splitlines() if line.startswith(f"fiber: out/{name}")]) == 1
+
+
+def test_a_folder_of_somebody_else_s_is_trained_in(run, data, launched):
+    Path("out/Raccoon/full").mkdir(parents=True)
+    Path("out/Raccoon/full/recipe.yaml").write_text("# mine\n")
+    code, _, err = run("odinw", *TASK, "--shots", "0")
+    assert code == 1
+    assert "out/Raccoon/full holds no run that can go on" in err
+    assert Path("out/Raccoon/full/recipe.yaml").read_text() == "# mine\n"

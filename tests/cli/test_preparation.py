@@ -1,15 +1,20 @@
 """`fiber convert`, `fiber vqa-answers` and `fiber cider-df`."""
 
 import json
+import os
 from pathlib import Path
+
+import pytest
 
 from fiber_cli.cli.preparation import published_checkpoints
 from fiber_cli.config.resolve import resolve_recipe
+from fiber_cli.outputs import LEDGER
 
 
 def test_convert(run, calls):
     assert run("convert", "a.ckpt", "out", "--tokenizer", "here")[0] == 0
-    assert calls.convert == [(Path("a.ckpt"), Path("out"), {"task": "coarse", "tokenizer": "here", "answers": None})]
+    options = {"task": "coarse", "tokenizer": "here", "answers": None, "force": False}
+    assert calls.convert == [(Path("a.ckpt"), Path("out"), options)]
     code, _, err = run("convert", "a.ckpt", "out", "--task", "retrieval")
     assert code == 2
     assert "retrieval-itc" in err
@@ -107,3 +112,95 @@ def test_n_grams_of_a_recipes_captions_are_counted(run):
     assert code == 0, err
     assert out == "table.json: n-grams of the captions of 3 images\n"
     assert Path("table.json").stat().st_size > 0
+
+
+ANSWERS = ("vqa-answers", "a.json", "--minimum", "1", "--output")
+FREQUENCIES = ("cider-df", "--recipe", "recipe.yaml", "--output")
+KARPATHY = """
+model: {preset: tiny}
+task: {name: caption}
+data: {train: [{kind: karpathy, json: captions.json, images: images, split: train}]}
+optim: {lr: 1e-3, steps: 2}
+runtime: {micro_batch: 2, global_batch: 2}
+"""
+
+
+@pytest.fixture
+def prepared(run, tmp_path):
+    """The current folder with VQA's annotations, captions, a recipe over them, links to them, and a user's file."""
+    entry = {"question_id": 1, "multiple_choice_answer": "yes", "answers": [{"answer": "yes"}]}
+    (tmp_path / "a.json").write_text(json.dumps({"annotations": [entry]}))
+    images = []
+    for number in range(3):
+        images.append({"filename": f"{number}.jpg", "split": "train", "imgid": number, "sentences": [{"raw": "a dog"}]})
+    (tmp_path / "captions.json").write_text(json.dumps({"images": images}))
+    (tmp_path / "images").mkdir()
+    for number in range(3):
+        (tmp_path / f"images/{number}.jpg").touch()
+    (tmp_path / "recipe.yaml").write_text(KARPATHY)
+    for name in ("a.json", "captions.json"):
+        (tmp_path / f"symbolic-{name}").symlink_to(name)
+        os.link(tmp_path / name, tmp_path / f"hard-{name}")
+    (tmp_path / "user.json").write_text("a user's file")
+    return tmp_path
+
+
+def texts(folder):
+    return {path.name: path.read_text() for path in folder.iterdir() if path.is_file() and path.name != LEDGER}
+
+
+@pytest.mark.parametrize("force", [(), ("--force",)], ids=["", "force"])
+@pytest.mark.parametrize(
+    ("argv", "output"),
+    [
+        (ANSWERS, "a.json"),
+        (ANSWERS, "images/../a.json"),
+        (ANSWERS, "symbolic-a.json"),
+        (ANSWERS, "hard-a.json"),
+        (FREQUENCIES, "captions.json"),
+        (FREQUENCIES, "symbolic-captions.json"),
+        (FREQUENCIES, "hard-captions.json"),
+        (FREQUENCIES, "./recipe.yaml"),
+    ],
+)
+def test_what_is_read_is_replaced(run, prepared, argv, output, force):
+    before = texts(prepared)
+    code, _, err = run(*argv, output, *force)
+    assert code == 1
+    assert err.count("\n") == 1
+    assert "is read by this command and would be overwritten" in err
+    assert texts(prepared) == before
+
+
+@pytest.mark.parametrize("argv", [ANSWERS, FREQUENCIES], ids=["answers", "frequencies"])
+def test_a_users_file_is_replaced_and_an_earlier_output_is_not(run, prepared, argv):
+    code, _, err = run(*argv, "user.json")
+    assert (code, "user.json: is there already" in err) == (1, True)
+    assert (prepared / "user.json").read_text() == "a user's file"
+    assert run(*argv, "user.json", "--force")[0] == 0
+    made = (prepared / "user.json").read_text()
+    assert run(*argv, "new/made.json")[0] == run(*argv, "new/made.json")[0] == 0
+    assert (prepared / "new/made.json").read_text() == made
+    (prepared / "new/made.json").write_text(made + " ")
+    assert run(*argv, "new/made.json")[0] == 1
+    assert run(*argv, "/dev/null")[0] == 0
+
+
+@pytest.mark.parametrize("argv", [ANSWERS, FREQUENCIES], ids=["answers", "frequencies"])
+def test_without_room_something_is_left_or_lost(run, prepared, argv):
+    resource = pytest.importorskip("resource")
+    assert run(*argv, "made.json")[0] == 0
+    (prepared / "captions.json").write_text((prepared / "captions.json").read_text().replace("a dog", "two cats here"))
+    (prepared / "a.json").write_text((prepared / "a.json").read_text().replace("yes", "no"))
+    before = texts(prepared)
+    for size in range(10):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            code, _, err = run(*argv, "made.json")
+            assert (code, "made.json: cannot be written (File too large" in err) == (1, True)
+            assert run(*argv, "new/made.json")[0] == 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert texts(prepared) == before
+        assert not (prepared / "new").exists()

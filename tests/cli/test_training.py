@@ -66,7 +66,7 @@ def test_output_that_is_not_empty_needs_resume(run, calls, tmp_path, monkeypatch
     (tmp_path / "out").mkdir()
     arguments = ("pretrain", "coarse", "--recipe", "tiny", "--output", "out")
     assert run(*arguments)[0] == 0
-    (tmp_path / "out/metrics.jsonl").touch()
+    (tmp_path / "out/metrics.jsonl").write_text('{"step": 1}\n')
     code, _, err = run(*arguments)
     assert code == 1
     assert "--resume" in err

@@ -204,7 +204,7 @@ def test_recipes_are_found_by_file_name_and_path(tmp_path, monkeypatch, capsys):
     with pytest.raises(RecipeError, match=r"unknown recipe 'tinny' .did you mean 'tiny'.*valid: 4m, "):
         find_recipe("tinny")
     (tmp_path / "binary.yaml").write_bytes(b"\xff\xfe\x00")
-    with pytest.raises(RecipeError, match=r"binary.yaml: cannot be read"):
+    with pytest.raises(RecipeError, match=r"binary.yaml: not UTF-16, as its mark says, at byte 3"):
         resolve_recipe("binary.yaml")
 
 

@@ -1,50 +1,10 @@
-"""YAML as nodes: scalars of YAML 1.2, places, and settings put over a tree."""
+"""YAML as nodes: places, and settings put over a tree."""
 
 import pytest
 import yaml
 
-from fiber_cli.config.yaml_nodes import compose, is_null, override, place, plain, reason
-
-
-@pytest.mark.parametrize(
-    ("text", "value"),
-    [
-        ("1e-5", 1e-5),
-        ("1E5", 1e5),
-        (".5", 0.5),
-        ("5.", 5.0),
-        ("1_000", 1000),
-        ("010", 10),
-        ("-3", -3),
-        ("12:30", "12:30"),
-        ("yes", "yes"),
-        ("on", "on"),
-        ("true", True),
-        ("False", False),
-        ("null", None),
-        ("~", None),
-        ("", None),
-        ("'5'", "5"),
-        ("2024-01-02", "2024-01-02"),
-        (".inf", float("inf")),
-        ("-.INF", float("-inf")),
-        ("1.2.3", "1.2.3"),
-        ("e5", "e5"),
-    ],
-)
-def test_scalars_follow_yaml_1_2(text, value):
-    read = plain(compose(text, "x"))
-    assert read == value
-    assert type(read) is type(value)
-
-
-def test_not_a_number_is_read():
-    read = plain(compose(".nan", "x"))
-    assert read != read
-
-
-def test_mappings_and_lists_become_plain_ones():
-    assert plain(compose("a: {1: [x, 2]}\nb:", "x")) == {"a": {"1": ["x", 2]}, "b": None}
+from fiber_cli.config.yaml_nodes import is_null, override, place, reason
+from fiber_cli.parsing import compose, plain
 
 
 def test_places_name_the_file_and_the_line_of_each_node():

@@ -128,14 +128,58 @@ print(Image.MAX_IMAGE_PIXELS == before, ours)
     assert done.stdout == "True []\n"
     for limit in (10, None):
         monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)
-        for format in ("PNG", "JPEG", "BMP", "PPM"):
-            assert open_image(encoded(photograph(), format)).size == (120, 80)
-        with pytest.raises(BadSample, match="more than 9,599 pixels"):
-            open_image(encoded(photograph()), max_pixels=9599)
+        for format in readable_formats():
+            content = encoded(photograph(), format)
+            assert open_image(content).size == (120, 80)
+            with pytest.raises(BadSample, match="more than 9,599 pixels"):
+                open_image(content, max_pixels=9599)
         assert limit == Image.MAX_IMAGE_PIXELS
+
+
+def animation(format, first=(120, 80)):
+    frames = [photograph(*first), photograph(120, 80).rotate(90), photograph(120, 80).rotate(180)]
+    return encoded(frames[0], format, save_all=True, append_images=frames[1:], disposal=2)
+
+
+@pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF", "MPO"])
+def test_only_the_first_frame_of_several_is_decoded_within_the_same_limit(monkeypatch, format):
+    content = animation(format)
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
-    with pytest.raises(BadSample, match=r"exceeds limit of 20 .*\(the limit is PIL.Image.MAX_IMAGE_PIXELS\)"):
-        open_image(encoded(photograph(), "WEBP"))  # whose plug-in asks that limit itself
+    assert open_image(content, max_pixels=9600).size == (120, 80)
+    with pytest.raises(BadSample, match="more than 9,599 pixels"):
+        open_image(content, max_pixels=9599)
+
+
+def test_a_gif_whose_frame_is_larger_than_it_says_is_not_decoded():
+    content = bytearray(encoded(photograph(120, 80), "GIF"))
+    at = content.index(b"\x2c\0\0\0\0")  # the frame's place and size
+    content[at + 5 : at + 9] = struct.pack("<HH", 60_000, 60_000)
+    with pytest.raises(BadSample, match="more than 89,478,485 pixels"):
+        open_image(bytes(content))
+
+
+def webp_header(width, height):
+    """A WebP of that canvas, without a picture in it."""
+    extended = b"VP8X" + struct.pack("<I", 10) + b"\x02\0\0\0"
+    extended += (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+    extended += b"ANIM" + struct.pack("<I", 6) + bytes(6)
+    return b"RIFF" + struct.pack("<I", len(extended) + 4) + b"WEBP" + extended
+
+
+@pytest.mark.parametrize("content", [webp_header(16_000, 16_000), png_header(2**31 - 1, 2**31 - 1)])
+def test_a_canvas_past_the_limit_is_refused_before_it_is_made(content):
+    with pytest.raises(BadSample, match="more than 89,478,485 pixels"):
+        open_image(content)
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF", "PPM", "AVIF"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.8])
+def test_a_picture_that_is_cut_short_is_a_bad_sample(format, share):
+    if format not in readable_formats():
+        pytest.skip(f"this Pillow was built without {format}")
+    content = encoded(photograph(), format)
+    with pytest.raises(BadSample):
+        open_image(content[: int(share * len(content))])
 
 
 def test_formats_that_are_not_read_are_named():

@@ -122,3 +122,26 @@ def test_the_box_of_polygons_is_another(size):
 def test_what_is_no_mask_gets_a_box(wrong):
     with pytest.raises((LookupError, TypeError, ValueError)):
         mask_box(wrong, (40, 60))
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"size": [10**30, 60], "counts": [5]},
+        {"size": [10**6, 10**6], "counts": [10**12]},
+        {"size": [2**33, 1], "counts": [2**33]},
+        {"size": [-40, -60], "counts": [2400]},
+        {"size": [40, 60], "counts": "o" * 100_000},
+        {"size": [40, 60], "counts": "oooooooooooooo0"},
+        [[0, 0, 1e9, 0, 1e9, 1e9]],
+        [[-1e300, 0, 5, 5, 9, 0]],
+        [[0, 0, 9e5, 0, 9e5, 9e5, 0, 9e5]],
+        [[1e400, 0, 5, 5, 9, 0]],
+        [[0, 0, 5, float("nan"), 9, 0]],
+        [[10**400, 0, 5, 5, 9, 0]],
+    ],
+)
+@pytest.mark.parametrize("size", [None, (40, 60)])
+def test_sizes_of_no_image_are_not_drawn(wrong, size):
+    with pytest.raises((LookupError, TypeError, ValueError)):
+        mask_box(wrong, size)

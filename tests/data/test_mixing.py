@@ -116,7 +116,7 @@ def test_replaced_samples_come_from_their_source_and_are_told():
     assert replaced["i"] != 2
     assert set(replaced["bad"]) == {("colours/2", "not there")}
     assert data[0, 2] == replaced
-    assert list_bad(replaced["bad"][:1]) == "\n  colours/2: not there"
+    assert list_bad(replaced["bad"][:1]) == ["colours/2: not there"]
 
 
 def test_ten_bad_samples_in_a_row_end_the_run(tokenizer):

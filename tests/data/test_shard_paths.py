@@ -28,3 +28,11 @@ def test_braces():
     assert expand_braces("{x,y}/{0..1}") == ["x/0", "x/1", "y/0", "y/1"]
     assert expand_braces("plain") == ["plain"]
     assert len(expand_braces("{00000..00331}")) == 332
+
+
+@pytest.mark.parametrize(
+    "pattern", ["{0..99999999}.tar", "{a,b}" * 40, "{0..9}" * 30, "{0.." + "9" * 5_000 + "}", "{" + "," * 2**21 + "}"]
+)
+def test_patterns_without_end_are_refused(pattern):
+    with pytest.raises(UserError, match=r"names more than 1,000,000 shards"):
+        find_shards(pattern)

@@ -3,11 +3,13 @@
 import io
 import tarfile
 
+import numpy as np
 import pytest
 from image_files import jpeg
 from tar_files import shard_sample, write_tar
 
 from fiber_cli.data import tar as tar_index
+from fiber_cli.data.source import BadSample
 from fiber_cli.data.sources.webdataset import WebDatasetSource
 from fiber_cli.errors import UserError
 
@@ -142,3 +144,138 @@ def test_names_that_are_not_utf_8_stay_apart(tmp_path):
     source = WebDatasetSource(str(path))
     assert [source.key(i).encode("utf-8", "surrogateescape") for i in range(2)] == [b"a/caf\xe9", b"a/caf\xe8"]
     assert [source.captions(i) for i in range(2)] == [("one",), ("two",)]
+
+
+def header(name=b"a.txt", size=b"00000000005\0", kind=b"0"):
+    """A header with this field as its size, and the checksum that belongs to it."""
+    block = bytearray(512)
+    block[: len(name)] = name
+    block[124:136] = size
+    block[156:157] = kind
+    block[257:263] = b"ustar\0"
+    block[148:156] = b" " * 8
+    block[148:156] = b"%06o\0 " % sum(block)
+    return bytes(block)
+
+
+def padded(content):
+    return content + bytes(-len(content) % 512)
+
+
+BIG = (2**62).to_bytes(8, "big")
+
+
+@pytest.mark.parametrize(
+    ("content", "problem"),
+    [
+        (header(size=b"-0000001000\0"), "no tar header at byte 0"),
+        (header(size=b"0o000000005\0"), "no tar header at byte 0"),
+        (header(size=b"0_000000005\0"), "no tar header at byte 0"),
+        (header(size=b"\xff" * 12), "negative size at byte 0"),
+        (header(size=b"\xff" * 11 + b"\x00"), "negative size at byte 0"),
+        (header(size=b"\x80\0\0\0" + BIG), "cut short: member at byte 0"),
+        (header(size=b"\x80" + b"\xff" * 11), "cut short: member at byte 0"),
+        (header(size=b"\x81" + b"\0" * 11), "no tar header at byte 0"),
+        (header(size=b"77777777777\0"), "cut short: member at byte 0"),
+        (header(kind=b"x", size=b"00000000013\0") + padded(b"11 size=-5\n"), "a member of the size b'-5'"),
+        (header(kind=b"x", size=b"00000000034\0") + padded(b"28 size=9999999999999999999\n"), "cut short"),
+        (header(kind=b"x", size=b"00000000036\0") + padded(b"30 size=999999999999999999999\n"), "the size b'999"),
+        (header(kind=b"x", size=b"00000000013\0") + padded(b"99 size=5 \n"), "damaged pax records"),
+        (header(kind=b"x", size=b"00000000013\0") + padded(b"0 size=555\n"), "damaged pax records"),
+        (header(kind=b"x", size=b"00000000013\0") + padded(b"-1 size=55\n"), "damaged pax records"),
+        (header(kind=b"x", size=b"00000000013\0") + padded(b"no records\n"), "damaged pax records"),
+        (header(kind=b"x", size=b"00010000000\0") + bytes(2**21), "bytes about one member"),
+        (header(kind=b"L", size=b"00010000000\0") + b"n" * 2**21, "bytes about one member"),
+        (header(kind=b"L", size=b"00000010001\0") + padded(b"n" * 4097), "a name of 4,097 bytes"),
+    ],
+)
+def test_hostile_headers_are_told_with_their_place(tmp_path, content, problem):
+    path = tmp_path / "a.tar"
+    path.write_bytes(content + header() + padded(b"hello") + bytes(1024))
+    with pytest.raises(UserError, match="1 of 1 shards cannot be used") as told:
+        WebDatasetSource(str(path))
+    assert problem in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        header(size=b"\x80" + bytes(10) + b"\x05"),
+        header(kind=b"x", size=b"00000000011\0") + padded(b"9 size=5\n") + header(size=b"00000000000\0"),
+    ],
+)
+def test_sizes_beside_the_octal_field_are_read(tmp_path, told):
+    path = tmp_path / "a.tar"
+    path.write_bytes(told + padded(b"hello") + header(name=b"b.txt") + padded(b"again") + bytes(1024))
+    source = WebDatasetSource(str(path))
+    assert [source.captions(i) for i in range(len(source))] == [("hello",), ("again",)]
+
+
+def test_a_text_of_any_size_is_not_read(tmp_path):
+    path = tmp_path / "a.tar"
+    size = tar_index.LARGEST_TEXT + 1
+    content = b'{"captions": ["' + b"x" * (size - 18) + b'"]}'
+    write_tar(path, [("a.json", content), ("b.txt", b"hello")])
+    source = WebDatasetSource(str(path))
+    with pytest.raises(BadSample, match=r"its json has .* bytes"):
+        source.captions(0)
+    assert source.captions(1) == ("hello",)
+
+
+def nested(levels):
+    return b'{"captions": ' + b"[" * levels + b"]" * levels + b"}"
+
+
+@pytest.mark.parametrize(
+    "described", [nested(100_000), b'{"captions": ' + b"9" * 9_000 + b"}", b'{"captions": [1e400]}']
+)
+def test_json_without_bounds_costs_its_sample_alone(tmp_path, described):
+    path = write_tar(tmp_path / "a.tar", [("a.json", described), ("b.txt", b"hello")])
+    source = WebDatasetSource(str(path))
+    with pytest.raises(BadSample, match="unreadable text"):
+        source.captions(0)
+    assert source.captions(1) == ("hello",)
+
+
+KEPT = {
+    "keys": np.array([b"a", b"b"]),
+    "places": np.array([[[-1, 0], [512, 5], [-1, 0]], [[-1, 0], [1536, 5], [-1, 0]]]),
+    "captions": np.array([1, 1], np.int32),
+    "left_out": np.frombuffer(b"{}", np.uint8),
+}
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"keys": np.array([b"a", b"b", b"c"])},
+        {"keys": np.array([1, 2])},
+        {"keys": np.array([object()] * 2)},
+        {"places": KEPT["places"].astype(float) * np.nan},
+        {"places": KEPT["places"][:1]},
+        {"places": KEPT["places"] * 10**9},
+        {"places": KEPT["places"] - 5},
+        {"captions": np.array([-1, 1], np.int32)},
+        {"captions": np.array([[1, 1]], np.int32)},
+        {"left_out": np.frombuffer(b"[" * 10_000, np.uint8)},
+        {"left_out": np.frombuffer(b"[3]", np.uint8)},
+        {"left_out": np.frombuffer(b'{".heic": "many"}', np.uint8)},
+    ],
+)
+def test_a_kept_index_that_is_none_of_its_shard_is_made_again(tmp_path, index_folder, changed):
+    path = write_tar(tmp_path / "a.tar", [("a.txt", b"hello"), ("b.txt", b"again")], tarfile.USTAR_FORMAT)
+    assert len(WebDatasetSource(str(path))) == 2
+    (cache,) = index_folder.iterdir()
+    with cache.open("wb") as file:
+        np.savez(file, **KEPT | changed)
+    source = WebDatasetSource(str(path))
+    assert [source.captions(i) for i in range(len(source))] == [("hello",), ("again",)]
+
+
+def test_a_kept_index_that_unpacks_to_any_size_is_made_again(tmp_path, index_folder):
+    path = write_tar(tmp_path / "a.tar", [("a.txt", b"hello")])
+    assert len(WebDatasetSource(str(path))) == 1
+    (cache,) = index_folder.iterdir()
+    with cache.open("wb") as file:
+        np.savez_compressed(file, **KEPT)
+    assert len(WebDatasetSource(str(path))) == 1

@@ -1,7 +1,9 @@
 """Token ids and masking, with RoBERTa's own tokeniser where it is at hand and a small one otherwise."""
 
+import io
 import json
 import shutil
+import sys
 
 import numpy as np
 import pytest
@@ -72,6 +74,108 @@ def test_tokenizer_without_mask_token(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}')
     with pytest.raises(UserError, match="has no pad, cls, sep, mask token"):
         load_tokenizer(tmp_path)
+
+
+TEXTS = ["a bc", " leading  space", "Größe, naïve ŷ", "猫と犬 🐶", "\t\n\x00\u200b", "", "<mask> a </s>", "z" * 300]
+
+
+def copy_of(tokenizer, folder, **settings):
+    """The tokenizer's files with these settings over its own."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | settings))
+    return folder
+
+
+@pytest.fixture
+def code(tmp_path, monkeypatch):
+    """Python files beside a tokenizer that leave a trace where they are run, and a standard input that says yes."""
+    folder = tmp_path / "code"
+    folder.mkdir()
+    text = f"open({str(tmp_path / 'ran')!r}, 'w').close()\nclass Own: pass\n"
+    for name in ("tokenization_own.py", "configuration_own.py"):
+        (folder / name).write_text(text)
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\ny\ny\n"))
+    return folder
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"auto_map": {"AutoTokenizer": ["tokenization_own.Own", None]}},
+        {"auto_map": ["tokenization_own.Own", "tokenization_own.Own"], "tokenizer_class": "Own"},
+        {"auto_map": "tokenization_own.Own", "trust_remote_code": True},
+        {"chat_template": "{{ ().__class__.__base__.__subclasses__() }}"},
+        {"tokenizer_class": "os.system"},
+        {"tokenizer_class": ["Own"]},
+        {"gguf_file": "model.gguf", "init_inputs": ["x"], "fast_tokenizer_files": ["../../tokenizer.9.json"]},
+        {"tokenizer_file": "/etc/passwd", "vocab_file": "/etc/passwd"},
+    ],
+)
+def test_a_tokenizer_runs_no_code_and_reads_the_same_ids(tokenizer, code, tmp_path, capsys, settings):
+    folder = copy_of(tokenizer, code, **settings)
+    loaded = load_tokenizer(folder)
+    assert loaded(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]
+    assert not (tmp_path / "ran").exists()
+    assert sys.stdin.read() == "y\ny\ny\n"
+    named = settings.keys() & {"auto_map", "chat_template", "trust_remote_code"}
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == bool(named)
+    assert all(name in told for name in named)
+    loaded.save_pretrained(tmp_path / "kept")  # nor does a checkpoint that is made with it pass it on
+    kept = "".join(path.read_text() for path in (tmp_path / "kept").iterdir())
+    assert not any(f'"{name}"' in kept for name in ("auto_map", "chat_template", "gguf_file"))
+    assert sorted(path.name for path in (tmp_path / "kept").iterdir()) == ["tokenizer.json", "tokenizer_config.json"]
+
+
+def test_code_of_a_model_beside_a_tokenizer_is_not_run(tokenizer, code, tmp_path, capsys):
+    folder = copy_of(tokenizer, code)
+    model = {"model_type": "own", "auto_map": {"AutoConfig": "configuration_own.Own"}}
+    (folder / "config.json").write_text(json.dumps(model))
+    (folder / "chat_template.jinja").write_text("{{ 1 }}")
+    loaded = load_tokenizer(folder)
+    assert loaded(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]
+    assert not (tmp_path / "ran").exists()
+    assert "auto_map" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["PreTrainedTokenizerFast", "RobertaTokenizerFast", "BartTokenizer", None])
+def test_ids_are_those_of_the_class_that_transformers_takes(tokenizer, tmp_path, kind):
+    from transformers import AutoTokenizer
+
+    settings = {} if kind is None else {"tokenizer_class": kind}
+    folder = copy_of(tokenizer, tmp_path, add_prefix_space=True, **settings)
+    expected = AutoTokenizer.from_pretrained(folder)
+    loaded = load_tokenizer(folder)
+    assert loaded(TEXTS)["input_ids"] == expected(TEXTS)["input_ids"]
+    offsets = [each(TEXTS, return_offsets_mapping=True)["offset_mapping"] for each in (loaded, expected)]
+    assert offsets[0] == offsets[1]
+
+
+@pytest.mark.parametrize(
+    "content", ["[" * 100_000, "[]", "7", '{"a": ' + "9" * 5_000 + "}", '{"model_max_length": "x"}', "\udcff", ""]
+)
+def test_settings_of_another_form_are_a_clear_error(tokenizer, tmp_path, content):
+    tokenizer.save_pretrained(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_bytes(content.encode(errors="surrogateescape"))
+    with pytest.raises(UserError, match=r"cannot load the tokeniser"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_name_of_the_hub_is_read_from_the_cache_without_its_code(tokenizer, code, tmp_path, monkeypatch, capsys):
+    asked = []
+
+    def snapshot(name, *, allow_patterns):
+        asked.append((name, allow_patterns))
+        return str(copy_of(tokenizer, code, auto_map={"AutoTokenizer": ["tokenization_own.Own", None]}))
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot)
+    assert load_tokenizer("someone/own")(TEXTS)["input_ids"] == tokenizer(TEXTS)["input_ids"]
+    ((name, patterns),) = asked
+    assert name == "someone/own"
+    assert not any(pattern.endswith((".py", "*")) for pattern in patterns)
+    assert not (tmp_path / "ran").exists()
+    assert "auto_map" in capsys.readouterr().err
 
 
 class Words:

@@ -2,7 +2,16 @@
 
 import pytest
 
-from fiber_cli.data.values import finite_number, flag, identifier, listed, some_text, text, whole_number
+from fiber_cli.data.values import (
+    finite_number,
+    flag,
+    identifier,
+    listed,
+    path_text,
+    some_text,
+    text,
+    whole_number,
+)
 
 
 @pytest.mark.parametrize(("value", "read"), [(7, 7), ("7", 7), (7.0, 7), ("7.0", 7), (" 12 ", 12), ("-3", -3), (0, 0)])
@@ -81,3 +90,18 @@ def test_what_is_no_text_is_taken():
         text(3, "raw")
     with pytest.raises(ValueError, match="name is empty"):
         some_text(" ", "name")
+
+
+@pytest.mark.parametrize("damaged", ["a\ud800", "caf\udce9", "a\0b"])
+def test_a_damaged_text_is_taken(damaged):
+    with pytest.raises(ValueError, match=r"the caption is damaged, it holds \\(ud800|udce9|x00)"):
+        text(damaged, "the caption")
+
+
+def test_the_name_of_a_file_must_be_utf_8():
+    assert path_text("caf\udce9.png", "file_name") == "caf\udce9.png"
+    for wrong in ("a\0.png", " ", ""):
+        with pytest.raises(ValueError, match="file_name"):
+            path_text(wrong, "file_name")
+    with pytest.raises(TypeError, match="file_name must be text, it is 7"):
+        path_text(7, "file_name")

@@ -12,6 +12,7 @@ from fiber_cli.distributed.group import _slurm_env, init_from_env, leave
 from fiber_cli.errors import UserError
 
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS")
+STEP = ("SLURM_STEP_ID", "SLURM_STEP_NUM_TASKS")
 SLURM = {
     "SLURM_PROCID": "5",
     "SLURM_NTASKS": "8",
@@ -24,7 +25,7 @@ SLURM = {
 @pytest.fixture
 def ungrouped(monkeypatch):
     """A process that no launcher started and that is in no group."""
-    for name in LAUNCHER:
+    for name in (*LAUNCHER, *STEP):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setattr(td, "is_initialized", lambda: False)
 
@@ -60,6 +61,8 @@ def joined(ungrouped, monkeypatch):
     calls = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(td, "init_process_group", lambda backend, **options: calls.append((backend, options)))
+    monkeypatch.setattr(group, "meet", lambda *arguments: arguments)
+    monkeypatch.setattr(group._turns, "store", None)  # what joining sets goes again
     monkeypatch.setattr(group.atexit, "register", lambda function: None)
     return calls
 
@@ -68,7 +71,10 @@ def test_ranks_under_slurm_join_a_group(joined, monkeypatch):
     for name, value in SLURM.items():
         monkeypatch.setenv(name, value)
     init_from_env()
-    assert joined == [("gloo", {"device_id": None})]
+    ((backend, options),) = joined
+    assert (backend, options["rank"], options["world_size"]) == ("gloo", 5, 8)
+    assert options["store"] == (5, 8, "a", 20777)
+    assert options["timeout"].total_seconds() == 1800
     expected = {"RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "20777"}
     assert {name: os.environ[name] for name in expected} == expected
 
@@ -87,6 +93,45 @@ def test_a_slurm_job_of_one_task_waits_for_nobody(joined, monkeypatch):
     init_from_env()
     assert joined == []
     assert "RANK" not in os.environ
+
+
+@pytest.mark.parametrize(
+    ("variables", "told"),
+    [
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0"}, True),  # a script of sbatch
+        ({"SLURM_NTASKS": "8"}, False),  # a shell of salloc
+        ({"SLURM_NTASKS": "8", "SLURM_PROCID": "0", "SLURM_STEP_ID": "9", "SLURM_STEP_NUM_TASKS": "1"}, False),
+    ],
+)
+def test_a_process_that_srun_has_not_started_waits_for_the_tasks_of_its_job(
+    joined, monkeypatch, capsys, variables, told
+):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    init_from_env()
+    assert joined == []
+    assert "RANK" not in os.environ
+    said = "SLURM_NTASKS=8, but srun has not started this process: it works alone; `srun fiber …` starts all 8"
+    assert (said in capsys.readouterr().err) == told
+
+
+@pytest.mark.parametrize(("rank", "tasks"), [("0", "2"), ("1", "2")])
+def test_a_step_of_a_larger_job_waits_for_all_of_the_job(joined, monkeypatch, rank, tasks):
+    step = {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": tasks, "SLURM_PROCID": rank, "SLURM_NTASKS": "8"}
+    for name, value in (SLURM | step).items():
+        monkeypatch.setenv(name, value)
+    init_from_env()
+    assert joined[0][1]["world_size"] == 2
+    assert joined[0][1]["rank"] == int(rank)
+
+
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "two"), ("RANK", "-1"), ("MASTER_PORT", "http")])
+def test_a_variable_that_is_no_number_is_a_traceback(joined, monkeypatch, name, value):
+    ranks = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500", name: value}
+    for each, set_to in ranks.items():
+        monkeypatch.setenv(each, set_to)
+    with pytest.raises(UserError, match=f"{name}='{value}' is no number"):
+        init_from_env()
 
 
 def test_more_processes_than_gpus_are_refused(joined, monkeypatch):

@@ -1,5 +1,7 @@
 """Boxes in pictures, and where annotated files go."""
 
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -8,6 +10,7 @@ from small_detector import PROMPT, detect
 from fiber_cli.errors import UserError
 from fiber_cli.inference.annotate import Gallery, annotated, label_colour, target_files
 from fiber_cli.inference.detections import Detection
+from fiber_cli.outputs import LEDGER
 
 
 def test_boxes_are_drawn_where_they_are():
@@ -27,7 +30,7 @@ def test_many_labels_have_many_colours():
 def test_annotated_pictures_have_the_names_of_their_files(detector_run, pictures, readable, capsys, tmp_path):
     out = tmp_path / "new" / "out"
     assert detect(capsys, detector_run, pictures, PROMPT, "--out", out, "--top-k", "1")[0] == 0
-    assert sorted(path.name for path in out.iterdir()) == ["a.png", "b.jpg", "more-a.png"]
+    assert sorted(path.name for path in out.iterdir()) == [LEDGER, "a.png", "b.jpg", "more-a.png"]
     for path, name in zip(readable, ("a.png", "b.jpg", "more-a.png"), strict=True):
         drawn, before = np.asarray(Image.open(out / name).convert("RGB")), np.asarray(Image.open(path).convert("RGB"))
         assert drawn.shape == before.shape
@@ -46,3 +49,16 @@ def test_no_file_overwrites_another(tmp_path):
     assert [target.name for target in targets.values()] == ["x.png", "b-x.png", "c-b-x.png", f"{tmp_path.name}-x.png"]
     with pytest.raises(UserError, match="would be overwritten"):
         Gallery(tmp_path / "a", files)
+
+
+def test_two_files_get_one_name_where_case_or_a_link_does_not_count(tmp_path):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+    files = [tmp_path / name for name in ("a/x.png", "b/X.png", "b/cafe\u0301.png", "a/caf\xe9.png", "b/x-again.png")]
+    for file in files[:-1]:
+        file.touch()
+    files[-1].symlink_to(files[0])
+    names = [target.name for target in target_files(tmp_path / "out", files).values()]
+    assert names == ["x.png", "b-X.png", "cafe\u0301.png", "a-caf\xe9.png", "a-x.png"]
+    folded = {unicodedata.normalize("NFC", name).casefold() for name in names}
+    assert len(folded) == len(files)

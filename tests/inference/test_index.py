@@ -1,16 +1,19 @@
 """The index of a folder: what it keeps, brings up to date and refuses."""
 
+import json
 import os
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.numpy import save
 
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
 from fiber_cli.inference import index as indexing
-from fiber_cli.inference.index import INDEX, build_index, image_set, index_file, read_index
+from fiber_cli.inference.index import INDEX, build_index, check_index, image_set, index_file, read_index
+from fiber_cli.outputs import Outputs
 from fiber_cli.tasks.prediction import PredictOptions
 
 OPTIONS = PredictOptions(batch_size=4, workers=0)
@@ -98,8 +101,6 @@ def test_a_file_that_is_no_index_is_overwritten(retriever, folder, tmp_path):
     with pytest.raises(UserError, match="not an index"):
         build_index(retriever(), folder, file, options=OPTIONS)
     assert file.read_bytes() == b"something else"
-    with pytest.raises(UserError, match=r"cannot write the index.*--index"):
-        build_index(retriever(), folder, tmp_path / "no" / "such", options=OPTIONS)
 
 
 def test_broken_pictures_are_told_and_the_rest_is_done(retriever, folder):
@@ -126,3 +127,69 @@ def test_a_checkpoint_without_a_dual_encoder_is_refused(retriever, folder):
 def test_a_folder_without_new_pictures_is_an_empty_set(retriever, folder):
     assert len(image_set(retriever(), folder, [])) == 0
     assert image_set(retriever(), folder, ["2.png"]).ids == [f"{folder}/2.png"]
+
+
+FEATURES = np.eye(2, 4, dtype=np.float32)
+HEADER = {"fingerprint": "f" * 32, "images": [["a.png", 5, 7], ["b.png", 5, 7]]}
+
+
+@pytest.mark.parametrize(
+    ("features", "header"),
+    [
+        (FEATURES[:1], HEADER),
+        (FEATURES[0], HEADER),
+        (FEATURES[None], HEADER),
+        (FEATURES.astype(np.float64), HEADER),
+        (FEATURES.astype(np.int32), HEADER),
+        (FEATURES * np.nan, HEADER),
+        (FEATURES / np.float32(0), HEADER),
+        (FEATURES, HEADER | {"images": [["a.png", 5, 7]] * 2}),
+        (FEATURES, HEADER | {"images": [["a.png", 5], ["b.png", 5]]}),
+        (FEATURES, HEADER | {"images": [[3, 5, 7], ["b.png", 5, 7]]}),
+        (FEATURES, HEADER | {"images": [["a.png", "x", 7], ["b.png", 5, 7]]}),
+        (FEATURES, HEADER | {"images": 7}),
+        (FEATURES, HEADER | {"fingerprint": None}),
+        (FEATURES, {"images": HEADER["images"]}),
+        (FEATURES, []),
+        (FEATURES, "[" * 100_000),
+        (FEATURES, "{"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_other_content_is_no_index(tmp_path, features, header):
+    text = header if isinstance(header, str) else json.dumps(header)
+    file = tmp_path / INDEX
+    file.write_bytes(save({"features": features}, {"fiber": text}))
+    with pytest.raises(UserError, match="not an index of `fiber rerank`") as told:
+        read_index(file, "f" * 32)
+    assert "\n" not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "header", [b'{"features": {"dtype": "F32", "shape": [1e9], "data_offsets": [0, 8]}}', b"[" * 5000]
+)
+def test_a_header_that_lies_about_its_tensors_is_no_index(tmp_path, header):
+    file = tmp_path / INDEX
+    file.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8))
+    with pytest.raises(UserError, match="not an index of `fiber rerank`"):
+        read_index(file, "f" * 32)
+    file.write_bytes((2**62).to_bytes(8, "little") + header)
+    with pytest.raises(UserError, match="not an index of `fiber rerank`"):
+        read_index(file, "f" * 32)
+
+
+def test_features_of_another_width_are_told(retriever, folder, tmp_path):
+    loaded, file = retriever(), tmp_path / "kept.safetensors"
+    index, _ = build_index(loaded, folder, file, options=OPTIONS)
+    narrow = index._replace(features=np.ascontiguousarray(index.features[:, :5]))
+    indexing.write_index(file, narrow, loaded.fingerprint)
+    Image.new("RGB", (80, 40), "purple").save(folder / "new.png")
+    with pytest.raises(UserError, match="another width"):
+        build_index(loaded, folder, file, options=OPTIONS)
+
+
+def test_a_pipe_as_index_keeps_the_search_waiting(tmp_path):
+    pipe = tmp_path / "index.safetensors"
+    os.mkfifo(pipe)
+    with pytest.raises(UserError, match=r"--index: .*index\.safetensors: a pipe or a device"):
+        check_index(pipe, Outputs())

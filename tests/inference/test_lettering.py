@@ -13,3 +13,9 @@ def test_a_text_is_cut_to_its_width_and_to_what_the_font_has():
     assert cut.endswith("x...")
     assert 90 < font.getlength(cut) <= 100
     assert drawable("xxxx", font, 1) == "..."
+
+
+def test_what_cannot_be_drawn_leaves_no_mark_or_takes_minutes():
+    font = ImageFont.load_default(13)
+    assert drawable("a\nb\x1bc\x9bd\u202ee\udce9f", font, 500) == "a b c d?e?f"
+    assert drawable("i" * 10**7, font, 100).endswith("i...")

@@ -1,6 +1,7 @@
 """What a user may give as pictures and texts."""
 
 import io
+import os
 import zipfile
 from pathlib import Path
 from urllib.request import urlopen
@@ -212,3 +213,16 @@ def test_batches_read_no_further_than_they_give():
     assert next(given) == [0, 1]
     assert read == [0, 1]
     assert list(given) == [[2, 3], [4]]
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [(os.mkfifo, "a pipe or a device, not a file"), (lambda path: path.symlink_to("nowhere"), "a link to nothing")],
+)
+def test_what_is_no_file_is_told_as_another_thing(tmp_path, capsys, make, words):
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    make(tmp_path / "b.png")
+    assert find_images([tmp_path]) == [tmp_path / "a.png"]
+    assert f"b.png: {words}" in capsys.readouterr().err
+    with pytest.raises(UserError, match=words):
+        find_images([tmp_path / "b.png"])

@@ -140,3 +140,15 @@ def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path, encoding):
     file = tmp_path / "labels.txt"
     file.write_bytes("red circle\r\nblaues Quadrat\r\n".encode(encoding))
     assert read_queries(file) == (["red circle", "blaues Quadrat"], 0)
+
+
+@pytest.mark.parametrize("phrases", [[""], ["a man", " "], " ; "])
+@pytest.mark.parametrize("sentence", ["a man and a dog", None])
+def test_empty_phrases_are_told(detector, sentence, phrases):
+    with pytest.raises(UserError):
+        detector.phrase_query(sentence, phrases)
+
+
+def test_an_empty_sentence_is_told(detector):
+    with pytest.raises(UserError, match="the sentence is empty"):
+        detector.phrase_query(" \t")

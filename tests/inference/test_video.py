@@ -6,17 +6,19 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from image_files import encoded
 from PIL import Image
 from small_detector import LABELS, PROMPT, assert_same, detect
 
 from fiber_cli.data.image_formats import VIDEO_SUFFIXES
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.layout import scene
+from fiber_cli.errors import UserError
 from fiber_cli.inference import detect as detecting
 from fiber_cli.inference.annotate import annotated
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.fiber import Fiber
-from fiber_cli.inference.video import VideoWriter, frames
+from fiber_cli.inference.video import VideoWriter, frames, rate_of
 
 
 def write_video(file, count=5, size=(64, 48), turn=0):
@@ -110,3 +112,67 @@ def test_bad_videos_are_told_and_the_rest_is_done(detector_run, readable, capsys
     assert code == 1
     assert out == ""
     assert "pip install 'fiber-vl[video]'" in err
+
+
+def write_jpegs(file, sizes, rate=10, codec="mjpeg"):
+    """A video whose frames are JPEGs of these sizes, whatever its header says: that of the first."""
+    av = pytest.importorskip("av")
+    with av.open(str(file), "w") as container:
+        stream = container.add_stream(codec, Fraction(rate))
+        stream.width, stream.height, stream.pix_fmt = *sizes[0], "yuvj420p"
+        for number, size in enumerate(sizes):
+            packet = av.Packet(encoded(Image.new("RGB", size, "red"), "JPEG", subsampling="4:2:0"))
+            packet.stream, packet.pts, packet.dts = stream, number, number
+            packet.time_base, packet.is_keyframe = Fraction(1, rate), True
+            container.mux(packet)
+
+
+def test_frames_past_the_limit_are_told_before_they_are_decoded(detector_run, readable, capsys, tmp_path, monkeypatch):
+    file = tmp_path / "large.mp4"
+    write_video(file, size=(320, 240))
+    assert len(list(frames(file, 320 * 240))) == 5
+    av = pytest.importorskip("av")
+    with monkeypatch.context() as patch:
+        patch.setattr(av, "open", opened := Opened(av.open))
+        with pytest.raises(UserError, match=r"large.mp4: frames of 320 x 240, more than 76,799 pixels"):
+            list(frames(file, 320 * 240 - 1))
+    assert opened.options == {"max_pixels": str(320 * 240 - 1 + 2**20)}
+    code, out, err = detect(capsys, detector_run, file, readable[0], "dog", "--json", "--max-pixels", "50000")
+    assert code == 0
+    assert "left out: " in err
+    assert "more than 50,000 pixels" in err
+    assert [row["image"] for row in json.loads(out)] == [str(readable[0])]
+
+
+class Opened:
+    """A function that keeps what it is told."""
+
+    def __init__(self, function):
+        self.function = function
+
+    def __call__(self, file, options):
+        self.options = options
+        return self.function(file, options=options)
+
+
+@pytest.mark.parametrize("large", [(400, 300), (4000, 3000)])
+def test_frames_that_grow_past_the_limit_end_their_video(tmp_path, large):
+    file = tmp_path / "grows.avi"
+    write_jpegs(file, [(64, 48)] * 3 + [large] + [(64, 48)])
+    seen = []
+    with pytest.raises(UserError, match=r"grows.avi: .*(more than 10,000 pixels|max_pixels)"):
+        seen.extend(shot.picture.size for shot in frames(file, 10_000))
+    assert set(seen) <= {(64, 48)}
+
+
+@pytest.mark.parametrize("rate", [0, Fraction(1, 5000), 10**6, Fraction(-25), None])
+def test_rates_of_no_video_are_the_usual_one(tmp_path, capsys, rate):
+    assert rate_of(tmp_path / "a.mp4", rate) == 25
+    told = capsys.readouterr().err
+    assert len(told.splitlines()) == bool(rate)
+
+
+def test_rates_of_videos_are_kept(tmp_path, capsys):
+    for rate in (Fraction(30000, 1001), Fraction(1), Fraction(240)):
+        assert rate_of(tmp_path / "a.mp4", rate) == rate
+    assert capsys.readouterr().err == ""

@@ -9,6 +9,7 @@ import toy_training
 from toy_runs import assert_equal, finish, max_difference, metrics, run, start, summary, weights
 
 from fiber_cli.checkpoints.directory import choose, resolve
+from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training import fit as loop
 
@@ -187,6 +188,75 @@ def test_a_plateau_lowers_the_rate_and_then_ends_the_run(tmp_path):
 def test_saved_weights_are_those_of_the_moving_average(plain, tmp_path):
     assert run(tmp_path, recipe={"runtime.ema": 0.9}).codes == [EXIT_OK]
     assert max_difference(weights(tmp_path), weights(plain)) > 1e-4
+
+
+def test_the_folder_is_removed_and_made_anew_with_half_of_the_files(tmp_path):
+    folder = tmp_path / "run"
+    (rank,) = start(folder, recipe={"optim.steps": 100_000, "log.save_every": 100_000, "log.every": 1})
+    file = folder / "metrics.jsonl"
+    deadline = time.monotonic() + 60
+    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    folder.rename(tmp_path / "moved")
+    rank.join(60)
+    assert rank.exitcode == 1
+    assert not folder.exists()
+    log = (tmp_path / "moved" / "log0").read_text()
+    assert "UserError" in log
+    assert "metrics.jsonl was removed, moved or replaced" in log
+    assert "Traceback" not in log
+
+
+@pytest.fixture
+def given(monkeypatch):
+    """Calls of `fit` as far as the work, which fails; what it was given to start from."""
+    requested = []
+
+    def work(recipe, init_from, *, fresh):
+        requested.append(init_from)
+        raise UserError("far enough")
+
+    monkeypatch.setattr(loop, "work", work)
+    monkeypatch.setattr(loop, "init_from_env", lambda always: None)
+
+    def fit(folder, **options):
+        with pytest.raises(UserError) as error:
+            loop.fit(toy_training.recipe(), folder, **options)
+        return str(error.value), requested
+
+    return fit
+
+
+def test_a_start_that_failed_leaves_work_by_hand(given, tmp_path):
+    weights = tmp_path / "weights" / "step-000001"
+    weights.mkdir(parents=True)
+    (weights / "config.json").touch()
+    folder = tmp_path / "run"
+    for options in ({}, {"init_from": weights}, {}, {"resume": True}, {"init_from": tmp_path / "none"}, {}):
+        told, requested = given(folder, **options)
+        assert told == "far enough" or "does not exist" in told
+    # What an earlier start was given is not what the next one starts from.
+    assert requested == [None, weights, None, None, None]
+    assert sorted(path.name for path in folder.iterdir()) == [".fiber-lock", ".fiber-outputs"]
+
+
+def test_two_runs_write_into_one_folder(given, tmp_path, monkeypatch):
+    monkeypatch.setattr("fiber_cli.distributed.folder_lock.PATIENCE_SECONDS", 0.2)
+    with locked(tmp_path):
+        told, requested = given(tmp_path)
+    assert f"is in use by process {os.getpid()}" in told
+    assert not requested
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "metrics.jsonl", "summary.json", "curves.png", "init_from"])
+def test_resuming_in_a_folder_without_a_run_writes_into_it(given, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    told, requested = given(tmp_path, resume=True)
+    assert "holds no run that can go on" in told
+    assert name in told
+    assert not requested
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    assert (tmp_path / name).read_text() == "mine"
 
 
 def test_a_run_killed_before_its_first_checkpoint_starts_again_from_the_same_weights(tmp_path, monkeypatch):

@@ -1,10 +1,12 @@
 """What a run writes, as rank 0 of one."""
 
 import json
+import sys
 
 import pytest
 import toy_training
 
+from fiber_cli.errors import UserError
 from fiber_cli.training.log import RunLog
 
 
@@ -71,6 +73,71 @@ def test_tensorboard_gets_the_finite_numbers(log_of, tmp_path):
     events = EventAccumulator(str(tmp_path / "tensorboard")).Reload()
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, 3.0), (2, 2.0)]
     assert events.Tags()["scalars"] == ["loss"]
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "."])
+def test_files_that_are_gone_are_made_anew_without_a_word(log_of, tmp_path, name):
+    with log_of() as log:
+        log.write({"step": 1}, show=False)
+        gone = tmp_path / name
+        moved = tmp_path.with_name(f"moved-{tmp_path.name}")
+        gone.resolve().rename(moved)
+        for write in (log.check_folder, lambda: log.write({"step": 2}, show=False), lambda: log.finish({})):
+            with pytest.raises(UserError, match=r"metrics\.jsonl was removed, moved or replaced while"):
+                write()
+        assert not (tmp_path / "metrics.jsonl").exists()
+        tmp_path.mkdir(exist_ok=True)
+        (tmp_path / "metrics.jsonl").write_text("another's")
+        with pytest.raises(UserError, match="replaced"):
+            log.write({"step": 2}, show=False)
+    assert (tmp_path / "metrics.jsonl").read_text() == "another's"
+
+
+def test_lines_that_stay_are_rewritten(log_of, tmp_path):
+    """As they stand, whatever their form."""
+    kept = '{ "step":1,"loss": 1.50 }\n'
+    (tmp_path / "metrics.jsonl").write_text(kept + '{"step": 2}\n')
+    with log_of(start=1) as log:
+        log.write({"step": 2, "again": 1}, show=False)
+    assert (tmp_path / "metrics.jsonl").read_text() == kept + '{"step": 2, "again": 1}\n'
+
+
+@pytest.mark.parametrize("line", ["hello", "[1]", '{"note": "lower the rate"}', '{"step": "2"}'])
+def test_lines_of_others_are_thrown_away(log_of, tmp_path, line):
+    content = f'{{"step": 1}}\n{line}\n{{"step": 2}}\n'
+    (tmp_path / "metrics.jsonl").write_text(content)
+    with pytest.raises(UserError, match=r"metrics\.jsonl, line 2: not a record"):
+        log_of(start=1)
+    assert (tmp_path / "metrics.jsonl").read_text() == content
+
+
+@pytest.mark.parametrize("name", ["summary.json", "curves.png"])
+def test_a_user_s_file_is_overwritten_at_the_end(log_of, tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=f"{name} is not fiber's"):
+        log_of()
+    assert (tmp_path / name).read_text() == "mine"
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_missing_package_leaves_files(log_of, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(UserError, match="wandb is not installed"):
+        log_of(changes={"log.wandb": "project", "log.tensorboard": True})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_in_the_place_of_the_board_is_a_traceback(log_of, tmp_path):
+    (tmp_path / "tensorboard").write_text("mine")
+    with pytest.raises(UserError, match="tensorboard is not a folder"):
+        log_of(changes={"log.tensorboard": True})
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_what_a_kill_left_of_a_checkpoint_keeps_the_disk_full(log_of, tmp_path):
+    (tmp_path / "checkpoints" / ".step-000004.tmp" / "state").mkdir(parents=True)
+    with log_of():
+        assert list((tmp_path / "checkpoints").iterdir()) == []
 
 
 def test_other_ranks_write_nothing(log_of, tmp_path, monkeypatch):

@@ -70,12 +70,31 @@ def test_a_run_of_the_time_of_the_former_names_is_resumed(plain, tmp_path):
     text = file.read_text()
     assert "  as_published: none\n" in text
     before = text.replace("  as_published: none\n", "  published: none\n")
-    file.write_text(before.replace("  text_mult: 1.0\n", "").replace("  stop_after: null\n", ""))
+    before = before.replace("  text_mult: 1.0\n", "").replace("  stop_after: null\n", "")
+    file.write_text(before)
     codes, log = run(tmp_path, resume=True)
     assert codes == [EXIT_OK], log
     assert_equal(weights(tmp_path), weights(plain))
-    # From now on the run's recipe has the names of today.
-    assert file.read_text() == text
+    # What fiber did not write it does not rewrite.
+    assert file.read_text() == before
+
+
+def test_a_recipe_that_the_user_has_changed_is_rewritten(tmp_path):
+    assert run(tmp_path, signal_at=2).codes == [EXIT_STOPPED]
+    file = tmp_path / "recipe.yaml"
+    changed = "# why this rate: see notes\n" + file.read_text().replace("lr: 0.01\n", "lr: 1.0e-2   # tuned\n")
+    file.write_text(changed)
+    codes, log = run(tmp_path, resume=True, recipe={"log.every": 2})
+    assert codes == [EXIT_OK], log
+    assert file.read_text() == changed
+    assert "stays as it is: log.every: 1 in the run, 2 now" in log
+
+
+def test_a_recipe_of_fiber_s_own_is_stale(tmp_path):
+    assert run(tmp_path, signal_at=2).codes == [EXIT_STOPPED]
+    codes, log = run(tmp_path, resume=True, recipe={"log.every": 2})
+    assert codes == [EXIT_OK], log
+    assert "  every: 2\n" in (tmp_path / "recipe.yaml").read_text()
 
 
 @pytest.mark.parametrize("content", [None, b"", b"task: [", b"\xff\xfe", b"no_such_section: 1\n"])

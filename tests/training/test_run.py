@@ -108,7 +108,28 @@ def test_damaged_state_is_one_clear_error(tmp_path):
     shard.write_bytes(shard.read_bytes()[:2000])
     codes, log = run(tmp_path, resume=True)
     assert codes == [1]
-    assert "cannot be read" in log
+    assert f"{shard} is not as it was written" in log
+    assert "latest" in log
+
+
+@pytest.mark.parametrize("problem", ["flipped", "missing", "missing, unchecked", "cut, unchecked"])
+def test_a_damaged_shard_is_trained_on_or_keeps_the_other_rank_waiting(tmp_path, problem):
+    recipe = {"runtime.zero_stage": 1}
+    assert run(tmp_path, world=2, signal_at=2, recipe=recipe).codes == [EXIT_STOPPED] * 2
+    checkpoint = tmp_path / "checkpoints" / "step-000003"
+    shard = checkpoint / "state" / "deepspeed" / "zero_pp_rank_1_mp_rank_00_optim_states.pt"
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 4
+    shard.write_bytes(content if problem == "flipped" else content[:2000])
+    if problem.startswith("missing"):
+        shard.unlink()
+    if problem.endswith("unchecked"):
+        (checkpoint / "SHA256SUMS").unlink()
+    codes, log = run(tmp_path, world=2, resume=True, recipe=recipe)
+    assert codes == [1, 1], log
+    assert log.count("UserError") == 1
+    assert "Traceback" not in log
+    assert ("cannot be read" if problem == "cut, unchecked" else shard.name) in log
     assert "latest" in log
 
 
@@ -118,6 +139,7 @@ def test_a_full_disk_ends_the_run_on_all_ranks_and_keeps_the_earlier_checkpoint(
     codes, log = run(tmp_path, world=world, recipe=recipe, full_at=6)
     assert codes == [1] * world, log
     assert "checkpoint of step 8 could not be written: File too large" in log
+    assert log.count("UserError") == 1
     assert "--resume" in log
     assert sorted(path.name for path in (tmp_path / "checkpoints").iterdir()) == ["latest", "step-000004"]
     codes, log = run(tmp_path, world=world, recipe=recipe, resume=True)

@@ -13,10 +13,12 @@ from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.checkpoints.position_bias import POSITION_BIAS, window_of
 from fiber_cli.checkpoints.published import coarse, fine
+from fiber_cli.checkpoints.published.output import check_output, put_in_place, tokenizer_files
 from fiber_cli.checkpoints.weights import read_torch_file
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.model.config import BASE, FiberConfig
+from fiber_cli.outputs import Outputs
 from fiber_cli.tasks import published_forms
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.vqa.vocabulary import read_vocabulary
@@ -27,13 +29,20 @@ _STAGES = {"coarse": coarse, "fine": fine}
 PIXELS_PER_CELL = 32
 
 
-def convert_file(source: Path, output: Path, *, task: str, tokenizer: str, answers: Path | None = None) -> Path:
+def convert_file(
+    source: Path, output: Path, *, task: str, tokenizer: str, answers: Path | None = None, force: bool = False
+) -> Path:
     """Write a published FIBER-B checkpoint file as a checkpoint directory below `output`; returns that directory.
 
     task: a kind of published checkpoint, see `tasks.published_forms`. The image size follows from the position-bias
-    tables (32 pixels a window cell). answers: VQA's vocabulary, in the order of the classifier. Raises UserError for a
-    file that is not such a checkpoint, listing what does not fit.
+    tables (32 pixels a window cell). answers: VQA's vocabulary, in the order of the classifier. force: also beside
+    files that no conversion wrote. Raises UserError for a file that is not such a checkpoint, listing what does not
+    fit, and, before it is read, for an `output` that holds something else than an earlier conversion.
     """
+    directory.check_name(output)
+    read = [source, *([answers] if answers else []), *tokenizer_files(tokenizer)]
+    outputs = Outputs(force=force, inputs=read)
+    check_output(output, outputs)
     declaration, form = published_forms()[task]
     state = read_torch_file(source)
     context = TaskContext(
@@ -49,7 +58,16 @@ def convert_file(source: Path, output: Path, *, task: str, tokenizer: str, answe
     weights = convert(state, context.model, expected)
     _check_shapes(source, weights, expected)
     config = CheckpointConfig(context.model, context.settings, context.text_length, context.labels, tokenizer)
-    return directory.save(output, 0, config=config.to_json(), weights=weights, tokenizer=context.tokenizer)
+    with outputs.staging(output) as staging:
+        try:
+            made = directory.save(staging, 0, config=config.to_json(), weights=weights, tokenizer=context.tokenizer)
+        except UserError as error:  # in the words of a run, which there is none of
+            _, _, problem = str(error).partition("could not be written: ")
+            reason = problem.partition(" (")[0] or str(error)
+            raise UserError(
+                f"{output}: cannot be written ({reason}: free some space); what was there is untouched"
+            ) from error
+        return put_in_place(made, output, outputs)
 
 
 def _model_config(source: Path, state: Mapping[str, Tensor], stage: Literal["coarse", "fine"]) -> FiberConfig:

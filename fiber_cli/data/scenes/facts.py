@@ -9,7 +9,6 @@ from itertools import combinations
 from typing import NamedTuple
 
 from fiber_cli.data.scenes.layout import Scene
-from fiber_cli.data.scenes.layout import combinations as combinations_of
 from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, VALUES, noun_phrase
 
 _MARGIN = 0.1  # of the image's side, between middles
@@ -67,16 +66,16 @@ def looks(scene: Scene) -> set[tuple[str, str]]:
 
 
 def coloured_shapes(scene: Scene) -> tuple[list[Attributes], list[Attributes]]:
-    """Colour with shape: those in the scene, and those not in it that share the one or the other with it, of those that
-    scenes of its split can have."""
+    """Colour with shape: those in the scene, and those not in it that share the one or the other with it."""
     present = looks(scene)
     colours = values_in(scene, "colour")
     shapes = values_in(scene, "shape")
     absent = []
-    for colour, shape in combinations_of(scene.split):
-        resembles = colour in colours or shape in shapes
-        if resembles and (colour, shape) not in present:
-            absent.append({"colour": colour, "shape": shape})
+    for colour in VALUES["colour"]:
+        for shape in VALUES["shape"]:
+            resembles = colour in colours or shape in shapes
+            if resembles and (colour, shape) not in present:
+                absent.append({"colour": colour, "shape": shape})
     return [{"colour": colour, "shape": shape} for colour, shape in sorted(present)], absent
 
 

@@ -9,16 +9,13 @@ import math
 import random
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from itertools import product
 from typing import NamedTuple
 
 from fiber_cli.data.scenes.shapes import SHAPES
-from fiber_cli.data.scenes.vocabulary import HELD_OUT, VALUES
+from fiber_cli.data.scenes.vocabulary import VALUES
 from fiber_cli.errors import UserError
 
-#: Scenes of different splits never agree. Those of `novel` have pairs of colour and shape that no other scene has.
-SPLITS = ("train", "val", "test", "novel")
-NOVEL = "novel"
+SPLITS = ("train", "val", "test")
 MIN_SIZE = 32
 
 Point = tuple[float, float]
@@ -85,7 +82,6 @@ class Scene:
     """
 
     key: str
-    split: str
     image_size: int
     tone: str
     objects: tuple[SceneObject, ...]
@@ -108,19 +104,13 @@ class _Disc(NamedTuple):
     diameter: float
 
 
-def combinations(split: str) -> tuple[tuple[str, str], ...]:
-    """(colour, shape) of all that the scenes of a split can show, in the order of `VALUES`."""
-    pairs = product(VALUES["colour"], VALUES["shape"])
-    return tuple(pair for pair in pairs if split == NOVEL or pair not in HELD_OUT)
-
-
 @lru_cache(maxsize=8)
 def scene(seed: int, split: str, index: int, image_size: int = 96, alike: bool = False) -> Scene:
     """The scene number `index` of a split, laid out for a square image of `image_size` pixels.
 
     Attributes are drawn independently of each other and before the layout, so that no value of one tells of
-    another, but for the pairs of `HELD_OUT`; an object takes over the shape or the colour of an earlier one now and
-    then, so that there is something to count and to tell apart. alike: most objects differ from an earlier one in one
+    another; an object takes over the shape or the colour of an earlier one now and then, so that there is something to
+    count and to tell apart. alike: most objects differ from an earlier one in one
     attribute only. Raises UserError for a bad split, index, seed or size.
     """
     check_scenes(split, seed, image_size)
@@ -128,7 +118,7 @@ def scene(seed: int, split: str, index: int, image_size: int = 96, alike: bool =
         raise UserError(f"scene index {index} is negative; the scenes of a split are numbered from 0")
     key = f"{split}-{seed}-{index}{'-alike' if alike else ''}"
     rng = random.Random(key)  # a text seed is hashed: streams of different keys have nothing in common
-    looks = _looks(rng, split, alike=alike)
+    looks = _looks(rng, alike=alike)
     looks.sort(key=lambda look: look.size)  # "large" before "small": the small object is never the hidden one
     diameters = [rng.uniform(*SIZES[look.size]) for look in looks]
     discs = _discs(rng, diameters)
@@ -136,7 +126,7 @@ def scene(seed: int, split: str, index: int, image_size: int = 96, alike: bool =
     for look, disc in zip(looks, discs, strict=True):
         objects.append(_object(rng, look, disc, image_size))
     tone = rng.choice(tuple(TONES))
-    return Scene(key, split, image_size, tone, tuple(objects))
+    return Scene(key, image_size, tone, tuple(objects))
 
 
 def check_scenes(split: str, seed: int, image_size: int) -> None:
@@ -149,19 +139,15 @@ def check_scenes(split: str, seed: int, image_size: int) -> None:
         raise UserError(f"scenes: image_size is {image_size!r}; give a number of pixels from {MIN_SIZE}")
 
 
-def _looks(rng: random.Random, split: str, *, alike: bool) -> list[_Look]:
-    """Two to four looks, no two alike, of the combinations of a split; of `novel` the first is one that others lack."""
+def _looks(rng: random.Random, *, alike: bool) -> list[_Look]:
+    """Two to four looks, no two alike."""
     count = rng.randint(2, 4)
-    allowed = set(combinations(split))
     looks: list[_Look] = []
     while len(looks) < count:
         look = _any_look(rng)
-        if split == NOVEL and not looks:
-            colour, shape = rng.choice(HELD_OUT)
-            look = look._replace(colour=colour, shape=shape)
-        elif looks:
+        if looks:
             look = _nearly_alike(rng, look, looks) if alike else _resembling(rng, look, looks)
-        if look not in looks and (look.colour, look.shape) in allowed:
+        if look not in looks:
             looks.append(look)
     return looks
 

@@ -11,8 +11,6 @@ VALUES = {
     "shape": ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon"),
 }
 ATTRIBUTES = tuple(VALUES)
-#: (colour, shape) that no scene but those of the split `novel` has: each colour and each shape once.
-HELD_OUT = tuple((colour, VALUES["shape"][(3 * i + 1) % 8]) for i, colour in enumerate(VALUES["colour"]))
 SYNONYMS = {
     "small": "little",
     "large": "big",

@@ -63,4 +63,5 @@ def open_source(settings: SourceSettings, *, max_pixels: int = MAX_PIXELS) -> So
     """The source that an entry of a recipe names; `UserError` where its files cannot be used."""
     source = source_format(settings.kind).source(**settings.arguments())
     source.max_pixels = max_pixels
+    source.settings = settings
     return source

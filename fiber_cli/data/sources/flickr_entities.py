@@ -15,7 +15,9 @@ from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import Phrase, PhraseBoxes, Size, Span
 from fiber_cli.data.source import BadSample, PhraseSource
 from fiber_cli.data.sources.format import Format
+from fiber_cli.regular_files import read_regular
 from fiber_cli.settings import SourceSettings, option
+from fiber_cli.text_files import NotText, decode_text, lines_of
 
 _MARKED = re.compile(r"\[/EN#(\d+)((?:/[^\s/\]]+)+) ([^\]]*)\]")
 
@@ -102,19 +104,21 @@ class _PictureReader:
         self.ids = Once(split, "the picture", "the list")
 
     def read(self, line: bytes) -> _Picture:
-        picture = line.decode().strip()
+        picture = decode_text(line).strip()
         try:
-            size, boxes = entity_boxes((self.folder / "Annotations" / f"{picture}.xml").read_text(encoding="utf-8"))
-            sentences = (self.folder / "Sentences" / f"{picture}.txt").read_text(encoding="utf-8")
+            size, boxes = entity_boxes(read_regular(self.folder / "Annotations" / f"{picture}.xml"))
+            sentences = decode_text(read_regular(self.folder / "Sentences" / f"{picture}.txt"))
         except OSError as error:
             raise BadSample(f"{error.filename}: {error.strerror}") from None
+        except NotText as error:
+            raise BadSample(f"{picture}.txt: {error}") from None
         except ElementTree.ParseError as error:
             raise BadSample(f"{picture}.xml: not of Flickr30k Entities' form: {error}") from None
         each_once = box_array(sorted({tuple(box) for of_entity in boxes.values() for box in of_entity.tolist()}))
         has_area = _has_area(each_once, size)
         _, is_trained = inclusive(_edges(each_once), size)
         scored = {entity: own[_has_area(own, size)] for entity, own in boxes.items()}
-        with_boxes = list(_with_boxes(picture, sentences.splitlines(), size, scored))
+        with_boxes = list(_with_boxes(picture, lines_of(sentences), size, scored))
         self.ids.add(picture)
         return _Picture(with_boxes, int((~has_area).sum()), int((has_area & ~is_trained).sum()))
 
@@ -156,7 +160,7 @@ def parse_entities(sentence: str) -> tuple[str, list[Entity]]:
     return text + sentence[position:], entities
 
 
-def entity_boxes(xml: str) -> tuple[Size, dict[str, np.ndarray]]:
+def entity_boxes(xml: str | bytes) -> tuple[Size, dict[str, np.ndarray]]:
     """Picture size and the boxes of each id, (m, 4), first and last pixels counted from 0.
 
     Raises ElementTree.ParseError, TypeError or ValueError for a text of another form.

@@ -9,7 +9,7 @@ from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import CaptionedFolder
 from fiber_cli.data.sources.format import Format
-from fiber_cli.data.values import some_text, text, whole_number
+from fiber_cli.data.values import path_text, some_text, text, whole_number
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
 
@@ -94,8 +94,8 @@ class _EntryReader:
         self.cocoids = Once(path, "the cocoid", "images")
 
     def read(self, image: dict[str, Any]) -> KarpathyEntry:
-        folder = text(image.get("filepath") or "", "filepath")
-        file = str(Path(folder, some_text(image["filename"], "filename")))
+        folder = path_text(image["filepath"], "filepath") if image.get("filepath") else ""
+        file = str(Path(folder, path_text(image["filename"], "filename")))
         cocoid = image.get("cocoid")
         if cocoid is not None:
             cocoid = whole_number(cocoid, "cocoid")

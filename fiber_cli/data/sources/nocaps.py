@@ -8,7 +8,7 @@ from fiber_cli.data.file_records import FileRecords, Once, Ownerless
 from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import CaptionedFolder
 from fiber_cli.data.sources.format import Format
-from fiber_cli.data.values import identifier, some_text, text
+from fiber_cli.data.values import identifier, path_text, text
 from fiber_cli.settings import SourceSettings, option
 
 _FORM = '{"images": [{"id": …, "file_name": …}, …], "annotations": [{"image_id": …, "caption": …}, …]}'
@@ -69,7 +69,7 @@ class _Reader:
 
     def image(self, entry: dict[str, Any]) -> _Image:
         own = self.ids.add(identifier(entry["id"]))
-        file = some_text(entry["file_name"], "file_name")
+        file = path_text(entry["file_name"], "file_name")
         domain = entry.get("domain")
         if domain is not None:
             text(domain, "domain")

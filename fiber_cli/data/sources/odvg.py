@@ -1,6 +1,5 @@
 """ODVG's JSONL: detection and grounding records, mixed at will."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,8 +12,9 @@ from fiber_cli.data.records import PhraseBoxes, Regions
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.odvg_record import LabelMap, odvg_regions, read_label_map
-from fiber_cli.data.values import some_text, whole_number
+from fiber_cli.data.values import path_text, some_text, whole_number
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
 
 #: Stands for the size of an image whose record does not tell.
@@ -62,7 +62,7 @@ class OdvgSource(FolderSource, CategorySource, PhraseSource):
         super().__init__(Path(jsonl).stem, images, files, keys)
 
     def regions(self, i: int) -> Regions:
-        return odvg_regions(json.loads(self._lines[i]), self._label_of)
+        return odvg_regions(parse_json(self._lines[i]), self._label_of)
 
 
 ODVG = Format(kind="odvg", settings=OdvgSettings, source=OdvgSource)
@@ -88,14 +88,14 @@ class _LineReader:
         self._fixed_labels = dict.fromkeys(names, 0)
 
     def read(self, line: bytes) -> _Line:
-        record = json.loads(line)
+        record = parse_json(line)
         if self.label_map is None:
             named = _categories(record)
             regions = odvg_regions(record, dict.fromkeys(named, 0))
         else:
             named = {}
             regions = odvg_regions(record, self._fixed_labels, self.label_map)
-        file = some_text(record["filename"], "filename")
+        file = path_text(record["filename"], "filename")
         for label, name in named.items():
             known = self.names.setdefault(label, name)
             if known != name:

@@ -15,6 +15,7 @@ from fiber_cli.data.phrases import locate_phrases
 from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Regions, Size, Span
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.values import finite_number, listed, some_text, text, whole_number
+from fiber_cli.errors import WRONG_CONTENT
 
 #: Stands for a box that is left empty.
 _NO_AREA = [0, 0, 0, 0]
@@ -43,7 +44,7 @@ def odvg_regions(record: Mapping[str, Any], label_of: Mapping[str, int], label_m
             return _phrase_boxes(record["grounding"], size)
         _check_categories(record["detection"]["instances"], label_map)
         return _named_boxes(record["detection"]["instances"], label_of, size)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except WRONG_CONTENT as error:
         raise BadSample(f"not an ODVG record ({type(error).__name__}: {error})") from None
 
 

@@ -1,6 +1,5 @@
 """WebDataset tar shards whose `.json` members are ODVG records: boxes of categories and of phrases."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from fiber_cli.data.source import BadSample, CategorySource, PhraseSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.odvg_record import odvg_regions, read_label_map
 from fiber_cli.data.tar import Member
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
 
 
@@ -38,8 +38,8 @@ class RegionShardsSource(ShardSource, CategorySource, PhraseSource):
     def regions(self, i: int) -> Regions:
         described = self.content(i, Member.JSON) or b"null"
         try:
-            return odvg_regions(json.loads(described), self._label_of, self._label_map)
-        except ValueError as error:
+            return odvg_regions(parse_json(described), self._label_of, self._label_map)
+        except (ValueError, AttributeError) as error:
             raise BadSample(f"unreadable .json: {error}") from None
 
 

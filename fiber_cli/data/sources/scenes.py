@@ -37,9 +37,7 @@ class ScenesSettings(SourceSettings):
     an expression that fits one object (`scene_referring`)."""
 
     kind: Literal["scenes", "scene_detection", "scene_grounding", "scene_referring"]
-    split: Literal["train", "val", "test", "novel"] = option(
-        "Scenes of different splits never agree; novel ones have pairs of colour and shape that no other has.", "train"
-    )
+    split: Literal["train", "val", "test"] = option("Scenes of different splits never agree.", "train")
     count: int = option("Number of scenes.", 10_000, ge=1)
     seed: int = option("Another seed draws other scenes.", 0, ge=0)
     image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)

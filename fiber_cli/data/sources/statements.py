@@ -1,6 +1,5 @@
 """NLVR2 and NLVR: statements that are true or false of two images or of one."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -13,8 +12,9 @@ from fiber_cli.data.images import open_image
 from fiber_cli.data.records import Statement
 from fiber_cli.data.source import StatementSource
 from fiber_cli.data.sources.format import Format
-from fiber_cli.data.values import flag, identifier, some_text
+from fiber_cli.data.values import flag, identifier, path_text, some_text
 from fiber_cli.errors import UserError
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
 
 #: Where NLVR2's images are looked for below the folder that is given.
@@ -79,10 +79,10 @@ class _LineReader:
         self.ids = Once(path, "the identifier", "the lines")
 
     def read(self, line: bytes) -> _Line:
-        row = json.loads(line)
+        row = parse_json(line)
         statement = _statement(row)
         for file in _files(row, ""):
-            some_text(file, "an image file")
+            path_text(file, "an image file")
         self.ids.add(statement.identifier)
         return _Line(statement, row)
 

@@ -1,15 +1,17 @@
 """WebDataset tar shards as img2dataset writes them: images with captions."""
 
-import json
 from dataclasses import dataclass
 from typing import Literal
 
-from fiber_cli.data.files import decode_text
 from fiber_cli.data.shards import ShardSource
 from fiber_cli.data.source import BadSample, CaptionSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.tar import Member
+from fiber_cli.data.values import text
+from fiber_cli.errors import WRONG_CONTENT
+from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
+from fiber_cli.text_files import decode_text
 
 
 @dataclass(frozen=True)
@@ -32,13 +34,13 @@ class WebDatasetSource(ShardSource, CaptionSource):
 
     def captions(self, i: int) -> tuple[str, ...]:
         try:
-            stripped = [caption.strip() for caption in self._raw_captions(i)]
-        except (ValueError, AttributeError, TypeError) as error:
+            stripped = [text(caption, "a caption").strip() for caption in self._raw_captions(i)]
+        except WRONG_CONTENT as error:
             raise BadSample(f"unreadable text: {error}") from None
         return tuple(filter(None, stripped))
 
     def _raw_captions(self, i: int) -> list[str]:
-        described = json.loads(self.content(i, Member.JSON) or b"{}")
+        described = parse_json(self.content(i, Member.JSON) or b"{}")
         captions = described.get("captions")
         if isinstance(captions, list) and captions:
             return captions

@@ -1,6 +1,5 @@
 """CIDEr-D (Vedantam et al. 2015, section 5), the reward of CIDEr optimisation; `metrics` has CIDEr."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,12 +9,18 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from fiber_cli.errors import UserError
+from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.outputs import Outputs
+from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
+from fiber_cli.text_files import dump_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 ORDERS = 4
+#: More than any table counts.
+_MOST_IMAGES = 1e15
 SIGMA = 6.0
 
 
@@ -52,17 +57,16 @@ def document_frequency(references: Sequence[Iterable[str]]) -> DocumentFrequency
     return DocumentFrequency(float(len(references)), dict(images))
 
 
-def write_document_frequency(path: str | Path, table: DocumentFrequency) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(table._asdict(), ensure_ascii=False)
-    Path(path).write_text(text, encoding="utf-8")
+def write_document_frequency(path: str | Path, table: DocumentFrequency, outputs: Outputs | None = None) -> None:
+    """As JSON. UserError where it may not or cannot be written."""
+    (outputs or Outputs()).write(Path(path), dump_json(table._asdict()))
 
 
 def read_document_frequency(path: str | Path) -> DocumentFrequency:
     """Inverse of `write_document_frequency`; UserError for a file that cannot be read or is of another form."""
     try:
-        return _parsed(json.loads(Path(path).read_bytes()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        return _parsed(parse_json(read_regular(path)))
+    except (OSError, *WRONG_CONTENT) as error:
         raise UserError(
             f"{path}: no table of document frequencies ({type(error).__name__}: {error}); make one by "
             '`fiber cider-df --recipe RECIPE`: {"ref_len": number of images, "document_frequency": {n-gram: …}}'
@@ -72,9 +76,13 @@ def read_document_frequency(path: str | Path) -> DocumentFrequency:
 def _parsed(content: Any) -> DocumentFrequency:
     table = DocumentFrequency(content["ref_len"], content["document_frequency"])
     sizes = [table.ref_len, *table.document_frequency.values()]
-    if not all(isinstance(size, int | float) for size in sizes) or table.ref_len <= 1:
-        raise ValueError("frequencies must be numbers, and ref_len above 1, or every reward is 0")
+    if not all(map(_is_count, sizes)) or table.ref_len <= 1:
+        raise ValueError("frequencies must be finite numbers from 0, and ref_len above 1, or every reward is 0")
     return table
+
+
+def _is_count(size: Any) -> bool:
+    return isinstance(size, int | float) and not isinstance(size, bool) and 0 <= size <= _MOST_IMAGES
 
 
 class _Vector(NamedTuple):

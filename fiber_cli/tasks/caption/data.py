@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fiber_cli.data.readers import CaptionReader, caption_view, collate
 from fiber_cli.data.source import CaptionSource, Source, require, sample_id, usable
 from fiber_cli.errors import UserError
+from fiber_cli.outputs import Outputs
 from fiber_cli.tasks.caption.cider import document_frequency, wrap, write_document_frequency
 from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.context import TaskContext
@@ -34,9 +35,9 @@ def training_data(
     return TrainingData(view, reader, collate, remark=remark)
 
 
-def count_document_frequencies(sources: Sequence[Source], output: str) -> str:
+def count_document_frequencies(sources: Sequence[Source], output: str, outputs: Outputs | None = None) -> str:
     """Write the table of CIDEr optimisation over all captions of the sources; returns what was done, in words.
-    UserError for fewer than two images: every word would weigh nothing."""
+    UserError for fewer than two images, because every word would weigh nothing, and where it may not be written."""
     samples: list[tuple[CaptionSource, int]] = []
     for source in require(sources, CaptionSource):
         samples.extend((source, i) for i in range(len(source)))
@@ -47,7 +48,7 @@ def count_document_frequencies(sources: Sequence[Source], output: str) -> str:
             f"{len(captions)} images were read; name data with more"
         )
     references = [[wrap(text) for text in of_image] for of_image in captions]
-    write_document_frequency(output, document_frequency(references))
+    write_document_frequency(output, document_frequency(references), outputs)
     left_out = f", {len(bad)} left out" if bad else ""
     return f"{output}: n-grams of the captions of {len(captions)} images{left_out}"
 

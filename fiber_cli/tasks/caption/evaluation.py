@@ -1,7 +1,7 @@
 """Caption evaluation: images whose generated captions are held against references."""
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fiber_cli.data.source import CaptionSource, Source, readable_captions, require
 from fiber_cli.tasks.caption.metrics import caption_metrics
@@ -25,6 +25,8 @@ class ScoredCaption(NamedTuple):
 
 class CaptionSet(ImageSet, EvalSet):
     """All images of the sources: `pixels` uint8 (3, H, W)."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("captions.json",)
 
     def __init__(
         self,

@@ -17,8 +17,8 @@ class FeatureQueue(nn.Module):
         self.start = 0
         self.filled = 0
         noise = torch.Generator().manual_seed(0)
-        self.register_buffer("image", torch.randn(size, width, generator=noise), persistent=False)
-        self.register_buffer("text", torch.randn(size, width, generator=noise), persistent=False)
+        self.register_buffer("image", torch.randn(size, width, generator=noise, device="cpu"), persistent=False)
+        self.register_buffer("text", torch.randn(size, width, generator=noise, device="cpu"), persistent=False)
 
     @torch.no_grad()
     def push(self, image: Tensor, text: Tensor) -> None:

@@ -25,7 +25,9 @@ class PairSettings(TaskSettings):
     itm_pairs: int | None = option(
         "Pairs of a micro-batch that ITM looks at; null = all.", None, ge=1, owner=Owner.MODEL
     )
-    queue_size: int = option("Earlier features kept as further ITC negatives.", 0, ge=0, owner=Owner.MODEL)
+    queue_size: int = option(
+        "Earlier features kept as further ITC negatives.", 0, ge=0, le=1_000_000, owner=Owner.MODEL
+    )
     itc_detach_keys: bool = option("No gradient through the keys; as_published: true.", False, owner=Owner.MODEL)
     itc_queue_noise: bool = option("Unwritten queue columns count; as_published: true.", False, owner=Owner.MODEL)
     temperature: float = option("Initial ITC temperature (learnt).", 0.07, ge=0.001, le=1, owner=Owner.MODEL)

@@ -1,7 +1,9 @@
 """Evaluation of visual reasoning: accuracy and consistency."""
 
+import csv
+import io
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
 class StatementSet(PicturesWithTextSet):
     """Every statement of the sources."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("predictions.csv",)
 
     def __init__(
         self,
@@ -50,23 +54,26 @@ class StatementSet(PicturesWithTextSet):
 
     def score(self, predictions: dict[int, Any]) -> Score:
         """Accuracy and consistency of the predictions, 1 for true, over the statements that have a label."""
-        lines = []
+        predicted = io.StringIO()
+        lines = csv.writer(predicted, lineterminator="\n")
+        count = 0
         answers: list[bool] = []
         labels: list[bool] = []
         groups: list[tuple[str, str]] = []
         for index, prediction in by_index(predictions):
             source, _, statement = self.items[index]
             answer = bool(prediction)
-            lines.append(f"{statement.identifier},{answer}\n")
+            lines.writerow([statement.identifier, answer])
+            count += 1
             if statement.label is not None:
                 answers.append(answer)
                 labels.append(statement.label)
                 groups.append((source.name, statement.group))
         notes = []
-        without = len(lines) - len(labels)
+        without = count - len(labels)
         if without:
             notes.append(f"{without} statements have no label: predicted only")
-        return Score(accuracies(answers, labels, groups), {"predictions.csv": "".join(lines)}, notes)
+        return Score(accuracies(answers, labels, groups), {"predictions.csv": predicted.getvalue()}, notes)
 
 
 def evaluation(

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fiber_cli.characters import one_line
 from fiber_cli.data.box_edges import inclusive
 from fiber_cli.data.readers import collate, speaks_of_sides
 from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Size, Span
@@ -248,5 +249,5 @@ def training_data(
         collate_regions,
         tuple(names) or None,
         dropped="boxes without an area inside their image",
-        remark="\n".join(remarks) or None,
+        remark="\n".join(map(one_line, remarks)) or None,
     )

@@ -31,6 +31,7 @@ class DetectionSet(RegionSet):
     chunk: see `chunk_labels`; names_as_published: see `prompt_names`.
     """
 
+    FILES: ClassVar[tuple[str, ...]] = ("detections.json", "per_class.json")
     source: CategorySource
 
     def __init__(

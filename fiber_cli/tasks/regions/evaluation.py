@@ -93,8 +93,10 @@ class RegionEvaluation(Evaluation):
         results = []
         for region_set, check in zip(self.sets, checks, strict=True):
             remarks.extend(check.remarks)
-            results.append(Result(dict.fromkeys(check.metrics or (), 0.0), samples=len(region_set)))
-        return Checked(remarks, self._together(results).metrics)
+            metrics = dict.fromkeys(check.metrics or (), 0.0)
+            results.append(Result(metrics, samples=len(region_set), files=dict.fromkeys(check.files, "")))
+        whole = self._together(results)
+        return Checked(remarks, whole.metrics, tuple(whole.files))
 
     def measure(self, task: Task, options: PredictOptions) -> Result:
         return self._together([measure_items(task, region_set, options) for region_set in self.sets])

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -71,6 +71,8 @@ class TextRegionSet(RegionSet):
 
 class PhraseSet(TextRegionSet):
     """Flickr30k Entities' recall of every phrase that has a box: a label is the number of a phrase."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("phrases.json",)
 
     def text(self, source: PhraseSource, i: int) -> tuple[Prompt, list[Phrase]]:
         text, phrases = source.phrases(i)

@@ -14,7 +14,7 @@ import torch
 
 from fiber_cli.data.category_names import clean_name
 from fiber_cli.data.records import Span
-from fiber_cli.data.text import encode_one
+from fiber_cli.data.text import check_encoded, encode_one
 from fiber_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -144,6 +144,7 @@ def distinct_labels(labels: Sequence[str]) -> list[str]:
         key = label.strip().casefold() if isinstance(label, str) else ""
         if not key:
             raise UserError(f"label {number} is {label!r}: give a name, and no period too many")
+        check_encoded(label, f"label {number}")
         if key in number_of:
             raise UserError(f"label {number}, {label!r}, is label {number_of[key]} again; name it once")
         number_of[key] = number

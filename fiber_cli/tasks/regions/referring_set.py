@@ -35,6 +35,7 @@ class ReferringSet(TextRegionSet):
     """Accuracy of the first box, and recall among the first ones, over expressions. Every text has two labels: the
     words of `tokens_positive`, and all its words."""
 
+    FILES: ClassVar[tuple[str, ...]] = ("expressions.json",)
     POSTPROCESSING: ClassVar[dict[str, float]] = {"score_threshold": 0.0, "pre_nms_topk": 3000}
     LABELS_APART: ClassVar[bool] = True
 

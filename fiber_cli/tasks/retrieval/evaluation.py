@@ -22,6 +22,7 @@ from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evaluation import Checked, Evaluation, EvaluationOptions, PairScorer, Result, refuse_chunk
 from fiber_cli.tasks.items import ImageSet, TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
+from fiber_cli.tasks.retrieval.journal import check_journal, journal_folder
 from fiber_cli.tasks.retrieval.metrics import chance_notes, recalls
 from fiber_cli.tasks.retrieval.pairs import Storage, best_columns, score_pairs, sums
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 
 #: How many of the best candidates of a query are listed in rankings.json.
 LISTED = 10
+RANKINGS = "rankings.json"
 #: Ends the name of a sum with the cosine as it is.
 RAW = "-raw"
 
@@ -143,7 +145,9 @@ class RetrievalEvaluation(Evaluation):
     def check(self) -> Checked:
         """Recall needs no more of the data than images and texts."""
         self.evalset.check()
-        return Checked([])
+        if self.storage.folder is not None:
+            check_journal(journal_folder(self.storage.folder))
+        return Checked([], files=(RANKINGS,))
 
     def measure(self, task: Task, options: PredictOptions) -> Result:
         scorer = task if self.scorer is None else self.scorer.task
@@ -159,8 +163,7 @@ class RetrievalEvaluation(Evaluation):
                 rankings |= self.ensemble(scorer, itc, options, reading)
             if self.mode != "itc":
                 reading.notes.append(_scale_note(itc.logit_scale))
-        result = _result(self.evalset, rankings, self.listed, reading) if collectives.is_main() else None
-        return collectives.gather_objects(result)[0]
+        return collectives.from_main(lambda: _result(self.evalset, rankings, self.listed, reading))
 
     @property
     def listed(self) -> str:
@@ -210,10 +213,7 @@ class RetrievalEvaluation(Evaluation):
         k = max(self.rerank)
         cosines = itc.cosines
         # Of the first rank, so that all agree on ties.
-        candidates = None
-        if collectives.is_main():
-            candidates = Candidates(best_columns(cosines, k), best_columns(cosines.T, k))
-        candidates = collectives.gather_objects(candidates)[0]
+        candidates = collectives.from_main(lambda: Candidates(best_columns(cosines, k), best_columns(cosines.T, k)))
         itm = self.pair_scores(scorer, _wanted(candidates, cosines), options, reading)
         if not collectives.is_main():
             return {}
@@ -308,7 +308,7 @@ def _result(evalset: RetrievalSet, rankings: dict[str, Rankings], listed: str, r
         counts={"images": len(images), "texts": len(texts)},
         bad=reading.bad,
         truncated=reading.truncated,
-        files={"rankings.json": best_candidates},
+        files={RANKINGS: best_candidates},
         notes=notes,
     )
 

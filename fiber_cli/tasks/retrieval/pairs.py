@@ -19,11 +19,12 @@ from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import precision_context, to_device
 from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
+from fiber_cli.printing import say
 from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.items import ImageSet, TextSet
 from fiber_cli.tasks.prediction import PredictOptions
-from fiber_cli.tasks.retrieval.journal import Journal
+from fiber_cli.tasks.retrieval.journal import Journal, journal_folder
 from fiber_cli.tasks.retrieval.stems import TextStems
 
 #: Bytes of text stems that a rank holds in memory; more of them lie in a file.
@@ -104,7 +105,7 @@ class PairPass:
             self.texts.text_length,
         ]
         key = hashlib.blake2b(repr(named).encode(errors="surrogatepass"), digest_size=16).hexdigest()
-        journal = Journal(Path(self.storage.folder) / ".pairs", key)
+        journal = Journal(journal_folder(self.storage.folder), key)
         journal.read(self.first, self.scores)
         return journal
 
@@ -118,7 +119,7 @@ class PairPass:
         before = sum(map(len, local)) - sum(map(len, missing))
         before = sum(collectives.gather_objects(before))
         if before and collectives.is_main():
-            print(f"{before} pairs were scored before the run was stopped", file=sys.stderr)
+            say(f"{before} pairs were scored before the run was stopped")
         return missing
 
     def score(self, wanted: Sequence[np.ndarray]) -> None:

@@ -1,7 +1,7 @@
 """Evaluation of visual question answering by the official accuracy."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from fiber_cli.data.records import Question
 from fiber_cli.data.source import QuestionSource, Source, require
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 class VqaSet(PicturesWithTextSet):
     """Every question of the sources, those without an answer in the vocabulary included."""
+
+    FILES: ClassVar[tuple[str, ...]] = ("predictions.json",)
 
     def __init__(
         self,

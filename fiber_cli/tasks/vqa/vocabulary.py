@@ -1,6 +1,5 @@
 """The closed list of answers that VQA chooses from."""
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +7,9 @@ from pathlib import Path
 from fiber_cli.data.files import read_json
 from fiber_cli.data.sources.vqa import read_annotations
 from fiber_cli.errors import UserError
+from fiber_cli.outputs import Outputs
 from fiber_cli.tasks.vqa.metrics import normalise
+from fiber_cli.text_files import dump_json
 
 
 def build_vocabulary(annotations: Sequence[str | Path], minimum: int = 9) -> list[str]:
@@ -21,12 +22,9 @@ def build_vocabulary(annotations: Sequence[str | Path], minimum: int = 9) -> lis
     return [answer for answer, count in counts.items() if count >= minimum]
 
 
-def write_vocabulary(path: str | Path, vocabulary: Sequence[str]) -> None:
-    """As a JSON list, the inverse of `read_vocabulary`."""
-    file = Path(path)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(vocabulary, ensure_ascii=False, indent=0)
-    file.write_text(text + "\n", encoding="utf-8")
+def write_vocabulary(path: str | Path, vocabulary: Sequence[str], outputs: Outputs | None = None) -> None:
+    """As a JSON list, the inverse of `read_vocabulary`. UserError where it may not or cannot be written."""
+    (outputs or Outputs()).write(Path(path), dump_json(vocabulary, indent=0) + "\n")
 
 
 def read_vocabulary(path: str | Path) -> list[str]:

@@ -8,6 +8,7 @@ from fiber_cli.checkpoints.published import coarse, file
 from fiber_cli.checkpoints.published.file import convert_file
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import FiberConfig, ImageConfig, TextConfig
+from fiber_cli.outputs import LEDGER
 from fiber_cli.tasks.coarse.task import CoarseTask
 from fiber_cli.tasks.vqa.task import VqaTask
 
@@ -75,3 +76,92 @@ def test_a_published_fine_file_becomes_a_checkpoint(fine_keys, fine_dtypes, tmp_
     assert loaded.context.text_length == 256
     assert model.image.fixed_window
     assert not model.norm_image_query
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """A published file of a small model."""
+    monkeypatch.setattr(file, "BASE", SMALL)
+    save_published(CoarseTask(SMALL), tmp_path / "small.ckpt")
+    return tmp_path / "small.ckpt"
+
+
+def convert(published, output, tokenizer="builtin", **options):
+    return convert_file(published, output, task="coarse", tokenizer=str(tokenizer), **options)
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != LEDGER}
+
+
+def test_an_earlier_conversion_is_not_replaced_or_a_changed_one_is(published, tmp_path):
+    out = tmp_path / "out"
+    convert(published, out)
+    first = contents(out)
+    save_published(CoarseTask(SMALL), published)
+    folder = convert(published, out)
+    assert contents(out).keys() == first.keys()
+    assert contents(out) != first
+    (folder / "config.json").write_bytes((folder / "config.json").read_bytes() + b" ")
+    before = contents(out)
+    with pytest.raises(UserError, match=r"config\.json, which fiber convert did not write"):
+        convert(published, out)
+    assert contents(out) == before
+    convert(published, out, force=True)
+    assert load(folder).context.model == SMALL
+
+
+@pytest.mark.parametrize("name", ["notes.txt", "checkpoints/latest", "checkpoints/step-000000/config.json"])
+def test_a_users_file_is_replaced_by_a_conversion(published, tmp_path, name):
+    victim = tmp_path / "out" / name
+    victim.parent.mkdir(parents=True)
+    victim.write_text("a user's file")
+    with pytest.raises(UserError, match="did not write"):
+        convert(published, tmp_path / "out")
+    assert contents(tmp_path / "out") == {victim: b"a user's file"}
+    convert(published, tmp_path / "out", force=True)
+    assert victim.name != "notes.txt" or victim.read_text() == "a user's file"
+
+
+@pytest.mark.parametrize("force", [False, True])
+@pytest.mark.parametrize(
+    "name",
+    ["recipe.yaml", "metrics.jsonl", "checkpoints/step-000400/config.json", "checkpoints/step-000000/state/0.pt"],
+)
+def test_a_run_is_replaced_by_a_conversion(published, tmp_path, name, force):
+    kept = tmp_path / "out" / name
+    kept.parent.mkdir(parents=True)
+    kept.write_text("{}")
+    with pytest.raises(UserError, match="holds a training run"):
+        convert(published, tmp_path / "out", force=force)
+    assert contents(tmp_path / "out") == {kept: b"{}"}
+
+
+def test_a_conversion_replaces_what_it_reads(published, tmp_path):
+    step = convert(published, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    for force in (False, True):
+        with pytest.raises(UserError, match="is read by this command"):
+            convert(published, tmp_path / "out", step / "tokenizer", force=force)
+    with pytest.raises(UserError, match="is a file"):
+        convert(published, published, force=True)
+    assert contents(tmp_path / "out") == before
+
+
+def test_a_conversion_without_room_leaves_something_or_loses_the_earlier_one(published, tmp_path):
+    resource = pytest.importorskip("resource")
+    convert(published, tmp_path / "out")
+    before = contents(tmp_path / "out")
+    save_published(CoarseTask(SMALL), published)
+    for size in (0, 1, 10, 100, 1000, 2000, 10_000, 50_000, 100_000, 150_000):
+        limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (size, limits[1]))
+        try:
+            for name in ("out", "new/out"):
+                with pytest.raises(UserError, match=rf"{name}: cannot be written \(File too large"):
+                    convert(published, tmp_path / name)
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert contents(tmp_path / "out") == before
+        assert {path.name for path in (tmp_path / "out").iterdir()} == {LEDGER, "checkpoints"}
+        assert not (tmp_path / "new").exists()

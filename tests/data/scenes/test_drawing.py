@@ -40,7 +40,6 @@ def test_colours_sizes_and_textures_are_what_they_are_called(many_scenes):
     colours = sorted(values_of("colour"))
     table = np.array([ImageColor.getrgb(name) for name in colours])
     roughness = defaultdict(list)
-    is_right = []
     for one in many_scenes[:60]:
         for thing in one.objects:
             alone = replace(one, objects=(thing,))
@@ -48,12 +47,10 @@ def test_colours_sizes_and_textures_are_what_they_are_called(many_scenes):
             pixels = np.asarray(draw(alone), float)[area]
             brightness = pixels.sum(1)
             fill = np.median(pixels[brightness >= np.quantile(brightness, 0.75)], 0)
-            is_right.append(colours[np.abs(table - fill).sum(1).argmin()] == thing.colour)
+            assert colours[np.abs(table - fill).sum(1).argmin()] == thing.colour
             roughness[thing.texture].append((brightness < 0.7 * fill.sum()).mean())
             side = max(thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]) / one.image_size
             assert side < 0.3 if thing.size == "small" else side > 0.3
-    # Of a small thing on a light background the brightest pixels are those of its edge.
-    assert np.mean(is_right) > 0.97
     assert max(roughness["plain"]) < 0.45 < np.median(roughness["striped"] + roughness["dotted"])
 
 

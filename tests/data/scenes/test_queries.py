@@ -4,7 +4,6 @@ import re
 
 from scene_reading import NUMBERS, RELATION, attributes, having, lies, relation_of
 
-from fiber_cli.data.scenes.layout import combinations, scene
 from fiber_cli.data.scenes.queries import coloured_shape_queries, fits, queries
 
 
@@ -55,7 +54,9 @@ def test_queries_of_a_scene_come_twice(some_scenes):
         assert len(set(texts)) == len(texts) >= 3
 
 
-def test_queries_for_coloured_shapes_name_what_no_scene_of_the_split_has():
-    one = scene(0, "val", 0)
-    named = {tuple(attributes(query.text).values()) for query in coloured_shape_queries(one)}
-    assert named <= set(combinations("val"))
+def test_queries_for_coloured_shapes_leave_one_out_that_is_there(some_scenes):
+    for one in some_scenes[:40]:
+        fitting = {query.text for query in coloured_shape_queries(one, "") if fits(query, one)}
+        assert {tuple(attributes(text).values()) for text in fitting} == {
+            (thing.colour, thing.shape) for thing in one.objects
+        }

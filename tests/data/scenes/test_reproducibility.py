@@ -13,7 +13,6 @@ from fiber_cli.data.scenes.captions import captions
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import scene
-from fiber_cli.data.scenes.queries import queries
 from fiber_cli.data.scenes.questions import questions
 from fiber_cli.data.scenes.statements import pair_statements, statements
 
@@ -24,11 +23,10 @@ for one, other in zip(scenes, scenes[1:]):
     texts += [f"{question.text} {question.answers[0]}" for question in questions(one)]
     texts += [f"{statement.text} {statement.label}" for statement in statements(one)]
     texts += [f"{statement.text} {statement.label}" for statement in pair_statements(one, other)]
-    texts += [query.text for query in queries(one)]
     texts += [f"{expression.text} {expression.object}" for expression in expressions(one)]
 print(hashlib.sha256("\\n".join(texts).encode()).hexdigest(), hashlib.sha256(draw(scenes[0]).tobytes()).hexdigest())
 """
-#: Of the texts of version 0.2.0.
+#: Of the texts of version 0.1.0.
 TEXTS = "7eede0f20cfebb8305f4f6a4efa45b39f56bdc245edb3e3558e7a73394cef644"
 
 

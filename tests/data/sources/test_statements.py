@@ -153,7 +153,7 @@ def test_a_bad_file_is_named(tmp_path):
     with pytest.raises(UserError, match=r"some.jsonl: holds no statement"):
         StatementFile(jsonl, images)
     jsonl.write_bytes(b'{"sentence": "\xe9"}')
-    with pytest.raises(UserError, match=r"some.jsonl: .*line 1 .*utf-8"):
+    with pytest.raises(UserError, match=r"some.jsonl: .*line 1 .*not UTF-8 at byte"):
         StatementFile(jsonl, images)
     rows = [{"sentence": "t", "identifier": "dev-1-0-0", "label": "True"}]
     with pytest.raises(UserError, match=r"holds none of 1 images looked for, such as dev/dev-1-0-img0.png"):

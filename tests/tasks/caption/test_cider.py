@@ -47,6 +47,14 @@ def test_document_frequencies_count_images_and_are_read_as_written(tmp_path):
         '{"ref_len": 1, "document_frequency": {"a": 1}}',
         '{"ref_len": 3, "document_frequency": {"a": "b"}}',
         '{"ref_len": 3, "document_frequency": []}',
+        '{"ref_len": NaN, "document_frequency": {"a": 1}}',
+        '{"ref_len": 1e400, "document_frequency": {"a": 1}}',
+        '{"ref_len": true, "document_frequency": {"a": 1}}',
+        '{"ref_len": 3, "document_frequency": {"a": NaN}}',
+        '{"ref_len": 3, "document_frequency": {"a": -1}}',
+        '{"ref_len": 3, "document_frequency": {"a": ' + "9" * 400 + "}}",
+        '{"ref_len": ' + "9" * 5_000 + ', "document_frequency": {}}',
+        '{"ref_len": 3, "document_frequency": ' + "[" * 100_000,
     ],
 )
 def test_other_files_are_no_table_of_document_frequencies(tmp_path, content):

@@ -1,5 +1,7 @@
 """Evaluation of visual reasoning: every statement is predicted, those with a label are scored."""
 
+import csv
+import io
 import json
 
 import numpy as np
@@ -41,6 +43,14 @@ def test_predictions_are_scored_and_submitted(tmp_path, tokenizer):
     (batch,) = evalset.loader(rank=0, world=1, batch_size=8, workers=0)
     assert batch["index"].tolist() == [0, 1, 2, 3]
     assert batch["bad"][0][0] == "dev-2-0-0"
+
+
+def test_an_identifier_splits_a_row_of_the_predictions(tmp_path, tokenizer):
+    names = ["a,b", 'says "yes"', "new\nline", "plain"]
+    rows = [{"sentence": "t", "identifier": name, "image": "a.png"} for name in names]
+    evalset = StatementSet([StatementFile(*write_statements(tmp_path, {"a.png": 50}, rows))], tokenizer, 12, (32, 64))
+    written = evalset.score({i: np.int64(1) for i in range(4)}).files["predictions.csv"]
+    assert list(csv.reader(io.StringIO(written))) == [[name, "True"] for name in names]
 
 
 def test_real_statements_are_scored(shared, tokenizer):

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from file_size_limit import files_up_to
 
-from fiber_cli.tasks.retrieval.journal import Journal
+from fiber_cli.errors import UserError
+from fiber_cli.tasks.retrieval.journal import Journal, check_journal
 
 ENTRIES = {3: ([0, 5], [0.5, -1.5]), 4: ([1], [2.25])}
 
@@ -59,5 +61,46 @@ def test_scores_of_another_key_are_thrown_away(folder, capsys):
 def test_a_complete_run_leaves_nothing(folder):
     journal = Journal(folder, "key")
     journal.read(0, empty(8))
+    journal.remove()
+    assert not folder.exists()
+
+
+def test_files_of_others_are_removed(folder):
+    (folder / "notes.txt").write_text("mine")
+    (folder / "mine.bin").write_text("mine")
+    journal = Journal(folder, "other")
+    journal.read(0, empty(8))
+    journal.remove()
+    assert {path.name for path in folder.iterdir()} == {"notes.txt", "mine.bin"}
+
+
+@pytest.mark.parametrize("name", ["key", "0.bin", "notes.txt"])
+def test_a_folder_of_others_is_taken_for_a_journal(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    for use in (check_journal, lambda folder: Journal(folder, "key")):
+        with pytest.raises(UserError, match="holds something else"):
+            use(tmp_path)
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_journal_of_the_version_before_is_not_continued(tmp_path):
+    journal = Journal(tmp_path / "scores", "ab" * 16)
+    journal.read(0, empty(8))
+    journal.append(3, np.array([0]), np.array([0.5]))
+    (tmp_path / "scores" / "key").write_text("ab" * 16)
+    scores = empty(8)
+    Journal(tmp_path / "scores", "ab" * 16).read(0, scores)
+    assert scores[3, 0] == 0.5
+
+
+def test_a_full_disk_ends_the_evaluation(folder, capsys):
+    """The scores are in memory as well."""
+    journal = Journal(folder, "key")
+    journal.read(0, empty(8))
+    with files_up_to(50):
+        for image in range(5, 8):
+            journal.append(image, np.array([1, 2]), np.array([1.0, 2.0]))
+    assert capsys.readouterr().err.count("pair scores are no longer kept (File too large") == 1
+    assert not (folder / "0.bin").exists()
     journal.remove()
     assert not folder.exists()

@@ -1,0 +1,36 @@
+"""The files that sources read beside their pictures, which the outputs of the same command must not replace."""
+
+import dataclasses
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from fiber_cli.data.shard_paths import find_shards
+from fiber_cli.errors import UserError
+from fiber_cli.settings import SourceSettings
+
+
+def source_files(sources: Iterable[SourceSettings]) -> Iterator[Path]:
+    """The files that the settings name, those of folders of annotations and the shards among them."""
+    for settings in sources:
+        for setting in dataclasses.fields(settings):
+            if setting.metadata.get("path") and setting.name != "images":
+                yield from _files_of(setting.name, settings.__dict__[setting.name])
+
+
+def _files_of(name: str, value: Any) -> Iterator[Path]:
+    """The files of one setting; what is not there is told by the source."""
+    if value is None:
+        return
+    if name == "shards":
+        try:
+            yield from map(Path, find_shards(value))
+        except UserError:
+            return
+    elif os.path.isdir(value):
+        for parent, _, names in os.walk(value):
+            for file in names:
+                yield Path(parent, file)
+    else:
+        yield Path(value)
