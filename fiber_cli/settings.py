@@ -89,11 +89,17 @@ class SourceSettings:
         return arguments
 
 
+#: Of whole numbers that have no limit of their own: more than anything is counted in.
+LARGEST = 10**12
+
+
 def out_of_range(value: Any, limits: Mapping[str, Any]) -> str | None:
     """What is wrong with a number beside the limits of its field's metadata, in words."""
     for key, (holds, words) in LIMITS.items():
         if key in limits and not holds(value, limits[key]):
             return f"{value!r} is out of range, must be {words} {limits[key]}"
+    if isinstance(value, int) and "le" not in limits and "lt" not in limits and abs(value) > LARGEST:
+        return f"{value!r} is out of range, must be at most {LARGEST:,}"
     return None
 
 

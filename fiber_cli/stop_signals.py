@@ -26,6 +26,14 @@ def signals_to_handle() -> list[signal.Signals]:
     return [number for number in STOP_SIGNALS if number.name != "SIGHUP" or not _is_ignored(number)]
 
 
+def die_with_parent() -> None:
+    """Have the kernel end this process where its parent is killed, which then cannot (PR_SET_PDEATHSIG of Linux)."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+
+
 def _is_ignored(number: signal.Signals) -> bool:
     return signal.getsignal(number) == signal.SIG_IGN
 

@@ -13,6 +13,10 @@ from fiber_cli.config.strict import unknown
 Kind = str | dict[str, Any]
 
 _LARGEST = 1e30
+#: What is known and not taken, with the reason.
+_REFUSED = {
+    "flops_profiler.output_file": "DeepSpeed writes over whatever file is there; leave it out, the profile is printed",
+}
 _OFFLOAD_OPTIMIZER: Kind = {
     "buffer_count": "int",
     "cpuadam_cores_perc": "float",
@@ -203,7 +207,9 @@ def problems(section: Mapping[str, Any], names: Mapping[str, Any] = NAMES, prefi
             yield unknown(f"key of {prefix.rstrip('.') or 'DeepSpeed'}", name, names)
             continue
         kind = names[name]
-        if isinstance(kind, str):
+        if path in _REFUSED and value is not None:
+            yield f"{path}: {_REFUSED[path]}"
+        elif isinstance(kind, str):
             if not any(_is_of(value, each) for each in kind.split(" | ")):
                 yield f"{path}: wanted {kind.replace(' | ', ' or ')}, got {value!r:.80}"
         elif isinstance(value, dict):

@@ -15,13 +15,23 @@ from torch.utils.data import DataLoader, Dataset
 from fiber_cli.data.mixing import StepSampler, TrainSet, list_bad
 from fiber_cli.data.readers import Batch, Reader, Sample
 from fiber_cli.errors import UserError
+from fiber_cli.stop_signals import die_with_parent
 
+#: Workers that read data, of a rank: so many a core, and so many on any machine.
+WORKERS_PER_CORE, _FEW_WORKERS = 8, 16
 #: The rate of bad samples is taken of at least so many, so that a single one at the start does not end a run.
 _MIN_SEEN = 1000
 
 
 def make_loader(dataset: "Dataset[Any] | Sequence[Any]", workers: int, **options: Any) -> "DataLoader[Any]":
-    """A loader with our workers: one thread each, deaf to the signals that ask the run to stop and save."""
+    """A loader with our workers: one thread each, deaf to the signals that ask the run to stop and save. UserError for
+    more of them than a machine can carry."""
+    most = max(_FEW_WORKERS, WORKERS_PER_CORE * (os.cpu_count() or 1))
+    if workers > most:
+        raise UserError(
+            f"{workers} workers are more than this machine carries, each with the memory of a process: give at most "
+            f"{most} as data.workers or --workers"
+        )
     return DataLoader(
         cast("Dataset[Any]", dataset),  # a sequence will do
         num_workers=workers,
@@ -33,6 +43,7 @@ def make_loader(dataset: "Dataset[Any] | Sequence[Any]", workers: int, **options
 
 
 def _start_worker(worker: int) -> None:
+    die_with_parent()
     torch.set_num_threads(1)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     # Schedulers signal every process of a job, while the main process still needs its batches to finish the

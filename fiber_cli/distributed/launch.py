@@ -1,6 +1,5 @@
 """Starting ranks on this machine."""
 
-import ctypes
 import math
 import os
 import signal
@@ -15,7 +14,7 @@ from fiber_cli.distributed.rank_ends import End, conclude
 from fiber_cli.distributed.rank_report import PIPE, read_reports
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED
 from fiber_cli.printing import say_lines
-from fiber_cli.stop_signals import STOP_SIGNALS, leave_terminal, signals_to_handle
+from fiber_cli.stop_signals import STOP_SIGNALS, die_with_parent, leave_terminal, signals_to_handle
 
 #: How long the other ranks may go on after one has failed.
 GRACE_SECONDS = 5.0
@@ -100,7 +99,7 @@ class _Rank:
             pass_fds=(written,),
             # Own sessions: the terminal's Ctrl-C reaches them once, through the launcher.
             start_new_session=True,
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent if sys.platform == "linux" else None,
         )
         os.close(written)
 
@@ -172,8 +171,3 @@ def _grace(code: int) -> float:
     if code == EXIT_OK:
         return math.inf
     return STOPPED_GRACE_SECONDS if code == EXIT_STOPPED else GRACE_SECONDS
-
-
-def _die_with_parent() -> None:
-    """A launcher killed with SIGKILL cannot end its ranks, so the kernel does (PR_SET_PDEATHSIG)."""
-    ctypes.CDLL(None).prctl(1, signal.SIGKILL)

@@ -5,6 +5,7 @@ fingerprint and each image's path below the folder, size in bytes and time of ch
 """
 
 import json
+import os
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,6 +66,11 @@ def check_index(file: Path, outputs: Outputs) -> None:
         raise _no_index(file, "another beginning")
 
 
+def keeps_its_index(folder: Path) -> bool:
+    """Whether the index of a folder can lie in it."""
+    return os.access(folder, os.W_OK | os.X_OK)
+
+
 def build_index(
     loaded: Loaded,
     folder: Path,
@@ -75,13 +81,15 @@ def build_index(
 ) -> tuple[Index, LeftOut]:
     """Dual-encoder features of all pictures below `folder`, and (path, reason) of those that cannot be read.
 
-    They are kept in `file` (default: INDEX in the folder), or where that is another checkpoint's beside it, see
-    `index_file`; only new and changed pictures are computed, and what has vanished is dropped. A damaged index is made
-    anew. UserError for a file that is no index, unless `outputs` may replace it, and where nothing can be read.
+    They are kept in `file` (default: INDEX in the folder, or nowhere, which is told, where nothing can be written),
+    or where that is another checkpoint's beside it, see `index_file`; only new and changed pictures are computed, and
+    what has vanished is dropped. A damaged index is made anew. UserError for a file that is no index, unless `outputs`
+    may replace it, and where nothing can be read.
     """
     outputs = outputs or Outputs()
     if not loaded.can(Embedding):
         raise UserError(f"{loaded.path} was not trained with ITC (task.itc > 0), which searching needs")
+    is_kept = file is not None or keeps_its_index(folder)
     file = file or folder / INDEX
     if not _is_to_be_replaced(file, outputs):
         file = index_file(file, loaded.fingerprint)
@@ -93,7 +101,7 @@ def build_index(
         stored = read_index(file, loaded.fingerprint)
     features = _unchanged(stored, stamps)
     missing = [path for path in stamps if path not in features]
-    if stored is None:  # an index that is there may be up to date but for pictures that cannot be read
+    if stored is None and is_kept:  # an index that is there may be up to date but for pictures that cannot be read
         outputs.check(file, own=_begins_as_index(file))
     computed = predict_all(
         loaded.task, image_set(loaded, folder, missing, options.max_pixels), options, what="new images"
@@ -106,8 +114,11 @@ def build_index(
     if not features:
         raise UserError(f"{folder}: none of {len(stamps)} images could be read, such as {': '.join(computed.bad[0])}")
     index = _in_order(features, stamps)
-    if is_main() and (stored is None or stored.stamps != index.stamps):
+    is_new = stored is None or stored.stamps != index.stamps
+    if is_main() and is_new and is_kept:
         write_index(file, index, loaded.fingerprint, outputs)
+    elif is_main() and is_new:
+        say(f"{folder}: cannot be written into, so that its index is not kept; --index FILE keeps it elsewhere")
     return index, computed.bad
 
 

@@ -14,7 +14,7 @@ from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.text import check_encoded
 from fiber_cli.distributed.device import prediction_device
 from fiber_cli.errors import UserError
-from fiber_cli.inference.index import INDEX, Index, LeftOut, build_index, check_index, image_set
+from fiber_cli.inference.index import INDEX, Index, LeftOut, build_index, check_index, image_set, keeps_its_index
 from fiber_cli.inference.pictures import pictures_below
 from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import check_sheet, draw_sheet
@@ -93,7 +93,8 @@ def outputs_of_search(
         raise UserError(f"--images {folder}: no such folder")
     queries = [query] if isinstance(query, Path) else []
     outputs = Outputs(force=force, inputs=chain(inputs, queries, pictures_below(folder)))
-    check_index(index or folder / INDEX, outputs)
+    if index is not None or keeps_its_index(folder):
+        check_index(index or folder / INDEX, outputs)
     if sheet is not None:
         check_sheet(sheet)
         outputs.reserve(sheet)

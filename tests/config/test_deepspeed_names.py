@@ -17,6 +17,10 @@ from fiber_cli.config.deepspeed_names import NAMES, problems
     [
         ({"zero_optimisation": {}}, "unknown key of DeepSpeed 'zero_optimisation' (did you mean 'zero_optimization'?)"),
         ({"gradient_cliping": 1}, "unknown key of DeepSpeed 'gradient_cliping' (did you mean 'gradient_clipping'?)"),
+        (
+            {"flops_profiler": {"enabled": True, "output_file": "pics/p0.jpg"}},
+            "flops_profiler.output_file: DeepSpeed writes over whatever file is there",
+        ),
         ({"nonsense": 1}, "unknown key of DeepSpeed 'nonsense'; valid: "),
         (
             {"zero_optimization": {"reduce_bucket_sise": 5}},

@@ -188,6 +188,10 @@ runtime: {micro_batch: 8, global_batch: 100, zero_stage: true, compile: yes, see
         ("optim..lr=1", "'optim..lr=1' is not of the form"),
         ("optim.lr=[", "optim.lr: '[' is not valid YAML"),
         ("optim.lrr=1", "optim.lrr: unknown key 'lrr' (did you mean 'lr'?)"),
+        (
+            "optim.steps=99999999999999999999999",
+            "optim.steps: 99999999999999999999999 is out of range, must be at most",
+        ),
         ("optim.lr=-1", "optim.lr: -1.0 is out of range, must be greater than 0"),
         ("optim.lr=.inf", "optim.lr: wanted a finite number, got inf"),
         ("optim.lr.x=1", "optim.lr.x: '1e-3' is a single value, it has no 'x'"),

@@ -11,7 +11,7 @@ import torch
 from colour_images import ColourImages
 from training_batches import joined, same, train_batches
 
-from fiber_cli.data.loader import BadCounter
+from fiber_cli.data.loader import BadCounter, make_loader
 from fiber_cli.data.mixing import Mixture
 from fiber_cli.errors import UserError
 
@@ -100,3 +100,9 @@ def test_bad_counter():
     none = BadCounter(0.0)
     with pytest.raises(UserError):
         none.update(batch(16, 1))
+
+
+def test_workers_take_all_memory_of_the_machine():
+    with pytest.raises(UserError, match=r"100000 workers are more than this machine carries.*--workers"):
+        make_loader([1, 2], 100_000)
+    assert make_loader([1, 2], 2).num_workers == 2

@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 from safetensors.numpy import save
 
+from fiber_cli.checkpoints.loading import load
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
 from fiber_cli.inference import index as indexing
@@ -193,3 +194,12 @@ def test_a_pipe_as_index_keeps_the_search_waiting(tmp_path):
     os.mkfifo(pipe)
     with pytest.raises(UserError, match=r"--index: .*index\.safetensors: a pipe or a device"):
         check_index(pipe, Outputs())
+
+
+def test_a_folder_that_cannot_be_written_into_cannot_be_searched(tmp_path, monkeypatch, saved, capsys):
+    Image.new("RGB", (40, 40), "red").save(tmp_path / "a.png")
+    monkeypatch.setattr(indexing, "keeps_its_index", lambda folder: False)
+    index, _ = build_index(load(saved), tmp_path, options=OPTIONS)
+    assert list(index.stamps) == ["a.png"]
+    assert "its index is not kept; --index FILE" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
