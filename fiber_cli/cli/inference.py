@@ -99,7 +99,10 @@ def detect(
             metavar="[TEXT]", help='Find the phrases of a sentence, all or these: "a man; two dogs", which need none.'
         ),
     ] = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Least score.")] = 0.3,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Least score.  [default: what the checkpoint's validation chose, else 0.3]"),
+    ] = None,
     nms: Annotated[
         float | None, typer.Option(min=0, max=1, help="IoU with a better box of the label that drops a box.")
     ] = None,

@@ -12,7 +12,8 @@ from PIL import Image, ImageDraw, ImageFont
 from fiber_cli.data.image_formats import SUFFIXES, VIDEO_SUFFIXES
 from fiber_cli.errors import UserError
 from fiber_cli.inference.detections import Detection
-from fiber_cli.inference.lettering import Font, drawable
+from fiber_cli.inference.label_layout import lay_out
+from fiber_cli.inference.lettering import drawable
 from fiber_cli.inference.video import Shot, VideoWriter
 from fiber_cli.outputs import Outputs
 
@@ -25,44 +26,57 @@ LINE_SHARE = 300
 #: Pixels between a label and the edge of its field.
 MARGIN = 2
 
+#: A longer side, in pixels, at which labels can be read beside what they name.
+READABLE = 480
+
 Colour = tuple[int, int, int]
+Box = tuple[float, float, float, float]
 
 
-def annotated(picture: Image.Image, detections: Sequence[Detection]) -> Image.Image:
-    """A copy with the boxes, the best on top, and their labels and scores."""
-    picture = picture.copy()
+def annotated(picture: Image.Image, detections: Sequence[Detection], factor: int = 1) -> Image.Image:
+    """A copy, enlarged `factor` times, with the boxes, the best on top, and their labels and scores where they hide
+    least."""
+    picture = picture.resize((factor * picture.width, factor * picture.height), Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(picture)
     longer = max(picture.size)
     letters = max(LETTERS, longer // LETTERS_SHARE)
     font = ImageFont.load_default(letters)
     line = max(1, longer // LINE_SHARE)
-    for detection in reversed(detections):
-        colour = label_colour(detection.index)
-        x1, y1, x2, y2 = detection.box
+    boxes = [_enlarged(detection.box, factor) for detection in detections]
+    for detection, box in reversed(list(zip(detections, boxes, strict=True))):
+        x1, y1, x2, y2 = box
         frame = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
-        draw.rectangle(frame, outline=colour, width=line)
-        _draw_label(draw, detection, font, letters, colour, picture.width)
+        draw.rectangle(frame, outline=label_colour(detection.index), width=line)
+    height = round(1.3 * letters)
+    texts = []
+    sizes = []
+    for detection in detections:
+        text = drawable(f"{detection.label} {detection.score:.2f}", font, picture.width - 2 * MARGIN)
+        texts.append(text)
+        sizes.append((font.getlength(text) + 2 * MARGIN, height))
+    # The worst first, so that where there is no room the better label is on top.
+    labelled = zip(detections, texts, lay_out(boxes, sizes, picture.size), strict=True)
+    for detection, text, field in reversed(list(labelled)):
+        draw.rectangle((field.left, field.top, field.right - 1, field.bottom - 1), fill=label_colour(detection.index))
+        draw.text((field.left + MARGIN, (field.top + field.bottom) / 2), text, "white", font, "lm")
     return picture
+
+
+def enlargement(size: tuple[int, int]) -> int:
+    """How many times a picture of this size, (width, height), is enlarged along each side: as often as it needs for
+    letters that do not fill it."""
+    return max(1, -(-READABLE // max(size)))
+
+
+def _enlarged(box: Box, factor: int) -> Box:
+    x1, y1, x2, y2 = box
+    return factor * x1, factor * y1, factor * x2, factor * y2
 
 
 def label_colour(index: int) -> Colour:
     """RGB, 0 to 255, of the label with that number."""
     red, green, blue = hsv_to_rgb(index * GOLDEN_RATIO % 1, SATURATION, BRIGHTNESS)
     return round(255 * red), round(255 * green), round(255 * blue)
-
-
-def _draw_label(
-    draw: ImageDraw.ImageDraw, detection: Detection, font: Font, letters: int, colour: Colour, width: int
-) -> None:
-    """Label and score over the box, or inside it where there is no room above; never beyond the picture's `width`."""
-    x1, y1, _, _ = detection.box
-    text = drawable(f"{detection.label} {detection.score:.2f}", font, width - 2 * MARGIN)
-    field_width = font.getlength(text) + 2 * MARGIN
-    field_height = round(1.3 * letters)
-    left = max(0, min(x1, width - field_width))
-    top = y1 if y1 < field_height else y1 - field_height
-    draw.rectangle((left, top, left + field_width - 1, top + field_height - 1), fill=colour)
-    draw.text((left + MARGIN, top + field_height / 2), text, "white", font, "lm")
 
 
 class Gallery:
@@ -84,7 +98,9 @@ class Gallery:
     def add(self, shot: Shot, detections: Sequence[Detection]) -> None:
         """Write a picture, or the next frame of a video: the frames of a file come one after another."""
         target = self.targets[shot.file]
-        picture = annotated(shot.picture, detections)
+        # The frames of a video keep their size.
+        factor = enlargement(shot.picture.size) if shot.rate is None else 1
+        picture = annotated(shot.picture, detections, factor)
         if self.video is not None and self.video.file != target:
             self.close()
         if shot.rate is None:

@@ -18,7 +18,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.inference.annotate import Gallery
 from fiber_cli.inference.coco_results import CocoResults, coco_files
 from fiber_cli.inference.detections import Detection
-from fiber_cli.inference.fiber import Fiber
+from fiber_cli.inference.fiber import USUAL_THRESHOLD, Fiber
 from fiber_cli.inference.json_list import JsonList
 from fiber_cli.inference.pictures import batches, distinct_images
 from fiber_cli.inference.queries import Query
@@ -85,7 +85,7 @@ def run_detect(
     labels: str | Sequence[str] | None,
     sentence: str | None,
     phrases: str | None,
-    threshold: float,
+    threshold: float | None,
     nms_iou: float | None,
     top_k: int | None,
     chunk: int | str,
@@ -144,7 +144,7 @@ def run_detect(
                         output.add(shot, detections)
         if not picture_count:
             raise UserError(f"none of {len(files)} files could be read")
-    say(f"{detection_count} detections of at least {threshold:g} in {picture_count} pictures")
+    say(f"{detection_count} detections of at least {_in_words(threshold, model)} in {picture_count} pictures")
 
 
 @contextmanager
@@ -168,3 +168,10 @@ def _query(
         names = ", ".join(f'"{name}"' for name in query.names)
         say(f'looking for {names}; a name with a period: "st. bernard . cat", or --labels FILE')
     return query
+
+
+def _in_words(threshold: float | None, model: Fiber) -> str:
+    """The least score, and where it comes from if it is the checkpoint's."""
+    if threshold is None and model.threshold != USUAL_THRESHOLD:
+        return f"{model.threshold:g} (chosen by its validation)"
+    return f"{model.threshold if threshold is None else threshold:g}"

@@ -40,6 +40,8 @@ from fiber_cli.tasks.regions.detection_rows import ranked
 
 #: Inputs in one pass, where that is not given.
 BATCH_SIZE, DETECTION_BATCH_SIZE = 32, 4
+#: Least score of a detection, where no validation has chosen one.
+USUAL_THRESHOLD = 0.3
 
 
 class Fiber:
@@ -250,13 +252,23 @@ class Fiber:
                 captions[number] = text.strip()
         return captions[0] if single else list(map(captions.get, range(len(pictures))))
 
+    @property
+    def threshold(self) -> float:
+        """Least score, 0 to 1, of a detection that is reported where none is given: what the checkpoint's validation
+        found best (`detection/threshold`), else USUAL_THRESHOLD."""
+        chosen = self.loaded.ability(Detecting).threshold
+        return USUAL_THRESHOLD if chosen is None else chosen
+
+    def _limits(self, threshold: float | None, nms_iou: float | None, top_k: int | None) -> "_Limits":
+        return _Limits(self.threshold if threshold is None else threshold, nms_iou, top_k)
+
     @overload
     def detect(
         self,
         images: Picture,
         labels: str | Sequence[str],
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
@@ -269,7 +281,7 @@ class Fiber:
         images: Sequence[Picture],
         labels: str | Sequence[str],
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
@@ -282,7 +294,7 @@ class Fiber:
         images: Sequence[Picture],
         labels: str | Sequence[str],
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
@@ -294,7 +306,7 @@ class Fiber:
         images: Picture | Sequence[Picture],
         labels: str | Sequence[str],
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
@@ -305,7 +317,13 @@ class Fiber:
         `tasks.regions.prompts.parse_prompt`), asked as they are written. More than the text window holds are asked in
         several prompts of at most `chunk` names. The rest: see `find`."""
         query = self.label_query(labels, chunk)
-        return self._find(images, query, _Limits(threshold, nms_iou, top_k), on_error, max_pixels)
+        return self._find(
+            images,
+            query,
+            self._limits(threshold, nms_iou, top_k),
+            on_error,
+            max_pixels,
+        )
 
     @overload
     def ground(
@@ -314,7 +332,7 @@ class Fiber:
         sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: OnError = "raise",
@@ -327,7 +345,7 @@ class Fiber:
         sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: Literal["raise"] = "raise",
@@ -340,7 +358,7 @@ class Fiber:
         sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: Literal["skip"],
@@ -352,7 +370,7 @@ class Fiber:
         sentence: str | None = None,
         phrases: str | Sequence[str] | None = None,
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: OnError = "raise",
@@ -362,7 +380,13 @@ class Fiber:
         text such as "a man; two small dogs", which must be its own words. Phrases without a sentence (None) are asked
         as labels are. The rest: see `find`."""
         query = self.phrase_query(sentence, phrases)
-        return self._find(images, query, _Limits(threshold, nms_iou, top_k), on_error, max_pixels)
+        return self._find(
+            images,
+            query,
+            self._limits(threshold, nms_iou, top_k),
+            on_error,
+            max_pixels,
+        )
 
     def label_query(self, labels: str | Sequence[str], chunk: int | str = "auto") -> Query:
         """See `detect`. UserError for labels that are empty, given twice, or too long for the model."""
@@ -380,7 +404,7 @@ class Fiber:
         images: Picture,
         query: Query,
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: OnError = "raise",
@@ -392,7 +416,7 @@ class Fiber:
         images: Sequence[Picture],
         query: Query,
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: Literal["raise"] = "raise",
@@ -404,7 +428,7 @@ class Fiber:
         images: Sequence[Picture],
         query: Query,
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: Literal["skip"],
@@ -415,15 +439,21 @@ class Fiber:
         images: Picture | Sequence[Picture],
         query: Query,
         *,
-        threshold: float = 0.3,
+        threshold: float | None = None,
         nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
     ) -> list[Detection] | list[list[Detection]] | list[list[Detection] | None]:
         """Detections with a score of at least `threshold`, the `top_k` best of each image; of those of one label that
-        overlap by more than `nms_iou` the best. By default the checkpoint's own settings for the last two."""
-        return self._find(images, query, _Limits(threshold, nms_iou, top_k), on_error, max_pixels)
+        overlap by more than `nms_iou` the best. By default the checkpoint's own, see `Fiber.threshold`."""
+        return self._find(
+            images,
+            query,
+            self._limits(threshold, nms_iou, top_k),
+            on_error,
+            max_pixels,
+        )
 
     @torch.inference_mode()
     def _find(

@@ -79,6 +79,8 @@ class Detecting(Ability):
     needs = "a detector"
     #: Settings of `model.detector.postprocess`, by name.
     postprocessing: Mapping[str, Any]
+    #: Least score of what users are shown; None where no validation has chosen one.
+    threshold: float | None
 
     @abstractmethod
     def predict(self, batch: dict[str, Any]) -> "list[np.ndarray]":

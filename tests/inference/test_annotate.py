@@ -8,19 +8,41 @@ from PIL import Image
 from small_detector import PROMPT, detect
 
 from fiber_cli.errors import UserError
-from fiber_cli.inference.annotate import Gallery, annotated, label_colour, target_files
+from fiber_cli.inference.annotate import Gallery, annotated, enlargement, label_colour, target_files
 from fiber_cli.inference.detections import Detection
 from fiber_cli.outputs import LEDGER
 
 
 def test_boxes_are_drawn_where_they_are():
     """A box's frame lies inside its edges."""
-    blank = Image.new("RGB", (60, 50), "white")
-    drawn = np.asarray(annotated(blank, [Detection("x", 0, 0.5, (10.0, 30.0, 40.0, 45.0))]))
-    below = (drawn[30:] != 255).any(2)
-    assert np.flatnonzero(below.any(0)).tolist() == list(range(10, 40))
-    assert np.flatnonzero(below[:, 30]).tolist() == [0, 14]
+    blank = Image.new("RGB", (600, 500), "white")
+    drawn = np.asarray(annotated(blank, [Detection("x", 0, 0.5, (10.0, 300.0, 410.0, 450.0))]))
+    below = (drawn[300:] != 255).any(2)
+    assert np.flatnonzero(below.any(0)).tolist() == list(range(10, 410))
+    assert np.flatnonzero(below[:, 200]).tolist() == [0, 1, 148, 149]
     assert (np.asarray(blank) == 255).all()
+
+
+def test_a_small_picture_is_drawn_too_small_to_read():
+    blank = Image.new("RGB", (60, 50), "white")
+    factor = enlargement(blank.size)
+    drawn = np.asarray(annotated(blank, [Detection("x", 0, 0.5, (10.0, 30.0, 40.0, 45.0))], factor))
+    assert drawn.shape == (400, 480, 3)
+    below = (drawn[240:] != 255).any(2)
+    assert np.flatnonzero(below.any(0)).tolist() == list(range(80, 320))
+    assert [enlargement(size) for size in ((480, 20), (481, 20), (20, 479), (240, 240))] == [1, 1, 2, 2]
+
+
+def test_labels_hide_each_other():
+    """Of one object under three names, all labels can be read: each has a field of its colour."""
+    blank = Image.new("RGB", (600, 500), "white")
+    found = [Detection(f"name {index}", index, 0.9, (200.0, 200.0, 400.0, 400.0)) for index in range(3)]
+    pixels = np.asarray(annotated(blank, found)).reshape(-1, 3)
+    for detection in found:
+        alone = np.asarray(annotated(blank, [detection])).reshape(-1, 3)
+        colour = np.array(label_colour(detection.index))
+        frame = 4 * 200 * 2
+        assert (pixels == colour).all(1).sum() > 0.9 * ((alone == colour).all(1).sum() - frame)
 
 
 def test_many_labels_have_many_colours():
@@ -33,11 +55,12 @@ def test_annotated_pictures_have_the_names_of_their_files(detector_run, pictures
     assert sorted(path.name for path in out.iterdir()) == [LEDGER, "a.png", "b.jpg", "more-a.png"]
     for path, name in zip(readable, ("a.png", "b.jpg", "more-a.png"), strict=True):
         drawn, before = np.asarray(Image.open(out / name).convert("RGB")), np.asarray(Image.open(path).convert("RGB"))
-        assert drawn.shape == before.shape
-        assert (drawn != before).any()
+        factor = drawn.shape[0] // before.shape[0]
+        assert drawn.shape == (factor * before.shape[0], factor * before.shape[1], 3)
+        assert len(np.unique(drawn.reshape(-1, 3), axis=0)) > 1
     Image.new("RGB", (40, 20), "white").save(tmp_path / "odd", format="PNG")
     assert detect(capsys, detector_run, tmp_path / "odd", PROMPT, "--out", out)[0] == 0
-    assert Image.open(out / "odd.png").size == (40, 20)
+    assert Image.open(out / "odd.png").size == (480, 240)
     code, _, err = detect(capsys, detector_run, pictures, PROMPT, "--out", pictures / "more")
     assert code == 1
     assert "is the folder of a.png, which would be overwritten" in err

@@ -59,6 +59,7 @@ class RegionTask(Task, Detecting):
         nms_iou: float = POSTPROCESSING["nms_iou"],
         max_detections: int = POSTPROCESSING["max_detections"],
         aggregation: Literal["mean", "max"] = POSTPROCESSING["aggregation"],
+        threshold: float | None = None,
     ):
         super().__init__()
         self.encoder = FusedEncoder(config)
@@ -71,6 +72,7 @@ class RegionTask(Task, Detecting):
             "max_detections": max_detections,
             "aggregation": aggregation,
         }
+        self.threshold = threshold
         self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block, log_scale))
         self.last_token_unmatched = unmatched_target == "last_token"
         self._frozen = self._first_modules(frozen_stages)
