@@ -103,7 +103,7 @@ class Outputs:
             raise UserError(f"{file}: is a folder; name a file in it")
         if is_stream(file):
             return
-        if file.name in _BOOKKEEPING:
+        if file.name in _BOOKKEEPING and not own:
             raise UserError(f"{file}: is the name of a file that fiber keeps for itself; name another")
         if os.path.lexists(file):
             self._check_replaceable(file, own)
