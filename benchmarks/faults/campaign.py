@@ -25,11 +25,12 @@ class Campaign:
         self.seed = seed
         self.number = number
         self.trials: list[Trial] = []
+        self.parts: Sequence[str] = PARTS
         self.full_disk = "not tried"
 
     def run(self, folder: Path, parts: Sequence[str], pattern: str) -> Iterator[Trial]:
         """Make the trials of these parts whose words hold the pattern, one after another."""
-
+        self.parts = parts
         with bench(folder / "bench", self.seed) as made:
             for case in self.cases(made, parts):
                 if re.search(pattern, case.instance):
@@ -73,9 +74,10 @@ class Campaign:
             of_kind = [trial for trial in self.trials if trial.kind == kind]
             instances = sorted({trial.instance for trial in of_kind})
             kinds[str(kind)] = {"about": about, **_counts(of_kind), "instances": instances}
-        parts = {part: _counts([trial for trial in self.trials if trial.part == part]) for part in PARTS}
+        parts = {part: _counts([trial for trial in self.trials if trial.part == part]) for part in self.parts}
+        only = "" if set(self.parts) == set(PARTS) else f" --only {','.join(self.parts)}"
         content = {
-            "command": f"python -m benchmarks.faults --seed {self.seed} --trials {self.number}",
+            "command": f"python -m benchmarks.faults --seed {self.seed} --trials {self.number}{only}",
             "version": fiber_cli.__version__,
             "python": platform.python_version(),
             "packages": {name: version(name) for name in PACKAGES},

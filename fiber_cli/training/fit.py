@@ -50,8 +50,9 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         if recipe.deepspeed:
             check_config(deepspeed_config(recipe, world_size()))
         check_name(output)
-        if init_from is not None:
-            resolve(init_from)  # before the folder is made
+        # Before the folder is made; each rank looks at what it was given.
+        given = None if init_from is None else resolve(init_from)
+    require_agreement(lambda: _start_facts(given))
     # Before the lock too, which leaves a file in the folder.
     asked_of_main(lambda: check_output(output, resume=resume))
     require_shared_folder(output)

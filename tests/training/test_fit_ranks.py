@@ -2,7 +2,6 @@
 
 import os
 import shutil
-import sys
 
 from rank_processes import on_two_ranks
 from small_runs import RECIPE
@@ -73,25 +72,18 @@ def test_a_shard_of_another_size_is_taken(tmp_path):
     assert_refused(ended, "ranks differ: data.train[0]: the size of shard cc/a.tar is ")
 
 
-def with_start(rank, folder):
-    return fit(recipe(), folder / "run", init_from=folder / "start")
-
-
 def other_weights(rank, folder):
-    """As where a path is on each machine's own disk."""
-    if rank == 1:
-        module = sys.modules["fiber_cli.training.fit"]
-        identity = module.checkpoint_identity
-        module.checkpoint_identity = lambda path: identity(folder / "copy" / path.relative_to(folder / "start"))
-    return with_start(rank, folder)
+    # As where a path is on each machine's own disk.
+    os.chdir(folder / str(rank))
+    return fit(recipe(), folder / "run", init_from="start")
 
 
 def test_ranks_begin_with_other_weights(tmp_path, saved):
-    shutil.copytree(saved, tmp_path / "start")
-    shutil.copytree(saved, tmp_path / "copy")
+    for rank in (0, 1):
+        shutil.copytree(saved, tmp_path / str(rank) / "start")
     ended = on_two_ranks(tmp_path, other_weights, joins=False)
     assert [each.result for each in ended] == [0, 0]
-    weights = tmp_path / "copy" / "checkpoints" / "step-000003" / "model.safetensors"
+    weights = tmp_path / "1" / "start" / "checkpoints" / "step-000003" / "model.safetensors"
     content = bytearray(weights.read_bytes())
     content[-1] ^= 1
     weights.write_bytes(content)
@@ -99,18 +91,11 @@ def test_ranks_begin_with_other_weights(tmp_path, saved):
     assert_refused(on_two_ranks(tmp_path, other_weights, joins=False), "the checkpoint to start from is step-000003 (")
 
 
-def weights_of_the_first(rank, folder):
-    if rank == 1:
-        module = sys.modules["fiber_cli.training.fit"]
-        plan = module.work
-        module.work = lambda recipe, start, fresh: plan(recipe, folder / "nowhere", fresh=fresh)
-    return with_start(rank, folder)
-
-
 def test_weights_that_one_rank_does_not_have_hang_the_others(tmp_path, saved):
-    shutil.copytree(saved, tmp_path / "start")
-    ended = on_two_ranks(tmp_path, weights_of_the_first, joins=False)
-    assert_refused(ended, f"rank 1 ({os.uname().nodename}): {tmp_path / 'nowhere'} does not exist")
+    shutil.copytree(saved, tmp_path / "0" / "start")
+    (tmp_path / "1").mkdir()
+    ended = on_two_ranks(tmp_path, other_weights, joins=False)
+    assert_refused(ended, f"rank 1 ({os.uname().nodename}): start does not exist")
 
 
 def private_outputs(rank, folder):
