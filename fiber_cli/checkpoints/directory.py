@@ -50,6 +50,18 @@ class SavedTokenizer(Protocol):
     def save_pretrained(self, folder: str, /) -> object: ...
 
 
+class NotWritten(SharedError):
+    """A checkpoint that could not be written, on any rank; problem: why, in words."""
+
+    def __init__(self, step: int, folder: Path, problem: str):
+        message = (
+            f"checkpoint of step {step} could not be written: {problem}; then continue with --resume. Earlier "
+            f"checkpoints in {folder} are untouched"
+        )
+        super().__init__(message, EXIT_FAILED, is_told_here=collectives.is_main())
+        self.problem = problem
+
+
 def save(
     run_dir: Path,
     step: int,
@@ -102,12 +114,7 @@ def _failing_together(step: int, temporary: Path) -> Iterator[None]:
     shutil.rmtree(temporary, ignore_errors=True)
     collectives.gather_objects(None)
     shutil.rmtree(temporary, ignore_errors=True)
-    raise SharedError(
-        f"checkpoint of step {step} could not be written: {problems[0]}; then continue with --resume. "
-        f"Earlier checkpoints in {temporary.parent} are untouched",
-        EXIT_FAILED,
-        is_told_here=collectives.is_main(),
-    )
+    raise NotWritten(step, temporary.parent, problems[0])
 
 
 def check_name(folder: Path) -> None:

@@ -61,12 +61,8 @@ def convert_file(
     with outputs.staging(output) as staging:
         try:
             made = directory.save(staging, 0, config=config.to_json(), weights=weights, tokenizer=context.tokenizer)
-        except UserError as error:  # in the words of a run, which there is none of
-            _, _, problem = str(error).partition("could not be written: ")
-            reason = problem.partition(" (")[0] or str(error)
-            raise UserError(
-                f"{output}: cannot be written ({reason}: free some space); what was there is untouched"
-            ) from error
+        except directory.NotWritten as error:  # there is no run to continue
+            raise UserError(f"{output}: cannot be written ({error.problem}); what was there is untouched") from error
         return put_in_place(made, output, outputs)
 
 
