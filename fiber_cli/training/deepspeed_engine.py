@@ -10,6 +10,7 @@ import logging
 import math
 import os
 import pickle
+import warnings
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -160,6 +161,8 @@ class Engine:
         import deepspeed
 
         deepspeed.utils.logger.setLevel(logging.ERROR)
+        # Of collectives that DeepSpeed calls by names that torch is about to drop; no user can mend that.
+        warnings.filterwarnings("ignore", r"`torch\.distributed\..* is deprecated", FutureWarning)
         deepspeed.ops.__compatible_ops__ = {}
         self.task = task
         self._engine, *_ = deepspeed.initialize(model=task, optimizer=optimizer, config=config)
