@@ -15,6 +15,11 @@ _IN_A_LINE = re.compile(f"[\\x00-\\x1f{UNPRINTED}]")
 _IN_LINES = re.compile(f"[\\x00-\\x08\\x0b-\\x1f{UNPRINTED}]")
 
 
+def says_nothing(text: str) -> bool:
+    """Whether a text is of white space and of characters that do not show alone."""
+    return not any(character.isprintable() and not character.isspace() for character in text)
+
+
 def one_line(text: object) -> str:
     """A text for a line: line ends, tabs and whatever else moves a terminal as escapes, all other characters as they
     are, so that what is already such a line stays as it is."""

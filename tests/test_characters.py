@@ -4,7 +4,7 @@ import ast
 
 import pytest
 
-from fiber_cli.characters import cell, one_line, printable_lines, row
+from fiber_cli.characters import cell, one_line, printable_lines, row, says_nothing
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,13 @@ def test_a_row_has_more_cells_than_it_is_given():
 
 def test_lines_lose_their_ends_or_tabs():
     assert printable_lines("a\tb\n\x1bc\r\n") == "a\tb\n\\x1bc\\r\n"
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n", "\u200b", "\u2060 \ufeff", "\x00", "\xad", "\u3000"])
+def test_a_text_that_shows_nothing_passes_for_one(text):
+    assert says_nothing(text)
+
+
+@pytest.mark.parametrize("text", ["a", " .", "猫", "\u200bq", "é"])
+def test_a_text_passes_for_none(text):
+    assert not says_nothing(text)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
+from fiber_cli.characters import says_nothing
 from fiber_cli.cli.options import (
     DATASET_HELP,
     STEM_MEMORY,
@@ -118,7 +119,7 @@ def rerank(
     max_pixels: MaxPixels = MAX_PIXELS,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
-    if query is not None and not query.strip():
+    if query is not None and says_nothing(query):
         raise UserError('--query is empty; say what to search for, such as "a dog on the beach"')
     if dataset:
         _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum})

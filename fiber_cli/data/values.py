@@ -7,6 +7,8 @@ import math
 import re
 from typing import Any
 
+from fiber_cli.characters import says_nothing
+
 _WHOLE = re.compile(r"([+-]?[0-9]+)(?:\.0*)?")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 #: Of float32, in which boxes are kept.
@@ -85,7 +87,7 @@ def _string(value: Any, what: str) -> str:
 
 def some_text(value: Any, what: str) -> str:
     """A text with more than white space in it."""
-    if not text(value, what).strip():
+    if says_nothing(text(value, what)):
         raise ValueError(f"{what} is empty")
     return text(value, what)
 

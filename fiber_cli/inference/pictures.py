@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 from PIL.ImageFile import ImageFile
 
+from fiber_cli.characters import says_nothing
 from fiber_cli.data.image_formats import SUFFIXES as SUFFIXES
 from fiber_cli.data.image_formats import UNREAD_SUFFIXES, VIDEO_SUFFIXES, count_endings
 from fiber_cli.data.images import check_pixels, open_image, to_rgb
@@ -140,7 +141,7 @@ def pairs_of(images: Picture | Sequence[Picture], texts: str | Sequence[str]) ->
 def refuse_empty(texts: Sequence[str], what: str) -> None:
     """UserError for a text, a question for example, that says nothing."""
     for number, text in enumerate(texts):
-        if not text.strip():
+        if says_nothing(text):
             which = f"{what} {number}" if len(texts) > 1 else f"the {what}"
             raise UserError(f"{which} is empty: {text!r}; write one")
 

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from fiber_cli.characters import says_nothing
 from fiber_cli.data import phrases as sentence_phrases
 from fiber_cli.data.records import Span
 from fiber_cli.data.text import check_encoded
@@ -76,7 +77,7 @@ def phrase_query(context: TaskContext[Any], sentence: str | None, phrases: str |
     phrases or too long for the model, and where there is neither."""
     if isinstance(phrases, str):
         phrases = split_phrases(phrases)
-    if sentence is not None and not sentence.strip():
+    if sentence is not None and says_nothing(sentence):
         raise UserError("the sentence is empty; write one that names things, or give phrases alone")
     if sentence is None:
         if phrases is None:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fiber_cli.characters import cell
+from fiber_cli.characters import cell, says_nothing
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.data.text import check_encoded
 from fiber_cli.distributed.device import prediction_device
@@ -115,7 +115,7 @@ def _read_query(query: str | Path) -> list[str]:
         if skipped:
             say(f"{query}: {skipped} empty lines were skipped")
         return queries
-    if not query.strip():
+    if says_nothing(query):
         raise UserError("--query is empty: say what to search for")
     check_encoded(query, "--query")
     return [query.strip()]

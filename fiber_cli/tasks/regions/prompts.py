@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 import torch
 
+from fiber_cli.characters import says_nothing
 from fiber_cli.data.category_names import clean_name
 from fiber_cli.data.records import Span
 from fiber_cli.data.text import check_encoded, encode_one
@@ -70,7 +71,7 @@ def prompt_names(
     in_prompt = []
     for name in names:
         texts = {"name": clean_name(name, as_published), **overrides.get(name, {})}
-        if not texts["name"].strip():
+        if says_nothing(texts["name"]):
             raise UserError(f"category {name!r}: nothing of the name is left for the prompt; rename it")
         in_prompt.append(PromptName(**texts))
     return in_prompt
