@@ -21,7 +21,9 @@ from pathlib import Path
 from fiber_cli.errors import UserError
 from fiber_cli.regular_files import read_regular
 
-LEDGER = ".fiber-outputs"
+#: What fiber writes for itself into folders of users: the ledger of outputs, a folder's lock and who holds it, and the
+#: digests of a checkpoint.
+LEDGER, LOCK, OWNER, DIGESTS = ".fiber-outputs", ".fiber-lock", ".fiber-owner.json", "SHA256SUMS"
 #: Reasons of a failed write that are the file system's, not the program's, and what mends them.
 _FULL = {
     errno.ENOSPC: "free some space",
@@ -41,10 +43,9 @@ _NUMBERS = itertools.count()
 _DESCRIPTORS = ("/dev/fd", "/proc/self/fd", f"/proc/{os.getpid()}/fd")
 _MOST_LINKS = 40
 
-#: Names of what fiber writes for itself into folders of users: ledgers, locks and their owners, digests.
-_BOOKKEEPING = frozenset((LEDGER, ".fiber-lock", ".fiber-owner.json", "SHA256SUMS"))
+_BOOKKEEPING = frozenset((LEDGER, LOCK, OWNER, DIGESTS))
 #: The files that tell a checkpoint, and how deep its folders are.
-_OF_CHECKPOINTS = ("SHA256SUMS", "model.safetensors")
+_OF_CHECKPOINTS = (DIGESTS, "model.safetensors")
 _DEEPEST = 3
 #: Device and inode of a file.
 _Identity = tuple[int, int]
@@ -219,7 +220,7 @@ class Outputs:
             shutil.copymode(pending.file, pending.temporary)
         if kept:
             # Before the rename: a kill between the two leaves a line too many, not a file that nobody wrote.
-            self._ledger(pending.file.parent).add(pending.file.name, _digest(pending.temporary))
+            self._ledger(pending.file.parent).add(pending.file.name, sha256_of(pending.temporary))
 
     @contextmanager
     def staging(self, folder: Path) -> Iterator[Path]:
@@ -241,7 +242,7 @@ class Outputs:
         for file in files:
             name = file.relative_to(at).as_posix()
             with explained(folder / name):
-                self._ledger(folder).add(name, _digest(file))
+                self._ledger(folder).add(name, sha256_of(file))
 
     def foreign(self, folder: Path) -> Path | None:
         """A file below a folder that the folder's own ledger does not have as it is; None where there is none."""
@@ -283,7 +284,7 @@ class _Ledger:
         if name not in self._digests and not is_outdated:
             return False
         # Before the ledger is read, which has the line of a file before the file is there.
-        digest = _digest(file)
+        digest = sha256_of(file)
         if digest not in self._digests.get(name, ()) and self._size != _size(self.file):
             self._read()
         return digest in self._digests.get(name, ())
@@ -328,7 +329,7 @@ def _append(file: Path, line: bytes) -> int:
     return len(line)
 
 
-def _digest(file: Path) -> str:
+def sha256_of(file: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -3,6 +3,7 @@
 import io
 import os
 import sys
+from contextlib import suppress
 from typing import Any, TextIO
 
 from fiber_cli.characters import one_line, printable_lines
@@ -53,6 +54,13 @@ def take_any_text() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+
+
+def print_no_more() -> None:
+    """Let standard output lead nowhere: what it could not take Python would try again at its end, with a message and an
+    exit code of its own."""
+    with suppress(io.UnsupportedOperation):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _buffered(stream: TextIO) -> TextIO:

@@ -4,7 +4,6 @@ They stand in the file SHA256SUMS of the checkpoint, in the form of `sha256sum`,
 the same without this program. Checkpoints from before have none.
 """
 
-import hashlib
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -16,10 +15,10 @@ from fiber_cli.data.tokenizer_files import FILES
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import failing_together
 from fiber_cli.errors import UserError
+from fiber_cli.outputs import DIGESTS, sha256_of
 from fiber_cli.printing import say
 from fiber_cli.regular_files import check_regular
 
-DIGESTS = "SHA256SUMS"
 WEIGHTS_FILE, TOKENIZER_FOLDER, STATE_FOLDER = "model.safetensors", "tokenizer", "state"
 #: SHA-256 runs at 0.4 to 2 GB/s a thread.
 THREADS = 4
@@ -46,13 +45,8 @@ def files_of(checkpoint: Path, *, state: bool) -> list[str]:
 def digests_of(checkpoint: Path, names: Sequence[str]) -> dict[str, str]:
     """SHA-256 in hexadecimal of files of a checkpoint, by name. Raises OSError."""
     with ThreadPoolExecutor(THREADS) as threads:
-        digests = threads.map(_digest, [checkpoint / name for name in names])
+        digests = threads.map(sha256_of, [checkpoint / name for name in names])
         return dict(zip(names, digests, strict=True))
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def share(names: Sequence[str]) -> Sequence[str]:

@@ -16,7 +16,7 @@ import fiber_cli
 from fiber_cli.characters import one_line
 from fiber_cli.distributed.rank_report import Report, report
 from fiber_cli.errors import EXIT_FAILED
-from fiber_cli.printing import say, say_lines
+from fiber_cli.printing import print_no_more, say, say_lines
 
 #: Set to 1, prints the traceback of an unforeseen error instead of writing it into a file.
 DEBUG = "FIBER_DEBUG"
@@ -48,8 +48,7 @@ def flushed(code: str | int | None) -> str | int | None:
     except OSError as error:
         if not isinstance(error, BrokenPipeError):
             say(f"fiber: standard output: {error.strerror}")
-        # What is left is tried again when the process ends.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print_no_more()
         return EXIT_FAILED
     return code
 

@@ -1,13 +1,12 @@
 """What is printed reaches standard output whole, or the command fails."""
 
-import io
-import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import is_full, write_problem
+from fiber_cli.printing import print_no_more
 
 
 @contextmanager
@@ -21,11 +20,5 @@ def whole_output() -> Iterator[None]:
     except OSError as error:
         if error.filename is not None or not is_full(error):
             raise
-        _print_no_more()
+        print_no_more()
         raise UserError(f"standard output: cannot be written ({write_problem(error)})") from error
-
-
-def _print_no_more() -> None:
-    """Or Python would try again at its end, with a message and an exit code of its own."""
-    with suppress(io.UnsupportedOperation):
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

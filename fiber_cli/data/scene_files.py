@@ -20,9 +20,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from fiber_cli.data.records import Span
 from fiber_cli.data.scenes.captions import captions
-from fiber_cli.data.scenes.categories import COLOURED_SHAPES, category_boxes
+from fiber_cli.data.scenes.categories import COLOURED_SHAPES, LABELS, category_boxes
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import Box, Scene, check_scenes, scene
@@ -110,12 +109,11 @@ def _boxes(scenes: Sequence[Scene]) -> Entry:
     for number, one in enumerate(scenes):
         images.append(_image(one, number, number))
         for name, box in category_boxes(one):
-            category = COLOURED_SHAPES.index(name) + 1
+            category = LABELS["coloured_shapes"][name] + 1
             annotations.append(_annotation(len(annotations) + 1, number, box, category_id=category))
     categories = [{"id": number, "name": name} for number, name in enumerate(COLOURED_SHAPES, 1)]
-    return {"info": {"description": "fiber scenes"}, "images": images, "annotations": annotations} | {
-        "categories": categories
-    }
+    info = {"description": "fiber scenes"}
+    return {"info": info, "images": images, "annotations": annotations, "categories": categories}
 
 
 def _phrases(scenes: Sequence[Scene]) -> Entry:
@@ -125,11 +123,7 @@ def _phrases(scenes: Sequence[Scene]) -> Entry:
         all_captions = captions(one)
         caption = all_captions[number % len(all_captions)]
         images.append(_image(one, number, number) | {"caption": caption.text, "dataset_name": "flickr"})
-        spans: dict[int, list[Span]] = {}
-        for phrase in caption.phrases:
-            for i in phrase.objects:
-                spans.setdefault(i, []).append((phrase.start, phrase.end))
-        for i, of_object in spans.items():
+        for i, of_object in caption.spans_of_objects().items():
             box = one.objects[i].box
             annotations.append(_annotation(len(annotations) + 1, number, box, category_id=1, tokens_positive=of_object))
     return _mdetr(images, annotations)

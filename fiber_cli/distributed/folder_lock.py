@@ -18,12 +18,11 @@ from typing import NamedTuple
 import filelock
 
 from fiber_cli.errors import UserError
-from fiber_cli.outputs import missing_folders, remove_empty, replace, write_problem
+from fiber_cli.outputs import LOCK, OWNER, missing_folders, remove_empty, replace, write_problem
 from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say
 from fiber_cli.regular_files import read_regular
 
-LOCK, OWNER = ".fiber-lock", ".fiber-owner.json"
 #: How long the lock is waited for: its holder may be ending.
 PATIENCE_SECONDS = 5.0
 #: The same where the holder has been killed, and what it started (ranks, workers that read data) is still ending.

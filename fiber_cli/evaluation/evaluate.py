@@ -59,12 +59,13 @@ def run_eval(
     for model in (loaded, scoring):
         model.task.to(prediction_device())
     require_agreement(lambda: _facts(sources, options, [model.path for model in (loaded, itm) if model is not None]))
+    fingerprint = scoring.fingerprint  # of the whole file of weights
     options = dataclasses.replace(
         options,
         checkpoint=str(loaded.path),
         folder=output,
-        fingerprint=scoring.fingerprint,
-        scorer=None if itm is None else PairScorer(itm.task, itm.context, itm.fingerprint),
+        fingerprint=fingerprint,
+        scorer=None if itm is None else PairScorer(itm.task, itm.context, fingerprint),
     )
     with failing_together():
         evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)

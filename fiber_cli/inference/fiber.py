@@ -317,13 +317,7 @@ class Fiber:
         `tasks.regions.prompts.parse_prompt`), asked as they are written. More than the text window holds are asked in
         several prompts of at most `chunk` names. The rest: see `find`."""
         query = self.label_query(labels, chunk)
-        return self._find(
-            images,
-            query,
-            self._limits(threshold, nms_iou, top_k),
-            on_error,
-            max_pixels,
-        )
+        return self._find(images, query, self._limits(threshold, nms_iou, top_k), on_error, max_pixels)
 
     @overload
     def ground(
@@ -380,13 +374,7 @@ class Fiber:
         text such as "a man; two small dogs", which must be its own words. Phrases without a sentence (None) are asked
         as labels are. The rest: see `find`."""
         query = self.phrase_query(sentence, phrases)
-        return self._find(
-            images,
-            query,
-            self._limits(threshold, nms_iou, top_k),
-            on_error,
-            max_pixels,
-        )
+        return self._find(images, query, self._limits(threshold, nms_iou, top_k), on_error, max_pixels)
 
     def label_query(self, labels: str | Sequence[str], chunk: int | str = "auto") -> Query:
         """See `detect`. UserError for labels that are empty, given twice, or too long for the model."""
@@ -447,13 +435,7 @@ class Fiber:
     ) -> list[Detection] | list[list[Detection]] | list[list[Detection] | None]:
         """Detections with a score of at least `threshold`, the `top_k` best of each image; of those of one label that
         overlap by more than `nms_iou` the best. By default the checkpoint's own, see `Fiber.threshold`."""
-        return self._find(
-            images,
-            query,
-            self._limits(threshold, nms_iou, top_k),
-            on_error,
-            max_pixels,
-        )
+        return self._find(images, query, self._limits(threshold, nms_iou, top_k), on_error, max_pixels)
 
     @torch.inference_mode()
     def _find(

@@ -89,16 +89,17 @@ def build_index(
     outputs = outputs or Outputs()
     if not loaded.can(Embedding):
         raise UserError(f"{loaded.path} was not trained with ITC (task.itc > 0), which searching needs")
+    fingerprint = loaded.fingerprint  # of the whole file of weights
     is_kept = file is not None or keeps_its_index(folder)
     file = file or folder / INDEX
     if not _is_to_be_replaced(file, outputs):
-        file = index_file(file, loaded.fingerprint)
+        file = index_file(file, fingerprint)
     stamps = stamps_below(folder)
     stored = None
     if _is_to_be_replaced(file, outputs):
         say(f"{file}: not a whole index; it is made anew")
     elif file.is_file():
-        stored = read_index(file, loaded.fingerprint)
+        stored = read_index(file, fingerprint)
     features = _unchanged(stored, stamps)
     missing = [path for path in stamps if path not in features]
     if stored is None and is_kept:  # an index that is there may be up to date but for pictures that cannot be read
@@ -116,7 +117,7 @@ def build_index(
     index = _in_order(features, stamps)
     is_new = stored is None or stored.stamps != index.stamps
     if is_main() and is_new and is_kept:
-        write_index(file, index, loaded.fingerprint, outputs)
+        write_index(file, index, fingerprint, outputs)
     elif is_main() and is_new:
         say(f"{folder}: cannot be written into, so that its index is not kept; --index FILE keeps it elsewhere")
     return index, computed.bad

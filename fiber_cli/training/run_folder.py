@@ -8,9 +8,8 @@ from pathlib import Path
 
 import yaml
 
-from fiber_cli.distributed.folder_lock import LOCK, OWNER
 from fiber_cli.errors import UserError, first_names
-from fiber_cli.outputs import LEDGER, Outputs
+from fiber_cli.outputs import LEDGER, LOCK, OWNER, Outputs
 from fiber_cli.parsing import parse_yaml
 from fiber_cli.regular_files import check_regular
 from fiber_cli.text_files import decode_text

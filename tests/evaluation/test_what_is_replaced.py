@@ -10,8 +10,7 @@ from commands import command
 from file_size_limit import files_up_to
 
 from fiber_cli.data.sources.scenes import ScenesSource
-from fiber_cli.distributed.folder_lock import LOCK
-from fiber_cli.outputs import LEDGER
+from fiber_cli.outputs import LEDGER, LOCK
 
 CONTENT = b"a user's file"
 

@@ -70,14 +70,20 @@ def test_sigterm_finishes_the_step_saves_and_can_be_resumed(plain, tmp_path, wor
     assert_equal(weights(tmp_path), weights(plain), atol=0 if world == 1 else 1e-5)
 
 
-def test_an_interrupt_stops_a_run(tmp_path):
-    folder = tmp_path / "run"
+def started(folder):
+    """The process of a long run that has made its first step."""
     (rank,) = start(folder, recipe={"optim.steps": 100_000, "log.save_every": 100_000, "log.every": 1})
     file = folder / "metrics.jsonl"
     deadline = time.monotonic() + 60
     # The file is there before the run listens to signals, its first line is not.
     while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
         time.sleep(0.05)
+    return rank
+
+
+def test_an_interrupt_stops_a_run(tmp_path):
+    folder = tmp_path / "run"
+    rank = started(folder)
     os.kill(rank.pid, signal.SIGINT)
     codes, log = finish([rank], folder)
     assert codes == [EXIT_STOPPED], log
@@ -192,11 +198,7 @@ def test_saved_weights_are_those_of_the_moving_average(plain, tmp_path):
 
 def test_the_folder_is_removed_and_made_anew_with_half_of_the_files(tmp_path):
     folder = tmp_path / "run"
-    (rank,) = start(folder, recipe={"optim.steps": 100_000, "log.save_every": 100_000, "log.every": 1})
-    file = folder / "metrics.jsonl"
-    deadline = time.monotonic() + 60
-    while not (file.exists() and file.stat().st_size) and time.monotonic() < deadline:
-        time.sleep(0.05)
+    rank = started(folder)
     folder.rename(tmp_path / "moved")
     rank.join(60)
     assert rank.exitcode == 1

@@ -8,6 +8,7 @@ import re
 from itertools import pairwise
 from typing import NamedTuple
 
+from fiber_cli.data.records import Span
 from fiber_cli.data.scenes.facts import position
 from fiber_cli.data.scenes.layout import Point, Scene, SceneObject
 from fiber_cli.data.scenes.vocabulary import NUMBERS, RELATIONS, THINGS, listing, noun_phrase
@@ -34,6 +35,14 @@ class SceneCaption(NamedTuple):
 
     text: str
     phrases: tuple[ScenePhrase, ...]
+
+    def spans_of_objects(self) -> dict[int, list[Span]]:
+        """Object → the spans of the phrases that speak of it, in the order of the text."""
+        spans: dict[int, list[Span]] = {}
+        for phrase in self.phrases:
+            for i in phrase.objects:
+                spans.setdefault(i, []).append((phrase.start, phrase.end))
+        return spans
 
 
 def captions(scene: Scene) -> tuple[SceneCaption, ...]:

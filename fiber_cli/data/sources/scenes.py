@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from fiber_cli.data.box_edges import box_array
-from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Question, Span, Statement
+from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Question, Statement
 from fiber_cli.data.scenes.captions import captions
 from fiber_cli.data.scenes.categories import CATEGORIES, LABELS, Naming, category_boxes
 from fiber_cli.data.scenes.drawing import draw
@@ -159,13 +159,11 @@ class SceneGrounding(SceneImages, PhraseSource):
     def regions(self, i: int) -> PhraseBoxes:
         objects = self[i].objects
         all_captions = captions(self[i])
-        text, phrases = all_captions[i % len(all_captions)]
-        spans: list[list[Span]] = [[] for _ in objects]
-        for phrase in phrases:
-            for number in phrase.objects:
-                spans[number].append((phrase.start, phrase.end))
+        caption = all_captions[i % len(all_captions)]
+        spans_of = caption.spans_of_objects()
+        spans = [spans_of.get(number, []) for number in range(len(objects))]
         boxes = box_array([thing.box for thing in objects])
-        return PhraseBoxes(text, boxes, spans, (self.image_size, self.image_size))
+        return PhraseBoxes(caption.text, boxes, spans, (self.image_size, self.image_size))
 
 
 class SceneReferring(SceneImages, PhraseSource):
