@@ -12,7 +12,10 @@ from fiber_cli.printing import show
 def scenes(
     out: Annotated[Path, typer.Option(help="Folder to write, new or empty.")],
     count: Annotated[int, typer.Option(min=1, help="How many pictures.")] = 50,
-    split: Annotated[Literal["train", "val", "test"], typer.Option(help="No split has a scene of another.")] = "test",
+    split: Annotated[
+        Literal["train", "val", "test", "novel"],
+        typer.Option(help="No split has a scene of another; `novel` shows colours with shapes that no other does."),
+    ] = "test",
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other scenes.")] = 0,
     image_size: Annotated[int, typer.Option(min=32, help="Side of a picture in pixels.")] = 256,
     alike: Annotated[

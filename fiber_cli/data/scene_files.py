@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from fiber_cli.data.scenes.captions import captions
-from fiber_cli.data.scenes.categories import COLOURED_SHAPES, LABELS, category_boxes
+from fiber_cli.data.scenes.categories import categories, category_boxes
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import Box, Scene, check_scenes, scene
@@ -70,7 +70,7 @@ def _files(scenes: Sequence[Scene], split: str) -> dict[str, str]:
     contents = {
         "captions.json": _karpathy(said, split),
         "queries.json": _karpathy(asked, split),
-        "boxes.json": _boxes(scenes),
+        "boxes.json": _boxes(scenes, split),
         "phrases.json": _phrases(scenes),
         "expressions.json": _expressions(scenes),
         "questions.json": questions_file,
@@ -103,17 +103,18 @@ def _annotation(number: int, image_id: int, box: Box, **more: Any) -> Entry:
     return {"id": number, "image_id": image_id, "bbox": bbox, "area": width * height, "iscrowd": 0, **more}
 
 
-def _boxes(scenes: Sequence[Scene]) -> Entry:
+def _boxes(scenes: Sequence[Scene], split: str) -> Entry:
     images = []
     annotations: list[Entry] = []
+    names = categories("coloured_shapes", split)
+    number_of = {name: category for category, name in enumerate(names, 1)}
     for number, one in enumerate(scenes):
         images.append(_image(one, number, number))
         for name, box in category_boxes(one):
-            category = LABELS["coloured_shapes"][name] + 1
-            annotations.append(_annotation(len(annotations) + 1, number, box, category_id=category))
-    categories = [{"id": number, "name": name} for number, name in enumerate(COLOURED_SHAPES, 1)]
+            annotations.append(_annotation(len(annotations) + 1, number, box, category_id=number_of[name]))
+    entries = [{"id": category, "name": name} for name, category in number_of.items()]
     info = {"description": "fiber scenes"}
-    return {"info": info, "images": images, "annotations": annotations, "categories": categories}
+    return {"info": info, "images": images, "annotations": annotations, "categories": entries}
 
 
 def _phrases(scenes: Sequence[Scene]) -> Entry:

@@ -46,17 +46,17 @@ class SceneCaption(NamedTuple):
 
 
 def captions(scene: Scene) -> tuple[SceneCaption, ...]:
-    """Four to six captions, each naming every object by colour and shape and, as far as `MAX_WORDS` lets, by
+    """Two to six captions, each naming every object by colour and shape and, as far as `MAX_WORDS` lets, by
     size and texture; all but the first say where the objects are. Phrases follow the text without overlap."""
     rng = random.Random(f"{scene.key}/captions")
-    templates = [
-        _counted(rng, scene),
-        _placed(rng, scene),
-        _in_order(rng, scene, axis=0),
-        _in_order(rng, scene, axis=1),
-        _related(rng, scene),
-        _with_background(rng, scene, _related(rng, scene)),
-    ]
+    templates: list[str | None] = [_counted(rng, scene), _placed(rng, scene)]
+    if len(scene.objects) > 1:
+        templates += [
+            _in_order(rng, scene, axis=0),
+            _in_order(rng, scene, axis=1),
+            _related(rng, scene),
+            _with_background(rng, scene, _related(rng, scene)),
+        ]
     filled = []
     for template in templates:
         caption = None if template is None else _shortened(rng, scene, template)
@@ -179,7 +179,8 @@ def _slot_phrase(rng: random.Random, scene: Scene, name: str, detail: float) -> 
     """The objects that a slot of a template stands for, and words for them."""
     count = len(scene.objects)
     if name == "all":
-        return tuple(range(count)), f"{NUMBERS[count]} {rng.choice(THINGS)}s"
+        thing = rng.choice(THINGS)
+        return tuple(range(count)), f"{NUMBERS[count]} {thing if count == 1 else f'{thing}s'}"
     i = int(name)
     # That an object is plain goes without saying, except where few objects leave little to say.
     obvious = scene.objects[i].texture == "plain" and count > 2

@@ -30,7 +30,9 @@ def expressions(scene: Scene) -> tuple[SceneExpression, ...]:
 
 def _located(rng: random.Random, scene: Scene, i: int) -> list[str]:
     """ "the red shape left of the square", "the leftmost star": attributes that others share, and what sets
-    object i apart from those others by a margin."""
+    object i apart from those others by a margin; none of an object that is alone."""
+    if len(scene.objects) == 1:
+        return []
     description = _shared_description(rng, scene, i)
     others = description.objects - {i}
     texts = []

@@ -9,7 +9,7 @@ from itertools import combinations
 from typing import NamedTuple
 
 from fiber_cli.data.scenes.layout import Scene
-from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, VALUES, noun_phrase
+from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, HELD_OUT, VALUES, noun_phrase
 
 _MARGIN = 0.1  # of the image's side, between middles
 
@@ -66,17 +66,22 @@ def looks(scene: Scene) -> set[tuple[str, str]]:
 
 
 def coloured_shapes(scene: Scene) -> tuple[list[Attributes], list[Attributes]]:
-    """Colour with shape: those in the scene, and those not in it that share the one or the other with it."""
-    present = looks(scene)
+    """Colour with shape: those in the scene, and those not in it that share the one or the other with it; of a novel
+    scene held-out ones only, of others none such, which would be absent from all of them."""
+    present = {look for look in looks(scene) if _can_be_asked(scene, look)}
     colours = values_in(scene, "colour")
     shapes = values_in(scene, "shape")
     absent = []
     for colour in VALUES["colour"]:
         for shape in VALUES["shape"]:
             resembles = colour in colours or shape in shapes
-            if resembles and (colour, shape) not in present:
+            if resembles and _can_be_asked(scene, (colour, shape)) and (colour, shape) not in present:
                 absent.append({"colour": colour, "shape": shape})
     return [{"colour": colour, "shape": shape} for colour, shape in sorted(present)], absent
+
+
+def _can_be_asked(scene: Scene, look: tuple[str, str]) -> bool:
+    return (look in HELD_OUT) == (scene.split == "novel")
 
 
 def descriptions(scene: Scene, i: int, without: str = "") -> list[Description]:

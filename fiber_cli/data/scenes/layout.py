@@ -12,11 +12,15 @@ from functools import cached_property, lru_cache
 from typing import NamedTuple
 
 from fiber_cli.data.scenes.shapes import SHAPES
-from fiber_cli.data.scenes.vocabulary import VALUES
+from fiber_cli.data.scenes.vocabulary import HELD_OUT, VALUES
 from fiber_cli.errors import UserError
 
-SPLITS = ("train", "val", "test")
+#: Every scene of "novel" has an object of `HELD_OUT`, whose colour and shape no scene of the others shows together.
+SPLITS = ("train", "val", "test", "novel")
 MIN_SIZE = 32
+#: The fewest and the most objects that there can be, and those of scenes that do not say so.
+OBJECT_LIMITS = (1, 4)
+OBJECTS = (2, 4)
 
 Point = tuple[float, float]
 Box = tuple[float, float, float, float]
@@ -78,10 +82,11 @@ class Scene:
     """A picture and what is in it.
 
     key: names the scene whatever its image_size; tone: "dark" or "light" background;
-    objects: two to four, no two alike in all four attributes, in drawing order (the nearest last).
+    objects: one to four, no two alike in all four attributes, in drawing order (the nearest last).
     """
 
     key: str
+    split: str
     image_size: int
     tone: str
     objects: tuple[SceneObject, ...]
@@ -105,31 +110,44 @@ class _Disc(NamedTuple):
 
 
 @lru_cache(maxsize=8)
-def scene(seed: int, split: str, index: int, image_size: int = 96, alike: bool = False) -> Scene:
+def scene(
+    seed: int,
+    split: str,
+    index: int,
+    image_size: int = 96,
+    alike: bool = False,
+    objects: tuple[int, int] = OBJECTS,
+) -> Scene:
     """The scene number `index` of a split, laid out for a square image of `image_size` pixels.
 
     Attributes are drawn independently of each other and before the layout, so that no value of one tells of
     another; an object takes over the shape or the colour of an earlier one now and then, so that there is something to
-    count and to tell apart. alike: most objects differ from an earlier one in one
-    attribute only. Raises UserError for a bad split, index, seed or size.
+    count and to tell apart. alike: most objects differ from an earlier one in one attribute only. objects: the fewest
+    and the most of them. Raises UserError for a bad split, index, seed, size or number of objects.
     """
-    check_scenes(split, seed, image_size)
+    check_scenes(split, seed, image_size, objects)
     if index < 0:
         raise UserError(f"scene index {index} is negative; the scenes of a split are numbered from 0")
-    key = f"{split}-{seed}-{index}{'-alike' if alike else ''}"
+    key = f"{split}-{seed}-{index}{variant(alike, objects)}"
     rng = random.Random(key)  # a text seed is hashed: streams of different keys have nothing in common
-    looks = _looks(rng, alike=alike)
+    looks = _looks(rng, split, rng.randint(*objects), alike=alike)
     looks.sort(key=lambda look: look.size)  # "large" before "small": the small object is never the hidden one
     diameters = [rng.uniform(*SIZES[look.size]) for look in looks]
     discs = _discs(rng, diameters)
-    objects = []
+    drawn = []
     for look, disc in zip(looks, discs, strict=True):
-        objects.append(_object(rng, look, disc, image_size))
+        drawn.append(_object(rng, look, disc, image_size))
     tone = rng.choice(tuple(TONES))
-    return Scene(key, image_size, tone, tuple(objects))
+    return Scene(key, split, image_size, tone, tuple(drawn))
 
 
-def check_scenes(split: str, seed: int, image_size: int) -> None:
+def variant(alike: bool, objects: tuple[int, int]) -> str:
+    """What the names of scenes that are not the usual ones end in."""
+    number = "" if objects == OBJECTS else "-{}to{}".format(*objects)
+    return f"{number}{'-alike' if alike else ''}"
+
+
+def check_scenes(split: str, seed: int, image_size: int, objects: tuple[int, int] = OBJECTS) -> None:
     """UserError unless there are scenes of this kind."""
     if split not in SPLITS:
         raise UserError(f"scenes: there is no split {split!r}; take one of {', '.join(SPLITS)}")
@@ -137,19 +155,32 @@ def check_scenes(split: str, seed: int, image_size: int) -> None:
         raise UserError(f"scenes: seed is {seed!r}; give a whole number from 0")
     if not isinstance(image_size, int) or image_size < MIN_SIZE:
         raise UserError(f"scenes: image_size is {image_size!r}; give a number of pixels from {MIN_SIZE}")
+    fewest, most = objects
+    if not OBJECT_LIMITS[0] <= fewest <= most <= OBJECT_LIMITS[1]:
+        raise UserError(
+            f"scenes: objects is [{fewest}, {most}]; give the fewest and the most objects of a scene, from "
+            f"{OBJECT_LIMITS[0]} to {OBJECT_LIMITS[1]}"
+        )
 
 
-def _looks(rng: random.Random, *, alike: bool) -> list[_Look]:
-    """Two to four looks, no two alike."""
-    count = rng.randint(2, 4)
+def _looks(rng: random.Random, split: str, count: int, *, alike: bool) -> list[_Look]:
+    """So many looks, no two alike; of a novel scene one is held out from the other splits, which have none such."""
     looks: list[_Look] = []
+    if split == "novel":
+        looks.append(_held_out_look(rng))
     while len(looks) < count:
         look = _any_look(rng)
         if looks:
             look = _nearly_alike(rng, look, looks) if alike else _resembling(rng, look, looks)
-        if look not in looks:
+        is_allowed = split == "novel" or (look.colour, look.shape) not in HELD_OUT
+        if is_allowed and look not in looks:
             looks.append(look)
     return looks
+
+
+def _held_out_look(rng: random.Random) -> _Look:
+    colour, shape = rng.choice(sorted(HELD_OUT))
+    return _any_look(rng)._replace(colour=colour, shape=shape)
 
 
 def _any_look(rng: random.Random) -> _Look:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from fiber_cli.data.scenes.layout import SceneObject
-from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, SYNONYMS, THINGS, VALUES
+from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, HELD_OUT, SYNONYMS, THINGS, VALUES
 
 #: Which attributes a name speaks of, by level; a name without a shape ends in THINGS[0].
 LEVELS: dict[str, tuple[str, ...]] = {
@@ -33,6 +33,14 @@ def names_of(thing: SceneObject) -> tuple[str, ...]:
         choices = [_words(thing.attributes[attribute]) for attribute in _in_order(attributes)]
         names += _spelled(level, choices)
     return tuple(names)
+
+
+def held_out_names() -> frozenset[str]:
+    """The names of colours with shapes that are shown by the split "novel" alone."""
+    names: set[str] = set()
+    for colour, shape in HELD_OUT:
+        names.update(_spelled("colour and shape", [_words(colour), _words(shape)]))
+    return frozenset(names)
 
 
 def level_of(name: str) -> str:

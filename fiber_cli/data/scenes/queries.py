@@ -58,7 +58,9 @@ def queries(scene: Scene) -> tuple[SceneQuery, ...]:
     """Short texts that are true of a scene, each once: a thing, some things counted, two things, and one thing by
     another."""
     rng = random.Random(f"{scene.key}/queries")
-    made = [_thing(rng, scene), _thing(rng, scene), _counted(rng, scene), _two(rng, scene), _related(rng, scene)]
+    made: list[SceneQuery | None] = [_thing(rng, scene), _thing(rng, scene), _counted(rng, scene)]
+    if len(scene.objects) > 1:
+        made += [_two(rng, scene), _related(rng, scene)]
     distinct: dict[str, SceneQuery] = {}
     for query in made:
         if query is not None:

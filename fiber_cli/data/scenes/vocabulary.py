@@ -11,6 +11,8 @@ VALUES = {
     "shape": ("circle", "square", "triangle", "star", "heart", "cross", "ring", "moon"),
 }
 ATTRIBUTES = tuple(VALUES)
+#: Colours with shapes that no split but "novel" shows: each colour and each shape is in one of them.
+HELD_OUT = frozenset((colour, VALUES["shape"][(3 * i + 1) % 8]) for i, colour in enumerate(VALUES["colour"]))
 SYNONYMS = {
     "small": "little",
     "large": "big",
@@ -70,5 +72,6 @@ def _in_plural(noun: str) -> str:
 
 
 def listing(items: Sequence[str]) -> str:
-    """ "a, b and c", of at least two items."""
-    return f"{', '.join(items[:-1])} and {items[-1]}"
+    """ "a, b and c"."""
+    *firsts, last = items
+    return f"{', '.join(firsts)} and {last}" if firsts else last

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -10,10 +11,10 @@ from PIL import Image
 from fiber_cli.data.box_edges import box_array
 from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Question, Statement
 from fiber_cli.data.scenes.captions import captions
-from fiber_cli.data.scenes.categories import CATEGORIES, LABELS, Naming, category_boxes
+from fiber_cli.data.scenes.categories import Naming, categories, category_boxes
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
-from fiber_cli.data.scenes.layout import Scene, check_scenes, scene
+from fiber_cli.data.scenes.layout import OBJECTS, Scene, check_scenes, scene, variant
 from fiber_cli.data.scenes.queries import queries
 from fiber_cli.data.scenes.questions import questions
 from fiber_cli.data.scenes.statements import pair_statements, statements
@@ -37,11 +38,16 @@ class ScenesSettings(SourceSettings):
     an expression that fits one object (`scene_referring`)."""
 
     kind: Literal["scenes", "scene_detection", "scene_grounding", "scene_referring"]
-    split: Literal["train", "val", "test"] = option("Scenes of different splits never agree.", "train")
+    split: Literal["train", "val", "test", "novel"] = option(
+        "Scenes of different splits never agree; each of `novel` has a colour with a shape that the others never show "
+        "together.",
+        "train",
+    )
     count: int = option("Number of scenes.", 10_000, ge=1)
     seed: int = option("Another seed draws other scenes.", 0, ge=0)
     image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
     alike: bool = option("Most objects differ from another one of their scene in one attribute only.", False)
+    objects: tuple[int, int] = option("The fewest and the most objects of a scene, from 1 to 4.", OBJECTS)
     pairs: bool = option("Statements are about two scenes, or about one.", True)
     texts: Literal["captions", "queries"] = option(
         "Captions of all objects and where they lie, or short texts as people search with.", "captions"
@@ -68,26 +74,28 @@ class SceneImages(ImageSource):
         seed: int = 0,
         image_size: int = 96,
         alike: bool = False,
+        objects: tuple[int, int] = OBJECTS,
         pairs: bool = True,
         texts: Literal["captions", "queries"] = "captions",
         names: Naming = "coloured_shapes",
     ):
-        check_scenes(split, seed, image_size)
+        check_scenes(split, seed, image_size, objects)
         if not isinstance(count, int) or count < 1:
             raise UserError(f"scenes: count is {count!r}; give the number of scenes of the split, at least 1")
-        self.name = f"{self.prefix}-{split}-{seed}{'-alike' if alike else ''}"
+        self.name = f"{self.prefix}-{split}-{seed}{variant(alike, objects)}"
         self.split = split
         self.count = count
         self.seed = seed
         self.image_size = image_size
         self.alike = alike
+        self.objects = objects
         self.pairs = pairs
         self.texts = texts
         self.naming = names
         #: Of statements.
         self.images_each = 2 if pairs else 1
         #: Of detection.
-        self.names: Sequence[str] = CATEGORIES[names]
+        self.names: Sequence[str] = categories(names, split)
         self.several_names = names == "all_levels"
 
     def total(self) -> int:
@@ -96,7 +104,7 @@ class SceneImages(ImageSource):
     def __getitem__(self, i: int) -> Scene:
         if not 0 <= i < self.count:
             raise IndexError(f"{self.name} has scenes 0 to {self.count - 1}, not {i}")
-        return scene(self.seed, self.split, int(i), self.image_size, self.alike)
+        return scene(self.seed, self.split, int(i), self.image_size, self.alike, self.objects)
 
     def key(self, i: int) -> str:
         return self[i].key
@@ -140,12 +148,15 @@ class SceneDetection(SceneImages, CategorySource):
 
     prefix = "scene-detection"
 
+    @cached_property
+    def _label_of(self) -> dict[str, int]:
+        return {name: label for label, name in enumerate(self.names)}
+
     def regions(self, i: int) -> NamedBoxes:
-        number_of = LABELS[self.naming]
         labels = []
         boxes = []
         for name, box in category_boxes(self[i], self.naming):
-            labels.append(number_of[name])
+            labels.append(self._label_of[name])
             boxes.append(box)
         return NamedBoxes(box_array(boxes), np.array(labels, np.int64), (self.image_size, self.image_size))
 
