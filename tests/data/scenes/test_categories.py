@@ -4,21 +4,32 @@ from collections import Counter
 
 from scene_reading import attributes, having
 
-from fiber_cli.data.scenes.categories import CATEGORIES, LABELS, category_boxes
+from fiber_cli.data.scenes.categories import categories, category_boxes
+from fiber_cli.data.scenes.vocabulary import HELD_OUT
 
 
 def test_boxes_have_the_category_of_their_object(some_scenes):
     for one in some_scenes:
-        categories = category_boxes(one)
-        assert [box for _, box in categories] == [thing.box for thing in one.objects]
-        for (name, _), thing in zip(categories, one.objects, strict=True):
-            assert name in CATEGORIES["coloured_shapes"]
+        named = category_boxes(one)
+        assert [box for _, box in named] == [thing.box for thing in one.objects]
+        for (name, _), thing in zip(named, one.objects, strict=True):
+            assert name in categories("coloured_shapes", "val")
             assert attributes(name) == {"colour": thing.colour, "shape": thing.shape}
 
 
-def test_coloured_shapes_are_all_pairs_of_colour_and_shape():
-    names = CATEGORIES["coloured_shapes"]
-    assert len(set(names)) == len(names) == 64
+def test_coloured_shapes_are_not_all_pairs_that_a_split_shows():
+    names = categories("coloured_shapes", "val")
+    everything = categories("coloured_shapes", "novel")
+    assert len(set(names)) == len(names) == 56
+    assert len(set(everything)) == len(everything) == 64
+    assert {tuple(attributes(name).values()) for name in set(everything) - set(names)} == HELD_OUT
+    assert categories("coloured_shapes", "train") == names
+
+
+def test_a_name_of_what_is_held_out_is_asked_of_other_splits():
+    left_out = set(categories("all_levels", "novel")) - set(categories("all_levels", "train"))
+    assert {tuple(attributes(name).values()) for name in left_out} == HELD_OUT
+    assert {"purple crescent", "violet moon"} & left_out == set() or {"purple crescent", "violet moon"} <= left_out
 
 
 def test_an_object_lacks_one_of_its_names_or_has_one_too_many(some_scenes):
@@ -27,11 +38,9 @@ def test_an_object_lacks_one_of_its_names_or_has_one_too_many(some_scenes):
         boxes = [thing.box for thing in one.objects]
         for name, box in category_boxes(one, "all_levels"):
             objects_of.setdefault(name, []).append(boxes.index(box))
-        for name in CATEGORIES["all_levels"]:
+        for name in categories("all_levels", "val"):
             assert objects_of.get(name, []) == having(one, name), name
 
 
-def test_names_of_all_levels_come_twice_or_lack_a_number():
-    names = CATEGORIES["all_levels"]
-    assert set(Counter(names).values()) == {1}
-    assert [LABELS["all_levels"][name] for name in names] == list(range(len(names)))
+def test_names_of_all_levels_come_twice():
+    assert set(Counter(categories("all_levels", "novel")).values()) == {1}

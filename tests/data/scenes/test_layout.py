@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 from scene_reading import values_of
 
+from fiber_cli.data.scenes.facts import looks
 from fiber_cli.data.scenes.layout import COLOURS, SIZES, check_scenes, scene
 from fiber_cli.data.scenes.shapes import SHAPES
-from fiber_cli.data.scenes.vocabulary import VALUES
+from fiber_cli.data.scenes.vocabulary import HELD_OUT, VALUES
 from fiber_cli.errors import UserError
 
 
@@ -25,7 +26,7 @@ def test_a_scene_is_made_again_and_scales(some_scenes):
 
 
 def test_splits_and_seeds_share_no_scene():
-    streams = [(0, "train"), (0, "val"), (0, "test"), (1, "train")]
+    streams = [(0, "train"), (0, "val"), (0, "test"), (0, "novel"), (1, "train")]
     boxes = [thing.box for seed, split in streams for i in range(300) for thing in scene(seed, split, i).objects]
     assert len(set(boxes)) == len(boxes)
 
@@ -56,11 +57,46 @@ def test_objects_of_alike_scenes_differ_in_much():
     single = 0
     objects = 0
     for i in range(200):
-        looks = [set(thing.attributes.items()) for thing in scene(0, "val", i, alike=True).objects]
-        single += sum(any(len(look & earlier) == 3 for earlier in looks[:n]) for n, look in enumerate(looks) if n)
-        objects += len(looks) - 1
+        seen = [set(thing.attributes.items()) for thing in scene(0, "val", i, alike=True).objects]
+        single += sum(any(len(look & earlier) == 3 for earlier in seen[:n]) for n, look in enumerate(seen) if n)
+        objects += len(seen) - 1
     assert single > 0.7 * objects
     assert scene(0, "val", 3, alike=True).key != scene(0, "val", 3).key
+
+
+@pytest.mark.parametrize("split", ["train", "val", "test"])
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_colour_with_a_shape_of_the_novel_split_is_in_another(split, alike):
+    shown = {look for i in range(400) for look in looks(scene(0, split, i, alike=alike))}
+    assert not shown & HELD_OUT
+    assert len(shown) == 56
+
+
+@pytest.mark.parametrize("alike", [False, True])
+def test_a_novel_scene_shows_nothing_new(alike):
+    novel = [looks(scene(0, "novel", i, alike=alike)) for i in range(400)]
+    assert all(shown & HELD_OUT for shown in novel)
+    assert set.union(*novel) > HELD_OUT
+
+
+def test_what_is_held_out_takes_a_colour_or_a_shape_away():
+    assert len(HELD_OUT) == 8
+    assert {colour for colour, _ in HELD_OUT} == set(VALUES["colour"])
+    assert {shape for _, shape in HELD_OUT} == set(VALUES["shape"])
+
+
+@pytest.mark.parametrize("objects", [(1, 1), (1, 2), (2, 2), (4, 4), (1, 4)])
+@pytest.mark.parametrize("split", ["train", "novel"])
+def test_a_scene_has_more_or_fewer_objects_than_asked(objects, split):
+    scenes = [scene(0, split, i, objects=objects) for i in range(100)]
+    assert {len(one.objects) for one in scenes} == set(range(objects[0], objects[1] + 1))
+    assert scenes[0].key != scene(0, split, 0).key
+
+
+@pytest.mark.parametrize("objects", [(0, 2), (3, 2), (2, 5)])
+def test_numbers_of_objects_that_no_scene_has_are_told(objects):
+    with pytest.raises(UserError, match=r"objects is .*; give the fewest and the most objects of a scene, from 1 to 4"):
+        scene(0, "val", 0, objects=objects)
 
 
 def test_the_tables_know_every_value():
@@ -72,7 +108,7 @@ def test_the_tables_know_every_value():
 @pytest.mark.parametrize(
     ("split", "seed", "size", "message"),
     [
-        ("dev", 0, 96, "no split 'dev'; take one of train, val, test"),
+        ("dev", 0, 96, "no split 'dev'; take one of train, val, test, novel"),
         ("val", -1, 96, "seed is -1"),
         ("val", 0.5, 96, r"seed is 0\.5"),
         ("val", 0, 8, "image_size is 8; give a number of pixels from 32"),
