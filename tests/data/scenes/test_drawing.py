@@ -54,7 +54,7 @@ def test_colours_sizes_and_textures_are_what_they_are_called(many_scenes):
             side = max(thing.box[2] - thing.box[0], thing.box[3] - thing.box[1]) / one.image_size
             assert side < 0.3 if thing.size == "small" else side > 0.3
     # Of a small outline with stripes little is in the named colour.
-    assert misnamed <= 1
+    assert misnamed <= 3
     assert max(roughness["plain"]) < 0.45 < np.median(roughness["striped"] + roughness["dotted"])
 
 
