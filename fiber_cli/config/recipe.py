@@ -29,6 +29,9 @@ class ModelSettings:
     hidden: int | None = option("Joint width.", None, ge=1)
     drop_path: float | None = option("Stochastic depth of the last image block.", None, ge=0, lt=1)
     dropout: float | None = option("Dropout in the text encoder.", None, ge=0, lt=1)
+    stem: Literal["patch", "convolutions"] | None = option(
+        "How pixels become tokens; convolutions learn shapes from nothing many times faster.", None
+    )
     embed_dim: int | None = option("Channels of the first image stage.", None, ge=1)
     depths: tuple[int, ...] | None = option("Blocks of each image stage.", None, ge=1)
     image_heads: tuple[int, ...] | None = option("Attention heads of each image stage.", None, ge=1)

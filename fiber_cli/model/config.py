@@ -3,7 +3,7 @@
 import dataclasses
 import math
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, Literal, NamedTuple, Self, get_args
 
 from fiber_cli.errors import UserError
 
@@ -27,6 +27,13 @@ _LARGEST = {
 #: Sizes that may be 0.
 _MAY_BE_ZERO = ("depths", "pad_id")
 _MOST_STAGES = 8
+
+
+Stem = Literal["patch", "convolutions"]
+#: A convolutional stem halves its map until a patch is one token.
+_PATCHES_OF_CONVOLUTIONS = (4, 8, 16, 32)
+#: Half of its channels are normalised in groups of 8.
+_CHANNELS_OF_CONVOLUTIONS = 16
 
 
 class BlockPosition(NamedTuple):
@@ -53,6 +60,8 @@ class ImageConfig:
     heads: tuple[int, ...] = (4, 8, 16, 32)
     window: int = 12
     patch: int = 4
+    #: How pixels become tokens: a linear map of each patch, as published, or convolutions.
+    stem: Stem = "patch"
     mlp_ratio: float = 4.0
     drop_path: float = 0.1
     #: Windows keep their size on smaller maps, which are padded to it, and odd blocks shift them even where one
@@ -123,6 +132,7 @@ class FiberConfig:
         if len(self.image_size) != 2:
             raise UserError(f"image_size={self.image_size!r}: must be height and width")
         self._check_depths()
+        self._check_stem()
         _check_heads("text_hidden", self.text.hidden, self.text.heads)
         stages = zip(self.image.dims, self.image.heads, strict=True)
         for stage, (dim, heads) in enumerate(stages):
@@ -138,6 +148,20 @@ class FiberConfig:
         if len(self.image.heads) != len(self.image.depths):
             raise UserError(
                 f"depths {self.image.depths} and image_heads {self.image.heads} name different numbers of stages"
+            )
+
+    def _check_stem(self) -> None:
+        image = self.image
+        if image.stem not in get_args(Stem):
+            raise UserError(f"stem={image.stem!r}: must be one of {', '.join(get_args(Stem))}")
+        if image.stem == "convolutions" and image.patch not in _PATCHES_OF_CONVOLUTIONS:
+            raise UserError(
+                f"stem=convolutions with patch={image.patch}: the patch must be one of "
+                f"{', '.join(map(str, _PATCHES_OF_CONVOLUTIONS))} pixels"
+            )
+        if image.stem == "convolutions" and image.embed_dim % _CHANNELS_OF_CONVOLUTIONS:
+            raise UserError(
+                f"stem=convolutions with embed_dim={image.embed_dim}: must be a multiple of {_CHANNELS_OF_CONVOLUTIONS}"
             )
 
     @property

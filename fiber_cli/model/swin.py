@@ -17,7 +17,8 @@ from timm.layers.weight_init import trunc_normal_
 from timm.models.swin_transformer import PatchMerging
 from torch import Tensor, nn
 
-from fiber_cli.model.config import FiberConfig
+from fiber_cli.model.config import FiberConfig, ImageConfig
+from fiber_cli.model.convolutional_stem import ConvolutionalStem
 from fiber_cli.model.init import initialise
 from fiber_cli.model.module_sequence import ModuleSequence
 
@@ -263,9 +264,7 @@ class Swin(nn.Module):
     def __init__(self, config: FiberConfig):
         super().__init__()
         image = config.image
-        self.patch_embed = PatchEmbed(
-            None, image.patch, 3, image.dims[0], norm_layer=nn.LayerNorm, output_fmt="NHWC", dynamic_img_pad=True
-        )
+        self.patch_embed = _patch_embed(image)
         rates = iter(_drop_path_rates(image.drop_path, blocks=sum(image.depths)))
         self.stages: ModuleSequence[SwinStage] = ModuleSequence()
         for stage, depth in enumerate(image.depths):
@@ -275,6 +274,14 @@ class Swin(nn.Module):
         #: Applied on the way to the ITC pooler only; fused passes and captioning read the raw stream.
         self.norm: nn.Module = nn.LayerNorm(image.dims[-1])
         initialise(self, config.init_std)
+
+
+def _patch_embed(image: ImageConfig) -> nn.Module:
+    """Pixels (B, 3, H, W) to tokens (B, H / patch, W / patch, C)."""
+    channels = image.dims[0]
+    if image.stem == "convolutions":
+        return ConvolutionalStem(image.patch, channels)
+    return PatchEmbed(None, image.patch, 3, channels, norm_layer=nn.LayerNorm, output_fmt="NHWC", dynamic_img_pad=True)
 
 
 def _drop_path_rates(last: float, blocks: int) -> list[float]:
