@@ -8,7 +8,6 @@ Shapes: B batch, C channels, H and W sides in pixels, P patch.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-
 #: Channels of a group that is normalised together.
 GROUP = 8
 
@@ -37,8 +36,8 @@ class ConvolutionalStem(nn.Module):
     """Halvings by 3 x 3 convolutions down to one token for a patch of `patch` pixels, a power of two.
 
     The first has half of the channels; each further one is followed by `ResidualConvolutions`. Norms are over groups of
-    channels and the whole map: over channels alone they raise a plain ground to the level of what lies on it, and shapes
-    are not learned.
+    channels and the whole map: over channels alone they raise a plain ground to the level of what lies on it, and
+    shapes are not learned.
     """
 
     def __init__(self, patch: int, channels: int):
