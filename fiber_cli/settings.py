@@ -72,19 +72,29 @@ class TaskSettings:
         return frozenset()
 
 
+#: Settings of an entry that say which source it is and how it is mixed with others, not what it reads.
+OF_MIXING = frozenset({"kind", "weight", "during"})
+
+
 @dataclass(frozen=True, kw_only=True)
 class SourceSettings:
     """An entry of `data.train` or `data.val`; `kind` says of which format."""
 
     kind: str
     weight: float = option("Times that an epoch holds this source; 0.5 = a random half of it.", 1.0, gt=0)
+    during: tuple[float, float] = option(
+        "From where to where of an epoch its samples come, such as [0, 0.2]: with one epoch a curriculum.",
+        (0.0, 1.0),
+        ge=0,
+        le=1,
+    )
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the source's constructor: all settings but the kind, the weight and what is null."""
+        """The arguments of the source's constructor: all settings but those of mixing and what is null."""
         arguments = {}
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
-            if setting.name not in ("kind", "weight") and value is not None:
+            if setting.name not in OF_MIXING and value is not None:
                 arguments[setting.name] = value
         return arguments
 

@@ -16,6 +16,10 @@ from fiber_cli.errors import UserError
 _ORDER, _SAMPLE = 0, 1  # separate streams of random numbers
 _MAX_REPLACEMENTS = 10
 
+#: From where to where of an epoch, 0 to 1.
+Interval = tuple[float, float]
+_WHOLE: Interval = (0.0, 1.0)
+
 
 class Mixture:
     """Several sources as one list of entries per epoch.
@@ -23,9 +27,16 @@ class Mixture:
     weights: how often an epoch holds each source: 1 once, 2 twice, 0.5 a fresh random half of it. An entry
     is repetition · total + index, `total` being the number of samples of all sources, so that the
     repetitions of a sample within an epoch are augmented differently.
+    during: from where to where of an epoch, 0 to 1, each source's samples are spread; None = all over it.
     """
 
-    def __init__(self, sources: Sequence[Source], weights: Sequence[float], seed: int):
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        weights: Sequence[float],
+        seed: int,
+        during: Sequence[Interval] | None = None,
+    ):
         self.sources = list(sources)
         self.seed = seed
         self._sizes = [len(source) for source in self.sources]
@@ -37,6 +48,13 @@ class Mixture:
             if count < 1:
                 raise UserError(f"data.train: weight {weight} leaves no sample of {source.name}; raise it")
             self._counts.append(count)
+        self._during = [_WHOLE] * len(self.sources) if during is None else list(during)
+        for source, (begin, end) in zip(self.sources, self._during, strict=True):
+            if not 0 <= begin < end <= 1:
+                raise UserError(
+                    f"data.train: during [{begin}, {end}] of {source.name}: give where in an epoch its samples begin "
+                    "and end, such as [0, 0.2]"
+                )
 
     def __len__(self) -> int:
         """Entries per epoch."""
@@ -57,10 +75,20 @@ class Mixture:
         orders: list[np.ndarray] = []
         for which in range(len(self.sources)):
             orders.extend(self._repetitions(which, rng))
-        turns = rng.permutation(np.repeat(np.arange(len(self.sources)), self._counts))
+        turns = self._turns(rng)
         entries = np.empty(len(turns), dtype=np.int64)
         entries[np.argsort(turns, kind="stable")] = np.concatenate(orders)
         return entries
+
+    def _turns(self, rng: np.random.Generator) -> np.ndarray:
+        """The number of the source of each entry of an epoch, int64."""
+        numbers = np.repeat(np.arange(len(self.sources)), self._counts)
+        if all(tuple(interval) == _WHOLE for interval in self._during):
+            return rng.permutation(numbers)
+        times = []
+        for (begin, end), count in zip(self._during, self._counts, strict=True):
+            times.append(rng.uniform(begin, end, count))
+        return numbers[np.argsort(np.concatenate(times), kind="stable")]
 
     def _repetitions(self, which: int, rng: np.random.Generator) -> Iterator[np.ndarray]:
         """A source's entries in an epoch, in its own order: all of them as often as they fit, then a random part."""

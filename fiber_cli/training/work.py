@@ -84,7 +84,10 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
     sources = open_sources(recipe.data.train, recipe.data)
     data = training_data(recipe, context, sources)
     context = replace(context, labels=data.labels)
-    mixture = Mixture(data.sources, [source.weight for source in recipe.data.train], recipe.runtime.seed)
+    entries = recipe.data.train
+    weights = [entry.weight for entry in entries]
+    intervals = [entry.during for entry in entries]
+    mixture = Mixture(data.sources, weights, recipe.runtime.seed, intervals)
     steps_per_epoch = mixture.steps(recipe.runtime.global_batch)
     steps = recipe.optim.steps or (recipe.optim.epochs or 0) * steps_per_epoch
     task = new_task(context)

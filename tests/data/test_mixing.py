@@ -53,6 +53,33 @@ def test_order_is_a_function_of_seed_and_epoch():
     assert late.tolist() != a.epoch(4).tolist() != other.epoch(4).tolist()
 
 
+def test_samples_come_before_or_after_their_part_of_the_epoch():
+    sources = [ColourImages(200), ColourImages(300, "b"), ColourImages(500, "c")]
+    mixture = Mixture(sources, [1, 1, 1], seed=0, during=[(0, 0.2), (0.2, 1), (0, 1)])
+    for epoch in (0, 1):
+        entries = split(mixture, epoch)
+        assert sorted(entries) == sorted(split(Mixture(sources, [1, 1, 1], seed=0), epoch))
+        which = np.array([number for _, number, _ in entries])
+        last_of_first = np.flatnonzero(which == 0)[-1]
+        assert last_of_first < np.flatnonzero(which == 1)[0]
+        # All that comes in the first fifth: the first source and a fifth of the third.
+        assert abs(last_of_first - 300) < 40
+    again = Mixture(sources, [1, 1, 1], seed=0, during=[(0, 0.2), (0.2, 1), (0, 1)])
+    assert again.epoch(1).tolist() == mixture.epoch(1).tolist() != mixture.epoch(0).tolist()
+
+
+def test_an_order_of_before_there_were_parts_of_epochs_is_another():
+    sources = [ColourImages(20), ColourImages(30, "b")]
+    whole = Mixture(sources, [1, 1], seed=0, during=[(0, 1), (0, 1)])
+    assert whole.epoch(3).tolist() == Mixture(sources, [1, 1], seed=0).epoch(3).tolist()
+
+
+@pytest.mark.parametrize("during", [(0.5, 0.5), (0.7, 0.2), (-0.1, 1), (0, 1.5)])
+def test_parts_of_epochs_that_there_are_none_of_are_told(during):
+    with pytest.raises(UserError, match="give where in an epoch its samples begin and end"):
+        Mixture([ColourImages(10)], [1], seed=0, during=[during])
+
+
 def test_interleaving_keeps_each_sources_order():
     mixture = Mixture([Ordered(40), Ordered(60, "b")], [1, 1], seed=0)
     entries = split(mixture, 0)

@@ -9,7 +9,7 @@ from typing import Any
 
 from fiber_cli.data.source import Source
 from fiber_cli.errors import DeclarationError
-from fiber_cli.settings import SourceSettings, field_types
+from fiber_cli.settings import OF_MIXING, SourceSettings, field_types
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +49,7 @@ class Format:
             missing = ", ".join(sorted(self.source.__abstractmethods__))
             yield f"{self.source.__name__} lacks {missing}"
         parameters = inspect.signature(self.source).parameters
-        unknown = fields.keys() - parameters.keys() - {"kind", "weight"}
+        unknown = fields.keys() - parameters.keys() - OF_MIXING
         if unknown:
             yield f"{self.source.__name__} has no argument {', '.join(sorted(unknown))}"
         for parameter in parameters.values():
