@@ -22,16 +22,13 @@ AnyTask = Annotated[TaskSettings, OneOf("name", SettingsByName())]
 class ModelSettings:
     """The encoder; an omitted size is the preset's."""
 
-    preset: Literal["tiny", "base"] = option("The sizes to start from.")
+    preset: Literal["tiny", "small", "base"] = option("The sizes to start from.")
     image_size: int | None = option("Side of the square input in pixels, a multiple of 32.", None, ge=32)
     text_length: int = option("Tokens per caption; longer ones are cut and counted.", 40, ge=3)
     fusion_layers: int | None = option("Last blocks of both towers that see each other.", None, ge=0)
     hidden: int | None = option("Joint width.", None, ge=1)
     drop_path: float | None = option("Stochastic depth of the last image block.", None, ge=0, lt=1)
     dropout: float | None = option("Dropout in the text encoder.", None, ge=0, lt=1)
-    stem: Literal["patch", "convolutions"] | None = option(
-        "How pixels become tokens; convolutions learn shapes from nothing many times faster.", None
-    )
     embed_dim: int | None = option("Channels of the first image stage.", None, ge=1)
     depths: tuple[int, ...] | None = option("Blocks of each image stage.", None, ge=1)
     image_heads: tuple[int, ...] | None = option("Attention heads of each image stage.", None, ge=1)

@@ -117,6 +117,9 @@ class FiberConfig:
     image_size: tuple[int, int] = (384, 384)
     #: LayerNorm on the image tokens that query the text (published "v3" and coarse code; "v2" has none).
     norm_image_query: bool = True
+    #: LayerNorm on the image's raw stream where text layers and poolers read it; published: none. Behind towers that
+    #: are trained from nothing the stream grows until it saturates the poolers' tanh, and pairs cannot be judged.
+    norm_image_memory: bool = False
     itc_pooler: bool = True
     mlm_norm_eps: float = 1e-12
     #: Standard deviation of fresh linear weights, as published; None: 1 / sqrt(inputs), which narrow models trained
@@ -276,4 +279,7 @@ TINY = FiberConfig(
     gate_init=0.5,
 )
 
-PRESETS = {"tiny": TINY, "base": BASE}
+#: As small, for recipes that have minutes on a CPU: shapes are told apart, and pairs judged, many times sooner.
+SMALL = dataclasses.replace(TINY, image=dataclasses.replace(TINY.image, stem="convolutions"), norm_image_memory=True)
+
+PRESETS = {"tiny": TINY, "small": SMALL, "base": BASE}

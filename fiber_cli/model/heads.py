@@ -19,6 +19,7 @@ class PairPooler(nn.Module):
 
     def __init__(self, config: FiberConfig, *, pooler: bool = True):
         super().__init__()
+        self.image_norm = nn.LayerNorm(config.image.dims[-1]) if config.norm_image_memory else nn.Identity()
         self.text_transform = nn.Linear(config.text.hidden, config.hidden)
         self.image_transform = nn.Linear(config.image.dims[-1], config.hidden)
         self.text_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
@@ -36,7 +37,7 @@ class PairPooler(nn.Module):
     def image(self, map_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) -> pooled (B, D)."""
         # The mean of a linear map is the map of the mean, at 1/(H*W) of the cost.
-        x = self.image_transform(map_BHWC.mean((1, 2)))
+        x = self.image_transform(self.image_norm(map_BHWC.mean((1, 2))))
         if self.image_pooler is None:
             return x
         return torch.tanh(self.image_pooler(x))

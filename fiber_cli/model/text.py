@@ -55,9 +55,10 @@ class TextEmbeddings(nn.Module):
 class TextCrossAttention(nn.Module):
     """Gated attention of text tokens to all image tokens (no mask on the image)."""
 
-    def __init__(self, config: TextConfig, image_dim: int):
+    def __init__(self, config: TextConfig, image_dim: int, *, norm_memory: bool = False):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
+        self.norm = nn.LayerNorm(image_dim) if norm_memory else nn.Identity()
         self.query = nn.Linear(config.hidden, config.hidden)
         self.key = nn.Linear(image_dim, config.hidden)
         self.value = nn.Linear(image_dim, config.hidden)
@@ -66,8 +67,9 @@ class TextCrossAttention(nn.Module):
 
     def project_image(self, image_MNC: Tensor) -> KeyValues:
         """Keys and values of the image tokens, (M, h, N, d) each: computed once for a caption's many steps."""
-        keys = split_heads(self.key(image_MNC), self.heads)
-        values = split_heads(self.value(image_MNC), self.heads)
+        memory = self.norm(image_MNC)
+        keys = split_heads(self.key(memory), self.heads)
+        values = split_heads(self.value(memory), self.heads)
         return KeyValues(keys, values)
 
     def forward(self, a_BLC: Tensor, image: Tensor | KeyValues) -> Tensor:
@@ -90,7 +92,7 @@ class TextCrossAttention(nn.Module):
 class TextLayer(nn.Module):
     """Post-norm transformer layer; the gated image term joins the self-attention output before the residual."""
 
-    def __init__(self, config: TextConfig, image_dim: int | None):
+    def __init__(self, config: TextConfig, image_dim: int | None, *, norm_memory: bool = False):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
         self.query = nn.Linear(config.hidden, config.hidden)
@@ -98,7 +100,7 @@ class TextLayer(nn.Module):
         self.value = nn.Linear(config.hidden, config.hidden)
         self.attn_out = nn.Linear(config.hidden, config.hidden)
         self.attn_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
-        self.cross = TextCrossAttention(config, image_dim) if image_dim else None
+        self.cross = TextCrossAttention(config, image_dim, norm_memory=norm_memory) if image_dim else None
         self.fc1 = nn.Linear(config.hidden, config.intermediate)
         self.fc2 = nn.Linear(config.intermediate, config.hidden)
         self.out_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
@@ -151,7 +153,9 @@ class Roberta(nn.Module):
         text = config.text
         image_dims = {pair.layer: config.image.dims[pair.stage] for pair in config.fused_pairs}
         self.embeddings = TextEmbeddings(text)
-        layers = [TextLayer(text, image_dims.get(i)) for i in range(text.layers)]
+        layers = []
+        for i in range(text.layers):
+            layers.append(TextLayer(text, image_dims.get(i), norm_memory=config.norm_image_memory))
         self.layers: ModuleSequence[TextLayer] = ModuleSequence(layers)
         initialise(self, config.init_std)
         if config.init_std is None:

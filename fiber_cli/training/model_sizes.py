@@ -20,7 +20,6 @@ def model_config(
     """
     preset = PRESETS[settings.preset]
     image = _given(
-        stem=settings.stem,
         embed_dim=settings.embed_dim,
         depths=settings.depths,
         heads=settings.image_heads,
