@@ -156,8 +156,8 @@ def run_detect(
             raise UserError(f"none of {len(files)} files could be read")
     if gallery is not None and gallery.hidden:
         say(
-            f"{gallery.hidden} of the boxes are not drawn, each on a better one of another name (IoU over "
-            f"{drawn_once:g}); --agnostic-nms 1 draws all, --agnostic-nms {drawn_once:g} leaves them out everywhere"
+            f"{gallery.hidden} of the boxes are not drawn, each on a better one (IoU over {drawn_once:g}); "
+            f"--agnostic-nms 1 draws all, --agnostic-nms {drawn_once:g} leaves them out of the results too"
         )
     say(f"{detection_count} detections of at least {_in_words(threshold, model)} in {picture_count} pictures")
 
