@@ -1,4 +1,4 @@
-"""Imports point one way (see the structure in the README); held over the syntax trees, nothing is run.
+"""Imports point one way (see docs/structure.md); held over the syntax trees, nothing is run.
 
 Imports for annotations alone, under `if TYPE_CHECKING`, are no arrows.
 """

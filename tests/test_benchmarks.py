@@ -1,4 +1,4 @@
-"""The benchmarks, whose commands the README names."""
+"""The benchmarks, whose commands the pages name."""
 
 import re
 from importlib import import_module
@@ -18,6 +18,9 @@ def test_a_benchmark_cannot_be_started(name):
     assert f"python -m benchmarks.{name}" in (import_module(f"benchmarks.{name}").__doc__ or "")
 
 
-def test_the_readme_names_a_benchmark_that_is_not_there():
-    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-    assert set(re.findall(r"python -m benchmarks\.(\w+)", readme)) <= set(MODULES)
+def test_a_page_names_a_benchmark_that_is_not_there():
+    pages = [FOLDER.parent / "README.md", *(FOLDER.parent / "docs").glob("*.md")]
+    text = "".join(page.read_text(encoding="utf-8") for page in pages)
+    named = set(re.findall(r"python -m benchmarks\.(\w+)", text))
+    assert named
+    assert named <= set(MODULES)

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from fiber_cli.boxes import class_nms, giou, iou
+from fiber_cli.boxes import agnostic_nms, class_nms, giou, iou
 
 
 def test_boxes():
@@ -24,6 +24,15 @@ def test_labels_far_apart_do_not_suppress_each_other():
     labels = torch.tensor([1199, 1200, 1201, 1202] * 2)
     kept = class_nms(boxes, torch.linspace(0.9, 0.2, 8), labels, 0.6)
     assert kept.tolist() == [0, 1, 2, 3]
+
+
+def test_an_object_keeps_the_worse_of_its_names():
+    """IoU of neighbours 80 / 120, of the first and the third 60 / 140; equal boxes share all."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [2, 0, 12, 10], [4, 0, 14, 10], [4, 0, 14, 10]])
+    scores = torch.tensor([0.5, 0.9, 0.4, 0.4])
+    kept = {threshold: agnostic_nms(boxes, scores, threshold).tolist() for threshold in (0.6, 0.67, 0.99, 1.0)}
+    assert kept == {0.6: [1], 0.67: [1, 0, 2], 0.99: [1, 0, 2], 1.0: [1, 0, 2, 3]}
+    assert agnostic_nms(boxes[:0], scores[:0], 0.8).tolist() == []
 
 
 def test_suppression_is_the_published_one(shared):

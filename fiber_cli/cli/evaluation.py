@@ -98,11 +98,11 @@ def rerank(
         str, typer.Option(help="How many of the dual encoder's best are scored by fusion; for a dataset several.")
     ] = "50",
     index: Annotated[Path | None, typer.Option(help="Index file.  [default: in the folder]")] = None,
-    shown: Annotated[int, typer.Option(min=1, help="Results to print for each query.")] = 10,
+    shown: Annotated[int, typer.Option(min=1, help="Results of each query in the table and on the sheet.")] = 10,
     raw_sum: Annotated[
         bool, typer.Option("--raw-sum", help="Order pictures by cosine plus matched logit, not by both as logits.")
     ] = False,
-    sheet: Annotated[Path | None, typer.Option(help="Write a picture of the best results to this file.")] = None,
+    sheet: Annotated[Path | None, typer.Option(help="Write a picture of the results to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all results as JSON instead of a table.")] = False,
     checkpoint: FittingCheckpoint = None,
     itm_checkpoint: ItmCheckpoint = None,

@@ -55,11 +55,12 @@ def eval_data(
 ) -> EvalData:
     """Sources of an evaluation of a task.
 
-    dataset: `scenes`, or a name in `KNOWN`, whose files lie in `root` (the current folder if None) as README's table
-    says, its pictures also in `images`; the path of a Karpathy JSON, of a JSON with boxes, or of a statements JSONL,
-    whose images lie in `images` (or `root`, which is the same of a file) or in images/ beside it; an ODVG JSONL or
-    shards of such records, with the names of detection in label_map.json beside them; a YAML list of detection sets in
-    ODinW's manner; or a folder, glob or pattern of shards, which have no splits. published_prompts: of odinw13.
+    dataset: `scenes`, or a name in `KNOWN`, whose files lie in `root` (the current folder if None) as is said in
+    docs/evaluation.md, its pictures also in `images`; the path of a Karpathy JSON, of a JSON with boxes, or of a
+    statements JSONL, whose images lie in `images` (or `root`, which is the same of a file) or in images/ beside it; an
+    ODVG JSONL or shards of such records, with the names of detection in label_map.json beside them; a YAML list of
+    detection sets in ODinW's manner; or a folder, glob or pattern of shards, which have no splits. published_prompts:
+    of odinw13.
     The split is test of captions, of Flickr30k Entities and of ODinW, dev of NLVR2, else val. Raises UserError.
     """
     declaration = declared(task)

@@ -11,23 +11,34 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fiber_cli.data.image_formats import SUFFIXES, VIDEO_SUFFIXES
 from fiber_cli.errors import UserError
-from fiber_cli.inference.detections import Detection
+from fiber_cli.inference.detections import Detection, best_of_objects
 from fiber_cli.inference.label_layout import lay_out
-from fiber_cli.inference.lettering import drawable
+from fiber_cli.inference.lettering import wrapped
 from fiber_cli.inference.video import Shot, VideoWriter
 from fiber_cli.outputs import Outputs
 
-#: Steps of the golden ratio around the circle of hues keep the colours of any number of labels apart.
+#: Steps of the golden ratio around the circle of hues keep the colours of any number of labels apart; those of near
+#: hues, which are 5, 8 or 13 steps from each other, differ in brightness.
 GOLDEN_RATIO = 0.618034
-SATURATION, BRIGHTNESS = 0.8, 0.75
+SATURATION, BRIGHTNESS = 0.8, (0.75, 0.5, 0.95)
 #: Smallest letters, in pixels; on large pictures they grow with the longer side, as the lines do.
-LETTERS, LETTERS_SHARE = 11, 45
-LINE_SHARE = 300
+LETTERS, LETTERS_SHARE = 11, 36
+LINE_SHARE = 240
 #: Pixels between a label and the edge of its field.
 MARGIN = 2
+#: Height of a line of text, in heights of letters.
+LEADING = 1.3
+#: Most lines of a label, and the share of the picture's width that none goes beyond.
+LABEL_LINES, LABEL_SHARE = 6, 0.6
+#: Weights of red, green and blue in how light a colour looks, and how light it is where black letters can be read best
+#: (relative luminance and contrast of WCAG 2).
+LUMINANCE, LIGHT = (0.2126, 0.7152, 0.0722), 0.179
 
 #: A longer side, in pixels, at which labels can be read beside what they name.
 READABLE = 480
+#: Boxes that have more in common, by IoU, are drawn as one object's: those of one anchor under several names are the
+#: same, those of its neighbours nearly.
+SAME_OBJECT_IOU = 0.8
 
 Colour = tuple[int, int, int]
 Box = tuple[float, float, float, float]
@@ -47,18 +58,22 @@ def annotated(picture: Image.Image, detections: Sequence[Detection], factor: int
         x1, y1, x2, y2 = box
         frame = (x1, y1, max(x1, x2 - 1), max(y1, y2 - 1))
         draw.rectangle(frame, outline=label_colour(detection.index), width=line)
-    height = round(1.3 * letters)
-    texts = []
+    line_height = round(LEADING * letters)
+    labels = []
     sizes = []
     for detection in detections:
-        text = drawable(f"{detection.label} {detection.score:.2f}", font, picture.width - 2 * MARGIN)
-        texts.append(text)
-        sizes.append((font.getlength(text) + 2 * MARGIN, height))
+        text = f"{detection.label} {detection.score:.2f}"
+        lines = wrapped(text, font, LABEL_SHARE * picture.width, LABEL_LINES)
+        labels.append(lines)
+        sizes.append((max(map(font.getlength, lines)) + 2 * MARGIN, len(lines) * line_height))
     # The worst first, so that where there is no room the better label is on top.
-    labelled = zip(detections, texts, lay_out(boxes, sizes, picture.size), strict=True)
-    for detection, text, field in reversed(list(labelled)):
-        draw.rectangle((field.left, field.top, field.right - 1, field.bottom - 1), fill=label_colour(detection.index))
-        draw.text((field.left + MARGIN, (field.top + field.bottom) / 2), text, "white", font, "lm")
+    labelled = zip(detections, labels, lay_out(boxes, sizes, picture.size), strict=True)
+    for detection, lines, field in reversed(list(labelled)):
+        colour = label_colour(detection.index)
+        draw.rectangle((field.left, field.top, field.right - 1, field.bottom - 1), fill=colour)
+        for number, text in enumerate(lines):
+            middle = field.top + (number + 0.5) * line_height
+            draw.text((field.left + MARGIN, middle), text, letter_colour(colour), font, "lm")
     return picture
 
 
@@ -75,15 +90,32 @@ def _enlarged(box: Box, factor: int) -> Box:
 
 def label_colour(index: int) -> Colour:
     """RGB, 0 to 255, of the label with that number."""
-    red, green, blue = hsv_to_rgb(index * GOLDEN_RATIO % 1, SATURATION, BRIGHTNESS)
+    red, green, blue = hsv_to_rgb(index * GOLDEN_RATIO % 1, SATURATION, BRIGHTNESS[index % 3])
     return round(255 * red), round(255 * green), round(255 * blue)
+
+
+def letter_colour(field: Colour) -> str:
+    """What can be read on a field of this colour: "black" or "white"."""
+    luminance = 0.0
+    for weight, value in zip(LUMINANCE, field, strict=True):
+        luminance += weight * (value / 255) ** 2.2
+    return "black" if luminance > LIGHT else "white"
 
 
 class Gallery:
     """Pictures and videos with boxes in a folder, under their files' names; of files that have the same name all but
-    the first get the names of their folders before it. UserError where a file may not be written."""
+    the first get the names of their folders before it. Of boxes with an IoU of more than `same_object_iou` the best is
+    drawn. `hidden` counts the others. UserError where a file may not be written."""
 
-    def __init__(self, folder: Path, files: Sequence[Path], outputs: Outputs | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        files: Sequence[Path],
+        outputs: Outputs | None = None,
+        same_object_iou: float = SAME_OBJECT_IOU,
+    ):
+        self.same_object_iou = same_object_iou
+        self.hidden = 0
         self.outputs = outputs or Outputs()
         for file in files:
             if file.resolve().parent == folder.resolve():
@@ -98,9 +130,9 @@ class Gallery:
     def add(self, shot: Shot, detections: Sequence[Detection]) -> None:
         """Write a picture, or the next frame of a video: the frames of a file come one after another."""
         target = self.targets[shot.file]
-        # The frames of a video keep their size.
-        factor = enlargement(shot.picture.size) if shot.rate is None else 1
-        picture = annotated(shot.picture, detections, factor)
+        drawn = best_of_objects(detections, self.same_object_iou)
+        self.hidden += len(detections) - len(drawn)
+        picture = annotated(shot.picture, drawn, enlargement(shot.picture.size))
         if self.video is not None and self.video.file != target:
             self.close()
         if shot.rate is None:

@@ -15,7 +15,7 @@ from fiber_cli.characters import row
 from fiber_cli.checkpoints.files import checkpoint_files
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
-from fiber_cli.inference.annotate import Gallery
+from fiber_cli.inference.annotate import SAME_OBJECT_IOU, Gallery
 from fiber_cli.inference.coco_results import CocoResults, coco_files
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.fiber import USUAL_THRESHOLD, Fiber
@@ -87,6 +87,7 @@ def run_detect(
     phrases: str | None,
     threshold: float | None,
     nms_iou: float | None,
+    agnostic_nms_iou: float | None,
     top_k: int | None,
     chunk: int | str,
     as_json: bool,
@@ -100,7 +101,8 @@ def run_detect(
     """Search the files, and folders of pictures, for labels or for phrases of a sentence, and print what is found.
 
     latest: see `Fiber.from_pretrained`. labels, chunk: see `Fiber.detect`. sentence, phrases: see `Fiber.ground`; in
-    place of labels, where these are None. threshold, nms_iou, top_k, max_pixels: see `Fiber.find`. force: see
+    place of labels, where these are None. threshold, nms_iou, agnostic_nms_iou, top_k, max_pixels: see `Fiber.find`;
+    drawn are an object's boxes once in any case, see `annotate.SAME_OBJECT_IOU`, but for agnostic_nms_iou=1. force: see
     `Outputs`; labels_file: where the labels are from. Files that cannot be read are named on standard error and the
     rest is done; UserError where none can be read, and, before anything is done, where an output may not be written.
     """
@@ -110,7 +112,8 @@ def run_detect(
         video_package()  # tells at once where it is missing
     read = [*files, *checkpoint_files(checkpoint, latest=latest), *([labels_file] if labels_file else [])]
     written = Outputs(force=force, inputs=read)
-    gallery = None if out is None else Gallery(out, files, written)
+    drawn_once = SAME_OBJECT_IOU if agnostic_nms_iou is None else agnostic_nms_iou
+    gallery = None if out is None else Gallery(out, files, written, drawn_once)
     for file in coco_files(coco) if coco else ():
         written.reserve(file)
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
@@ -134,7 +137,14 @@ def run_detect(
         outputs.append(stack.enter_context(_ended(PrintedJson() if as_json else Table())))
         for shots_of_batch in batches(files_to_read, batch):
             pictures = [shot.picture for shot in shots_of_batch]
-            detected = model.find(pictures, query, threshold=threshold, nms_iou=nms_iou, top_k=top_k)
+            detected = model.find(
+                pictures,
+                query,
+                threshold=threshold,
+                nms_iou=nms_iou,
+                agnostic_nms_iou=agnostic_nms_iou,
+                top_k=top_k,
+            )
             picture_count += len(pictures)
             for detections in detected:
                 detection_count += len(detections)
@@ -144,6 +154,11 @@ def run_detect(
                         output.add(shot, detections)
         if not picture_count:
             raise UserError(f"none of {len(files)} files could be read")
+    if gallery is not None and gallery.hidden:
+        say(
+            f"{gallery.hidden} of the boxes are not drawn, each on a better one (IoU over {drawn_once:g}); "
+            f"--agnostic-nms 1 draws all, --agnostic-nms {drawn_once:g} leaves them out of the results too"
+        )
     say(f"{detection_count} detections of at least {_in_words(threshold, model)} in {picture_count} pictures")
 
 

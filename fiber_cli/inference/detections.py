@@ -4,7 +4,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
+import torch
 
+from fiber_cli.boxes import agnostic_nms
 from fiber_cli.errors import optional
 
 if TYPE_CHECKING:
@@ -31,6 +33,14 @@ def detections_of(rows: np.ndarray, names: Sequence[str], size: tuple[int, int])
     for (x1, y1, x2, y2), score, label in zip(boxes.tolist(), scores, labels, strict=True):
         detections.append(Detection(names[label], label, score, (x1, y1, x2, y2)))
     return detections
+
+
+def best_of_objects(detections: Sequence[Detection], iou: float) -> list[Detection]:
+    """Without those, best first, that a better one of whatever label overlaps by more than `iou`: class-agnostic
+    NMS. None overlaps by more than 1."""
+    boxes = torch.tensor([detection.box for detection in detections], dtype=torch.float64).reshape(-1, 4)
+    scores = torch.tensor([detection.score for detection in detections], dtype=torch.float64)
+    return [detections[row] for row in agnostic_nms(boxes, scores, iou).tolist()]
 
 
 def to_supervision(detections: Sequence[Detection]) -> "supervision.Detections":

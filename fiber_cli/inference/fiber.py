@@ -3,6 +3,7 @@
 # Overloads overlap in `str`, which is one picture here although it is a sequence of strings.
 # mypy: disable-error-code="overload-overlap"
 
+import sys
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,7 +21,7 @@ from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.distributed.device import device_named, prediction_device, to_device
 from fiber_cli.errors import UserError
 from fiber_cli.inference import queries
-from fiber_cli.inference.detections import Detection, detections_of
+from fiber_cli.inference.detections import Detection, best_of_objects, detections_of
 from fiber_cli.inference.pictures import (
     OnError,
     Pairs,
@@ -259,8 +260,10 @@ class Fiber:
         chosen = self.loaded.ability(Detecting).threshold
         return USUAL_THRESHOLD if chosen is None else chosen
 
-    def _limits(self, threshold: float | None, nms_iou: float | None, top_k: int | None) -> "_Limits":
-        return _Limits(self.threshold if threshold is None else threshold, nms_iou, top_k)
+    def _limits(
+        self, threshold: float | None, nms_iou: float | None, agnostic_nms_iou: float | None, top_k: int | None
+    ) -> "_Limits":
+        return _Limits(self.threshold if threshold is None else threshold, nms_iou, agnostic_nms_iou, top_k)
 
     @overload
     def detect(
@@ -270,6 +273,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
         on_error: OnError = "raise",
@@ -283,6 +287,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
         on_error: Literal["raise"] = "raise",
@@ -296,6 +301,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
         on_error: Literal["skip"],
@@ -308,6 +314,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         chunk: int | str = "auto",
         on_error: OnError = "raise",
@@ -317,7 +324,9 @@ class Fiber:
         `tasks.regions.prompts.parse_prompt`), asked as they are written. More than the text window holds are asked in
         several prompts of at most `chunk` names. The rest: see `find`."""
         query = self.label_query(labels, chunk)
-        return self._find(images, query, self._limits(threshold, nms_iou, top_k), on_error, max_pixels)
+        return self._find(
+            images, query, self._limits(threshold, nms_iou, agnostic_nms_iou, top_k), on_error, max_pixels
+        )
 
     @overload
     def ground(
@@ -328,6 +337,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
@@ -341,6 +351,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: Literal["raise"] = "raise",
         max_pixels: int = MAX_PIXELS,
@@ -354,6 +365,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: Literal["skip"],
         max_pixels: int = MAX_PIXELS,
@@ -366,6 +378,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
@@ -374,7 +387,9 @@ class Fiber:
         text such as "a man; two small dogs", which must be its own words. Phrases without a sentence (None) are asked
         as labels are. The rest: see `find`."""
         query = self.phrase_query(sentence, phrases)
-        return self._find(images, query, self._limits(threshold, nms_iou, top_k), on_error, max_pixels)
+        return self._find(
+            images, query, self._limits(threshold, nms_iou, agnostic_nms_iou, top_k), on_error, max_pixels
+        )
 
     def label_query(self, labels: str | Sequence[str], chunk: int | str = "auto") -> Query:
         """See `detect`. UserError for labels that are empty, given twice, or too long for the model."""
@@ -394,6 +409,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
@@ -406,6 +422,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: Literal["raise"] = "raise",
         max_pixels: int = MAX_PIXELS,
@@ -418,6 +435,7 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: Literal["skip"],
         max_pixels: int = MAX_PIXELS,
@@ -429,13 +447,18 @@ class Fiber:
         *,
         threshold: float | None = None,
         nms_iou: float | None = None,
+        agnostic_nms_iou: float | None = None,
         top_k: int | None = None,
         on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
     ) -> list[Detection] | list[list[Detection]] | list[list[Detection] | None]:
         """Detections with a score of at least `threshold`, the `top_k` best of each image; of those of one label that
-        overlap by more than `nms_iou` the best. By default the checkpoint's own, see `Fiber.threshold`."""
-        return self._find(images, query, self._limits(threshold, nms_iou, top_k), on_error, max_pixels)
+        overlap by more than `nms_iou` the best. By default the checkpoint's own, see `Fiber.threshold`.
+        agnostic_nms_iou: of those of whatever label that overlap by more the best alone, so that an object is found
+        once, under its best name (0.8 does that); by default under every name."""
+        return self._find(
+            images, query, self._limits(threshold, nms_iou, agnostic_nms_iou, top_k), on_error, max_pixels
+        )
 
     @torch.inference_mode()
     def _find(
@@ -452,8 +475,9 @@ class Fiber:
             for number, picture, rows in zip(numbers, opened, predictions, strict=True):
                 best_first = ranked(rows.astype(float))
                 sure = best_first[best_first[:, 4] >= limits.threshold]
-                limited = sure[: settings["max_detections"]]
-                detections[number] = detections_of(limited, query.names, picture.size)
+                detections[number] = limits.limited(
+                    detections_of(sure, query.names, picture.size), detector.postprocessing
+                )
         return detections[0] if single else list(map(detections.get, range(len(pictures))))
 
     def _pair_stems(
@@ -505,13 +529,14 @@ class Fiber:
 class _Limits:
     """What is reported, see `Fiber.find`. UserError for values out of range."""
 
-    def __init__(self, threshold: float, nms_iou: float | None, top_k: int | None):
-        for name, value in {"threshold": threshold, "nms_iou": nms_iou}.items():
+    def __init__(self, threshold: float, nms_iou: float | None, agnostic_nms_iou: float | None, top_k: int | None):
+        shares = {"threshold": threshold, "nms_iou": nms_iou, "agnostic_nms_iou": agnostic_nms_iou}
+        for name, value in shares.items():
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{name} {value}: must be between 0 and 1")
         if top_k is not None and top_k < 1:
             raise UserError(f"top_k {top_k}: must be at least 1")
-        self.threshold, self.nms_iou, self.top_k = threshold, nms_iou, top_k
+        self.threshold, self.nms_iou, self.agnostic_nms_iou, self.top_k = threshold, nms_iou, agnostic_nms_iou, top_k
 
     def over(self, postprocessing: Mapping[str, Any]) -> dict[str, Any]:
         """The checkpoint's settings of `model.detector.postprocess` with these over them."""
@@ -519,9 +544,18 @@ class _Limits:
         settings = {**postprocessing, "score_threshold": self.threshold**2}
         if self.nms_iou is not None:
             settings["nms_iou"] = self.nms_iou
-        if self.top_k is not None:
+        if self.agnostic_nms_iou is not None:
+            # One object under many names must not take the places of others before they are one.
+            settings["max_detections"] = sys.maxsize
+        elif self.top_k is not None:
             settings["max_detections"] = self.top_k
         return settings
+
+    def limited(self, detections: list[Detection], postprocessing: Mapping[str, Any]) -> list[Detection]:
+        """Of an image's detections, best first, those that are reported."""
+        if self.agnostic_nms_iou is not None:
+            detections = best_of_objects(detections, self.agnostic_nms_iou)
+        return detections[: self.top_k or postprocessing["max_detections"]]
 
 
 def _in_order(rows: Mapping[int, np.ndarray], count: int) -> np.ndarray:

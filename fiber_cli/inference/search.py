@@ -55,8 +55,8 @@ def run_search(
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
     a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also
-    draw the best into this file. raw_sum: see `search`. outputs: of `outputs_of_search`, which is asked before the
-    checkpoints are read; without them it is asked here."""
+    draw the `shown` best into this file. raw_sum: see `search`. outputs: of `outputs_of_search`, which is asked before
+    the checkpoints are read; without them it is asked here."""
     if outputs is None:
         outputs = outputs_of_search(folder, query, index, sheet)
     queries = _read_query(query)
@@ -75,7 +75,7 @@ def run_search(
     else:
         show(table(results, shown))
     if sheet is not None:
-        draw_sheet(results, sheet, max_pixels=options.max_pixels, outputs=outputs)
+        draw_sheet(results, sheet, shown, max_pixels=options.max_pixels, outputs=outputs)
 
 
 def outputs_of_search(

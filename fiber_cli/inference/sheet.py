@@ -1,26 +1,29 @@
-"""A picture of search results: a row of thumbnails for each query, the best first."""
+"""A picture of search results: rows of thumbnails for each query, the best first."""
 
 import io
 from collections.abc import Sequence
 from itertools import groupby
 from operator import attrgetter
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from fiber_cli.data.images import open_image
 from fiber_cli.data.source import MAX_PIXELS, BadSample
 from fiber_cli.errors import UserError
-from fiber_cli.inference.lettering import drawable
+from fiber_cli.inference.lettering import Font, wrapped
 from fiber_cli.outputs import Outputs
 
 if TYPE_CHECKING:
     from fiber_cli.inference.search import SearchResult
 
-#: Pixels: the side of a thumbnail, the space around it, and the height of a line of text.
-TILE, GAP, LINE = 160, 8, 20
-LETTERS = 13
+#: Pixels: the side of a thumbnail, to which small pictures are enlarged, the space around it, letters and their lines.
+TILE, GAP, LETTERS, LINE = 200, 12, 16, 21
+#: Thumbnails in a row, of which a sheet is at least this many wide.
+COLUMNS, LEAST_COLUMNS = 5, 3
+#: Most lines of the name of a file.
+NAME_LINES = 3
 _GREY = (224, 224, 224)
 
 
@@ -31,33 +34,54 @@ def check_sheet(file: Path) -> None:
         raise UserError(f"--sheet {file}: cannot be written (its ending is of no picture); name a .png or .jpg file")
 
 
+class Row(NamedTuple):
+    """A query's first or next thumbnails. title: lines above them, empty but for the first; captions: lines below
+    each."""
+
+    title: list[str]
+    results: "Sequence[SearchResult]"
+    captions: list[list[str]]
+
+    def height(self) -> int:
+        lines = len(self.title) + max(map(len, self.captions))
+        return lines * LINE + TILE + GAP
+
+
 def draw_sheet(
     results: Sequence["SearchResult"],
     file: Path,
-    columns: int = 8,
+    shown: int = 10,
     *,
     max_pixels: int = MAX_PIXELS,
     outputs: Outputs | None = None,
 ) -> None:
-    """Write a picture of the `columns` best of each query of `search.search`'s results, read up to `max_pixels`.
+    """Write a picture of the `shown` best of each query of `search.search`'s results, read up to `max_pixels`.
     UserError where it cannot be written."""
     check_sheet(file)
-    rows: list[tuple[str, list[SearchResult]]] = []
-    for query, of_query in groupby(results, key=attrgetter("query")):
-        rows.append((query, list(of_query)[:columns]))
-    width = GAP + max(len(row) for _, row in rows) * (TILE + GAP)
-    row_height = LINE + TILE + LINE + GAP
-    sheet = Image.new("RGB", (width, GAP + len(rows) * row_height), "white")
-    draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default(LETTERS)
-    for number, (query, row) in enumerate(rows):
-        top = GAP + number * row_height
-        title = drawable(query, font, width - 2 * GAP)
-        draw.text((GAP, top), title, "black", font)
-        for column, result in enumerate(row):
+    most_shown = min(shown, max(result.rank for result in results))
+    columns = max(LEAST_COLUMNS, min(COLUMNS, most_shown))
+    width = GAP + columns * (TILE + GAP)
+    rows: list[Row] = []
+    for query, of_query in groupby(results, key=attrgetter("query")):
+        title = wrapped(query, font, width - 2 * GAP)
+        best = list(of_query)[:shown]
+        for first in range(0, len(best), columns):
+            in_row = best[first : first + columns]
+            captions = [_caption(result, font) for result in in_row]
+            rows.append(Row(title, in_row, captions))
+            title = []
+    sheet = Image.new("RGB", (width, GAP + sum(row.height() for row in rows)), "white")
+    draw = ImageDraw.Draw(sheet)
+    top = GAP
+    for row in rows:
+        _draw_lines(draw, row.title, GAP, top, font)
+        under_title = top + len(row.title) * LINE
+        for column, (result, caption) in enumerate(zip(row.results, row.captions, strict=True)):
             left = GAP + column * (TILE + GAP)
-            sheet.paste(_thumbnail(result.path, max_pixels), (left, top + LINE))
-            draw.text((left, top + LINE + TILE + 2), f"{result.rank}.  {result.score:.3f}", "black", font)
+            sheet.paste(_thumbnail(result.path, max_pixels, font), (left, under_title))
+            _draw_lines(draw, caption, left, under_title + TILE, font)
+        top += row.height()
     stream = io.BytesIO()
     try:
         sheet.save(stream, Image.registered_extensions()[file.suffix.lower()])
@@ -66,9 +90,22 @@ def draw_sheet(
     (outputs or Outputs()).write(file, stream.getvalue())
 
 
-def _thumbnail(path: str, max_pixels: int) -> Image.Image:
-    """The whole picture inside a grey square; an empty one where it cannot be read."""
+def _caption(result: "SearchResult", font: Font) -> list[str]:
+    """Rank and score, and below them the name of the file."""
+    name = wrapped(Path(result.path).name, font, TILE, NAME_LINES)
+    return [f"{result.rank}.  {result.score:.3f}", *name]
+
+
+def _draw_lines(draw: ImageDraw.ImageDraw, lines: Sequence[str], left: float, top: float, font: Font) -> None:
+    for number, line in enumerate(lines):
+        draw.text((left, top + (number + 0.5) * LINE), line, "black", font, "lm")
+
+
+def _thumbnail(path: str, max_pixels: int, font: Font) -> Image.Image:
+    """The whole picture inside a grey square; where it cannot be read, a square that says so."""
     try:
         return ImageOps.pad(open_image(path, max_pixels, at_least=TILE), (TILE, TILE), color=_GREY)
     except BadSample:
-        return Image.new("RGB", (TILE, TILE), _GREY)
+        square = Image.new("RGB", (TILE, TILE), _GREY)
+        ImageDraw.Draw(square).text((TILE / 2, TILE / 2), "cannot be read", "black", font, "mm")
+        return square

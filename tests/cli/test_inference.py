@@ -33,7 +33,8 @@ def test_the_newest_run_of_the_task_is_taken(runs, picture, capsys, tmp_path, mo
 
 @pytest.fixture
 def detected(tmp_path, monkeypatch) -> list[tuple[str, bool]]:
-    """Runs in the order of README, and what `fiber detect` takes: the run's name, and whether its latest checkpoint."""
+    """Runs in the order of docs/training.md, and what `fiber detect` takes: the run's name, and whether its latest
+    checkpoint."""
     monkeypatch.chdir(tmp_path)
     calls = []
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Commands as README has them, after the runs that precede them, on real small checkpoints."""
+"""Commands as the pages have them, after the runs that precede them, on real small checkpoints."""
 
 import json
 import os

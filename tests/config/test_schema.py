@@ -62,9 +62,9 @@ def test_sources_stand_behind_the_section_that_names_them(sections):
 
 
 def test_the_authors_behaviour_is_told_in_other_words():
-    """Every setting of README's table says in its own line what the authors have."""
-    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    _, table = readme.split("| setting | default | as published | what it changes |\n")
+    """Every setting of the page's table says in its own line what the authors have."""
+    page = (Path(__file__).parents[2] / "docs" / "published-flaws.md").read_text(encoding="utf-8")
+    _, table = page.split("| setting | default | as published | what it changes |\n")
     rows = [line.split("|") for line in table.split("\n\n")[0].splitlines()[1:]]
     lines = schema_markdown().splitlines()
     assert len(rows) > 5

@@ -8,8 +8,9 @@ from PIL import Image
 from small_detector import PROMPT, detect
 
 from fiber_cli.errors import UserError
-from fiber_cli.inference.annotate import Gallery, annotated, enlargement, label_colour, target_files
+from fiber_cli.inference.annotate import Gallery, annotated, enlargement, label_colour, letter_colour, target_files
 from fiber_cli.inference.detections import Detection
+from fiber_cli.inference.video import Shot
 from fiber_cli.outputs import LEDGER
 
 
@@ -47,6 +48,52 @@ def test_labels_hide_each_other():
 
 def test_many_labels_have_many_colours():
     assert len({label_colour(index) for index in range(100)}) == 100
+
+
+def test_a_label_is_written_in_a_colour_like_its_own():
+    """Contrast by WCAG 2, of 4.5 and more for text that all can read; white on yellow had 1.9."""
+    levels = {"black": 0.0, "white": 1.0}
+    for index in range(60):
+        colour = label_colour(index)
+        field = relative_luminance(colour)
+        lighter, darker = sorted((field, levels[letter_colour(colour)]), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) > 4.4
+
+
+def relative_luminance(colour) -> float:
+    """sRGB's, see https://www.w3.org/TR/WCAG22/#dfn-relative-luminance."""
+    linear = []
+    for value in colour:
+        share = value / 255
+        linear.append(share / 12.92 if share <= 0.04045 else ((share + 0.055) / 1.055) ** 2.4)
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("label", ["a long phrase " * 8, "x" * 120])
+def test_a_long_label_is_cut(label):
+    """It has lines enough for all of it and the score."""
+    blank = Image.new("RGB", (480, 480), "white")
+    heights = []
+    for text in ("x", label):
+        pixels = np.asarray(annotated(blank, [Detection(text, 0, 0.5, (100.0, 300.0, 200.0, 400.0))]))
+        field = (pixels == label_colour(0)).all(2)[:, 110:190].sum(1) > 20
+        heights.append(np.flatnonzero(field[:300]).size)
+    assert heights[0] < heights[1]
+
+
+def test_an_object_is_drawn_under_all_its_names(tmp_path):
+    """Once, with the best, and what is left out is counted; with an IoU of 1 under all."""
+    picture = Image.new("RGB", (500, 500), "white")
+    found = [Detection("red star", 0, 0.9, (200.0, 200.0, 400.0, 400.0))]
+    found.append(Detection("star", 1, 0.8, (201.0, 200.0, 401.0, 400.0)))
+    has_second = {}
+    for name, options in {"once": (), "all": (1.0,)}.items():
+        gallery = Gallery(tmp_path / name, [tmp_path / "a.png"], None, *options)
+        gallery.add(Shot(tmp_path / "a.png", picture), found)
+        pixels = np.asarray(Image.open(tmp_path / name / "a.png"))
+        assert (pixels == label_colour(0)).all(2).any()
+        has_second[name] = bool((pixels == label_colour(1)).all(2).any()), gallery.hidden
+    assert has_second == {"once": (False, 1), "all": (True, 0)}
 
 
 def test_annotated_pictures_have_the_names_of_their_files(detector_run, pictures, readable, capsys, tmp_path):

@@ -6,7 +6,8 @@ import pytest
 from commands import command
 from small_detector import LABELS, MOST, PROMPT, assert_same, detect
 
-from fiber_cli.inference.detections import Detection
+from fiber_cli.inference.annotate import SAME_OBJECT_IOU
+from fiber_cli.inference.detections import Detection, best_of_objects
 
 
 def detections_in(printed: str, number: int = 0) -> list[Detection]:
@@ -38,6 +39,26 @@ def test_json_and_table_of_a_folder(detector_run, detector, pictures, readable, 
     assert out == ""
     code, out, _ = command(capsys, *nothing, "--json")
     assert json.loads(out)[0]["detections"] == []
+
+
+def test_boxes_of_one_object_are_lost_from_the_table_or_drawn_in_silence(
+    detector_run, detector, readable, capsys, tmp_path
+):
+    """By itself the drawing alone shows an object once and says so; on demand everything does."""
+    picture = readable[0]
+    everything = detector.detect(picture, LABELS, threshold=0)
+    drawn = best_of_objects(everything, SAME_OBJECT_IOU)
+    assert len(drawn) < len(everything)
+    out = tmp_path / "out"
+    _, text, err = detect(capsys, detector_run, picture, PROMPT, "--json", "--out", out)
+    assert_same(detections_in(text), everything)
+    assert f"{len(everything) - len(drawn)} of the boxes are not drawn" in err
+    _, text, err = detect(capsys, detector_run, picture, PROMPT, "--json", "--out", out, "--agnostic-nms", "1")
+    assert_same(detections_in(text), detector.detect(picture, LABELS, threshold=0, agnostic_nms_iou=1))
+    assert "not drawn" not in err
+    _, text, err = detect(capsys, detector_run, picture, PROMPT, "--json", "--out", out, "--agnostic-nms", "0.3")
+    assert_same(detections_in(text), detector.detect(picture, LABELS, threshold=0, agnostic_nms_iou=0.3))
+    assert "not drawn" not in err
 
 
 def test_labels_of_a_file_and_phrases(detector_run, detector, readable, capsys, tmp_path):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fiber_cli.errors import UserError
-from fiber_cli.inference.detections import Detection, detections_of, to_supervision
+from fiber_cli.inference.detections import Detection, best_of_objects, detections_of, to_supervision
 
 
 def test_boxes_of_pixels_become_edges_inside_the_picture():
@@ -18,6 +18,20 @@ def test_boxes_of_pixels_become_edges_inside_the_picture():
     ]
     assert (rows == before).all()
     assert detections_of(rows[:0], [], (20, 10)) == []
+
+
+def test_an_object_is_there_under_several_names_or_is_lost():
+    star = (10.0, 10.0, 60.0, 60.0)
+    found = [
+        Detection("red star", 0, 0.9, star),
+        Detection("ring", 3, 0.8, (40.0, 10.0, 90.0, 60.0)),
+        Detection("star", 1, 0.7, (11.0, 10.0, 61.0, 60.0)),
+        Detection("object", 2, 0.6, star),
+    ]
+    assert best_of_objects(found, 0.8) == found[:2]
+    assert best_of_objects(found, 0.98) == found[:3]
+    assert best_of_objects(found, 1) == found
+    assert best_of_objects([], 0.8) == []
 
 
 def test_supervision(monkeypatch):

@@ -303,7 +303,24 @@ def test_threshold_nms_and_top_k_hold_for_one_call(detector, readable):
     assert_same(detector.detect(one, LABELS, threshold=0), everything)
 
 
-@pytest.mark.parametrize("options", [{"threshold": 1.5}, {"nms_iou": -1}, {"top_k": 0}])
+def test_an_object_takes_the_places_of_others_before_it_has_one_name(detector, readable):
+    """`top_k` counts objects, and the checkpoint's own limit does not cut their boxes before."""
+    one = readable[0]
+    crowd = detector.detect(one, LABELS, threshold=0, nms_iou=1, top_k=1000)
+    expected = []
+    for detection in crowd:
+        if not any(overlap(detection.box, better.box) > 0.5 for better in expected):
+            expected.append(detection)
+    assert len({detection.label for detection in expected}) > 1
+    once = partial(detector.detect, one, LABELS, threshold=0, nms_iou=1, agnostic_nms_iou=0.5)
+    assert_same(once(top_k=1000), expected)
+    assert_same(once(top_k=4), expected[:4])
+    assert_same(once(), expected[:MOST])
+    phrases = detector.ground(one, None, LABELS[:2], threshold=0, agnostic_nms_iou=0)
+    assert not any(overlap(phrases[0].box, other.box) > 0 for other in phrases[1:])
+
+
+@pytest.mark.parametrize("options", [{"threshold": 1.5}, {"nms_iou": -1}, {"agnostic_nms_iou": 2}, {"top_k": 0}])
 def test_limits_that_are_none_are_told(detector, readable, options):
     with pytest.raises(UserError, match=next(iter(options))):
         detector.detect(readable[0], "cat", **options)

@@ -15,8 +15,8 @@ from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.layout import scene
 from fiber_cli.errors import UserError
 from fiber_cli.inference import detect as detecting
-from fiber_cli.inference.annotate import annotated
-from fiber_cli.inference.detections import Detection
+from fiber_cli.inference.annotate import SAME_OBJECT_IOU, annotated
+from fiber_cli.inference.detections import Detection, best_of_objects
 from fiber_cli.inference.fiber import Fiber
 from fiber_cli.inference.video import VideoWriter, frames, rate_of
 
@@ -50,9 +50,10 @@ def test_every_frame_of_a_video_is_searched_and_drawn(detector_run, detector, ca
         detections = detector.detect(shot.picture, LABELS, threshold=0, top_k=3)
         assert_same([Detection(**one) for one in row["detections"]], detections)
     written = list(frames(out / file.name))
-    assert [shot.picture.size for shot in written] == [(320, 240)] * 5
+    assert [shot.picture.size for shot in written] == [(640, 480)] * 5
     assert written[0].rate == shots[0].rate == 10
-    last = shots[4].picture, annotated(shots[4].picture, detections), written[4].picture
+    drawn_once = best_of_objects(detections, SAME_OBJECT_IOU)
+    last = annotated(shots[4].picture, [], 2), annotated(shots[4].picture, drawn_once, 2), written[4].picture
     plain, wanted, drawn = (np.asarray(picture, float) for picture in last)
     changed = np.abs(wanted - plain) > 60
     assert changed.any()
