@@ -1,10 +1,13 @@
 """Poolers and heads."""
 
+import dataclasses
+
 import pytest
 import torch
 from small_encoder import SMALL
 from torch.nn import functional as F
 
+from fiber_cli.model.fusion import FusedEncoder
 from fiber_cli.model.heads import Classifier, ItmHead, MlmHead, PairPooler
 
 
@@ -27,6 +30,30 @@ def test_text_is_pooled_at_its_first_token_and_images_by_their_mean(pooler):
 def test_the_option_without_pooler_has_no_weights_for_it():
     names = set(PairPooler(SMALL, pooler=False).state_dict())
     assert names == {"text_transform.weight", "text_transform.bias", "image_transform.weight", "image_transform.bias"}
+
+
+@torch.no_grad()
+def test_a_large_image_stream_saturates_the_pooler_in_spite_of_its_norm():
+    torch.manual_seed(0)
+    image = 100 * torch.randn(8, 3, 4, 64)
+    shares = []
+    for config in (SMALL, dataclasses.replace(SMALL, norm_image_memory=True)):
+        pool = PairPooler(config)
+        pool.image_transform.weight.normal_(std=0.2)
+        shares.append((pool.image_pooler(pool.image_transform(pool.image_norm(image.mean((1, 2))))).abs() > 3).float())
+    saturated, normed = (share.mean() for share in shares)
+    assert normed < 0.5 * saturated
+
+
+@torch.no_grad()
+def test_what_text_layers_read_of_an_image_depends_on_its_scale_in_spite_of_the_norm():
+    torch.manual_seed(0)
+    config = dataclasses.replace(SMALL, norm_image_memory=True)
+    cross = FusedEncoder(config).text.layers[-1].cross
+    assert cross is not None
+    image = torch.randn(2, 6, config.image.dims[-1])
+    for one, other in zip(cross.project_image(image), cross.project_image(50 * image), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
 
 
 @torch.no_grad()

@@ -67,8 +67,8 @@ class RegionReader:
     and `mask` bool (L,); `positive_map` bool (n, L), each box's tokens.
 
     Grounding data brings its caption. The prompt of detection data is made of names: prompt "sampled" takes those in
-    the image and up to `negatives` others (see `sample_labels`, for `absent` too); "all" takes all, shuffled unless the
-    source has `prompts`, and is a `UserError` where they do not fit. names_as_published, draw_background: see
+    the image, at most `positives`, and up to `negatives` others (see `sample_labels`, for `absent` too); "all" takes
+    all, shuffled unless the source has `prompts`, and is a `UserError` where they do not fit. names_as_published, draw_background: see
     `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors images under captions as they are.
     """
 
@@ -82,6 +82,7 @@ class RegionReader:
         negatives: int = 85,
         control: tuple[float, float, float] = CONTROL,
         absent: tuple[float, float] = (0, 0),
+        positives: int | None = None,
         names_as_published: bool = False,
         draw_background: bool = False,
         swap_sides: bool = True,
@@ -93,6 +94,7 @@ class RegionReader:
         self.negatives = negatives
         self.control = control
         self.absent = absent
+        self.positives = positives
         self.names_as_published = names_as_published
         self.draw_background = draw_background
         self.swap_sides = swap_sides
@@ -154,6 +156,7 @@ class RegionReader:
                 control=self.control,
                 draw_background=self.draw_background,
                 absent=self.absent,
+                most_positives=self.positives,
             )
         if source.prompts:
             return list(range(len(lengths)))
@@ -221,6 +224,7 @@ def training_data(
         negatives=settings.negatives,
         control=settings.control,
         absent=settings.absent,
+        positives=settings.positives,
         names_as_published=settings.names_as_published,
         draw_background=settings.draw_background,
         swap_sides=settings.swap_sides,

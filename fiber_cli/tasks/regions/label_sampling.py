@@ -21,17 +21,19 @@ def sample_labels(
     control: tuple[float, float, float] = CONTROL,
     draw_background: bool = False,
     absent: tuple[float, float] = (0, 0),
+    most_positives: int | None = None,
 ) -> list[int]:
     """Labels of a training prompt in their order: those in the picture, and others that are not.
 
     lengths: tokens of each name with its separator; budget: tokens for all. Positives are taken in random order until
     one does not fit, then so many labels are drawn as `control` says, at most `negatives`, and those of them that are
     not in the picture are taken until one does not fit. `draw_background` lets `__background__` be drawn, as published.
-    absent: the range of the chance, drawn for every prompt, with which each positive is left out.
+    absent: the range of the chance, drawn for every prompt, with which each positive is left out; most_positives: how
+    many of them stand in a prompt at most, None = as many as fit.
     """
     chosen: list[int] = []
     room = budget
-    for label in _some(np.unique(positives), absent, rng):
+    for label in _some(np.unique(positives), absent, rng)[:most_positives]:
         room -= lengths[label]
         if room < 0:
             break

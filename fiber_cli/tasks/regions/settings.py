@@ -41,6 +41,12 @@ class RegionSettings(TaskSettings):
     prompt: Literal["sampled", "all"] = option(
         "Category names: those in the picture and others, or all.", "sampled", owner=READER
     )
+    positives: int | None = option(
+        "Most names of a sampled prompt that are in the picture, null = as many as fit; boxes of others are background.",
+        None,
+        ge=1,
+        owner=READER,
+    )
     negatives: int = option("Most names of a sampled prompt that are not in the picture.", 85, ge=0, owner=READER)
     control: tuple[float, float, float] = option(
         "Chances of one of them, none, the most; else any.", (0.05, 0.05, 0.5), ge=0, le=1, owner=READER

@@ -104,6 +104,17 @@ def test_nothing_is_asked_for_where_all_names_are_left_out():
         assert sampled([3, 4], rng, absent=(1, 1), control=(0, 1, 0))
 
 
+def test_names_in_the_picture_take_the_room_of_others():
+    """Where a picture has more names than a prompt, all that is asked for would be there."""
+    positives = list(range(38))
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        names = set(sampled(positives, rng, most_positives=8, control=(0, 0, 1)))
+        assert len(names & set(positives)) == 8
+        assert names >= {38, 39}
+    assert len(sampled(positives, rng, control=(0, 0, 1))) == 33
+
+
 def test_prompts_without_absent_names_are_not_the_published_ones():
     first, second = np.random.default_rng(7), np.random.default_rng(7)
     assert sampled([1, 5, 9], first) == sampled([1, 5, 9], second, absent=(0, 0))
