@@ -68,8 +68,9 @@ class RegionReader:
 
     Grounding data brings its caption. The prompt of detection data is made of names: prompt "sampled" takes those in
     the image, at most `positives`, and up to `negatives` others (see `sample_labels`, for `absent` too); "all" takes
-    all, shuffled unless the source has `prompts`, and is a `UserError` where they do not fit. names_as_published, draw_background: see
-    `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors images under captions as they are.
+    all, shuffled unless the source has `prompts`, and is a `UserError` where they do not fit. names_as_published,
+    draw_background: see `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors images under
+    captions as they are.
     """
 
     def __init__(

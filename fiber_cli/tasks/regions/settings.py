@@ -42,7 +42,8 @@ class RegionSettings(TaskSettings):
         "Category names: those in the picture and others, or all.", "sampled", owner=READER
     )
     positives: int | None = option(
-        "Most names of a sampled prompt that are in the picture, null = as many as fit; boxes of others are background.",
+        "Most names of a sampled prompt that are in the picture, null = as many as fit; boxes of the others are "
+        "background.",
         None,
         ge=1,
         owner=READER,
