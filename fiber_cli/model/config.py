@@ -120,6 +120,8 @@ class FiberConfig:
     #: LayerNorm on the image's raw stream where text layers and poolers read it; published: none. Behind towers that
     #: are trained from nothing the stream grows until it saturates the poolers' tanh, and pairs cannot be judged.
     norm_image_memory: bool = False
+    #: Dense layer and tanh in the poolers of pairs, and of ITC's features.
+    pair_pooler: bool = True
     itc_pooler: bool = True
     mlm_norm_eps: float = 1e-12
     #: Standard deviation of fresh linear weights, as published; None: 1 / sqrt(inputs), which narrow models trained
@@ -280,6 +282,8 @@ TINY = FiberConfig(
 )
 
 #: As small, for recipes that have minutes on a CPU: shapes are told apart, and pairs judged, many times sooner.
-SMALL = dataclasses.replace(TINY, image=dataclasses.replace(TINY.image, stem="convolutions"), norm_image_memory=True)
+SMALL = dataclasses.replace(
+    TINY, image=dataclasses.replace(TINY.image, stem="convolutions"), norm_image_memory=True, pair_pooler=False
+)
 
 PRESETS = {"tiny": TINY, "small": SMALL, "base": BASE}

@@ -14,11 +14,13 @@ from fiber_cli.model.init import initialise
 class PairPooler(nn.Module):
     """Projects both towers to the joint width and pools them: text at its first token, image by its mean.
 
-    `pooler=False` leaves out the dense + tanh step (published option of the ITC pair).
+    `pooler=False` leaves out the dense + tanh step (published option of the ITC pair); None: as the configuration has
+    it for pairs.
     """
 
-    def __init__(self, config: FiberConfig, *, pooler: bool = True):
+    def __init__(self, config: FiberConfig, *, pooler: bool | None = None):
         super().__init__()
+        pooler = config.pair_pooler if pooler is None else pooler
         self.image_norm = nn.LayerNorm(config.image.dims[-1]) if config.norm_image_memory else nn.Identity()
         self.text_transform = nn.Linear(config.text.hidden, config.hidden)
         self.image_transform = nn.Linear(config.image.dims[-1], config.hidden)
