@@ -117,20 +117,26 @@ def scene(
     image_size: int = 96,
     alike: bool = False,
     objects: tuple[int, int] = OBJECTS,
+    siblings: int = 1,
 ) -> Scene:
     """The scene number `index` of a split, laid out for a square image of `image_size` pixels.
 
     Attributes are drawn independently of each other and before the layout, so that no value of one tells of
     another; an object takes over the shape or the colour of an earlier one now and then, so that there is something to
     count and to tell apart. alike: most objects differ from an earlier one in one attribute only. objects: the fewest
-    and the most of them. Raises UserError for a bad split, index, seed, size or number of objects.
+    and the most of them. siblings: so many scenes in a row are the first of them with one attribute of one object
+    changed. Raises UserError for a bad split, index, seed, size or number of objects or siblings.
     """
-    check_scenes(split, seed, image_size, objects)
+    check_scenes(split, seed, image_size, objects, siblings)
     if index < 0:
         raise UserError(f"scene index {index} is negative; the scenes of a split are numbered from 0")
-    key = f"{split}-{seed}-{index}{variant(alike, objects)}"
-    rng = random.Random(key)  # a text seed is hashed: streams of different keys have nothing in common
+    key = f"{split}-{seed}-{index}{variant(alike, objects, siblings)}"
+    first = index - index % siblings
+    family = key if siblings == 1 else f"{split}-{seed}-{first}{variant(alike, objects, siblings)}"
+    rng = random.Random(family)  # a text seed is hashed: streams of different keys have nothing in common
     looks = _looks(rng, split, rng.randint(*objects), alike=alike)
+    if index != first:
+        _change_one(random.Random(f"{key}/change"), split, looks)
     looks.sort(key=lambda look: look.size)  # "large" before "small": the small object is never the hidden one
     diameters = [rng.uniform(*SIZES[look.size]) for look in looks]
     discs = _discs(rng, diameters)
@@ -141,13 +147,14 @@ def scene(
     return Scene(key, split, image_size, tone, tuple(drawn))
 
 
-def variant(alike: bool, objects: tuple[int, int]) -> str:
+def variant(alike: bool, objects: tuple[int, int], siblings: int) -> str:
     """What the names of scenes that are not the usual ones end in."""
     number = "" if objects == OBJECTS else "-{}to{}".format(*objects)
-    return f"{number}{'-alike' if alike else ''}"
+    family = "" if siblings == 1 else f"-{siblings}siblings"
+    return f"{number}{'-alike' if alike else ''}{family}"
 
 
-def check_scenes(split: str, seed: int, image_size: int, objects: tuple[int, int] = OBJECTS) -> None:
+def check_scenes(split: str, seed: int, image_size: int, objects: tuple[int, int] = OBJECTS, siblings: int = 1) -> None:
     """UserError unless there are scenes of this kind."""
     if split not in SPLITS:
         raise UserError(f"scenes: there is no split {split!r}; take one of {', '.join(SPLITS)}")
@@ -161,6 +168,8 @@ def check_scenes(split: str, seed: int, image_size: int, objects: tuple[int, int
             f"scenes: objects is [{fewest}, {most}]; give the fewest and the most objects of a scene, from "
             f"{OBJECT_LIMITS[0]} to {OBJECT_LIMITS[1]}"
         )
+    if not isinstance(siblings, int) or siblings < 1:
+        raise UserError(f"scenes: siblings is {siblings!r}; give the scenes of a family, 1 for none that are related")
 
 
 def _looks(rng: random.Random, split: str, count: int, *, alike: bool) -> list[_Look]:
@@ -172,10 +181,24 @@ def _looks(rng: random.Random, split: str, count: int, *, alike: bool) -> list[_
         look = _any_look(rng)
         if looks:
             look = _nearly_alike(rng, look, looks) if alike else _resembling(rng, look, looks)
-        is_allowed = split == "novel" or (look.colour, look.shape) not in HELD_OUT
-        if is_allowed and look not in looks:
+        if _is_allowed(split, look) and look not in looks:
             looks.append(look)
     return looks
+
+
+def _is_allowed(split: str, look: _Look) -> bool:
+    return split == "novel" or (look.colour, look.shape) not in HELD_OUT
+
+
+def _change_one(rng: random.Random, split: str, looks: list[_Look]) -> None:
+    """Give one attribute of one of the looks another value; no two are alike afterwards either."""
+    while True:
+        number = rng.randrange(len(looks))
+        attribute = rng.choice(_Look._fields)
+        changed = looks[number]._replace(**{attribute: rng.choice(VALUES[attribute])})
+        if changed not in looks and _is_allowed(split, changed):
+            looks[number] = changed
+            return
 
 
 def _held_out_look(rng: random.Random) -> _Look:

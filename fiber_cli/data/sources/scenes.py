@@ -48,6 +48,12 @@ class ScenesSettings(SourceSettings):
     image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
     alike: bool = option("Most objects differ from another one of their scene in one attribute only.", False)
     objects: tuple[int, int] = option("The fewest and the most objects of a scene, from 1 to 4.", OBJECTS)
+    siblings: int = option(
+        "So many scenes in a row, which stay together in training, differ in one attribute of one object: close "
+        "negatives.",
+        1,
+        ge=1,
+    )
     pairs: bool = option("Statements are about two scenes, or about one.", True)
     texts: Literal["captions", "queries"] = option(
         "Captions of all objects and where they lie, or short texts as people search with.", "captions"
@@ -75,20 +81,22 @@ class SceneImages(ImageSource):
         image_size: int = 96,
         alike: bool = False,
         objects: tuple[int, int] = OBJECTS,
+        siblings: int = 1,
         pairs: bool = True,
         texts: Literal["captions", "queries"] = "captions",
         names: Naming = "coloured_shapes",
     ):
-        check_scenes(split, seed, image_size, objects)
+        check_scenes(split, seed, image_size, objects, siblings)
         if not isinstance(count, int) or count < 1:
             raise UserError(f"scenes: count is {count!r}; give the number of scenes of the split, at least 1")
-        self.name = f"{self.prefix}-{split}-{seed}{variant(alike, objects)}"
+        self.name = f"{self.prefix}-{split}-{seed}{variant(alike, objects, siblings)}"
         self.split = split
         self.count = count
         self.seed = seed
         self.image_size = image_size
         self.alike = alike
         self.objects = objects
+        self.siblings = siblings
         self.pairs = pairs
         self.texts = texts
         self.naming = names
@@ -104,7 +112,15 @@ class SceneImages(ImageSource):
     def __getitem__(self, i: int) -> Scene:
         if not 0 <= i < self.count:
             raise IndexError(f"{self.name} has scenes 0 to {self.count - 1}, not {i}")
-        return scene(self.seed, self.split, int(i), self.image_size, self.alike, self.objects)
+        return scene(self.seed, self.split, int(i), self.image_size, self.alike, self.objects, self.siblings)
+
+    def order(self, rng: np.random.Generator) -> np.ndarray:
+        """Families in random order, the scenes of each side by side."""
+        if self.siblings == 1:
+            return super().order(rng)
+        numbers = np.arange(self.count)
+        families = np.split(numbers, numbers[self.siblings :: self.siblings])
+        return np.concatenate([families[i] for i in rng.permutation(len(families))])
 
     def key(self, i: int) -> str:
         return self[i].key
