@@ -32,7 +32,7 @@ from fiber_cli.cli.options import (
     whole_numbers,
 )
 from fiber_cli.cli.processes import is_first_rank, launch_ranks
-from fiber_cli.cli.runs import Models, find_run, retrieval_models, run_of
+from fiber_cli.cli.runs import Models, checkpoint_for, named_for, retrieval_models, run_of
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
 from fiber_cli.tasks import tasks_with
@@ -299,13 +299,12 @@ def _models(evaluated: Evaluated, mode: str | None) -> Models:
         itc = _wanted(evaluated, Embedding)
         itm = _wanted(evaluated, Matching)
         return retrieval_models(checkpoint, itm_checkpoint, itc, replace(itm, option="--itm-checkpoint"))
-    if checkpoint is not None:
-        return Models(checkpoint, itm_checkpoint)
-    if mode == "itm" and itm_checkpoint is not None:
-        return Models(itm_checkpoint)
-    if mode is None:
-        return Models(find_run(_wanted(evaluated, None)))
-    return Models(find_run(_wanted(evaluated, Embedding if mode == "itc" else Matching)))
+    ability = None if mode is None else Embedding if mode == "itc" else Matching
+    if itm_checkpoint is not None:
+        itm_checkpoint = named_for(replace(_wanted(evaluated, Matching), option="--itm-checkpoint"), itm_checkpoint)
+        if mode == "itm" and checkpoint is None:
+            return Models(itm_checkpoint)
+    return Models(checkpoint_for(_wanted(evaluated, ability), checkpoint), itm_checkpoint)
 
 
 def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
@@ -324,13 +323,22 @@ def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
 
 
 def results_folder(measured: str, path: Path, itm_path: Path | None, limit: int | None) -> Path:
-    """Where results go by default: in the checkpoint's run, under a name that tells what was measured and how."""
-    name = f"{measured}-{path.name}"
+    """Where results go by default, under a name that tells what was measured and how: in the checkpoint's run; of one
+    that stands alone, whose folder holds its own files only, below the current folder."""
+    run = run_of(path)
+    name = f"{measured}-{_name_of(path) if run is None else path.name}"
     if itm_path is not None:
-        name += f"-{run_of(itm_path).name}"
+        name += f"-{_name_of(run_of(itm_path) or itm_path)}"
     if limit:
         name += f"-first{limit}"
-    return run_of(path) / "eval" / name
+    return (run or Path()) / "eval" / name
+
+
+def _name_of(checkpoint: Path) -> str:
+    """A checkpoint's or run's name as part of a file's."""
+    from fiber_cli.checkpoints.shipped import is_shipped, label
+
+    return label(checkpoint).replace("/", "-") if is_shipped(checkpoint) else checkpoint.name
 
 
 def default_mode(config: "CheckpointConfig", itm_path: Path | None) -> str:
