@@ -3,9 +3,9 @@
     python -m benchmarks.builtin train --work DIR [--nproc N] [--only STAGE,STAGE]
     python -m benchmarks.builtin card --work DIR [--results FILE]
 
-`train` runs the command of every recipe `recipes/builtin*.yaml` in DIR, each after the one that it starts from, and puts
-the best checkpoint of each as float16 into fiber_cli/builtin/. The same command again goes on where it was: what is
-complete is not trained again. `card` writes fiber_cli/builtin/MODEL_CARD.md from what the runs say of themselves and
+`train` runs the command of every recipe `recipes/builtin*.yaml` in DIR, each after the one that it starts from, and
+puts the best checkpoint of each as float16 into fiber_cli/builtin/. The same command again goes on where it was: what
+is complete is not trained again. `card` writes fiber_cli/builtin/MODEL_CARD.md from what the runs say of themselves and
 from a JSON with figures: {"<checkpoint>": {"<what>": <number or text>, …}, …, "limits": ["<sentence>", …]}.
 
 A recipe's checkpoint is called by its task, of the two pre-training stages by what they are for; a line `# ships: NAME`
@@ -29,6 +29,7 @@ from fiber_cli.data.files import read_json
 from fiber_cli.distributed.launch import launch
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
 from fiber_cli.outputs import Outputs, sha256_of
+from fiber_cli.settings import SourceSettings
 from fiber_cli.training.resume import FREE_ON_RESUME, differing_settings
 from fiber_cli.training.run_folder import RECIPE, SUMMARY, has_checkpoint
 
@@ -38,18 +39,19 @@ RESULTS = ROOT / "benchmarks" / "results" / "builtin.json"
 #: Checkpoints of pre-training by what they are for; others are called by their task.
 NAMES = {"coarse": "retrieval", "fine": "detection"}
 MADE_BY = "python -m benchmarks.builtin"
+NOT_RECORDED = "not recorded"
 #: The first line of a card, by which it is known that no person's text is replaced.
 MARK = f"<!-- Written by `{MADE_BY} card`; change it there. -->"
 LIMITS = (
-    "They have seen drawn scenes of one to four simple shapes and nothing else. Of photographs, or of words that no scene "
-    "is described with, they say something all the same, and it means nothing.",
+    "They have seen drawn scenes of a few simple shapes and nothing else. Of photographs, or of words that no scene is "
+    "described with, they say something all the same, and it means nothing.",
     "They show what the method does at this size; no figure of theirs is one of the paper's.",
 )
 
 
 class Stage(NamedTuple):
-    """A recipe and its command. name: of the recipe and of its run; parent: the stage whose run it starts from; settings:
-    what the command puts over the recipe; ships: the name of its checkpoint, None for one that is not shipped."""
+    """A recipe and its command. name: of the recipe and of its run; parent: the stage whose run it starts from;
+    settings: what the command puts over the recipe; ships: the name of its checkpoint, None for one that stays here."""
 
     name: str
     recipe: Path
@@ -102,10 +104,10 @@ def _stage(recipe: Path) -> Stage:
 
 
 def train(stage: Stage, work: Path, nproc: int | None = None) -> None:
-    """The run of a stage in `work`, begun, continued or left as it is where it is complete. Raises UserError where it is
-    of other settings or of other first weights, SystemExit where the command fails or is stopped."""
+    """The run of a stage in `work`: begun, continued, or left as it is where it is complete. Raises UserError where it
+    is of other settings or of other first weights, SystemExit where the command fails or is stopped."""
     run = work / stage.name
-    record = _record_file(stage, work)
+    record = _record(stage, work)
     first = _first_weights(stage, work)
     begun = has_checkpoint(run)
     if begun:
@@ -118,10 +120,10 @@ def train(stage: Stage, work: Path, nproc: int | None = None) -> None:
         arguments.append("--resume")
     elif stage.parent is not None:
         arguments += ["--init-from", str(work / stage.parent)]
-    earlier = read_json(record, "the record of a stage")["commits"] if begun else []
+    earlier = record.get("commits", []) if begun else []
     commits = list(dict.fromkeys([*earlier, commit()]))
     content = {"recipe": sha256_of(stage.recipe), "first_weights": first, "commits": commits}
-    Outputs().write(record, json.dumps(content, indent=2) + "\n")
+    Outputs().write(_record_file(stage, work), json.dumps(content, indent=2) + "\n")
     print(f"{stage.name}: fiber {shlex.join(arguments)}", flush=True)
     code = launch(nproc or stage.nproc, arguments, name=stage.name)
     if code == EXIT_STOPPED:
@@ -135,6 +137,13 @@ def _record_file(stage: Stage, work: Path) -> Path:
     return work / f"{stage.name}.json"
 
 
+def _record(stage: Stage, work: Path) -> dict[str, Any]:
+    """Nothing for a run that was not begun here."""
+    file = _record_file(stage, work)
+    content: dict[str, Any] = read_json(file, "the record of a stage") if file.exists() else {}
+    return content
+
+
 def _first_weights(stage: Stage, work: Path) -> str | None:
     """SHA-256 of the weights that a stage starts from; None for random ones."""
     if stage.parent is None:
@@ -142,20 +151,23 @@ def _first_weights(stage: Stage, work: Path) -> str | None:
     return sha256_of(directory.resolve(work / stage.parent) / WEIGHTS_FILE)
 
 
-def _check_same(stage: Stage, run: Path, record: Path, first: str | None) -> None:
+def _check_same(stage: Stage, run: Path, record: Mapping[str, Any], first: str | None) -> None:
     """UserError for a run that the stage as it is now would not make."""
     recipe = resolve_recipe(str(stage.recipe), stage.settings)
     differing = [each for each in differing_settings(recipe, run / RECIPE) if not each.startswith(FREE_ON_RESUME)]
-    if read_json(record, "the record of a stage").get("first_weights") != first:
+    if record.get("first_weights", first) != first:
         differing.append(f"the weights of {stage.parent}, which it started from")
     if differing:
         raise UserError(f"{run} was made otherwise; move it away, and it is trained again. Different are:", *differing)
 
 
 def commit() -> str:
-    """The commit of the repository, with a word where files differ from it."""
-    head = _git("rev-parse", "HEAD")
-    return f"{head} with changes" if _git("status", "--porcelain", "--untracked-files=no") else head
+    """The commit of the repository, with a word where files differ from it, or that it is not known."""
+    try:
+        head = _git("rev-parse", "HEAD")
+        return f"{head} with changes" if _git("status", "--porcelain", "--untracked-files=no") else head
+    except (OSError, subprocess.CalledProcessError):
+        return NOT_RECORDED  # a copy without its history
 
 
 def _git(*arguments: str) -> str:
@@ -181,9 +193,9 @@ def card(made: Sequence[Stage], work: Path, folder: Path, results: Mapping[str, 
         MARK,
         "# The checkpoints that ship with fiber",
         "Small models of the architecture of the README, trained from random weights on fiber's built-in drawn scenes "
-        "(`fiber scenes` writes some), for trying every command. `--checkpoint builtin` takes the one that can do what a "
-        f"command asks, `--checkpoint {shipped.BUILTIN}/<name>` this one. Weights are float16 and compute in float32.",
-        f"All of them are made by one command, `{MADE_BY} train --work DIR`, and described by `{MADE_BY} card --work DIR`.",
+        "(`fiber scenes` writes some), for trying every command. `--checkpoint builtin` takes the one that can do what "
+        "a command asks, `--checkpoint builtin/<name>` that one. Weights are float16 and compute in float32.",
+        f"One command makes all of them, `{MADE_BY} train --work DIR`; `{MADE_BY} card --work DIR` wrote this card.",
         *(_section(stage, work, folder, results.get(stage.ships, {})) for stage in shipping),
         "## Limits",
         "\n".join(f"- {limit}" for limit in (*LIMITS, *results.get("limits", ()))),
@@ -196,17 +208,17 @@ def _section(stage: Stage, work: Path, folder: Path, figures: Mapping[str, Any])
     assert stage.ships is not None
     run = work / stage.name
     summary = read_json(run / SUMMARY, "the summary of a run, which it has when it is complete")
-    record = read_json(_record_file(stage, work), "the record of a stage")
+    record = _record(stage, work)
     recipe = resolve_recipe(str(run / RECIPE))
     digests = read_digests(folder / stage.ships)
     size = sum(path.stat().st_size for path in (folder / stage.ships).rglob("*") if path.is_file())
-    data = [" ".join(f"{name}={value}" for name, value in entry.arguments().items()) for entry in recipe.data.train]
+    data = [_in_words(entry) for entry in recipe.data.train]
     start = "random weights" if stage.parent is None else f"the run of `{stage.parent}`"
     facts = {
         "task": stage.task,
         "parameters": f"{summary['parameters']['total']:,}",
         "size": f"{size / 1e6:.1f} MB",
-        "recipe": f"`{stage.recipe.name}`, SHA-256 {record['recipe']}",
+        "recipe": f"`{stage.recipe.name}`, SHA-256 {record.get('recipe', NOT_RECORDED)}",
         "command": f"`{recipe_header(stage.recipe)['command']}`",
         "starts from": start,
         "data": "; ".join(data),
@@ -214,12 +226,25 @@ def _section(stage: Stage, work: Path, folder: Path, figures: Mapping[str, Any])
         "trained": f"{summary['steps']:,} steps, {summary['images']:,} samples, {summary['seconds'] / 60:.0f} minutes",
         "hardware": f"{summary['ranks']} x {summary['device']}, {summary['threads_per_rank']} threads each",
         "versions": f"fiber {summary['fiber']}, torch {summary['torch']}, Python {summary['python']}",
-        "commit": ", then ".join(record["commits"]),
+        "commit": ", then ".join(record.get("commits", [NOT_RECORDED])),
         f"SHA-256 of {WEIGHTS_FILE}": digests[WEIGHTS_FILE],
     }
-    validation = {f"validation: {name}": value for name, value in summary["metrics"].items()}
-    tables = [_table("fact", facts), _table("measured", {**validation, **figures})]
+    tables = [_table("fact", facts), _table("measured", {**_validated(summary), **figures})]
     return "\n\n".join([f"## {shipped.BUILTIN}/{stage.ships}", *tables])
+
+
+def _validated(summary: Mapping[str, Any]) -> dict[str, float]:
+    """What the validations of a run say of its best checkpoint, which is the one that ships: all metrics where it is
+    the last one, else the metric that chose it."""
+    best = summary["best"]
+    if best is None or best["step"] == summary["steps"]:
+        return {f"validation: {name}": value for name, value in summary["metrics"].items()}
+    return {f"validation, at step {best['step']:,} of {summary['steps']:,}: {best['metric']}": best["value"]}
+
+
+def _in_words(entry: SourceSettings) -> str:
+    """An entry of a recipe's data."""
+    return f"{entry.kind} ({', '.join(f'{name}={value}' for name, value in entry.arguments().items())})"
 
 
 def _table(heading: str, rows: Mapping[str, Any]) -> str:

@@ -2,7 +2,8 @@
 
 run/checkpoints/step-000400/
   config.json        format version, model, task, preprocessing, labels, tokenizer name
-  model.safetensors  consolidated float32 weights, no tied duplicates
+  model.safetensors  consolidated float32 weights, no tied duplicates; narrower floating types, as exported checkpoints
+                     may have, are read too and widened to float32
   tokenizer/         the tokenizer's own files
   state/             only for resuming; written by the engine
   SHA256SUMS         digests of all these files, compared when they are loaded

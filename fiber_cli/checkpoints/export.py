@@ -19,7 +19,7 @@ from fiber_cli.text_files import dump_json
 
 
 class Exported(NamedTuple):
-    """source: the checkpoint that was read, out: the directory that was written, digests: its files' SHA-256 by name."""
+    """source: the checkpoint that was read; out: the directory that was written; digests: SHA-256 of its files."""
 
     source: Path
     out: Path
@@ -86,9 +86,11 @@ def float16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights rounded to float16, others as they are. Raises UserError for a number that float16 has no place for."""
     halved = {}
     for name, value in weights.items():
-        halved[name] = value.half() if value.is_floating_point() else value
-        if not torch.isfinite(halved[name]).all():
+        if value.is_floating_point():
+            value = value.half()
+        if not torch.isfinite(value).all():
             raise UserError(f"{name} has numbers that float16 cannot hold; export it as float32")
+        halved[name] = value
     return halved
 
 

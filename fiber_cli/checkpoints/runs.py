@@ -16,7 +16,7 @@ from fiber_cli.checkpoints.weights import check_weights
 from fiber_cli.data.category_names import plain_name
 from fiber_cli.data.files import read_json
 from fiber_cli.data.source import CategorySource, PhraseSource
-from fiber_cli.data.sources import source_format
+from fiber_cli.data.sources import open_source, source_format
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.settings import SourceSettings
@@ -133,14 +133,14 @@ def choose_shipped(wanted: Wanted) -> Path:
     looked = _look_at(*_shipped_runs(), wanted)
     if not looked.candidates and looked.problems:
         raise looked.problems[0]
-    best = _best_shipped(looked)
+    best = _best_shipped(looked, wanted)
     if not best:
         shipped.refuse_none()
         heading = f"no shipped checkpoint is for {wanted.what}; name another one with {wanted.option}. There are:"
         raise UserError(heading, *looked.misfits, *looked.unreadable)
     if len(best) > 1:
-        able = " and ".join(map(shipped.label, best))
-        raise UserError(f"{shipped.BUILTIN}: {able} can do {wanted.what}; name one of them with {wanted.option}")
+        able = ", ".join(map(shipped.label, best))
+        raise UserError(f"{shipped.BUILTIN}: for {wanted.what} there are {able}; name one of them with {wanted.option}")
     return best[0]
 
 
@@ -150,10 +150,25 @@ def shipped_with(ability: type[Ability]) -> list[str]:
     return [shipped.label(run.folder) for run in runs if can(run.config, ability)]
 
 
-def _best_shipped(looked: _Looked) -> list[Path]:
-    """The shipped checkpoints that are best, of which none is newer."""
-    best = max(map(_rank, looked.candidates), default=())
-    return [candidate.run.folder for candidate in looked.candidates if candidate.rank == best]
+def _best_shipped(looked: _Looked, wanted: Wanted) -> list[Path]:
+    """The shipped checkpoints that are best, of which none is newer. Of several candidates those come first whose task
+    can read the data."""
+    candidates = looked.candidates
+    if len(candidates) > 1:
+        candidates = [each for each in candidates if _reads(each.run, wanted)] or candidates
+    highest = max(map(_rank, candidates), default=())
+    return [candidate.run.folder for candidate in candidates if candidate.rank == highest]
+
+
+def _reads(run: Run, wanted: Wanted) -> bool:
+    """Whether the data have the form that a run's task reads: the name of a file does not always tell."""
+    sources = [] if wanted.sources is None else wanted.sources(run.config.task.name)
+    try:
+        for source in sources:
+            open_source(source)
+    except UserError:
+        return False
+    return True
 
 
 def _shipped_runs() -> tuple[list[Run], list[str]]:
@@ -347,20 +362,22 @@ def _in_words(best: _Candidate, wanted: Wanted) -> str:
 
 
 def _none_fits(wanted: Wanted, folder: Path, looked_at: Sequence[str]) -> UserError:
-    offer = _offer(wanted)
+    offers = _offers(wanted)
     if not looked_at:
         tasks = " or ".join(wanted.tasks)
-        message = f"no {folder}/*/checkpoints/latest of task {tasks} below the current folder: name one with"
-        return UserError(f"{message} {wanted.option}, {offer}" if offer else f"{message} {wanted.option}")
+        none = f"no {folder}/*/checkpoints/latest of task {tasks} below the current folder"
+        return UserError(", ".join([f"{none}: name one with {wanted.option}", *offers]))
     heading = f"no run below {folder}/ is for {wanted.what}; name a checkpoint with {wanted.option}. Looked at:"
-    return UserError(heading, *looked_at, *([offer] if offer else ()))
+    return UserError(heading, *looked_at, *offers)
 
 
-def _offer(wanted: Wanted) -> str:
-    """A word on the shipped checkpoints that can do what is wanted, which nothing takes unasked; "" where none can."""
-    best = _best_shipped(_look_at(*_shipped_runs(), wanted))
+def _offers(wanted: Wanted) -> list[str]:
+    """A line on the shipped checkpoints that can do what is wanted, which nothing takes unasked; none where there is
+    none."""
+    best = _best_shipped(_look_at(*_shipped_runs(), wanted), wanted)
     if not best:
-        return ""
-    asked = [shipped.BUILTIN] if len(best) == 1 else map(shipped.label, best)
-    options = " or ".join(f"{wanted.option} {name}" for name in asked)
-    return f"or try {options}, trained on drawn scenes only (`fiber scenes` writes some)"
+        return []
+    names = " or ".join(map(shipped.label, best))
+    if len(best) == 1:
+        names = shipped.BUILTIN
+    return [f"or try {wanted.option} {names}, trained on drawn scenes only (`fiber scenes` writes some)"]

@@ -91,7 +91,12 @@ def find(name: str) -> Path:
 def refuse_none() -> None:
     """UserError where nothing ships."""
     if not names():
-        raise UserError(f"this fiber ships no checkpoints: {folder()} has none; name a checkpoint or a run of yours")
+        raise UserError(f"{none_ships()}; name a checkpoint or a run of yours")
+
+
+def none_ships() -> str:
+    """That nothing does, in words."""
+    return f"this fiber ships no checkpoints: {folder()} has none"
 
 
 def in_words() -> list[str]:

@@ -290,6 +290,10 @@ def _outputs(evaluated: Evaluated, models: Models, data: "EvalData") -> "Outputs
     return Outputs(force=evaluated.force, inputs=chain(files, [Path(evaluated.dataset)], source_files(data.sources)))
 
 
+#: What a mode of one half needs; without a mode a checkpoint is evaluated by what it was trained for.
+_ABILITIES: dict[str | None, type[Ability] | None] = {"itc": Embedding, "itm": Matching, None: None}
+
+
 def _models(evaluated: Evaluated, mode: str | None) -> Models:
     """The checkpoints that are named, and runs for what is missing, as the mode needs them."""
     checkpoint, itm_checkpoint = evaluated.checkpoint, evaluated.itm_checkpoint
@@ -299,12 +303,11 @@ def _models(evaluated: Evaluated, mode: str | None) -> Models:
         itc = _wanted(evaluated, Embedding)
         itm = _wanted(evaluated, Matching)
         return retrieval_models(checkpoint, itm_checkpoint, itc, replace(itm, option="--itm-checkpoint"))
-    ability = None if mode is None else Embedding if mode == "itc" else Matching
     if itm_checkpoint is not None:
         itm_checkpoint = named_for(replace(_wanted(evaluated, Matching), option="--itm-checkpoint"), itm_checkpoint)
         if mode == "itm" and checkpoint is None:
             return Models(itm_checkpoint)
-    return Models(checkpoint_for(_wanted(evaluated, ability), checkpoint), itm_checkpoint)
+    return Models(checkpoint_for(_wanted(evaluated, _ABILITIES[mode]), checkpoint), itm_checkpoint)
 
 
 def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
@@ -314,7 +317,7 @@ def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
 
     @cache
     def sources(task: str) -> "Sequence[SourceSettings]":
-        return eval_data(evaluated.dataset, task, evaluated.split, evaluated.root).sources
+        return eval_data(evaluated.dataset, task, evaluated.split, evaluated.root, images=evaluated.images).sources
 
     what = evaluated.dataset
     if ability is not None:
@@ -325,20 +328,19 @@ def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
 def results_folder(measured: str, path: Path, itm_path: Path | None, limit: int | None) -> Path:
     """Where results go by default, under a name that tells what was measured and how: in the checkpoint's run; of one
     that stands alone, whose folder holds its own files only, below the current folder."""
-    run = run_of(path)
-    name = f"{measured}-{_name_of(path) if run is None else path.name}"
+    name = f"{measured}-{_name_of(path)}"
     if itm_path is not None:
         name += f"-{_name_of(run_of(itm_path) or itm_path)}"
     if limit:
         name += f"-first{limit}"
-    return (run or Path()) / "eval" / name
+    return (run_of(path) or Path()) / "eval" / name
 
 
 def _name_of(checkpoint: Path) -> str:
-    """A checkpoint's or run's name as part of a file's."""
-    from fiber_cli.checkpoints.shipped import is_shipped, label
+    """A checkpoint's or run's name as part of a folder's."""
+    from fiber_cli.checkpoints.shipped import BUILTIN, is_shipped
 
-    return label(checkpoint).replace("/", "-") if is_shipped(checkpoint) else checkpoint.name
+    return f"{BUILTIN}-{checkpoint.name}" if is_shipped(checkpoint) else checkpoint.name
 
 
 def default_mode(config: "CheckpointConfig", itm_path: Path | None) -> str:

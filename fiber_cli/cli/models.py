@@ -22,7 +22,7 @@ def list_models(context: typer.Context) -> None:
     from fiber_cli.checkpoints import shipped
 
     if not shipped.names():
-        say(f"this fiber ships no checkpoints: {shipped.folder()} has none")
+        say(shipped.none_ships())
         return
     for name in shipped.names():
         try:
@@ -30,7 +30,7 @@ def list_models(context: typer.Context) -> None:
         except UserError as error:
             lines = [name, error.message]
         show("\n    ".join(map(one_line, lines)))
-    show(f"all {shipped.KNOWS}" + ("; `fiber models card` has the figures" if shipped.card() else ""))
+    show(f"all {shipped.KNOWS}; `fiber models card` says how they were made and what they are measured to do")
 
 
 def _lines(model: "Described") -> list[str]:
