@@ -59,6 +59,17 @@ def vqa_folder(tmp_path) -> Path:
     return write_vqa_files(tmp_path)
 
 
+@pytest.fixture
+def ships(tmp_path_factory, monkeypatch) -> Path:
+    """An empty folder in place of the package's own with the checkpoints that ship."""
+    from fiber_cli.checkpoints import shipped
+
+    folder = tmp_path_factory.mktemp("package") / "builtin"
+    folder.mkdir()
+    monkeypatch.setattr(shipped, "FOLDER", folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def saved(tmp_path_factory) -> Path:
     """A run folder with the checkpoint of a small coarse model with random weights."""

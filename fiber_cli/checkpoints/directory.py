@@ -2,7 +2,8 @@
 
 run/checkpoints/step-000400/
   config.json        format version, model, task, preprocessing, labels, tokenizer name
-  model.safetensors  consolidated float32 weights, no tied duplicates
+  model.safetensors  consolidated float32 weights, no tied duplicates; narrower floating types, as exported checkpoints
+                     may have, are read too and widened to float32
   tokenizer/         the tokenizer's own files
   state/             only for resuming; written by the engine
   SHA256SUMS         digests of all these files, compared when they are loaded
@@ -24,6 +25,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fiber_cli import outputs
+from fiber_cli.checkpoints import shipped
 from fiber_cli.checkpoints.digests import digest_together, write_digests
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.distributed import collectives
@@ -213,13 +215,15 @@ def _is_there(pointer: Path) -> bool:
 
 
 class Choice(NamedTuple):
-    """A checkpoint directory, and why it is this one of its run, in words; "" where no other was in question."""
+    """A checkpoint directory, and why it is this one of its run, in words, or what one that ships with fiber knows; ""
+    where no other was in question."""
 
     path: Path
     reason: str
 
     def __str__(self) -> str:
-        return f"{self.path}, {self.reason}" if self.reason else str(self.path)
+        name = shipped.label(self.path)
+        return f"{name}, {self.reason}" if self.reason else name
 
 
 def resolve(path: str | Path, *, latest: bool = False) -> Path:
@@ -230,13 +234,14 @@ def resolve(path: str | Path, *, latest: bool = False) -> Path:
 def choose(path: str | Path, *, latest: bool = False) -> Choice:
     """The checkpoint directory meant by `path`: itself, or what the file `latest` or `best` names that `path` is, or of
     a run or a checkpoints folder the best where its recipe keeps one, else, and with latest=True, the latest. Without
-    the file `latest` the newest complete step is the latest.
+    the file `latest` the newest complete step is the latest. `builtin/<name>` is one that ships with fiber.
 
     UserError where there is none, and for a damaged `latest` or `best`.
     """
-    path = Path(path)
+    name = shipped.name_in(path)
+    path = Path(path) if name is None else shipped.find(name)
     if _is_complete(path):
-        return Choice(path, "")
+        return Choice(path, shipped.KNOWS if shipped.is_shipped(path) else "")
     if path.name in POINTERS and _is_there(path) and holds_checkpoints(path.parent):
         return Choice(_follow(path), f"the {path.name}")
     for folder in (path, path / "checkpoints"):

@@ -6,9 +6,11 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import torch
 
+from fiber_cli.checkpoints import shipped
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
 from fiber_cli.checkpoints.digests import TOKENIZER_FOLDER, check
 from fiber_cli.checkpoints.directory import check_name, choose
+from fiber_cli.checkpoints.runs import shipped_with
 from fiber_cli.checkpoints.weights import load_into, load_weights, read_shapes
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed.collectives import is_main
@@ -60,8 +62,10 @@ class Loaded(NamedTuple):
         task: object = self.task
         if isinstance(task, ability) and ability not in self.task.switched_off:
             return task
+        others = "".join(f", or {name}" for name in shipped_with(ability))
         raise UserError(
-            f"{self.path} is a checkpoint of {self.name}, without {ability.needs}; use one of {commands_for(ability)}"
+            f"{shipped.label(self.path)} is a checkpoint of {self.name}, without {ability.needs}; use one of "
+            f"{commands_for(ability)}{others}"
         )
 
 

@@ -1,5 +1,6 @@
 """Runs below a folder, and the one of them that a command takes: of those that can do what is asked the newest that was
-trained on the data in question."""
+trained on the data in question. Of the checkpoints that ship with the package, which are never taken unasked, the one
+that can."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,14 +8,15 @@ from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from fiber_cli.checkpoints import shipped
 from fiber_cli.checkpoints.config import CONFIG_FILE, CheckpointConfig, read_config
 from fiber_cli.checkpoints.directory import holds_checkpoints, resolve
-from fiber_cli.checkpoints.trained_on import BUILT_IN, Data, Seen, all_seen, data_of, trained_on
+from fiber_cli.checkpoints.trained_on import BUILT_IN, DRAWN_SCENES, Data, Seen, all_seen, data_of, trained_on
 from fiber_cli.checkpoints.weights import check_weights
 from fiber_cli.data.category_names import plain_name
 from fiber_cli.data.files import read_json
 from fiber_cli.data.source import CategorySource, PhraseSource
-from fiber_cli.data.sources import source_format
+from fiber_cli.data.sources import open_source, source_format
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.settings import SourceSettings
@@ -29,8 +31,9 @@ Texts = Literal["names", "phrases", "expressions"]
 
 @dataclass(frozen=True)
 class Run:
-    """A run with a checkpoint. config: of the checkpoint that is loaded. data: what it was trained on, empty where that
-    is not known, as of converted ones. saved: when its latest checkpoint was written, in seconds since 1970."""
+    """A run with a checkpoint, or a shipped checkpoint. config: of the checkpoint that is loaded. data: what it was
+    trained on, empty where that is not known, as of converted ones. saved: when its latest checkpoint was written, in
+    seconds since 1970; of shipped ones 0."""
 
     folder: Path
     config: CheckpointConfig
@@ -88,6 +91,17 @@ class _Candidate:
         return *of_task, is_at_that_place, self.alike, self.is_general, self.run.saved
 
 
+@dataclass(frozen=True)
+class _Looked:
+    """Of runs those that can do what is wanted; why others cannot, and which are damaged, in words; problems: of the
+    data."""
+
+    candidates: list[_Candidate]
+    misfits: list[str]
+    unreadable: list[str]
+    problems: list[UserError]
+
+
 def can(config: CheckpointConfig, ability: type[Ability]) -> bool:
     """Whether a checkpoint has an ability: its task has, and its settings do not switch it off."""
     return ability in declared(config.task.name).abilities and ability not in config.task.switched_off
@@ -101,30 +115,92 @@ def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
     data or labels that no run has seen those that have seen files, not drawn scenes, and pre-trained ones before those
     that learned other things. Raises UserError that says of every run why it does not fit.
     """
-    runs, unreadable = _runs_below(folder, latest=wanted.latest)
-    misfits: list[str] = []
-    problems: list[UserError] = []
-    candidates: list[_Candidate] = []
+    looked = _look_at(*_runs_below(folder, latest=wanted.latest), wanted)
+    if not looked.candidates and looked.problems:
+        raise looked.problems[0]  # the data cannot be read, whichever run is asked
+    if not looked.candidates:
+        raise _none_fits(wanted, folder, [*looked.misfits, *looked.unreadable])
+    best = max(looked.candidates, key=_rank)
+    reason = _reason(best, looked.candidates, wanted)
+    if looked.unreadable:
+        reason += f"; left out: {first_names(looked.unreadable)}"
+    return Chosen(best.run, reason)
+
+
+def choose_shipped(wanted: Wanted) -> Path:
+    """The checkpoint that ships with the package and does best what is wanted, as `choose_run` has it. Raises UserError
+    that lists what there is where none can, or where several can and nothing tells them apart."""
+    looked = _look_at(*_shipped_runs(), wanted)
+    if not looked.candidates and looked.problems:
+        raise looked.problems[0]
+    best = _best_shipped(looked, wanted)
+    if not best:
+        shipped.refuse_none()
+        heading = f"no shipped checkpoint is for {wanted.what}; name another one with {wanted.option}. There are:"
+        raise UserError(heading, *looked.misfits, *looked.unreadable)
+    if len(best) > 1:
+        able = ", ".join(map(shipped.label, best))
+        raise UserError(f"{shipped.BUILTIN}: for {wanted.what} there are {able}; name one of them with {wanted.option}")
+    return best[0]
+
+
+def shipped_with(ability: type[Ability]) -> list[str]:
+    """The names of the shipped checkpoints that have an ability."""
+    runs, _ = _shipped_runs()
+    return [shipped.label(run.folder) for run in runs if can(run.config, ability)]
+
+
+def _best_shipped(looked: _Looked, wanted: Wanted) -> list[Path]:
+    """The shipped checkpoints that are best, of which none is newer. Of several candidates those come first whose task
+    can read the data."""
+    candidates = looked.candidates
+    if len(candidates) > 1:
+        candidates = [each for each in candidates if _reads(each.run, wanted)] or candidates
+    highest = max(map(_rank, candidates), default=())
+    return [candidate.run.folder for candidate in candidates if candidate.rank == highest]
+
+
+def _reads(run: Run, wanted: Wanted) -> bool:
+    """Whether the data have the form that a run's task reads: the name of a file does not always tell."""
+    sources = [] if wanted.sources is None else wanted.sources(run.config.task.name)
+    try:
+        for source in sources:
+            open_source(source)
+    except UserError:
+        return False
+    return True
+
+
+def _shipped_runs() -> tuple[list[Run], list[str]]:
+    """The shipped checkpoints, and what is wrong with those that cannot be loaded."""
+    runs = []
+    unreadable = []
+    for name in shipped.names():
+        path = shipped.directory_of(name)
+        try:
+            runs.append(Run(path, _checked_config(path), (DRAWN_SCENES,), 0.0))
+        except UserError as error:
+            unreadable.append(error.message)
+    return runs, unreadable
+
+
+def _look_at(runs: Sequence[Run], unreadable: Sequence[str], wanted: Wanted) -> _Looked:
+    """What each of the runs is to what is wanted, in their order; unreadable: others, in words."""
+    looked = _Looked([], [], list(unreadable), [])
     names_in = cache(_names_in)
     for run in runs:
+        name = shipped.label(run.folder)
         reason = _misfit(run, wanted)
         if reason is not None:
-            misfits.append(f"{run.folder} is {reason}")
+            kind = "checkpoint" if shipped.is_shipped(run.folder) else "run"
+            looked.misfits.append(f"{name} is a {kind} of {reason}")
             continue
         try:
-            candidates.append(_candidate(run, wanted, names_in))
+            looked.candidates.append(_candidate(run, wanted, names_in))
         except UserError as error:
-            problems.append(error)
-            unreadable.append(f"{run.folder} ({error.message})")
-    if not candidates and problems:
-        raise problems[0]  # the data cannot be read, whichever run is asked
-    if not candidates:
-        raise _none_fits(wanted, folder, [*misfits, *unreadable])
-    best = max(candidates, key=_rank)
-    reason = _reason(best, candidates, wanted)
-    if unreadable:
-        reason += f"; left out: {first_names(unreadable)}"
-    return Chosen(best.run, reason)
+            looked.problems.append(error)
+            looked.unreadable.append(f"{name} ({error.message})")
+    return looked
 
 
 def _rank(candidate: _Candidate) -> tuple[float, ...]:
@@ -149,12 +225,19 @@ def _run(checkpoints: Path, *, latest: bool) -> Run:
     """The run of a checkpoints folder. Raises UserError where what is loaded of it is damaged, as far as that shows
     without reading the weights."""
     path = resolve(checkpoints, latest=latest)
-    config = read_config(path)
-    _check_tokenizer(path / "tokenizer")
-    check_weights(path)
+    config = _checked_config(path)
     pointer = checkpoints / "latest"
     written = pointer if pointer.is_file() else path / CONFIG_FILE
     return Run(checkpoints.parent, config, trained_on(checkpoints.parent), written.stat().st_mtime)
+
+
+def _checked_config(checkpoint: Path) -> CheckpointConfig:
+    """config.json of a checkpoint. Raises UserError where something of it is damaged, as far as that shows without
+    reading the weights."""
+    config = read_config(checkpoint)
+    _check_tokenizer(checkpoint / "tokenizer")
+    check_weights(checkpoint)
+    return config
 
 
 def _check_tokenizer(folder: Path) -> None:
@@ -170,12 +253,12 @@ def _saved(run: Run) -> float:
 
 
 def _misfit(run: Run, wanted: Wanted) -> str | None:
-    """Why a run cannot do what is wanted."""
+    """Why a run cannot do what is wanted: what it is of."""
     task = run.config.task.name
     if task not in wanted.tasks:
-        return f"a run of {task}"
+        return task
     if wanted.ability is not None and not can(run.config, wanted.ability):
-        return f"a run of {task} without {wanted.ability.needs}"
+        return f"{task} without {wanted.ability.needs}"
     return None
 
 
@@ -279,10 +362,22 @@ def _in_words(best: _Candidate, wanted: Wanted) -> str:
 
 
 def _none_fits(wanted: Wanted, folder: Path, looked_at: Sequence[str]) -> UserError:
+    offers = _offers(wanted)
     if not looked_at:
         tasks = " or ".join(wanted.tasks)
-        return UserError(
-            f"no {folder}/*/checkpoints/latest of task {tasks} below the current folder: name one with {wanted.option}"
-        )
+        none = f"no {folder}/*/checkpoints/latest of task {tasks} below the current folder"
+        return UserError(", ".join([f"{none}: name one with {wanted.option}", *offers]))
     heading = f"no run below {folder}/ is for {wanted.what}; name a checkpoint with {wanted.option}. Looked at:"
-    return UserError(heading, *looked_at)
+    return UserError(heading, *looked_at, *offers)
+
+
+def _offers(wanted: Wanted) -> list[str]:
+    """A line on the shipped checkpoints that can do what is wanted, which nothing takes unasked; none where there is
+    none."""
+    best = _best_shipped(_look_at(*_shipped_runs(), wanted), wanted)
+    if not best:
+        return []
+    names = " or ".join(map(shipped.label, best))
+    if len(best) == 1:
+        names = shipped.BUILTIN
+    return [f"or try {wanted.option} {names}, trained on drawn scenes only (`fiber scenes` writes some)"]

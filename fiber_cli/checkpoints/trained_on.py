@@ -38,6 +38,7 @@ class Seen(IntEnum):
 
 
 BUILT_IN: DataName = frozenset({"built-in scenes"})
+DRAWN_SCENES = Data(BUILT_IN, "", "")
 _SPLITS = frozenset({"train", "val", "valid", "validation", "trainval", "restval", "minival", "dev", "test"})
 _SPLITS |= {"testa", "testb", "fewshot", "shot", "seed"}
 #: Folders that stand between a data set's own and its files.
@@ -88,7 +89,7 @@ def _data(kind: str, entry: Mapping[str, Any]) -> Data:
     for setting in dataclasses.fields(source_format(kind).settings):
         if setting.metadata.get("path"):
             return _data_of_file(entry.get(setting.name))
-    return Data(BUILT_IN, "", "")
+    return DRAWN_SCENES
 
 
 def _data_of_file(value: Any) -> Data:

@@ -23,8 +23,17 @@ def float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """model.safetensors of a checkpoint directory: parameter name → tensor on the CPU."""
-    return read_tensors(Path(path) / "model.safetensors")
+    """model.safetensors of a checkpoint directory: parameter name → tensor on the CPU, floating point as float32.
+
+    Floating types of fewer bits, as checkpoints that are shipped have, are widened, which is exact; wider ones would
+    have to be cut and are a UserError.
+    """
+    file = Path(path) / "model.safetensors"
+    weights = read_tensors(file)
+    for name, value in weights.items():
+        if value.is_floating_point() and torch.finfo(value.dtype).bits > torch.finfo(torch.float32).bits:
+            raise UserError(f"{file}: {name} is {value.dtype}, not float32 or a narrower type; save it as float32")
+    return float32(weights)
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:

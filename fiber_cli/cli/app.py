@@ -19,7 +19,7 @@ from typing import Annotated
 import typer
 
 import fiber_cli
-from fiber_cli.cli import evaluation, inference, last_resort, odinw, preparation, recipes, scenes, training
+from fiber_cli.cli import evaluation, inference, last_resort, models, odinw, preparation, recipes, scenes, training
 from fiber_cli.cli.standard_output import whole_output
 from fiber_cli.cli.usage import Commands
 from fiber_cli.distributed.rank_report import Report, report
@@ -35,6 +35,7 @@ app = typer.Typer(
     "--resume continues; 130 interrupted; 128 + n another command was ended by signal n.",
 )
 recipes_app = typer.Typer(rich_markup_mode=None)
+models_app = typer.Typer(rich_markup_mode=None)
 
 
 def print_version(wanted: bool) -> None:
@@ -66,6 +67,9 @@ app.command("scenes")(scenes.scenes)
 app.command("vqa-answers")(preparation.vqa_answers)
 app.command("cider-df")(preparation.cider_df)
 app.command("convert")(preparation.convert)
+app.add_typer(models_app, name="models", invoke_without_command=True)
+models_app.callback()(models.list_models)
+models_app.command("card")(models.card)
 app.add_typer(recipes_app, name="recipes", invoke_without_command=True)
 recipes_app.callback()(recipes.list_recipes)
 recipes_app.command("show")(recipes.show)

@@ -32,7 +32,7 @@ from fiber_cli.cli.options import (
     whole_numbers,
 )
 from fiber_cli.cli.processes import is_first_rank, launch_ranks
-from fiber_cli.cli.runs import Models, find_run, retrieval_models, run_of
+from fiber_cli.cli.runs import Models, checkpoint_for, named_for, retrieval_models, run_of
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
 from fiber_cli.tasks import tasks_with
@@ -290,6 +290,10 @@ def _outputs(evaluated: Evaluated, models: Models, data: "EvalData") -> "Outputs
     return Outputs(force=evaluated.force, inputs=chain(files, [Path(evaluated.dataset)], source_files(data.sources)))
 
 
+#: What a mode of one half needs; without a mode a checkpoint is evaluated by what it was trained for.
+_ABILITIES: dict[str | None, type[Ability] | None] = {"itc": Embedding, "itm": Matching, None: None}
+
+
 def _models(evaluated: Evaluated, mode: str | None) -> Models:
     """The checkpoints that are named, and runs for what is missing, as the mode needs them."""
     checkpoint, itm_checkpoint = evaluated.checkpoint, evaluated.itm_checkpoint
@@ -299,13 +303,11 @@ def _models(evaluated: Evaluated, mode: str | None) -> Models:
         itc = _wanted(evaluated, Embedding)
         itm = _wanted(evaluated, Matching)
         return retrieval_models(checkpoint, itm_checkpoint, itc, replace(itm, option="--itm-checkpoint"))
-    if checkpoint is not None:
-        return Models(checkpoint, itm_checkpoint)
-    if mode == "itm" and itm_checkpoint is not None:
-        return Models(itm_checkpoint)
-    if mode is None:
-        return Models(find_run(_wanted(evaluated, None)))
-    return Models(find_run(_wanted(evaluated, Embedding if mode == "itc" else Matching)))
+    if itm_checkpoint is not None:
+        itm_checkpoint = named_for(replace(_wanted(evaluated, Matching), option="--itm-checkpoint"), itm_checkpoint)
+        if mode == "itm" and checkpoint is None:
+            return Models(itm_checkpoint)
+    return Models(checkpoint_for(_wanted(evaluated, _ABILITIES[mode]), checkpoint), itm_checkpoint)
 
 
 def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
@@ -315,7 +317,7 @@ def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
 
     @cache
     def sources(task: str) -> "Sequence[SourceSettings]":
-        return eval_data(evaluated.dataset, task, evaluated.split, evaluated.root).sources
+        return eval_data(evaluated.dataset, task, evaluated.split, evaluated.root, images=evaluated.images).sources
 
     what = evaluated.dataset
     if ability is not None:
@@ -324,13 +326,21 @@ def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
 
 
 def results_folder(measured: str, path: Path, itm_path: Path | None, limit: int | None) -> Path:
-    """Where results go by default: in the checkpoint's run, under a name that tells what was measured and how."""
-    name = f"{measured}-{path.name}"
+    """Where results go by default, under a name that tells what was measured and how: in the checkpoint's run; of one
+    that stands alone, whose folder holds its own files only, below the current folder."""
+    name = f"{measured}-{_name_of(path)}"
     if itm_path is not None:
-        name += f"-{run_of(itm_path).name}"
+        name += f"-{_name_of(run_of(itm_path) or itm_path)}"
     if limit:
         name += f"-first{limit}"
-    return run_of(path) / "eval" / name
+    return (run_of(path) or Path()) / "eval" / name
+
+
+def _name_of(checkpoint: Path) -> str:
+    """A checkpoint's or run's name as part of a folder's."""
+    from fiber_cli.checkpoints.shipped import BUILTIN, is_shipped
+
+    return f"{BUILTIN}-{checkpoint.name}" if is_shipped(checkpoint) else checkpoint.name
 
 
 def default_mode(config: "CheckpointConfig", itm_path: Path | None) -> str:

@@ -2,17 +2,20 @@
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
 from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Force, Images, Latest, MaxPixels, chunk_size
-from fiber_cli.cli.runs import find_run, run_with
+from fiber_cli.cli.runs import checkpoint_for, checkpoint_with
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting
+
+if TYPE_CHECKING:
+    from fiber_cli.checkpoints.runs import Wanted
 
 
 def caption(
@@ -30,7 +33,7 @@ def caption(
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
-    checkpoint = checkpoint or run_with(Captioning, "captions", latest=latest)
+    checkpoint = checkpoint_with(Captioning, "captions", checkpoint, latest=latest)
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     as_published = as_published or published
     describe_images(
@@ -58,7 +61,7 @@ def answer(
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
-    checkpoint = checkpoint or run_with(Answering, "answers", latest=latest)
+    checkpoint = checkpoint_with(Answering, "answers", checkpoint, latest=latest)
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     describe_images(
         images,
@@ -143,7 +146,7 @@ def detect(
     names = read_queries(labels, "label")[0] if labels else None
     wanted = prompt if names is None and phrases is None else names
     run_detect(
-        checkpoint or _detector(wanted, latest=latest),
+        checkpoint_for(_detector(wanted, latest=latest), checkpoint),
         [Path(file) for file in files],
         latest=latest,
         labels=wanted,
@@ -164,19 +167,18 @@ def detect(
     )
 
 
-def _detector(labels: str | list[str] | None, *, latest: bool) -> Path:
-    """The run that was trained to find these names, or without names the phrases of a sentence. latest: see
-    `Wanted`."""
+def _detector(labels: str | list[str] | None, *, latest: bool) -> "Wanted":
+    """One that was trained to find these names, or without names the phrases of a sentence. latest: see `Wanted`."""
     from fiber_cli.checkpoints.runs import Wanted
     from fiber_cli.data.category_names import plain_name
     from fiber_cli.tasks.regions.prompts import parse_prompt
 
     tasks = tasks_with(Detecting)
     if labels is None:
-        return find_run(Wanted("phrases", tasks, Detecting, texts=frozenset({"phrases"}), latest=latest))
+        return Wanted("phrases", tasks, Detecting, texts=frozenset({"phrases"}), latest=latest)
     names = parse_prompt(labels) if isinstance(labels, str) else labels
     plain_names = frozenset(map(plain_name, names)) - {""}
-    return find_run(Wanted("names", tasks, Detecting, labels=plain_names, texts=frozenset({"names"}), latest=latest))
+    return Wanted("names", tasks, Detecting, labels=plain_names, texts=frozenset({"names"}), latest=latest)
 
 
 def _sorted_words(

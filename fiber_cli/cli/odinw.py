@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from fiber_cli.characters import one_line
-from fiber_cli.cli.options import Force, Nproc, Overrides, whole_numbers
+from fiber_cli.cli.options import Force, Nproc, Overrides, checkpoint_option, whole_numbers
+from fiber_cli.cli.runs import named_to_start
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
 from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say, show
@@ -53,7 +54,9 @@ def odinw(
     overrides: Overrides = None,
     *,
     root: Annotated[Path, typer.Option(help="Folder of the archive, or the recipes' data.root.")],
-    init_from: Annotated[Path, typer.Option(help="Checkpoint that every fine-tuning starts from.")],
+    init_from: Annotated[
+        Path, checkpoint_option("Checkpoint that every fine-tuning starts from; builtin: a shipped one.")
+    ],
     shots: Annotated[str, typer.Option(help="0 = all data; else the published draws of so many.")] = "0,1,3,5,10",
     seeds: Annotated[str, typer.Option(help="Seeds of the published draws.")] = "3,30,300",
     sets: Annotated[str | None, typer.Option(help="Names of sets, with commas.  [default: all that are there]")] = None,
@@ -83,7 +86,7 @@ def odinw(
         _tunings(archive, _shot_numbers(shots), whole_numbers(seeds, "--seeds"), published_prompts=published_prompts)
     )
     _refuse_missing_files(tunings)
-    weights = resolve(init_from)
+    weights = resolve(named_to_start("detection", init_from))
     outputs = _outputs(tunings, weights, output, force=force)
     incomplete = completeness(archive.missing)
     if incomplete is not None:

@@ -39,12 +39,32 @@ ImagesOfData = Annotated[
     Path | None, typer.Option("--images", help="Folder that the file names of the dataset's images start from.")
 ]
 Results = Annotated[
-    Path | None, typer.Option(help="Results folder; earlier results in it are replaced.  [default: eval/ in the run]")
+    Path | None,
+    typer.Option(
+        help="Results folder; earlier results in it are replaced.  [default: eval/ in the run, else in this folder]"
+    ),
 ]
+
+
+def checkpoint_path(text: str) -> Path:
+    """The value of --checkpoint and its like. One that begins with a dot is a path whatever it names: `Path` would take
+    ./builtin for `builtin`, which is what ships with the package."""
+    return Path(text).absolute() if text.startswith(".") else Path(text)
+
+
+def checkpoint_option(about: str) -> Any:
+    """An option that is a checkpoint."""
+    return typer.Option(parser=checkpoint_path, metavar="<path>", help=about)
+
+
 FittingCheckpoint = Annotated[
-    Path | None, typer.Option(help="[default: the newest run below runs/ that can, and was trained on the data]")
+    Path | None,
+    checkpoint_option(
+        "A run, a checkpoint, or builtin: what ships with fiber.  "
+        "[default: the newest run below runs/ that can, and was trained on the data]"
+    ),
 ]
-ItmCheckpoint = Annotated[Path | None, typer.Option(help="Checkpoint that scores pairs, if not the same.")]
+ItmCheckpoint = Annotated[Path | None, checkpoint_option("Checkpoint that scores pairs, if not the same.")]
 EvaluationBatch = Annotated[
     int | None, typer.Option(min=1, help="Images, texts or pairs per rank and pass.  [default: 64, for detectors 4]")
 ]
@@ -54,7 +74,12 @@ StemMemory = Annotated[float, typer.Option(min=0, help="GiB of text stems in mem
 
 # A user's own pictures
 Images = Annotated[list[Path], typer.Argument(help="Image files, and folders with them.", show_default=False)]
-Checkpoint = Annotated[Path | None, typer.Option(help="[default: the newest run below runs/ that can]")]
+Checkpoint = Annotated[
+    Path | None,
+    checkpoint_option(
+        "A run, a checkpoint, or builtin: what ships with fiber.  [default: the newest run below runs/ that can]"
+    ),
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 Batch = Annotated[int, typer.Option(min=1, help="Images per pass.")]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Images with more pixels are left out.")]

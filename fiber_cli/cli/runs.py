@@ -20,6 +20,29 @@ class Models(NamedTuple):
     itm_checkpoint: Path | None = None
 
 
+def checkpoint_for(wanted: "Wanted", named: Path | None) -> Path:
+    """The checkpoint that is named, of `builtin` the shipped one that can do what is wanted, or without a name the run
+    of `find_run`. UserError where there is none."""
+    return find_run(wanted) if named is None else named_for(wanted, named)
+
+
+def named_for(wanted: "Wanted", named: Path) -> Path:
+    """What is named, and of `builtin` the directory of the shipped checkpoint that can do what is wanted, which loading
+    it tells. UserError where none can."""
+    from fiber_cli.checkpoints.runs import choose_shipped
+    from fiber_cli.checkpoints.shipped import name_in
+
+    return choose_shipped(wanted) if name_in(named) == "" else named
+
+
+def named_to_start(task: str, named: Path) -> Path:
+    """The same for the checkpoint that training a task begins with."""
+    from fiber_cli.checkpoints.shipped import name_in
+    from fiber_cli.checkpoints.starting import shipped_to_start
+
+    return shipped_to_start(task) if name_in(named) == "" else named
+
+
 def find_run(wanted: "Wanted") -> Path:
     """The folder of the run below runs/ that does best what is wanted; which and why is said on standard error.
     UserError where there is none."""
@@ -30,20 +53,24 @@ def find_run(wanted: "Wanted") -> Path:
     return chosen.run.folder
 
 
-def run_with(ability: type[Ability], what: str, *, latest: bool = False) -> Path:
-    """The newest run with an ability, whatever its data; what: is done with it, in words; latest: see `Wanted`."""
+def checkpoint_with(ability: type[Ability], what: str, named: Path | None, *, latest: bool = False) -> Path:
+    """`checkpoint_for` an ability, whatever the data; what: is done with it, in words; latest: see `Wanted`."""
     from fiber_cli.checkpoints.runs import Wanted
 
-    return find_run(Wanted(what, tasks_with(ability), ability, latest=latest))
+    return checkpoint_for(Wanted(what, tasks_with(ability), ability, latest=latest), named)
 
 
 def retrieval_models(checkpoint: Path | None, itm_checkpoint: Path | None, itc: "Wanted", itm: "Wanted") -> Models:
-    """A dual encoder and what scores pairs, which may be one: those that are named, and runs for what is missing, said
-    on standard error. UserError where there is none."""
+    """A dual encoder and what scores pairs, which may be one: those that are named, as `named_for` has them, and runs
+    for what is missing, said on standard error. UserError where there is none."""
     from fiber_cli.checkpoints.config import read_config
     from fiber_cli.checkpoints.directory import resolve
     from fiber_cli.checkpoints.runs import can, choose_run
 
+    if checkpoint is not None:
+        checkpoint = named_for(itc, checkpoint)
+    if itm_checkpoint is not None:
+        itm_checkpoint = named_for(itm, itm_checkpoint)
     if checkpoint is not None and itm_checkpoint is None:
         config = read_config(resolve(checkpoint, latest=itc.latest))
         has_itc, has_itm = can(config, Embedding), can(config, Matching)
@@ -70,8 +97,6 @@ def _say(wanted: "Wanted", chosen: "Chosen") -> None:
         say(f"{wanted.option.removeprefix('--')}: {chosen.run.folder}, {chosen.reason}")
 
 
-def run_of(checkpoint: Path) -> Path:
-    """The run that a checkpoint directory is of, or the directory where it stands alone."""
-    if checkpoint.parent.name == "checkpoints":
-        return checkpoint.parent.parent
-    return checkpoint
+def run_of(checkpoint: Path) -> Path | None:
+    """The run that a checkpoint directory is of; None where it stands alone, as shipped ones do."""
+    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None

@@ -5,15 +5,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fiber_cli.cli.options import Nproc, Overrides, RecipeName, one_of
+from fiber_cli.cli.options import Nproc, Overrides, RecipeName, checkpoint_option, one_of
 from fiber_cli.cli.processes import is_first_rank, launch_ranks
+from fiber_cli.cli.runs import named_to_start
 from fiber_cli.printing import say
 from fiber_cli.settings import RecipeError
 from fiber_cli.tasks import declarations, declared
 
 Output = Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/<recipe name>]")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
-InitFrom = Annotated[Path | None, typer.Option(help="Checkpoint to take first weights from; of a run its best.")]
+InitFrom = Annotated[
+    Path | None, checkpoint_option("Checkpoint to take first weights from; of a run its best; builtin: a shipped one.")
+]
 LatestWeights = Annotated[bool, typer.Option("--latest", help="With --init-from RUN: its latest checkpoint instead.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and run one batch.")]
 
@@ -89,6 +92,8 @@ def train(
         raise typer.BadParameter("--resume continues a run, --init-from starts a new one: give one of them")
     if latest and init_from is None:
         raise typer.BadParameter("--latest is of the run that --init-from names; --resume always takes the latest")
+    if init_from is not None:
+        init_from = named_to_start(task, init_from)
     output = output or Path("runs") / recipe.name
     # Other ranks may look after the first has begun to write.
     if not dry_run and is_first_rank():

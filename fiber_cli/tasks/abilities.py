@@ -16,9 +16,11 @@ if TYPE_CHECKING:
 
 
 class Ability(ABC):
-    """Something that a task can do. `needs`: what a checkpoint must have for it, in words."""
+    """Something that a task can do. `needs`: what a checkpoint must have for it, in words; `used_by`: the command for
+    one's own pictures."""
 
     needs: ClassVar[str]
+    used_by: ClassVar[str]
     encoder: "FusedEncoder"
 
 
@@ -26,6 +28,7 @@ class Embedding(Ability):
     """The dual encoder: features of images and of texts whose products are cosines."""
 
     needs = "dual-encoder features (task.itc > 0)"
+    used_by = "fiber rerank"
 
     @abstractmethod
     def image_features(self, stem: "ImageStem") -> "Tensor":
@@ -44,6 +47,7 @@ class Matching(Ability):
     """The fusion encoder's judgement of pairs."""
 
     needs = "an ITM head (task.itm > 0)"
+    used_by = "fiber rerank"
 
     @abstractmethod
     def match(self, image: "ImageStem", text: "TextStem", *, pooled: bool = False) -> "Tensor":
@@ -54,6 +58,7 @@ class Answering(Ability):
     """Answers out of a closed list."""
 
     needs = "an answer classifier"
+    used_by = "fiber answer"
 
     @abstractmethod
     def logits(self, image: "ImageStem", text: "TextStem") -> "Tensor":
@@ -64,6 +69,7 @@ class Captioning(Ability):
     """Captions of images."""
 
     needs = "a captioner"
+    used_by = "fiber caption"
 
     @abstractmethod
     def caption_pixels(
@@ -77,6 +83,7 @@ class Detecting(Ability):
     """Boxes for labels and for phrases."""
 
     needs = "a detector"
+    used_by = "fiber detect"
     #: Settings of `model.detector.postprocess`, by name.
     postprocessing: Mapping[str, Any]
     #: Least score of what users are shown; None where no validation has chosen one.

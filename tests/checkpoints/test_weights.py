@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fiber_cli.checkpoints import directory, weights
@@ -43,6 +43,22 @@ def test_weights_are_stored_as_float32(tmp_path):
     stored = weights.load_weights(save(tmp_path, net))
     assert {value.dtype for value in stored.values()} == {torch.float32, torch.int64}
     assert torch.equal(stored["head.weight"], net.head.weight.detach().float())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e5m2])
+def test_narrower_weights_are_widened_exactly(tmp_path, dtype):
+    stored = {"head.weight": torch.tensor([[0.1, -3.0]]).to(dtype), "count": torch.tensor(3)}
+    save_file(stored, tmp_path / "model.safetensors")
+    loaded = weights.load_weights(tmp_path)
+    assert loaded["head.weight"].dtype == torch.float32
+    assert torch.equal(loaded["head.weight"], stored["head.weight"].float())
+    assert loaded["count"].dtype == torch.int64
+
+
+def test_wider_weights_are_not_cut(tmp_path):
+    save_file({"head.weight": torch.zeros(2, dtype=torch.float64)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"model.safetensors: head.weight is torch.float64, not float32 or a narrower"):
+        weights.load_weights(tmp_path)
 
 
 @pytest.mark.parametrize("keep", [0, 5, 100, -1])

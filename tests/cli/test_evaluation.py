@@ -154,7 +154,7 @@ def test_rerank_of_a_dataset(run, calls):
     assert run("rerank", "scenes", "--top-k", "10,20", "--checkpoint", "r/c", "--json")[0] == 0
     options = calls.eval[0][1]
     assert (options["options"].mode, options["options"].rerank, options["as_json"]) == ("rerank", (10, 20), True)
-    assert options["output"] == Path("r/c/eval/scenes-val-rerank-c")
+    assert options["output"] == Path("eval/scenes-val-rerank-c")  # not in a checkpoint that stands alone
 
 
 def test_images_and_prompts_do_not_reach_the_data(run, calls, tmp_path, monkeypatch):
@@ -179,7 +179,7 @@ def test_results_with_other_prompts_are_written_over(run, calls, tmp_path, monke
     monkeypatch.setattr("fiber_cli.evaluation.datasets.eval_data", lambda *arguments, **options: data)
     assert run("eval", "scenes", "--checkpoint", "r/c")[0] == 0
     options = calls.eval[0][1]
-    assert options["output"] == Path("r/c/eval/odinw13-test-published-prompts-itc-c")
+    assert options["output"] == Path("eval/odinw13-test-published-prompts-itc-c")
     assert (options["details"], options["notes"]) == ({"prompts": "published"}, ("a note",))
 
 

@@ -6,7 +6,7 @@ import pytest
 from run_folders import SCENES, make_run
 
 from fiber_cli.checkpoints.runs import Wanted
-from fiber_cli.cli.runs import Models, find_run, retrieval_models, run_of, run_with
+from fiber_cli.cli.runs import Models, checkpoint_with, find_run, retrieval_models, run_of
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.abilities import Answering, Captioning, Embedding, Matching
 
@@ -16,8 +16,8 @@ ITM = Wanted("ITM", PAIRS, Matching, option="--itm-checkpoint")
 
 
 @pytest.fixture(autouse=True)
-def here(tmp_path, monkeypatch):
-    """An empty current folder, of the only process."""
+def here(tmp_path, monkeypatch, ships):
+    """An empty current folder, of the only process, and nothing that ships."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("RANK", raising=False)
     monkeypatch.delenv("SLURM_PROCID", raising=False)
@@ -25,13 +25,13 @@ def here(tmp_path, monkeypatch):
 
 def test_the_run_and_why_are_told_once_for_all_ranks(tmp_path, capsys, monkeypatch):
     make_run(tmp_path, "vqa", SCENES)
-    assert run_with(Answering, "answers") == Path("runs/vqa0")
+    assert checkpoint_with(Answering, "answers", None) == Path("runs/vqa0")
     assert capsys.readouterr().err == "checkpoint: runs/vqa0, the newest run for answers\n"
     monkeypatch.setenv("RANK", "1")
-    run_with(Answering, "answers")
+    checkpoint_with(Answering, "answers", None)
     assert capsys.readouterr().err == ""
     with pytest.raises(UserError, match=r"(?s)no run below runs/ is for captions.*\n  runs/vqa0 is a run of vqa$"):
-        run_with(Captioning, "captions")
+        checkpoint_with(Captioning, "captions", None)
 
 
 def test_one_run_that_can_both_is_one_model_and_told_once(tmp_path, capsys):
@@ -71,4 +71,4 @@ def test_a_folder_without_runs_is_told():
 
 def test_a_checkpoint_directory_tells_its_run():
     assert run_of(Path("runs/x/checkpoints/step-000001")) == Path("runs/x")
-    assert run_of(Path("converted")) == Path("converted")
+    assert run_of(Path("converted")) is None
