@@ -64,6 +64,11 @@ class Source(ABC):
     def key(self, i: int) -> str:
         """The sample's id, unique within the source."""
 
+    def all_texts(self, reads: "tuple[type[Source], ...]") -> Iterable[str] | None:
+        """Texts with all words that the samples have for a task that reads these types of source, in any order and
+        number; None where that is not known without reading the samples one by one."""
+        return None
+
     def first(self, count: int) -> Self:
         """The source with its first `count` samples only."""
         head = copy.copy(self)

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from fiber_cli.checkpoints.loading import Loaded, load
+from fiber_cli.checkpoints.words import unseen_words
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
@@ -83,6 +84,13 @@ class Fiber:
         none of it."""
         loaded = load(path, latest=latest)
         return cls(loaded, None if device is None else device_named(device), batch_size)
+
+    def unseen_words(self, texts: str | Sequence[str]) -> list[str]:
+        """The words of the texts that no caption, name, question or other text of the checkpoint's training had, in
+        small letters, each once: what is said of them is a guess. None where the words of its training are not known.
+        No method warns of them by itself; the commands do."""
+        sentences, _ = texts_of(texts)
+        return unseen_words(self.loaded.path, sentences)
 
     @torch.inference_mode()
     def embed_images(

@@ -18,6 +18,7 @@ from fiber_cli.inference.index import INDEX, Index, LeftOut, build_index, check_
 from fiber_cli.inference.pictures import pictures_below
 from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import check_sheet, draw_sheet
+from fiber_cli.inference.unseen import say_unseen
 from fiber_cli.outputs import Outputs
 from fiber_cli.printing import say, show, show_json
 from fiber_cli.tasks.abilities import Embedding, Matching
@@ -60,8 +61,10 @@ def run_search(
     if outputs is None:
         outputs = outputs_of_search(folder, query, index, sheet)
     queries = _read_query(query)
-    for checkpoint in (loaded, itm or loaded):
-        checkpoint.task.to(prediction_device())
+    models = [loaded] if itm is None else [loaded, itm]
+    say_unseen(models, queries)
+    for model in models:
+        model.task.to(prediction_device())
     images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs)
     results, vanished = search(loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum)
     for name, reason in [*unreadable, *vanished]:
