@@ -1,0 +1,37 @@
+import pytest
+
+from fiber_cli.checkpoints.words import WORDS_FILE, read_words, unseen_words, write_words
+from fiber_cli.errors import UserError
+
+WORDS = {"a", "dog", "3", "café", "don't"}
+
+
+def test_words_are_written_out_of_order_or_read_otherwise(tmp_path):
+    write_words(tmp_path, WORDS)
+    lines = (tmp_path / WORDS_FILE).read_bytes().decode().split("\n")
+    assert lines == [*sorted(WORDS), ""]
+    assert read_words(tmp_path) == WORDS
+
+
+def test_no_words_and_words_that_are_not_known_are_taken_for_each_other(tmp_path):
+    assert read_words(tmp_path) is None
+    write_words(tmp_path, set())
+    assert read_words(tmp_path) == frozenset()
+
+
+@pytest.mark.parametrize("damage", [b"\xff\xfe\x00", None])
+def test_a_damaged_file_ends_in_a_traceback(tmp_path, damage):
+    if damage is None:
+        (tmp_path / WORDS_FILE).mkdir()
+    else:
+        (tmp_path / WORDS_FILE).write_bytes(damage)
+    with pytest.raises(UserError, match=r"words\.txt .*copy the whole checkpoint again"):
+        read_words(tmp_path)
+
+
+def test_words_are_called_unseen_that_were_seen_or_the_other_way_round(tmp_path):
+    assert unseen_words(tmp_path, ["anything at all"]) == []
+    write_words(tmp_path, WORDS)
+    assert unseen_words(tmp_path, ["A DOG, 3 cats!", "dog's café; don’t"]) == ["cats"]
+    assert unseen_words(tmp_path, ["beach 42", "cats on the beach"]) == ["beach", "42", "cats", "on", "the"]
+    assert unseen_words(tmp_path, ["", " . "]) == []
