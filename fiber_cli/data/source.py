@@ -113,6 +113,16 @@ class CaptionSource(ImageSource):
         return None
 
 
+class QuerySource(ImageSource):
+    """Images of which is known which short texts, as people search with, are true of them."""
+
+    yields = "queries"
+
+    @abstractmethod
+    def queries_of(self, numbers: Sequence[int]) -> "tuple[list[str], np.ndarray]":
+        """A query that is true of each of these images, and bool (queries, images): which of them it is true of."""
+
+
 class QuestionSource(ImageSource):
     """Images with questions."""
 

@@ -163,7 +163,7 @@ def _batches(recipe: Recipe, data: TrainingData, mixture: Mixture, steps: int) -
 def _validation(recipe: Recipe, context: TaskContext[Any], sources: Sequence[Source]) -> Validate | None:
     if not recipe.log.validate_every:
         return None
-    evaluation = declared(recipe.task.name).evaluation.load()(sources, context, EvaluationOptions())
+    evaluation = declared(recipe.task.name).evaluation.load()(sources, context, EvaluationOptions(calibrate=True))
     options = PredictOptions(recipe.runtime.micro_batch, recipe.data.workers, recipe.runtime.precision)
     # What is wrong with the data is known here and not when the first validation ends hours of training.
     checked = evaluation.check()

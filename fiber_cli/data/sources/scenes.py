@@ -16,7 +16,7 @@ from fiber_cli.data.scenes.categories import Naming, categories, category_boxes
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import OBJECTS, Scene, check_scenes, scene, variant
-from fiber_cli.data.scenes.queries import queries
+from fiber_cli.data.scenes.queries import fits, queries
 from fiber_cli.data.scenes.questions import questions
 from fiber_cli.data.scenes.statements import pair_statements, statements
 from fiber_cli.data.scenes.words import scene_words
@@ -25,6 +25,7 @@ from fiber_cli.data.source import (
     CategorySource,
     ImageSource,
     PhraseSource,
+    QuerySource,
     QuestionSource,
     Source,
     StatementSource,
@@ -116,7 +117,7 @@ class SceneImages(ImageSource):
         return draw(self[i])
 
 
-class ScenesSource(SceneImages, CaptionSource, QuestionSource, StatementSource):
+class ScenesSource(SceneImages, CaptionSource, QuerySource, QuestionSource, StatementSource):
     """Scenes with all that is said of each; statements are about a scene and its neighbour, or with `pairs=False`
     about one scene."""
 
@@ -136,6 +137,15 @@ class ScenesSource(SceneImages, CaptionSource, QuestionSource, StatementSource):
         if not kinds.keys() >= set(reads):
             return None
         return chain.from_iterable(scene_words(kinds[kind], self.objects) for kind in reads)
+
+    def queries_of(self, numbers: Sequence[int]) -> tuple[list[str], np.ndarray]:
+        scenes = [self[i] for i in numbers]
+        chosen = []
+        for i, one in zip(numbers, scenes, strict=True):
+            of_scene = queries(one)
+            chosen.append(of_scene[i % len(of_scene)])
+        is_true = [[fits(query, one) for one in scenes] for query in chosen]
+        return [query.text for query in chosen], np.array(is_true)
 
     def questions(self, i: int) -> tuple[Question, ...]:
         return questions(self[i])
