@@ -152,6 +152,22 @@ class Fiber:
             logits.update(zip(numbers, matched, strict=True))
         return float(logits[0]) if pairs.single else _in_order(logits, len(pairs.texts))
 
+    @property
+    def match_threshold(self) -> float | None:
+        """Least logit of `match` of a text that is likely to be true of the picture, as the checkpoint's validation
+        found best (`match/threshold`) for texts of `fewest_words` to `most_words` words in `loaded.config.task`; None
+        where no validation has chosen one."""
+        chosen = self.loaded.ability(Matching).match_threshold
+        return None if chosen is None else chosen.least
+
+    @property
+    def search_threshold(self) -> float | None:
+        """The same of the sum that searches rank by, the cosine of `embed_images` and `embed_texts` divided by the
+        temperature plus the logit of `match`, of a checkpoint without fusion of the first alone
+        (`search/threshold`)."""
+        chosen = self.loaded.ability(Embedding).search_threshold
+        return None if chosen is None else chosen.least
+
     @overload
     def answer(
         self, images: Picture, questions: str, *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS

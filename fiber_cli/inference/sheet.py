@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 TILE, GAP, LINE = 160, 8, 20
 LETTERS = 13
 _GREY = (224, 224, 224)
+_FAINT = (176, 176, 176)
 
 
 def check_sheet(file: Path) -> None:
@@ -57,7 +58,9 @@ def draw_sheet(
         for column, result in enumerate(row):
             left = GAP + column * (TILE + GAP)
             sheet.paste(_thumbnail(result.path, max_pixels), (left, top + LINE))
-            draw.text((left, top + LINE + TILE + 2), f"{result.rank}.  {result.score:.3f}", "black", font)
+            # A picture that is not likely to show what the query says is only the best that there is.
+            ink = _FAINT if result.matches is False else "black"
+            draw.text((left, top + LINE + TILE + 2), f"{result.rank}.  {result.score:.3f}", ink, font)
     stream = io.BytesIO()
     try:
         sheet.save(stream, Image.registered_extensions()[file.suffix.lower()])

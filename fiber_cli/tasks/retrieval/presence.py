@@ -3,7 +3,8 @@
 Recall ranks pictures; a user who searches for what no picture shows gets a ranking all the same. So validation chooses,
 for the matched logit and for the sum that searches rank by, the least score of a text that is true of its picture.
 Scores of short queries and of whole captions differ, so it is chosen by what people search with, where the data know
-which pictures that is true of (`QuerySource`), else by captions; and it holds for texts of their lengths alone.
+which pictures that is true of (`QuerySource`) and the checkpoint can tell, else by captions; and it holds for texts of
+their lengths alone.
 """
 
 from collections.abc import Sequence
@@ -29,6 +30,8 @@ TEXTS = 128
 OTHERS = 3
 #: Fewer texts tell nothing.
 FEWEST = 8
+#: By how many points more of the true texts than of the false ones must reach a threshold that is worth having.
+TOLD_APART = 25.0
 
 
 class PresenceSet(NamedTuple):
@@ -48,25 +51,28 @@ class Scores(NamedTuple):
     false: np.ndarray
 
 
-def presence_set(sources: Sequence[CaptionSource], context: "TaskContext[Any]") -> PresenceSet | None:
-    """Texts and pictures of the sources, spread over the first that has queries, else over all; None where there are
-    too few."""
-    searched = [source for source in sources if isinstance(source, QuerySource)]
-    if searched:
-        numbers = _spread(len(searched[0]))
-        images: list[tuple[ImageSource, int]] = [(searched[0], i) for i in numbers]
-        texts, is_true = searched[0].queries_of(numbers)
-    else:
-        samples: list[tuple[CaptionSource, int]] = []
-        for source in sources:
-            samples.extend((source, i) for i in range(len(source)))
-        chosen = [samples[number] for number in _spread(len(samples))]
-        kept, captions, _ = usable(chosen, _captions, _name)
-        images = list(kept)
-        texts = [of_image[number % len(of_image)] for number, of_image in enumerate(captions)]
-        is_true = _captions_that_are_true(images, captions, texts)
-    if len(texts) < FEWEST:
-        return None
+def presence_sets(sources: Sequence[CaptionSource], context: "TaskContext[Any]") -> list[PresenceSet]:
+    """Of the first source that has queries, and of the captions of all, as far as there are enough texts."""
+    sets = []
+    for source in sources:
+        if isinstance(source, QuerySource):
+            numbers = _spread(len(source))
+            texts, is_true = source.queries_of(numbers)
+            sets.append(_presence_set([(source, i) for i in numbers], texts, is_true, context))
+            break
+    samples: list[tuple[CaptionSource, int]] = []
+    for source in sources:
+        samples.extend((source, i) for i in range(len(source)))
+    chosen = [samples[number] for number in _spread(len(samples))]
+    images, captions, _ = usable(chosen, _captions, _name)
+    texts = [of_image[number % len(of_image)] for number, of_image in enumerate(captions)]
+    sets.append(_presence_set(images, texts, _captions_that_are_true(images, captions, texts), context))
+    return [each for each in sets if len(each.texts) >= FEWEST]
+
+
+def _presence_set(
+    images: Sequence[tuple[ImageSource, int]], texts: Sequence[str], is_true: np.ndarray, context: "TaskContext[Any]"
+) -> PresenceSet:
     text_set = TextSet(texts, context.tokenizer, context.text_length)
     return PresenceSet(ImageSet(images, context.model.image_size), text_set, is_true)
 
@@ -97,11 +103,25 @@ def _captions_that_are_true(
     return is_true
 
 
-def presence_metrics(task: Task, evalset: PresenceSet, options: PredictOptions) -> dict[str, float]:
-    """`match/threshold` of the matched logit, `search/threshold` of the sum of logits that searches rank by, of the
-    dual encoder's alone without fusion, each with the percentage of true texts that reach it, `match/present@best`, and
-    of false ones, `match/absent@best`; `search/fewest_words` and `most_words`, the lengths of the texts. Nothing where
-    too few pictures can be read. A collective; the same on all ranks."""
+def presence_metrics(task: Task, sets: Sequence[PresenceSet], options: PredictOptions) -> dict[str, float]:
+    """`search/present@best` and `search/absent@best`, the percentages of true texts and of false ones that reach the
+    best threshold of the sum of logits that searches rank by, of the dual encoder's alone without fusion, and
+    `match/…` of the matched logit. Where these are told apart, `search/threshold`, `match/threshold`, and
+    `search/fewest_words` and `most_words`, the lengths of the texts. All of the first set whose texts are told apart,
+    else of the last; nothing where too few pictures can be read. A collective; the same on all ranks."""
+    metrics: dict[str, float] = {}
+    for evalset in sets:
+        metrics = {}
+        for name, scores in _scores(task, evalset, options).items():
+            metrics |= _measured(name, scores)
+        if any(name.endswith("/threshold") for name in metrics):
+            lengths = [len(words_of(text)) for text in evalset.texts.texts]
+            return metrics | {"search/fewest_words": min(lengths), "search/most_words": max(lengths)}
+    return metrics
+
+
+def _scores(task: Task, evalset: PresenceSet, options: PredictOptions) -> dict[str, Scores]:
+    """Of the matched logit ("match") and of what searches rank by ("search"), as far as the task has them."""
     shape = evalset.is_true.shape
     logits = np.zeros(shape, np.float32)
     is_readable = np.ones(shape[1], bool)
@@ -112,23 +132,27 @@ def presence_metrics(task: Task, evalset: PresenceSet, options: PredictOptions) 
     scores = {}
     if isinstance(task, Matching) and Matching not in task.switched_off:
         is_wanted = others | np.eye(*shape, dtype=np.bool_)
-        wanted = [np.flatnonzero(column & is_readable[image]) for image, column in enumerate(is_wanted.T)]
+        wanted = [np.flatnonzero(of_image & is_readable[image]) for image, of_image in enumerate(is_wanted.T)]
         pairs = score_pairs(task, evalset.images, evalset.texts, wanted, options, shows_progress=False)
-        scores["match"] = pairs.scores.T
-        logits = logits + pairs.scores.T
+        matched = pairs.scores.T
+        scores["match"] = told_apart(matched, others)
+        logits = logits + matched
     if has_itc:
-        scores["search"] = logits
-    metrics: dict[str, float] = {}
-    for name, of_pairs in scores.items():
-        told = told_apart(of_pairs, others)
-        if len(told.true) >= FEWEST:
-            least = best_least(told)
-            metrics[f"{name}/threshold"] = least
-            metrics[f"{name}/present@best"] = 100 * float((told.true >= least).mean())
-            metrics[f"{name}/absent@best"] = 100 * float((told.false >= least).mean())
-    if metrics:
-        lengths = [len(words_of(text)) for text in evalset.texts.texts]
-        metrics |= {"search/fewest_words": min(lengths), "search/most_words": max(lengths)}
+        scores["search"] = told_apart(logits, others)
+    return scores
+
+
+def _measured(name: str, scores: Scores) -> dict[str, float]:
+    """The metrics of one kind of score."""
+    if len(scores.true) < FEWEST:
+        return {}
+    least = best_least(scores)
+    present = 100 * float((scores.true >= least).mean())
+    absent = 100 * float((scores.false >= least).mean())
+    metrics = {f"{name}/present@best": present, f"{name}/absent@best": absent}
+    # Where it tells nothing, every picture would be said to show everything.
+    if present - absent >= TOLD_APART:
+        metrics[f"{name}/threshold"] = least
     return metrics
 
 
