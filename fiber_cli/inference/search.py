@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -46,28 +46,35 @@ class SearchResult(NamedTuple):
 
 class Judgement(NamedTuple):
     """How it is told that a picture shows what a query says. of: the score that must reach the threshold, "score" that
-    which ranks, "logits" the sum of ITC and ITM as logits, "itm" the matched logit."""
+    which ranks, "logits" the sum of ITC and ITM as logits, "itm" the matched logit. is_chosen: whether validation has
+    chosen the threshold."""
 
     of: Literal["score", "logits", "itm"]
     threshold: Threshold
+    is_chosen: bool
 
     def __str__(self) -> str:
         least, fewest, most = self.threshold
-        name = {"score": "score", "logits": "itc + itm as logits", "itm": "itm"}[self.of]
-        lengths = "" if self.of == "score" else f", chosen by validation with texts of {fewest:g} to {most:g} words"
-        return f"a picture matches from a {name} of {least:.2f}{lengths}"
+        name = {"score": "a score", "logits": "a sum of both as logits", "itm": "an itm"}[self.of]
+        line = f"a picture matches from {name} of {least:.2f}"
+        if not self.is_chosen:
+            return line
+        lengths = f"chosen by validation with texts of {fewest:g} to {most:g} words"
+        return f"{line}, {lengths}; of shorter and longer ones nothing is told"
 
 
-def judgement(loaded: Loaded, itm: Loaded | None, threshold: float | None) -> Judgement | None:
+def judgement(
+    loaded: Loaded, itm: Loaded | None = None, *, threshold: float | None = None, raw_sum: bool = False
+) -> Judgement | None:
     """By a score that is given, by what the validation of the checkpoint chose, or where `itm`, another one, scores the
     pairs, by what its own chose for the matched logit; None where there is neither."""
     if threshold is not None:
-        return Judgement("score", Threshold(threshold, 0, math.inf))
+        return Judgement("score", Threshold(threshold, 0, math.inf), is_chosen=False)
     if itm is None:
-        chosen = loaded.ability(Embedding).search_threshold
-        return None if chosen is None else Judgement("logits", chosen)
-    chosen = itm.ability(Matching).match_threshold
-    return None if chosen is None else Judgement("itm", chosen)
+        of_search = loaded.ability(Embedding).search_threshold
+        return None if of_search is None else Judgement("logits" if raw_sum else "score", of_search, is_chosen=True)
+    of_pairs = itm.ability(Matching).match_threshold
+    return None if of_pairs is None else Judgement("itm", of_pairs, is_chosen=True)
 
 
 def run_search(
@@ -98,7 +105,7 @@ def run_search(
     for model in models:
         model.task.to(prediction_device())
     images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs)
-    judged = judgement(loaded, itm, threshold)
+    judged = judgement(loaded, itm, threshold=threshold, raw_sum=raw_sum)
     results, vanished = search(
         loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum, judged=judged
     )
@@ -111,8 +118,7 @@ def run_search(
         say(judged)
         _say_absent(results, judged, top_k=top_k if top_k < len(images.stamps) else None)
     if as_json:
-        listed = [result._asdict() for result in results]
-        show_json(listed)
+        show_json(list(map(_described, results)))
     else:
         show(table(results, shown))
     if sheet is not None:
@@ -147,6 +153,14 @@ def _score_in_words(loaded: Loaded, raw_sum: bool) -> str:
         return "score: itc + itm, the cosine as it is"
     temperature = 1 / loaded.ability(Embedding).logit_scale()
     return f"score: itc / {temperature:.4g} + itm, both as logits (the temperature is the dual encoder's)"
+
+
+def _described(result: SearchResult) -> dict[str, Any]:
+    """A result as JSON has it, `matches` where it is told."""
+    described = result._asdict()
+    if result.matches is None:
+        del described["matches"]
+    return described
 
 
 def _say_absent(results: Sequence[SearchResult], judged: Judgement, *, top_k: int | None) -> None:

@@ -24,3 +24,15 @@ def test_a_contact_sheet_shows_whole_pictures_in_order(tmp_path):
     top = int(np.nonzero(blue)[0].min())
     assert (sheet[top - LINE : top - 2] < 128).any(), "the query stands above"
     assert (sheet[top + TILE + 1 : top + TILE + LINE] < 128).any(), "the score stands below"
+
+
+def test_a_picture_that_does_not_match_is_not_told_from_one_that_does(tmp_path):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
+    darkest = {}
+    for matches in (True, False, None):
+        result = SearchResult("a", 1, str(tmp_path / "a.png"), 1.0, 0.5, 0.5, matches)
+        draw_sheet([result], tmp_path / "sheet.png")
+        below = np.array(Image.open(tmp_path / "sheet.png").convert("L"))[-LINE:]
+        darkest[matches] = below.min()
+    assert darkest[True] == darkest[None] < 64
+    assert darkest[False] > 128
