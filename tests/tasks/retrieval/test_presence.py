@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from small_retrieval import LENGTH, OPTIONS, SMALL, make_task
+from small_retrieval import LENGTH, OPTIONS, SMALL, make_task, measure_presence
 
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.data.scenes.queries import fits, queries
@@ -184,3 +184,10 @@ def test_what_validation_chose_is_lost_on_the_way_to_the_model(task):
     assert made.match_threshold.is_for("two words")
     assert not made.match_threshold.is_for("one")
     assert not made.match_threshold.is_for("word " * 11)
+
+
+def test_two_ranks_choose_another_threshold_than_one(task, two_ranks):
+    alone = measure_presence(task)
+    assert "search/present@best" in alone
+    for saved in two_ranks.ranks:
+        assert saved["presence"] == pytest.approx(alone, abs=2e-3)
