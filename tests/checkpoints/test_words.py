@@ -1,5 +1,9 @@
+import shutil
+
 import pytest
 
+from fiber_cli.checkpoints.digests import check, digest_together, write_digests
+from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.checkpoints.words import WORDS_FILE, read_words, unseen_words, write_words
 from fiber_cli.errors import UserError
 
@@ -35,3 +39,19 @@ def test_words_are_called_unseen_that_were_seen_or_the_other_way_round(tmp_path)
     assert unseen_words(tmp_path, ["A DOG, 3 cats!", "dog's café; don’t"]) == ["cats"]
     assert unseen_words(tmp_path, ["beach 42", "cats on the beach"]) == ["beach", "42", "cats", "on", "the"]
     assert unseen_words(tmp_path, ["", " . "]) == []
+
+
+def test_words_that_were_added_or_changed_later_are_believed(tmp_path, saved):
+    checkpoint = tmp_path / "copy"
+    shutil.copytree(resolve(saved), checkpoint)
+    write_words(checkpoint, WORDS)
+    with pytest.raises(UserError, match=r"words\.txt is not in SHA256SUMS"):
+        check(checkpoint)
+    write_digests(checkpoint, digest_together(checkpoint))
+    check(checkpoint)
+    write_words(checkpoint, WORDS | {"cat"})
+    with pytest.raises(UserError, match=r"words\.txt is not as it was written"):
+        check(checkpoint)
+    (checkpoint / WORDS_FILE).unlink()
+    with pytest.raises(UserError, match=r"words\.txt is missing"):
+        check(checkpoint)
