@@ -8,6 +8,7 @@ their lengths alone.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -109,6 +110,8 @@ def presence_metrics(task: Task, sets: Sequence[PresenceSet], options: PredictOp
     `match/…` of the matched logit. Where these are told apart, `search/threshold`, `match/threshold`, and
     `search/fewest_words` and `most_words`, the lengths of the texts. All of the first set whose texts are told apart,
     else of the last; nothing where too few pictures can be read. A collective; the same on all ranks."""
+    # So few pictures are read before a worker process has begun.
+    options = replace(options, workers=0)
     metrics: dict[str, float] = {}
     for evalset in sets:
         metrics = {}
