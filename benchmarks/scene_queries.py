@@ -6,27 +6,41 @@ Of unseen scenes, all of which are ranked for every query, and those count as ri
 is the mean over queries of the average precision, beside that of a random order: for "a red star" of every colour with
 shape, the same without an article, every name of a shape, and queries as `data.scenes.queries` makes them, by the dual
 encoder alone and with fusion over its best.
+
+Beside it, of folders of 20 scenes of the split "test": of the coloured shapes and captions that some picture shows, how
+many are said to be there, and of those that none shows, how many are said to be absent, by the threshold that the
+checkpoint's validation chose, or where it has none by one that is chosen here as validation does, on scenes of "val".
 """
 
 import argparse
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
+from PIL import Image
 
 from benchmarks.common import write
 from fiber_cli import Fiber
+from fiber_cli.data.scenes.captions import captions
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.layout import Scene, scene
 from fiber_cli.data.scenes.naming import names_of_level
 from fiber_cli.data.scenes.queries import SceneQuery, Wanted, coloured_shape_queries, fits, queries
 from fiber_cli.data.scenes.vocabulary import SYNONYMS
-from fiber_cli.tasks.abilities import Embedding
+from fiber_cli.data.sources.scenes import ScenesSource
+from fiber_cli.tasks.abilities import Embedding, Threshold
+from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.retrieval.pairs import sums
+from fiber_cli.tasks.retrieval.presence import presence_metrics, presence_sets
 
 #: How many of the dual encoder's best are scored by fusion.
 RERANKED = 20
 MADE_QUERIES = 200
+#: Folders that are asked whether they show something, and the scenes of each.
+FOLDERS, FOLDER = 10, 20
+#: Scenes that a threshold is chosen on.
+CALIBRATING = 200
 ARTICLES = {"coloured shapes with an article": "a", "coloured shapes": ""}
 
 
@@ -64,6 +78,59 @@ def measured(asked: Sequence[SceneQuery], scenes: Sequence[Scene], score: Callab
     return float(np.mean(precisions))
 
 
+def search_threshold(model: Fiber) -> Threshold | None:
+    """The checkpoint's, or one that is chosen here; None where it tells nothing apart."""
+    of_checkpoint = model.loaded.ability(Embedding).search_threshold
+    if of_checkpoint is not None:
+        return of_checkpoint
+    sets = presence_sets([ScenesSource("val", CALIBRATING)], model.context)
+    metrics = presence_metrics(model.task, sets, PredictOptions(model.batch_size, workers=0))
+    print("chosen on scenes of val", {name: round(value, 2) for name, value in metrics.items()}, flush=True)
+    lengths = metrics.get("search/fewest_words"), metrics.get("search/most_words")
+    return Threshold.of(metrics.get("search/threshold"), *lengths)
+
+
+def asked_of_folders() -> Iterator[tuple[str, list[Scene], str, bool]]:
+    """Kind of text, the scenes of a folder, the text, and whether one of them shows what it says."""
+    folders = []
+    for first in range(0, (FOLDERS + 1) * FOLDER, FOLDER):
+        folders.append([scene(0, "test", first + number) for number in range(FOLDER)])
+    for scenes, others in pairwise(folders):
+        asked = {query.text: query for one in scenes for query in coloured_shape_queries(one)}
+        for text, query in asked.items():
+            yield "coloured shapes", scenes, text, any(fits(query, one) for one in scenes)
+        for own, other in zip(scenes, others, strict=True):
+            yield "captions", scenes, captions(own)[0].text, True
+            yield "captions", scenes, captions(other)[0].text, False
+
+
+def presence_in_folders(model: Fiber, threshold: Threshold | None) -> dict[str, dict[str, float]]:
+    """Kind of text → the percentages of what is there that is said to be so, of what is absent that is said to be
+    absent, and of texts of which nothing is said."""
+    answers: dict[str, list[tuple[bool, bool | None]]] = {}
+    pictures_of: dict[str, list[Image.Image]] = {}
+    scale = model.loaded.ability(Embedding).logit_scale()
+    for kind, scenes, text, is_there in asked_of_folders():
+        said = None
+        if threshold is not None and threshold.is_for(text):
+            pictures = pictures_of.setdefault(scenes[0].key, list(map(draw, scenes)))
+            cosines = model.embed_images(pictures) @ model.embed_texts(text)
+            total = sums(cosines, np.array(model.match(pictures, text)), scale).logits
+            said = bool((total >= threshold.least).any())
+        answers.setdefault(kind, []).append((is_there, said))
+    figures = {}
+    for kind, of_kind in answers.items():
+        present = [said for is_there, said in of_kind if is_there]
+        absent = [said for is_there, said in of_kind if not is_there]
+        figures[kind] = {
+            "texts": len(of_kind),
+            "present, said to be there": 100 * present.count(True) / len(present),
+            "absent, said to be absent": 100 * absent.count(False) / len(absent),
+            "nothing said": 100 * (present + absent).count(None) / len(of_kind),
+        }
+    return figures
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="trained for ITC and ITM")
@@ -99,7 +166,11 @@ def main() -> None:
         }
         print(kind, {name: round(value, 1) for name, value in figures[kind].items()}, flush=True)
     command = f"python -m benchmarks.scene_queries CHECKPOINT --count {arguments.count} --split {arguments.split}"
-    write({"command": command, "mean average precision": figures}, arguments.json)
+    in_folders = presence_in_folders(model, search_threshold(model))
+    for kind, of_kind in in_folders.items():
+        print(f"folders of {FOLDER} scenes, {kind}", {name: round(value, 1) for name, value in of_kind.items()})
+    result = {"command": command, "mean average precision": figures, f"folders of {FOLDER} scenes": in_folders}
+    write(result, arguments.json)
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.retrieval import pairs
 from fiber_cli.tasks.retrieval.evaluation import RetrievalEvaluation, RetrievalSet
 from fiber_cli.tasks.retrieval.pairs import PairScores, Storage, score_pairs
+from fiber_cli.tasks.retrieval.presence import presence_metrics, presence_sets
 from fiber_cli.tasks.retrieval.settings import RetrievalSettings
 
 SMALL = FiberConfig(
@@ -108,6 +109,12 @@ def retrieve(mode, task, scorer=None, *, holes=(), rerank=(), scorer_size=64, **
     return RetrievalEvaluation([Scenes(holes)], context, options).measure(task, OPTIONS)
 
 
+def measure_presence(task) -> dict[str, float]:
+    """Of a dozen scenes."""
+    context = TaskContext(RetrievalSettings("retrieval"), SMALL, load_tokenizer("builtin"), LENGTH)
+    return presence_metrics(task, presence_sets([ScenesSource("val", 12, image_size=64)], context), OPTIONS)
+
+
 class Killed(Exception):
     pass
 
@@ -146,11 +153,13 @@ def count_pairs(monkeypatch) -> list[int]:
 
 
 def score_and_retrieve_on_rank(rank: int, port: int, folder: Path) -> None:
-    """In one of two processes: go on with the scores in `folder`, and re-rank; both into rank<n>.pt."""
+    """In one of two processes: go on with the scores in `folder`, re-rank, and measure presence; all into
+    rank<n>.pt."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "CUDA_VISIBLE_DEVICES": ""}
     torch.set_num_threads(1)
     init_from_env()
     scores = score_all(make_task(), make_set(holes=(4,)), folder=folder, fingerprint="a")
     result = retrieve("rerank", make_task(seed=4), make_task(), holes=(4,), rerank=(2, 3))
-    torch.save({"scores": scores, "result": result}, folder / f"rank{rank}.pt")
+    presence = measure_presence(make_task())
+    torch.save({"scores": scores, "result": result, "presence": presence}, folder / f"rank{rank}.pt")

@@ -92,11 +92,13 @@ def work(
     signal_at=None,
     full_at=None,
     validations=None,
+    words=None,
     **toy,
 ):
     """The toy's work. poison: (step, rank) pairs whose last micro-batch has a loss of `poison_value`. kill_at
     and signal_at: the step during which this process sends itself SIGKILL or SIGTERM. full_at: the step from
-    which files cannot grow past 8,000 bytes, like on a full disk. validations: the values of itc/ir@1. toy: see `Toy`.
+    which files cannot grow past 8,000 bytes, like on a full disk. validations: the values of itc/ir@1. words: of its
+    training, as a list. toy: see `Toy`.
     """
     torch.manual_seed(0)
     task = Toy(**toy)
@@ -150,6 +152,7 @@ def work(
         parameters=PARAMETERS,
         config={"model": {}, "task": {"name": "toy"}},
         tokenizer=None,
+        words=None if words is None else frozenset(words),
     )
 
 

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fiber_cli.checkpoints.config import CONFIG_FILE
+from fiber_cli.checkpoints.words import WORDS_FILE
 from fiber_cli.data.tokenizer_files import FILES
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import failing_together
@@ -34,7 +35,7 @@ _told: set[Path] = set()
 def files_of(checkpoint: Path, *, state: bool) -> list[str]:
     """The files of a checkpoint, by their path in it with `/`: those for use, with state=True those for resuming too.
     Hidden ones, as systems leave them in folders, are none of it."""
-    names = [name for name in (CONFIG_FILE, WEIGHTS_FILE) if (checkpoint / name).exists()]
+    names = [name for name in (CONFIG_FILE, WEIGHTS_FILE, WORDS_FILE) if (checkpoint / name).exists()]
     for folder in (TOKENIZER_FOLDER, STATE_FOLDER) if state else (TOKENIZER_FOLDER,):
         for path in sorted((checkpoint / folder).rglob("*")):
             if path.is_file() and not path.name.startswith("."):
@@ -72,8 +73,8 @@ def write_digests(checkpoint: Path, digests: Mapping[str, str]) -> None:
 
 
 def check(checkpoint: Path) -> None:
-    """Compare the files that using a checkpoint reads: config.json, weights, tokenizer. Raises UserError that names a
-    file which is not as it was written; one without digests is said to be unchecked, once."""
+    """Compare the files that using a checkpoint reads: config.json, weights, words, tokenizer. Raises UserError that
+    names a file which is not as it was written; one without digests is said to be unchecked, once."""
     _compare(checkpoint, files_of(checkpoint, state=False), state=False)
 
 
@@ -110,7 +111,7 @@ def _would_be_read(name: str) -> bool:
     folder, _, file = name.rpartition("/")
     if folder == TOKENIZER_FOLDER:
         return file in FILES
-    return file.endswith(_STATE_ENDINGS)
+    return name == WORDS_FILE or file.endswith(_STATE_ENDINGS)
 
 
 def read_digests(checkpoint: Path) -> dict[str, str]:

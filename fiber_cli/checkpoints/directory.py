@@ -5,6 +5,7 @@ run/checkpoints/step-000400/
   model.safetensors  consolidated float32 weights, no tied duplicates; narrower floating types, as exported checkpoints
                      may have, are read too and widened to float32
   tokenizer/         the tokenizer's own files
+  words.txt          the words of the texts of training, where they are known
   state/             only for resuming; written by the engine
   SHA256SUMS         digests of all these files, compared when they are loaded
 run/checkpoints/latest   names the newest complete one
@@ -15,7 +16,7 @@ import errno
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -28,6 +29,7 @@ from fiber_cli import outputs
 from fiber_cli.checkpoints import shipped
 from fiber_cli.checkpoints.digests import digest_together, write_digests
 from fiber_cli.checkpoints.weights import float32
+from fiber_cli.checkpoints.words import write_words
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import reason_of
 from fiber_cli.errors import EXIT_FAILED, SharedError, UserError
@@ -71,13 +73,14 @@ def save(
     config: dict[str, Any],
     weights: Mapping[str, Tensor],
     tokenizer: SavedTokenizer | None,
+    words: Collection[str] | None = None,
     write_state: Callable[[Path], object] | None = None,
 ) -> Path:
     """Write `run_dir`/checkpoints/step-NNNNNN and move `latest` to it. Every rank calls this.
 
-    Rank 0 writes `config` (see `checkpoints.config`), `weights` and `tokenizer`; `write_state` runs on every rank with
-    the state/ folder. A failed write on any rank removes what was written and raises UserError on all; earlier
-    checkpoints stay as they are.
+    Rank 0 writes `config` (see `checkpoints.config`), `weights`, `tokenizer` and `words`; `write_state` runs on every
+    rank with the state/ folder. A failed write on any rank removes what was written and raises UserError on all;
+    earlier checkpoints stay as they are.
     """
     folder = Path(run_dir) / "checkpoints"
     final = folder / step_name(step)
@@ -85,6 +88,8 @@ def save(
     with _failing_together(step, temporary):
         if collectives.is_main():
             _write_model(temporary, config, weights, tokenizer)
+            if words is not None:
+                write_words(temporary, words)
     if write_state is not None:
         with _failing_together(step, temporary):
             write_state(temporary / "state")

@@ -1,5 +1,6 @@
 """`fiber eval` and `fiber rerank`."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache
@@ -102,6 +103,12 @@ def rerank(
     raw_sum: Annotated[
         bool, typer.Option("--raw-sum", help="Order pictures by cosine plus matched logit, not by both as logits.")
     ] = False,
+    threshold: Annotated[
+        float | None,
+        typer.Option(
+            help="Least score of a picture that shows what is searched for.  [default: what validation chose, if any]"
+        ),
+    ] = None,
     sheet: Annotated[Path | None, typer.Option(help="Write a picture of the results to this file.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print all results as JSON instead of a table.")] = False,
     checkpoint: FittingCheckpoint = None,
@@ -123,9 +130,12 @@ def rerank(
         raise UserError('--query is empty; say what to search for, such as "a dog on the beach"')
     if dataset:
         _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum})
+        _refuse("for a dataset", {"--threshold": threshold is not None})
     else:
         of_dataset = {"--split": split, "--root": root, "--output": output, "--limit": limit, "--nproc": nproc > 1}
         _refuse("with --images", of_dataset)
+    if threshold is not None and not math.isfinite(threshold):
+        raise typer.BadParameter(f"--threshold {threshold}: give a number")
     sizes = whole_numbers(top_k)
     if dataset and not (query or queries):
         from fiber_cli.tasks.evaluation import EvaluationOptions
@@ -168,6 +178,7 @@ def rerank(
         as_json=json,
         options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
         raw_sum=raw_sum,
+        threshold=threshold,
         outputs=outputs,
     )
 

@@ -60,9 +60,11 @@ def answer(
         raise UserError('the question is empty; write one, such as "what colour is the car?"')
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
+    from fiber_cli.inference.unseen import say_unseen
 
     checkpoint = checkpoint_with(Answering, "answers", checkpoint, latest=latest)
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
+    say_unseen([model.loaded], [question])
     describe_images(
         images,
         lambda pictures: model.answer(pictures, question),

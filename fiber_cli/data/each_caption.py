@@ -1,9 +1,11 @@
 """Every caption as a sample of its own."""
 
+from collections.abc import Iterable
+
 import numpy as np
 from PIL import Image
 
-from fiber_cli.data.source import CaptionSource
+from fiber_cli.data.source import CaptionSource, Source
 
 
 class EachCaption(CaptionSource):
@@ -28,6 +30,9 @@ class EachCaption(CaptionSource):
         if len(self) == len(self.source):
             return self.source.order(rng)
         return rng.permutation(len(self))
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str] | None:
+        return self.source.all_texts(reads)
 
     def key(self, i: int) -> str:
         return self.source.key(self._image(i))

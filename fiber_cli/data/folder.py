@@ -1,12 +1,12 @@
 """Sources whose images are files below one folder."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
 from fiber_cli.data.images import open_image
-from fiber_cli.data.source import CaptionSource, ImageSource
+from fiber_cli.data.source import CaptionSource, ImageSource, Source
 from fiber_cli.errors import UserError
 
 #: How many of the files are looked for before the folder is believed to hold them.
@@ -85,6 +85,9 @@ class CaptionedFolder(FolderSource, CaptionSource):
         super().__init__(name, folder, files, keys)
         # One string per image instead of one per caption: Visual Genome has 5.4 million captions.
         self._captions = ["\0".join(texts) for texts in captions]
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str] | None:
+        return self._captions if reads == (CaptionSource,) else None
 
     def captions(self, i: int) -> tuple[str, ...]:
         return tuple(filter(None, self._captions[i].split("\0")))

@@ -64,6 +64,11 @@ class Source(ABC):
     def key(self, i: int) -> str:
         """The sample's id, unique within the source."""
 
+    def all_texts(self, reads: "tuple[type[Source], ...]") -> Iterable[str] | None:
+        """Texts with all words that the samples have for a task that reads these types of source, in any order and
+        number; None where that is not known without reading the samples one by one."""
+        return None
+
     def first(self, count: int) -> Self:
         """The source with its first `count` samples only."""
         head = copy.copy(self)
@@ -106,6 +111,16 @@ class CaptionSource(ImageSource):
     def domain(self, i: int) -> str | None:
         """The part of the data set, scored also alone, that the image belongs to."""
         return None
+
+
+class QuerySource(ImageSource):
+    """Images of which is known which short texts, as people search with, are true of them."""
+
+    yields = "queries"
+
+    @abstractmethod
+    def queries_of(self, numbers: Sequence[int]) -> "tuple[list[str], np.ndarray]":
+        """A query that is true of each of these images, and bool (queries, images): which of them it is true of."""
 
 
 class QuestionSource(ImageSource):

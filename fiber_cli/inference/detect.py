@@ -22,6 +22,7 @@ from fiber_cli.inference.fiber import USUAL_THRESHOLD, Fiber
 from fiber_cli.inference.json_list import JsonList
 from fiber_cli.inference.pictures import batches, distinct_images
 from fiber_cli.inference.queries import Query
+from fiber_cli.inference.unseen import say_unseen
 from fiber_cli.inference.video import Shot, is_video, shots, video_package
 from fiber_cli.outputs import Outputs
 from fiber_cli.printing import say, show
@@ -118,6 +119,7 @@ def run_detect(
         written.reserve(file)
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
     query = _query(model, labels, chunk, sentence, phrases)
+    say_unseen([model.loaded], query.names if labels is not None or sentence is None else [sentence])
     files_to_read = tqdm(
         shots(files, max_pixels),
         total=None if has_videos else len(files),

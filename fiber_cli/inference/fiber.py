@@ -15,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from fiber_cli.checkpoints.loading import Loaded, load
+from fiber_cli.checkpoints.words import unseen_words
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
@@ -87,6 +88,13 @@ class Fiber:
         loaded = load(path, latest=latest)
         return cls(loaded, None if device is None else device_named(device), batch_size)
 
+    def unseen_words(self, texts: str | Sequence[str]) -> list[str]:
+        """The words of the texts that no caption, name, question or other text of the checkpoint's training had, in
+        small letters, each once: what is said of them is a guess. None where the words of its training are not known.
+        No method warns of them by itself; the commands do."""
+        sentences, _ = texts_of(texts)
+        return unseen_words(self.loaded.path, sentences)
+
     @torch.inference_mode()
     def embed_images(
         self, images: Picture | Sequence[Picture], *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS
@@ -146,6 +154,22 @@ class Fiber:
             matched = matcher.match(image, text)[:, 1].cpu().numpy()
             logits.update(zip(numbers, matched, strict=True))
         return float(logits[0]) if pairs.single else _in_order(logits, len(pairs.texts))
+
+    @property
+    def match_threshold(self) -> float | None:
+        """Least logit of `match` of a text that is likely to be true of the picture, as the checkpoint's validation
+        found best (`match/threshold`) for texts of `fewest_words` to `most_words` words in `loaded.config.task`; None
+        where no validation has chosen one."""
+        chosen = self.loaded.ability(Matching).match_threshold
+        return None if chosen is None else chosen.least
+
+    @property
+    def search_threshold(self) -> float | None:
+        """The same of the sum that searches rank by, the cosine of `embed_images` and `embed_texts` divided by the
+        temperature plus the logit of `match`, of a checkpoint without fusion of the first alone
+        (`search/threshold`)."""
+        chosen = self.loaded.ability(Embedding).search_threshold
+        return None if chosen is None else chosen.least
 
     @overload
     def answer(

@@ -2,10 +2,10 @@
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain
-from operator import itemgetter
+from itertools import chain, groupby
+from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -18,17 +18,22 @@ from fiber_cli.inference.index import INDEX, Index, LeftOut, build_index, check_
 from fiber_cli.inference.pictures import pictures_below
 from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import check_sheet, draw_sheet
+from fiber_cli.inference.unseen import say_unseen
 from fiber_cli.outputs import Outputs
 from fiber_cli.printing import say, show, show_json
-from fiber_cli.tasks.abilities import Embedding, Matching
+from fiber_cli.tasks.abilities import Embedding, Matching, Threshold
 from fiber_cli.tasks.items import TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
 from fiber_cli.tasks.retrieval.pairs import best_columns, score_pairs, sums
 
+#: So many queries that no picture shows are named one by one.
+_NAMED = 5
+
 
 class SearchResult(NamedTuple):
     """A picture for a query. rank: from 1, by score; itc: the dual encoder's cosine; itm: the ITM head's logit; score:
-    their sum, both as logits or, where that was asked for, the raw one, see `tasks.retrieval.evaluation.Sums`."""
+    their sum, both as logits or, where that was asked for, the raw one, see `tasks.retrieval.evaluation.Sums`; matches:
+    whether the picture is likely to show what the query says, see `Judgement`, None where that cannot be told."""
 
     query: str
     rank: int
@@ -36,6 +41,40 @@ class SearchResult(NamedTuple):
     score: float
     itc: float
     itm: float
+    matches: bool | None = None
+
+
+class Judgement(NamedTuple):
+    """How it is told that a picture shows what a query says. of: the score that must reach the threshold, "score" that
+    which ranks, "logits" the sum of ITC and ITM as logits, "itm" the matched logit. is_chosen: whether validation has
+    chosen the threshold."""
+
+    of: Literal["score", "logits", "itm"]
+    threshold: Threshold
+    is_chosen: bool
+
+    def __str__(self) -> str:
+        least, fewest, most = self.threshold
+        name = {"score": "a score", "logits": "a sum of both as logits", "itm": "an itm"}[self.of]
+        line = f"a picture matches from {name} of {least:.2f}"
+        if not self.is_chosen:
+            return line
+        lengths = f"chosen by validation with texts of {fewest:g} to {most:g} words"
+        return f"{line}, {lengths}; of shorter and longer ones nothing is told"
+
+
+def judgement(
+    loaded: Loaded, itm: Loaded | None = None, *, threshold: float | None = None, raw_sum: bool = False
+) -> Judgement | None:
+    """By a score that is given, by what the validation of the checkpoint chose, or where `itm`, another one, scores the
+    pairs, by what its own chose for the matched logit; None where there is neither."""
+    if threshold is not None:
+        return Judgement("score", Threshold(threshold, 0, math.inf), is_chosen=False)
+    if itm is None:
+        of_search = loaded.ability(Embedding).search_threshold
+        return None if of_search is None else Judgement("logits" if raw_sum else "score", of_search, is_chosen=True)
+    of_pairs = itm.ability(Matching).match_threshold
+    return None if of_pairs is None else Judgement("itm", of_pairs, is_chosen=True)
 
 
 def run_search(
@@ -51,27 +90,35 @@ def run_search(
     as_json: bool,
     options: PredictOptions,
     raw_sum: bool = False,
+    threshold: float | None = None,
     outputs: Outputs | None = None,
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
     a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also
-    draw the `shown` best into this file. raw_sum: see `search`. outputs: of `outputs_of_search`, which is asked before
-    the checkpoints are read; without them it is asked here."""
+    draw the `shown` best into this file. raw_sum: see `search`; threshold: see `judgement`. outputs: of
+    `outputs_of_search`, which is asked before the checkpoints are read; without them it is asked here."""
     if outputs is None:
         outputs = outputs_of_search(folder, query, index, sheet)
     queries = _read_query(query)
-    for checkpoint in (loaded, itm or loaded):
-        checkpoint.task.to(prediction_device())
+    models = [loaded] if itm is None else [loaded, itm]
+    say_unseen(models, queries)
+    for model in models:
+        model.task.to(prediction_device())
     images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs)
-    results, vanished = search(loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum)
+    judged = judgement(loaded, itm, threshold=threshold, raw_sum=raw_sum)
+    results, vanished = search(
+        loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum, judged=judged
+    )
     for name, reason in [*unreadable, *vanished]:
         say(f"left out: {name}: {reason}")
     say(_score_in_words(loaded, raw_sum))
     if not results:
         raise UserError(f"{folder}: none of the pictures found can be read any more")
+    if judged is not None:
+        say(judged)
+        _say_absent(results, judged, top_k=top_k if top_k < len(images.stamps) else None)
     if as_json:
-        listed = [result._asdict() for result in results]
-        show_json(listed)
+        show_json(list(map(_described, results)))
     else:
         show(table(results, shown))
     if sheet is not None:
@@ -108,6 +155,29 @@ def _score_in_words(loaded: Loaded, raw_sum: bool) -> str:
     return f"score: itc / {temperature:.4g} + itm, both as logits (the temperature is the dual encoder's)"
 
 
+def _described(result: SearchResult) -> dict[str, Any]:
+    """A result as JSON has it, `matches` where it is told."""
+    described = result._asdict()
+    if result.matches is None:
+        del described["matches"]
+    return described
+
+
+def _say_absent(results: Sequence[SearchResult], judged: Judgement, *, top_k: int | None) -> None:
+    """Which queries no picture is likely to show. top_k: how many were looked at, None for all."""
+    absent = []
+    for query, of_query in groupby(results, key=attrgetter("query")):
+        if all(result.matches is False for result in of_query):
+            absent.append(f'"{query}"')
+    pictures = "no picture of the folder" if top_k is None else f"none of the dual encoder's {top_k} best pictures"
+    reason = f"{pictures} reaches {judged.threshold.least:.2f}; nothing there is likely to show it"
+    if len(absent) > _NAMED:
+        say(f"{len(absent)} queries, such as {', '.join(absent[:_NAMED])}: {reason}")
+    else:
+        for query in absent:
+            say(f"{query}: {reason}")
+
+
 def _read_query(query: str | Path) -> list[str]:
     """The query itself, or those of its file; skipped lines are told."""
     if isinstance(query, Path):
@@ -131,10 +201,11 @@ def search(
     top_k: int = 50,
     options: PredictOptions,
     raw_sum: bool = False,
+    judged: Judgement | None = None,
 ) -> tuple[list[SearchResult], LeftOut]:
     """For each query the dual encoder's `top_k` pictures, best first by the sum of ITC and ITM score, both as logits;
     raw_sum: the cosine as it is. `itm` scores the pairs, where it is another checkpoint; the temperature stays that of
-    the dual encoder. Also (path, reason) of pictures that can no longer be read."""
+    the dual encoder. judged: how `matches` is told. Also (path, reason) of pictures that can no longer be read."""
     fusion = itm or loaded
     if not fusion.can(Matching):
         raise UserError(
@@ -162,23 +233,23 @@ def search(
         itm_scores = pairs.scores[np.searchsorted(chosen, images_of_query), number]
         of_query = sums(itc_scores, itm_scores, logit_scale)
         total = of_query.raw if raw_sum else of_query.logits
-        results.extend(_ranked(query, files, total.tolist(), itc_scores.tolist(), itm_scores.tolist()))
+        matches: list[bool | None] = [None] * len(files)
+        if judged is not None and judged.threshold.is_for(query):
+            of_pairs = {"score": total, "logits": of_query.logits, "itm": itm_scores}[judged.of]
+            matches = (of_pairs >= judged.threshold.least).tolist()
+        columns = (total.tolist(), itc_scores.tolist(), itm_scores.tolist(), matches)
+        results.extend(_ranked(query, list(zip(files, *columns, strict=True))))
     return results, pairs.bad
 
 
-def _ranked(
-    query: str, files: list[str], total: list[float], itc: list[float], itm: list[float]
-) -> Iterator[SearchResult]:
-    """The candidates of a query, best first by `total`, but for those that have no ITM score: they could not be
-    read."""
-    scored = []
-    for file, score, itc_score, itm_score in zip(files, total, itc, itm, strict=True):
-        if not math.isnan(itm_score):
-            scored.append((score, itc_score, itm_score, file))
+def _ranked(query: str, candidates: list[tuple[str, float, float, float, bool | None]]) -> Iterator[SearchResult]:
+    """The candidates of a query, (file, sum, ITC, ITM, whether it matches), best first by the sum, but for those that
+    have no ITM score: they could not be read."""
+    scored = [candidate for candidate in candidates if not math.isnan(candidate[3])]
     # Of equal sums the dual encoder's better one stays first, as it is among the candidates.
-    scored.sort(key=itemgetter(0), reverse=True)
-    for rank, (score, itc_score, itm_score, file) in enumerate(scored, start=1):
-        yield SearchResult(query, rank, file, score, itc_score, itm_score)
+    scored.sort(key=itemgetter(1), reverse=True)
+    for rank, (file, score, itc, itm, matches) in enumerate(scored, start=1):
+        yield SearchResult(query, rank, file, score, itc, itm, matches)
 
 
 def query_similarities(loaded: Loaded, index: Index, queries: Sequence[str], options: PredictOptions) -> np.ndarray:
@@ -193,12 +264,15 @@ def query_similarities(loaded: Loaded, index: Index, queries: Sequence[str], opt
 
 
 def table(results: Sequence[SearchResult], shown: int) -> str:
-    """The best `shown` of each query for the screen."""
+    """The best `shown` of each query for the screen, and whether they match, where that is told."""
     lines = []
     for result in results:
+        is_told = result.matches is not None
         if result.rank == 1:
-            lines += ["", cell(result.query), f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}  image"]
+            match = f" {'match':>5}" if is_told else ""
+            lines += ["", cell(result.query), f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}{match}  image"]
         if result.rank <= shown:
             numbers = f"{result.score:9.4f} {result.itc:7.4f} {result.itm:9.4f}"
-            lines.append(f"{result.rank:4} {numbers}  {cell(result.path)}")
+            match = f" {'yes' if result.matches else 'no':>5}" if is_told else ""
+            lines.append(f"{result.rank:4} {numbers}{match}  {cell(result.path)}")
     return "\n".join(lines[1:])

@@ -25,6 +25,7 @@ COLUMNS, LEAST_COLUMNS = 5, 3
 #: Most lines of the name of a file.
 NAME_LINES = 3
 _GREY = (224, 224, 224)
+_FAINT = (176, 176, 176)
 
 
 def check_sheet(file: Path) -> None:
@@ -80,7 +81,9 @@ def draw_sheet(
         for column, (result, caption) in enumerate(zip(row.results, row.captions, strict=True)):
             left = GAP + column * (TILE + GAP)
             sheet.paste(_thumbnail(result.path, max_pixels, font), (left, under_title))
-            _draw_lines(draw, caption, left, under_title + TILE, font)
+            # A picture that is not likely to show what the query says is only the best that there is.
+            ink = _FAINT if result.matches is False else "black"
+            _draw_lines(draw, caption, left, under_title + TILE, font, ink)
         top += row.height()
     stream = io.BytesIO()
     try:
@@ -96,9 +99,16 @@ def _caption(result: "SearchResult", font: Font) -> list[str]:
     return [f"{result.rank}.  {result.score:.3f}", *name]
 
 
-def _draw_lines(draw: ImageDraw.ImageDraw, lines: Sequence[str], left: float, top: float, font: Font) -> None:
+def _draw_lines(
+    draw: ImageDraw.ImageDraw,
+    lines: Sequence[str],
+    left: float,
+    top: float,
+    font: Font,
+    ink: str | tuple[int, int, int] = "black",
+) -> None:
     for number, line in enumerate(lines):
-        draw.text((left, top + (number + 0.5) * LINE), line, "black", font, "lm")
+        draw.text((left, top + (number + 0.5) * LINE), line, ink, font, "lm")
 
 
 def _thumbnail(path: str, max_pixels: int, font: Font) -> Image.Image:

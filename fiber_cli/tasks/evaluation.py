@@ -35,7 +35,7 @@ class EvaluationOptions:
     scorer: scores pairs in place of the task. fingerprint: of the weights that score them. folder: where the scores are
     kept until all are there; None: nowhere. stem_memory: GiB of text stems that a rank holds in memory, more lie on
     disk. blind: measure also with every image exchanged for another. chunk: names in one prompt of detection, or
-    "auto". checkpoint: what messages call it.
+    "auto". calibrate: also choose what validation chooses, beyond the metrics. checkpoint: what messages call it.
     """
 
     checkpoint: str = "the task"
@@ -47,6 +47,7 @@ class EvaluationOptions:
     stem_memory: float = 4.0
     blind: bool = False
     chunk: int | str = "auto"
+    calibrate: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,9 @@ from io import BytesIO
 
 from fiber_cli.training.records import Record
 
+#: Ends the names of what validation measures in other units.
+_NO_SHARES = ("/threshold", "_words")
+
 
 def curves(records: list[Record]) -> bytes | None:
     """A picture (PNG) of losses, validation metrics and learning rate over the steps; None where there is nothing to
@@ -42,7 +45,7 @@ def _panels(records: list[Record]) -> dict[str, list[str]]:
     for name in names:
         if name.endswith("loss"):
             panels["losses"].append(name)
-        elif "/" in name:
+        elif "/" in name and not name.endswith(_NO_SHARES):
             panels["validation (%)"].append(name)
         elif name == "lr":
             panels["learning rate"].append(name)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.digests import STATE_FOLDER, check_together
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
+from fiber_cli.checkpoints.words import read_words
 from fiber_cli.config.recipe import Recipe, warmup_steps
 from fiber_cli.data.loader import BadCounter
 from fiber_cli.data.readers import Batch
@@ -66,6 +67,7 @@ class Run:
         self.parameter_counts = count_parameters(self.task)
         self.nonfinite = NonFiniteGuard(recipe.runtime.max_nonfinite)
         self.lr = 0.0
+        self.words = work.words
         #: Whether a checkpoint of this run is on the disk.
         self.has_saved = False
         self.task.to(device()).train()
@@ -218,6 +220,7 @@ class Run:
             config=self._config(),
             weights=weights,
             tokenizer=self.work.tokenizer,
+            words=self.words,
             write_state=self.save_state,
         )
         self.has_saved = True
@@ -275,6 +278,7 @@ class Run:
         self.has_saved = True
         folder = checkpoint / STATE_FOLDER
         with failing_together():
+            self.words = read_words(checkpoint)
             state = read_state(folder)
             check_ranks(folder, len(state.ranks))
             tensors = read_state_tensors(folder)

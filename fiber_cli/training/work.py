@@ -34,6 +34,7 @@ from fiber_cli.training.best_metric import check_measurable
 from fiber_cli.training.initialise import initialise, load_backbones
 from fiber_cli.training.model_sizes import model_config
 from fiber_cli.training.optim import check_parameters
+from fiber_cli.training.words import words_of_training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -48,7 +49,8 @@ class Work:
 
     batches: from a first step to this rank's micro-batches, in order. validate: metrics of the task it is
     given, which stands for the run's weights; None = no validation. parameters: which of the task's learn how fast.
-    config, the content of config.json, and tokenizer go into the checkpoints. sources: by their name in the recipe.
+    config, the content of config.json, tokenizer and words, those of all texts that the weights were trained on, None
+    where they are not known, go into the checkpoints. sources: by their name in the recipe.
     """
 
     task: Task
@@ -60,6 +62,7 @@ class Work:
     config: dict[str, Any]
     tokenizer: "PreTrainedTokenizerBase | None"
     sources: Mapping[str, Source] = field(default_factory=dict)
+    words: frozenset[str] | None = None
 
     def data_facts(self) -> dict[str, str]:
         """What the sources hold, see `data.identity`; the same on ranks that train on the same."""
@@ -110,6 +113,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
         config=config.to_json(),
         tokenizer=context.tokenizer,
         sources=_named("data.train", sources) | _named("data.val", validated),
+        words=words_of_training(data, declaration, init_from) if fresh and collectives.is_main() else None,
     )
 
 
@@ -162,7 +166,7 @@ def _batches(recipe: Recipe, data: TrainingData, mixture: Mixture, steps: int) -
 def _validation(recipe: Recipe, context: TaskContext[Any], sources: Sequence[Source]) -> Validate | None:
     if not recipe.log.validate_every:
         return None
-    evaluation = declared(recipe.task.name).evaluation.load()(sources, context, EvaluationOptions())
+    evaluation = declared(recipe.task.name).evaluation.load()(sources, context, EvaluationOptions(calibrate=True))
     options = PredictOptions(recipe.runtime.micro_batch, recipe.data.workers, recipe.runtime.precision)
     # What is wrong with the data is known here and not when the first validation ends hours of training.
     checked = evaluation.check()

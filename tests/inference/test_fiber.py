@@ -393,3 +393,13 @@ def test_upright_pictures_of_every_mode(detector, tmp_path):
         for *_, (x1, y1, x2, y2) in detect(Image.new("RGB", size)):
             assert 0 <= x1 < x2 <= size[0]
             assert 0 <= y1 < y2 <= size[1]
+
+
+def test_the_thresholds_of_pairs_are_others_than_validation_chose(retriever):
+    chosen = Fiber(retriever(match_threshold=-0.5, search_threshold=12.0, fewest_words=1.0, most_words=9.0))
+    assert (chosen.match_threshold, chosen.search_threshold) == (-0.5, 12.0)
+    unchosen = Fiber(retriever())
+    assert unchosen.match_threshold is None
+    assert unchosen.search_threshold is None
+    with pytest.raises(UserError, match="ITM head"):
+        _ = Fiber(retriever(itm=0.0)).match_threshold

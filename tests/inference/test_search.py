@@ -11,7 +11,7 @@ from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
 from fiber_cli.inference.index import build_index
-from fiber_cli.inference.search import run_search, search, table
+from fiber_cli.inference.search import judgement, run_search, search, table
 from fiber_cli.inference.sheet import TILE
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.prediction import PredictOptions
@@ -139,6 +139,95 @@ def test_the_command_prints_results_alone_and_tells_what_it_left_out(retriever, 
             run(loaded, *arguments)
     with pytest.raises(UserError, match=r"--sheet .*cannot be written"):
         run(loaded, folder, "a", sheet=tmp_path / "sheet.unknown")
+
+
+def middle_score(loaded, folder, query, name="score", **over):
+    """A score that some pictures reach and some do not."""
+    index, _ = build_index(loaded, folder, options=OPTIONS)
+    results, _ = search(loaded, folder, index, [query], options=OPTIONS, **over)
+    scores = sorted(result._asdict()[name] for result in results)
+    return (scores[2] + scores[3]) / 2
+
+
+@pytest.mark.parametrize("raw_sum", [False, True])
+def test_pictures_below_the_threshold_of_the_sum_are_said_to_match_or_the_other_way_round(
+    retriever, folder, capsys, raw_sum
+):
+    least = middle_score(retriever(), folder, QUERIES[1])
+    loaded = retriever(search_threshold=least, fewest_words=3.0, most_words=4.0)
+    run(loaded, folder, QUERIES[1], as_json=True, top_k=7, raw_sum=raw_sum)
+    printed = capsys.readouterr()
+    results = json.loads(printed.out)
+    logits = [result["itc"] / TEMPERATURE + result["itm"] for result in results]
+    assert [result["matches"] for result in results] == [score >= least for score in logits]
+    assert sum(result["matches"] for result in results) == 4
+    of = "a sum of both as logits" if raw_sum else "a score"
+    assert f"matches from {of} of {least:.2f}, chosen by validation with texts of 3 to 4 words" in printed.err
+    assert "nothing there" not in printed.err
+    run(loaded, folder, QUERIES[1], shown=7, top_k=7)
+    header, *rows = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert header == ["rank", "score", "itc", "itm", "match", "image"]
+    assert sorted(row[4] for row in rows) == ["no"] * 3 + ["yes"] * 4
+
+
+def test_a_query_that_no_picture_shows_is_answered_in_silence(retriever, folder, tmp_path, capsys):
+    nowhere = retriever(search_threshold=1000.5)
+    run(nowhere, folder, "a blue ring", top_k=7)
+    nothing = "nothing there is likely to show it\n"
+    assert f'"a blue ring": no picture of the folder reaches 1000.50; {nothing}' in capsys.readouterr().err
+    run(nowhere, folder, "a blue ring", top_k=3)
+    assert f"none of the dual encoder's 3 best pictures reaches 1000.50; {nothing}" in capsys.readouterr().err
+    (tmp_path / "many.txt").write_text("".join(f"ring {number}\n" for number in range(7)))
+    run(nowhere, folder, tmp_path / "many.txt")
+    err = capsys.readouterr().err
+    assert '7 queries, such as "ring 0", "ring 1", "ring 2", "ring 3", "ring 4": none of the' in err
+    assert err.count("likely to show it") == 1
+
+
+def test_something_is_told_of_texts_of_other_lengths_or_without_a_threshold(retriever, folder, capsys):
+    for loaded in (retriever(search_threshold=1000.0, fewest_words=5.0, most_words=6.0), retriever()):
+        for query in (QUERIES[0], QUERIES[1]):  # seven words, and four
+            run(loaded, folder, query, as_json=True)
+            printed = capsys.readouterr()
+            assert "matches" not in json.loads(printed.out)[0]
+            assert "likely to show" not in printed.err
+
+
+def test_a_threshold_that_is_given_is_not_gone_by(retriever, folder, capsys):
+    loaded = retriever(search_threshold=1000.0, fewest_words=90.0)
+    least = middle_score(loaded, folder, QUERIES[2], raw_sum=True)
+    run(loaded, folder, QUERIES[2], as_json=True, top_k=7, raw_sum=True, threshold=least)
+    printed = capsys.readouterr()
+    assert [result["matches"] for result in json.loads(printed.out)] == [True] * 4 + [False] * 3
+    assert f"a picture matches from a score of {least:.2f}\n" in printed.err
+
+
+def test_of_two_checkpoints_the_threshold_of_the_wrong_one_is_taken(retriever, folder):
+    loaded = retriever(search_threshold=-1000.0)
+    scorer = {"itc": 0.0, "itm_negatives": "random"}
+    plain = retriever(1, **scorer)
+    assert judgement(loaded, plain) is None  # its own sums are of other scores
+    least = middle_score(loaded, folder, QUERIES[0], "itm", itm=plain)
+    other = retriever(1, **scorer, match_threshold=least)
+    index, _ = build_index(loaded, folder, options=OPTIONS)
+    judged = judgement(loaded, other)
+    results, _ = search(loaded, folder, index, QUERIES[:1], itm=other, options=OPTIONS, judged=judged)
+    assert [result.matches for result in results] == [result.itm >= least for result in results]
+    assert sum(result.matches for result in results) == 4
+
+
+@pytest.mark.parametrize("bad", ["nan", "inf", "much"])
+def test_a_threshold_that_is_no_number_is_taken(runs, pictures, capsys, bad):
+    words = ["rerank", "--images", pictures, "--query", "a", "--threshold", bad, "--checkpoint", runs["coarse"]]
+    code, _, err = command(capsys, *words)
+    assert code == 2
+    assert "--threshold" in err
+
+
+def test_a_threshold_for_a_dataset_is_taken(runs, capsys):
+    code, _, err = command(capsys, "rerank", "scenes", "--threshold", "0", "--checkpoint", runs["coarse"])
+    assert code == 2
+    assert "--threshold: not for a dataset" in err
 
 
 def test_the_command_line_reaches_it(runs, pictures, capsys, tmp_path):

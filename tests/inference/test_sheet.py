@@ -81,3 +81,15 @@ def test_a_picture_that_is_gone_is_an_empty_square(tmp_path):
     sheet = Image.open(tmp_path / "sheet.png")
     middle = GAP + LINE + TILE // 2
     assert any(abs(row - middle) < LETTERS for row in rows_of_ink(sheet))
+
+
+def test_a_picture_that_does_not_match_is_not_told_from_one_that_does(tmp_path):
+    Image.new("RGB", (20, 20), "red").save(tmp_path / "a.png")
+    darkest = {}
+    for matches in (True, False, None):
+        result = SearchResult("a", 1, str(tmp_path / "a.png"), 1.0, 0.5, 0.5, matches)
+        draw_sheet([result], tmp_path / "sheet.png")
+        below = np.array(Image.open(tmp_path / "sheet.png").convert("L"))[-2 * LINE - GAP :]
+        darkest[matches] = below.min()
+    assert darkest[True] == darkest[None] < 64
+    assert darkest[False] > 128

@@ -1,8 +1,9 @@
 """Detection data in COCO's JSON form: COCO, LVIS, Objects365 and what labelling tools export."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,7 +22,7 @@ from fiber_cli.data.coco_json import (
 from fiber_cli.data.folder import FolderSource, in_layout_on_disk
 from fiber_cli.data.ragged import Ragged
 from fiber_cli.data.records import NamedBoxes
-from fiber_cli.data.source import CategorySource
+from fiber_cli.data.source import CategorySource, Source
 from fiber_cli.data.sources.format import Format
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
@@ -116,6 +117,11 @@ class CocoSource(FolderSource, CategorySource):
                 entry["frequency"] = category.frequency
             entries.append(entry)
         return entries
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
+        """The names, and what prompts show in their place and beside them."""
+        overrides = [override.values() for override in (self.prompts or {}).values()]
+        return chain(self.names, *overrides)
 
     def regions(self, i: int) -> NamedBoxes:
         boxes, labels = self._objects.trained(i)

@@ -1,7 +1,7 @@
 """Flickr30k Entities: sentences of Flickr30k whose phrases have boxes."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -13,7 +13,7 @@ from fiber_cli.data.box_edges import box_array, has_area_inside, inclusive
 from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import Phrase, PhraseBoxes, Size, Span
-from fiber_cli.data.source import BadSample, PhraseSource
+from fiber_cli.data.source import BadSample, PhraseSource, Source
 from fiber_cli.data.sources.format import Format
 from fiber_cli.regular_files import read_regular
 from fiber_cli.settings import SourceSettings, option
@@ -78,6 +78,9 @@ class FlickrEntitiesSource(FolderSource, PhraseSource):
         files = [f"{sentence.picture}.jpg" for sentence in self._sentences]
         keys = [f"{sentence.picture}#{sentence.number}" for sentence in self._sentences]
         super().__init__(f"flickr30k-entities:{split}", images, files, keys)
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
+        return (sentence.text for sentence in self._sentences)
 
     def phrases(self, i: int) -> tuple[str, list[Phrase]]:
         sentence = self._sentences[i]

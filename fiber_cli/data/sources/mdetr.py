@@ -2,7 +2,7 @@
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -13,7 +13,7 @@ from fiber_cli.data.coco_json import CocoImage, CocoObject, Entry, file_name, re
 from fiber_cli.data.folder import FolderSource, in_layout_on_disk
 from fiber_cli.data.ragged import Ragged
 from fiber_cli.data.records import PhraseBoxes
-from fiber_cli.data.source import PhraseSource
+from fiber_cli.data.source import PhraseSource, Source
 from fiber_cli.data.sources.format import Format
 from fiber_cli.settings import SourceSettings, option
 
@@ -66,6 +66,9 @@ class MdetrSource(FolderSource, PhraseSource):
         keys = [str(image.identifier) for image in file.images]
         files = [image.file for image in file.images]
         super().__init__(Path(json).stem, folder, in_layout_on_disk(folder, files), keys)
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
+        return self._captions
 
     def regions(self, i: int) -> PhraseBoxes:
         boxes = self._boxes[i]

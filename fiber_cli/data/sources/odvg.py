@@ -1,6 +1,8 @@
 """ODVG's JSONL: detection and grounding records, mixed at will."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -9,10 +11,11 @@ from fiber_cli.data.coco_json import check_names
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import PhraseBoxes, Regions
-from fiber_cli.data.source import CategorySource, PhraseSource
+from fiber_cli.data.source import CategorySource, PhraseSource, Source
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.odvg_record import LabelMap, odvg_regions, read_label_map
 from fiber_cli.data.values import path_text, some_text, whole_number
+from fiber_cli.data.words import WordGatherer
 from fiber_cli.errors import UserError
 from fiber_cli.parsing import parse_json
 from fiber_cli.settings import SourceSettings, option
@@ -54,12 +57,16 @@ class OdvgSource(FolderSource, CategorySource, PhraseSource):
             files.append(line.file)
             self._lines.append(line.content)
         self.left_out = records.left_out
+        self._caption_words = reader.caption_words.words()
         ordered = sorted(names, key=int)
         self.names = [names[key] for key in ordered]
         check_names(label_map or jsonl, self.names)
         self._label_of = {key: label for label, key in enumerate(ordered)}
         keys = [f"{number}:{file}" for number, file in enumerate(files)]
         super().__init__(Path(jsonl).stem, images, files, keys)
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str] | None:
+        return None if self._caption_words is None else chain(self.names, self._caption_words)
 
     def regions(self, i: int) -> Regions:
         return odvg_regions(parse_json(self._lines[i]), self._label_of)
@@ -81,11 +88,13 @@ class _Line(NamedTuple):
 
 
 class _LineReader:
-    """Reads lines. names: label → name, to which labels that a line names are added unless there is a label map."""
+    """Reads lines. names: label → name, to which labels that a line names are added unless there is a label map.
+    caption_words: of all captions, gathered here because a second pass would parse every line again."""
 
     def __init__(self, path: str | Path, names: dict[str, str], label_map: LabelMap | None):
         self.path, self.names, self.label_map = path, names, label_map
         self._fixed_labels = dict.fromkeys(names, 0)
+        self.caption_words = WordGatherer()
 
     def read(self, line: bytes) -> _Line:
         record = parse_json(line)
@@ -105,6 +114,7 @@ class _LineReader:
         has_area = has_area_inside(regions.boxes, regions.size)
         wordless = 0
         if isinstance(regions, PhraseBoxes):
+            self.caption_words.add(regions.caption)
             wordless = sum(not spans for spans, trained in zip(regions.spans, is_trained, strict=True) if trained)
         return _Line(
             file,

@@ -1,8 +1,9 @@
 """The built-in scenes as sources of captions, questions, statements, and boxes of categories or of phrases."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -15,15 +16,18 @@ from fiber_cli.data.scenes.categories import Naming, categories, category_boxes
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import OBJECTS, Scene, check_scenes, scene, variant
-from fiber_cli.data.scenes.queries import queries
+from fiber_cli.data.scenes.queries import fits, queries
 from fiber_cli.data.scenes.questions import questions
 from fiber_cli.data.scenes.statements import pair_statements, statements
+from fiber_cli.data.scenes.words import scene_words
 from fiber_cli.data.source import (
     CaptionSource,
     CategorySource,
     ImageSource,
     PhraseSource,
+    QuerySource,
     QuestionSource,
+    Source,
     StatementSource,
 )
 from fiber_cli.data.sources.format import Format
@@ -129,7 +133,7 @@ class SceneImages(ImageSource):
         return draw(self[i])
 
 
-class ScenesSource(SceneImages, CaptionSource, QuestionSource, StatementSource):
+class ScenesSource(SceneImages, CaptionSource, QuerySource, QuestionSource, StatementSource):
     """Scenes with all that is said of each; statements are about a scene and its neighbour, or with `pairs=False`
     about one scene."""
 
@@ -139,6 +143,25 @@ class ScenesSource(SceneImages, CaptionSource, QuestionSource, StatementSource):
         if self.texts == "queries":
             return tuple(query.text for query in queries(self[i]))
         return tuple(caption.text for caption in captions(self[i]))
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str] | None:
+        kinds: dict[type[Source], str] = {
+            CaptionSource: self.texts,
+            QuestionSource: "questions",
+            StatementSource: "pair_statements" if self.pairs else "statements",
+        }
+        if not kinds.keys() >= set(reads):
+            return None
+        return chain.from_iterable(scene_words(kinds[kind], self.objects) for kind in reads)
+
+    def queries_of(self, numbers: Sequence[int]) -> tuple[list[str], np.ndarray]:
+        scenes = [self[i] for i in numbers]
+        chosen = []
+        for i, one in zip(numbers, scenes, strict=True):
+            of_scene = queries(one)
+            chosen.append(of_scene[i % len(of_scene)])
+        is_true = [[fits(query, one) for one in scenes] for query in chosen]
+        return [query.text for query in chosen], np.array(is_true)
 
     def questions(self, i: int) -> tuple[Question, ...]:
         return questions(self[i])
@@ -168,6 +191,9 @@ class SceneDetection(SceneImages, CategorySource):
     def _label_of(self) -> dict[str, int]:
         return {name: label for label, name in enumerate(self.names)}
 
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
+        return self.names
+
     def regions(self, i: int) -> NamedBoxes:
         labels = []
         boxes = []
@@ -182,6 +208,9 @@ class SceneGrounding(SceneImages, PhraseSource):
 
     prefix = "scene-grounding"
     refers = False
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
+        return scene_words("captions", self.objects)
 
     def regions(self, i: int) -> PhraseBoxes:
         objects = self[i].objects
@@ -198,6 +227,9 @@ class SceneReferring(SceneImages, PhraseSource):
 
     prefix = "scene-referring"
     refers = True
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
+        return scene_words("expressions", self.objects)
 
     def regions(self, i: int) -> PhraseBoxes:
         all_expressions = expressions(self[i])

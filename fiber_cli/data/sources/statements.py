@@ -1,5 +1,6 @@
 """NLVR2 and NLVR: statements that are true or false of two images or of one."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -10,7 +11,7 @@ from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.images import open_image
 from fiber_cli.data.records import Statement
-from fiber_cli.data.source import StatementSource
+from fiber_cli.data.source import Source, StatementSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.values import flag, identifier, path_text, some_text
 from fiber_cli.errors import UserError
@@ -59,6 +60,9 @@ class StatementFile(FolderSource, StatementSource):
 
     def statements(self, i: int) -> tuple[Statement, ...]:
         return (self._statements[i],)
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
+        return (statement.text for statement in self._statements)
 
     def images(self, i: int, at_least: int = 0) -> tuple[Image.Image, ...]:
         """The one picture, or the left and the right one, decoded smaller where no side falls below `at_least` > 0."""

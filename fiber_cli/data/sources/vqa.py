@@ -2,7 +2,7 @@
 
 import copy
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
@@ -11,7 +11,7 @@ from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import ANNOTATORS, Question
-from fiber_cli.data.source import BadSample, QuestionSource
+from fiber_cli.data.source import BadSample, QuestionSource, Source
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.values import identifier, some_text, text
 from fiber_cli.errors import UserError
@@ -72,6 +72,9 @@ class VqaSource(FolderSource, QuestionSource):
 
     def questions(self, i: int) -> tuple[Question, ...]:
         return (self._questions[i],)
+
+    def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
+        return (question.text for question in self._questions)
 
     def answerable(self, has_answer: Callable[[Question], bool]) -> Self:
         samples = [i for i, question in enumerate(self._questions) if has_answer(question)]

@@ -2,7 +2,7 @@
 
 from fiber_cli.data.source import CaptionSource
 from fiber_cli.tasks.abilities import Embedding, Matching
-from fiber_cli.tasks.coarse.settings import PAIR_RULES, CoarseSettings, retrieval_metrics
+from fiber_cli.tasks.coarse.settings import CALIBRATED, PAIR_RULES, CoarseSettings, retrieval_metrics
 from fiber_cli.tasks.declaration import Lazy, ParameterKinds, PublishedForm, TaskDeclaration, WeightChanges
 
 COARSE = TaskDeclaration(
@@ -19,7 +19,7 @@ COARSE = TaskDeclaration(
     evaluation=Lazy("fiber_cli.tasks.retrieval.evaluation:evaluation"),
     metrics=retrieval_metrics,
     evaluation_batch=64,
-    calibrated={},
+    calibrated=CALIBRATED,
     parameters=ParameterKinds(heads=("mlm.", "itm."), cross_modal=("pool.", "itc_pool."), backbone=("temperature",)),
     init_from=WeightChanges(fresh=(), dropped=()),
     abilities=(Embedding, Matching),

@@ -11,6 +11,13 @@ if TYPE_CHECKING:
     from fiber_cli.config.recipe import Recipe
 
 _RANKS = (1, 5, 10)
+#: Settings that validation chooses, see `tasks.retrieval.presence`.
+CALIBRATED = {
+    "match_threshold": "match/threshold",
+    "search_threshold": "search/threshold",
+    "fewest_words": "search/fewest_words",
+    "most_words": "search/most_words",
+}
 
 
 @dataclass(frozen=True)
@@ -31,6 +38,21 @@ class PairSettings(TaskSettings):
     itc_detach_keys: bool = option("No gradient through the keys; as_published: true.", False, owner=Owner.MODEL)
     itc_queue_noise: bool = option("Unwritten queue columns count; as_published: true.", False, owner=Owner.MODEL)
     temperature: float = option("Initial ITC temperature (learnt).", 0.07, ge=0.001, le=1, owner=Owner.MODEL)
+    match_threshold: float | None = option(
+        "Least matched logit of a text that is true of its picture; null: what validation finds best "
+        "(`match/threshold`).",
+        None,
+        owner=Owner.MODEL,
+    )
+    search_threshold: float | None = option(
+        "The same of the sum that searches rank by, itc / temperature + matched logit; null: `search/threshold`.",
+        None,
+        owner=Owner.MODEL,
+    )
+    fewest_words: float | None = option(
+        "Of the texts that the thresholds are for; null: `search/fewest_words`.", None, ge=0, owner=Owner.MODEL
+    )
+    most_words: float | None = option("The same: `search/most_words`.", None, ge=0, owner=Owner.MODEL)
 
     @property
     def switched_off(self) -> frozenset[type[object]]:

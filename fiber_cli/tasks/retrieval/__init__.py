@@ -2,7 +2,7 @@
 
 from fiber_cli.data.source import CaptionSource
 from fiber_cli.tasks.abilities import Embedding, Matching
-from fiber_cli.tasks.coarse.settings import PAIR_RULES, retrieval_metrics
+from fiber_cli.tasks.coarse.settings import CALIBRATED, PAIR_RULES, retrieval_metrics
 from fiber_cli.tasks.declaration import Lazy, ParameterKinds, PublishedForm, TaskDeclaration, WeightChanges
 from fiber_cli.tasks.retrieval.settings import RetrievalSettings
 
@@ -20,7 +20,7 @@ RETRIEVAL = TaskDeclaration(
     evaluation=Lazy("fiber_cli.tasks.retrieval.evaluation:evaluation"),
     metrics=retrieval_metrics,
     evaluation_batch=64,
-    calibrated={},
+    calibrated=CALIBRATED,
     parameters=ParameterKinds(heads=("itm.",), cross_modal=("pool.", "itc_pool."), backbone=("temperature",)),
     init_from=WeightChanges(fresh=("itm.", "temperature"), dropped=("mlm.", "itm.", "temperature")),
     abilities=(Embedding, Matching),

@@ -6,6 +6,7 @@ which has no bounds.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import chain
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,6 +26,7 @@ from fiber_cli.tasks.prediction import PredictOptions, predict_all
 from fiber_cli.tasks.retrieval.journal import check_journal, journal_folder
 from fiber_cli.tasks.retrieval.metrics import chance_notes, recalls
 from fiber_cli.tasks.retrieval.pairs import Storage, best_columns, score_pairs, sums
+from fiber_cli.tasks.retrieval.presence import presence_metrics, presence_sets
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -122,7 +124,8 @@ class RetrievalEvaluation(Evaluation):
     for each k of `rerank`, the sum over a query's k best by the dual encoder, all others counting as not retrieved. All
     k come from one pass, in which a pair that both directions want is scored once. A sum is of logits; beside it, as
     "itc+itm-raw/ir@1" or "rerank-50-raw/ir@1", stands that with the bare cosine, see `Sums`. Images that cannot be read
-    are left out with their texts. Raises UserError for a mode that the checkpoints cannot have.
+    are left out with their texts. With `calibrate` the metrics of `presence_metrics` come with them. Raises UserError
+    for a mode that the checkpoints cannot have.
     """
 
     def __init__(
@@ -139,6 +142,7 @@ class RetrievalEvaluation(Evaluation):
         self.rerank, self.scorer = options.rerank, options.scorer
         self.storage = Storage(options.folder, options.fingerprint, int(options.stem_memory * GIB))
         self.evalset = _retrieval_set(sources, context)
+        self.presence = presence_sets(sources, context) if options.calibrate else []
         # The same images and texts, maybe at other sizes.
         self.pairs = self.evalset if self.scorer is None else _retrieval_set(sources, self.scorer.context)
 
@@ -163,7 +167,8 @@ class RetrievalEvaluation(Evaluation):
                 rankings |= self.ensemble(scorer, itc, options, reading)
             if self.mode != "itc":
                 reading.notes.append(_scale_note(itc.logit_scale))
-        return collectives.from_main(lambda: _result(self.evalset, rankings, self.listed, reading))
+        result = collectives.from_main(lambda: _result(self.evalset, rankings, self.listed, reading))
+        return replace(result, metrics=result.metrics | presence_metrics(task, self.presence, options))
 
     @property
     def listed(self) -> str:

@@ -81,8 +81,18 @@ class PairPass:
     """The pass over the pairs of this rank. first: the number of its first image; scores: float32 (images, texts), NaN
     where a pair has none yet."""
 
-    def __init__(self, task: Matching, images: ImageSet, texts: TextSet, options: PredictOptions, storage: Storage):
+    def __init__(
+        self,
+        task: Matching,
+        images: ImageSet,
+        texts: TextSet,
+        options: PredictOptions,
+        storage: Storage,
+        *,
+        shows_progress: bool,
+    ):
         self.task, self.images, self.texts = task, images, texts
+        self.shows_progress = shows_progress
         self.options, self.storage = options, storage
         self.device = next(task.encoder.parameters()).device
         rank, world = collectives.rank(), collectives.world_size()
@@ -127,7 +137,7 @@ class PairPass:
         missing = self.missing(wanted)
         with precision_context(self.options.precision, self.device):
             stems = self._text_stems()
-            with _progress_bar(sum(map(len, missing))) as progress:
+            with _progress_bar(sum(map(len, missing)), hidden=not self.shows_progress) as progress:
                 for batch in self._loader(self.images, collectives.rank(), collectives.world_size()):
                     self.bad.extend(batch["bad"])
                     if len(batch["index"]):
@@ -189,12 +199,14 @@ def score_pairs(
     wanted: Sequence[np.ndarray],
     options: PredictOptions,
     storage: Storage = Storage(),
+    *,
+    shows_progress: bool = True,
 ) -> PairScores:
     """Fusion scores of each image with the texts `wanted` for it (int numbers), the same on all ranks."""
     assert isinstance(task, Task)
     was_training = task.training
     task.eval()
-    scorer = PairPass(task, images, texts, options, storage)
+    scorer = PairPass(task, images, texts, options, storage, shows_progress=shows_progress)
     scorer.score(wanted)
     task.train(was_training)
     return scorer.gather()
@@ -238,9 +250,9 @@ def _image_rows(group: list[TextChunk]) -> list[int]:
     return rows
 
 
-def _progress_bar(total: int) -> "tqdm[Any]":
+def _progress_bar(total: int, *, hidden: bool) -> "tqdm[Any]":
     """Pairs done by the first rank: a bar on a terminal, else a line now and then."""
-    hidden = not collectives.is_main()
+    hidden = hidden or not collectives.is_main()
     if sys.stderr.isatty():
         return tqdm(total=total, unit=" pairs", disable=hidden, leave=False, dynamic_ncols=True)
     line = "pairs {n_fmt}/{total_fmt}  {rate_noinv_fmt}  ETA {remaining}\n"
