@@ -63,9 +63,7 @@ def test_a_run_goes_on_with_other_losses_than_before(run):
     )
     assert done.returncode == 0, done.stderr
     records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    resumed = []
-    for record in records:
-        record.pop("images_per_second", None)
-        if record["step"] > 2:
-            resumed.append(record)
-    assert close(resumed, EXPECTED[run.name]["resumed"])
+    resumed = [record for record in records if record["step"] > 2]
+    for record, expected in zip(resumed, EXPECTED[run.name]["resumed"], strict=True):
+        # Later versions measure more.
+        assert close({name: record[name] for name in expected}, expected)
