@@ -18,7 +18,9 @@ STEPS = 5
 @pytest.mark.parametrize("name", ["tiny", "tiny_fine"])
 def test_losses_changed(name, tmp_path, monkeypatch):
     expected = json.loads((FOLDER / f"{name}.json").read_text())
-    recipe = resolve_recipe(str(FOLDER / f"{name}.yaml"), [*expected["overrides"], "runtime.threads=null", "data.workers=0"])
+    recipe = resolve_recipe(
+        str(FOLDER / f"{name}.yaml"), [*expected["overrides"], "runtime.threads=null", "data.workers=0"]
+    )
 
     class Enough(Exception):
         """Ends the run."""

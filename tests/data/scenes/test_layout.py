@@ -99,6 +99,32 @@ def test_numbers_of_objects_that_no_scene_has_are_told(objects):
         scene(0, "val", 0, objects=objects)
 
 
+@pytest.mark.parametrize("objects", [(1, 1), (2, 4)])
+def test_siblings_differ_in_more_than_one_attribute_of_one_object(objects):
+    for first in range(0, 60, 4):
+        looks_of = []
+        for i in range(first, first + 4):
+            shown = scene(0, "train", i, objects=objects, siblings=4).objects
+            looks_of.append(Counter(tuple(thing.attributes.items()) for thing in shown))
+        for other in looks_of[1:]:
+            lost, gained = looks_of[0] - other, other - looks_of[0]
+            assert lost.total() == gained.total() == 1
+            (before,), (after,) = lost, gained
+            assert len(set(before) - set(after)) == 1
+
+
+def test_siblings_are_of_one_family_of_all():
+    families = [scene(0, "train", i, siblings=4) for i in range(0, 400, 4)]
+    assert len({tuple(tuple(thing.attributes.items()) for thing in one.objects) for one in families}) > 95
+    assert scene(0, "train", 5, siblings=4).key != scene(0, "train", 5).key
+
+
+@pytest.mark.parametrize("siblings", [0, -1, 1.5])
+def test_families_that_there_are_none_of_are_told(siblings):
+    with pytest.raises(UserError, match=r"siblings is .*; give the scenes of a family"):
+        scene(0, "val", 0, siblings=siblings)
+
+
 def test_the_tables_know_every_value():
     assert tuple(COLOURS) == VALUES["colour"]
     assert tuple(SHAPES) == VALUES["shape"]

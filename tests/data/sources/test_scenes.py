@@ -116,3 +116,14 @@ def test_referring_asks_for_one_box_by_the_whole_text():
         text, phrases = source.phrases(i)
         assert text == regions.caption
         assert phrases[0].boxes.tolist() == regions.boxes.tolist()
+
+
+def test_siblings_are_apart_in_training():
+    source = ScenesSource("train", 22, siblings=4)
+    order = source.order(np.random.default_rng(0)).tolist()
+    assert sorted(order) == list(range(22))
+    starts = [order.index(first) for first in range(0, 22, 4)]
+    for first, start in zip(range(0, 22, 4), starts, strict=True):
+        family = list(range(first, min(first + 4, 22)))
+        assert order[start : start + len(family)] == family
+    assert starts != sorted(starts)
