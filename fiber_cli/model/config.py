@@ -32,8 +32,6 @@ _MOST_STAGES = 8
 Stem = Literal["patch", "convolutions"]
 #: A convolutional stem halves its map until a patch is one token.
 _PATCHES_OF_CONVOLUTIONS = (4, 8, 16, 32)
-#: Half of its channels are normalised in groups of 8.
-_CHANNELS_OF_CONVOLUTIONS = 16
 
 
 class BlockPosition(NamedTuple):
@@ -117,7 +115,7 @@ class FiberConfig:
     image_size: tuple[int, int] = (384, 384)
     #: LayerNorm on the image tokens that query the text (published "v3" and coarse code; "v2" has none).
     norm_image_query: bool = True
-    #: LayerNorm on the image's raw stream where text layers and poolers read it; published: none. Behind towers that
+    #: LayerNorm on the image's raw stream where text layers and poolers of pairs read it; published: none. Behind towers that
     #: are trained from nothing the stream grows until it saturates the poolers' tanh, and pairs cannot be judged.
     norm_image_memory: bool = False
     #: Dense layer and tanh in the poolers of pairs, and of ITC's features.
@@ -164,9 +162,12 @@ class FiberConfig:
                 f"stem=convolutions with patch={image.patch}: the patch must be one of "
                 f"{', '.join(map(str, _PATCHES_OF_CONVOLUTIONS))} pixels"
             )
-        if image.stem == "convolutions" and image.embed_dim % _CHANNELS_OF_CONVOLUTIONS:
+        # The first of the convolutions has the fewest channels, normalised in groups of 8.
+        multiple = 8 * image.patch // 2
+        if image.stem == "convolutions" and image.embed_dim % multiple:
             raise UserError(
-                f"stem=convolutions with embed_dim={image.embed_dim}: must be a multiple of {_CHANNELS_OF_CONVOLUTIONS}"
+                f"stem=convolutions with patch={image.patch} and embed_dim={image.embed_dim}: must be a multiple of "
+                f"{multiple}"
             )
 
     @property

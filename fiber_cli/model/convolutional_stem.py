@@ -35,7 +35,7 @@ class ResidualConvolutions(nn.Module):
 class ConvolutionalStem(nn.Module):
     """Halvings by 3 x 3 convolutions down to one token for a patch of `patch` pixels, a power of two.
 
-    The first has half of the channels; each further one is followed by `ResidualConvolutions`. Norms are over groups of
+    Each doubles the channels, and all but the first are followed by `ResidualConvolutions`. Norms are over groups of
     channels and the whole map: over channels alone they raise a plain ground to the level of what lies on it, and
     shapes are not learned.
     """
@@ -43,18 +43,17 @@ class ConvolutionalStem(nn.Module):
     def __init__(self, patch: int, channels: int):
         super().__init__()
         self.patch = patch
-        halvings = patch.bit_length() - 1
-        self.first = nn.Conv2d(3, channels // 2, 3, stride=2, padding=1, bias=False)
+        width = 2 * channels // patch
+        self.first = nn.Conv2d(3, width, 3, stride=2, padding=1, bias=False)
         layers: list[nn.Module] = []
-        width = channels // 2
-        for _ in range(halvings - 1):
+        while width < channels:
             layers += [
                 _norm(width),
                 nn.GELU(),
-                nn.Conv2d(width, channels, 3, stride=2, padding=1, bias=False),
-                ResidualConvolutions(channels),
+                nn.Conv2d(width, 2 * width, 3, stride=2, padding=1, bias=False),
+                ResidualConvolutions(2 * width),
             ]
-            width = channels
+            width *= 2
         self.layers = nn.Sequential(*layers)
         self.norm = nn.LayerNorm(width)
 

@@ -15,13 +15,14 @@ class PairPooler(nn.Module):
     """Projects both towers to the joint width and pools them: text at its first token, image by its mean.
 
     `pooler=False` leaves out the dense + tanh step (published option of the ITC pair); None: as the configuration has
-    it for pairs.
+    it for pairs. `normed`: whether the maps are normalised already, as those of ITC.
     """
 
-    def __init__(self, config: FiberConfig, *, pooler: bool | None = None):
+    def __init__(self, config: FiberConfig, *, pooler: bool | None = None, normed: bool = False):
         super().__init__()
         pooler = config.pair_pooler if pooler is None else pooler
-        self.image_norm = nn.LayerNorm(config.image.dims[-1]) if config.norm_image_memory else nn.Identity()
+        norms = config.norm_image_memory and not normed
+        self.image_norm = nn.LayerNorm(config.image.dims[-1]) if norms else nn.Identity()
         self.text_transform = nn.Linear(config.text.hidden, config.hidden)
         self.image_transform = nn.Linear(config.image.dims[-1], config.hidden)
         self.text_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None

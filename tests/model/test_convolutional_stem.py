@@ -13,21 +13,21 @@ from fiber_cli.model.fusion import FusedEncoder
 
 @pytest.mark.parametrize("patch", [4, 8, 16])
 def test_a_patch_is_not_one_token(patch):
-    stem = ConvolutionalStem(patch, 32)
-    assert stem(torch.randn(2, 3, 4 * patch, 3 * patch)).shape == (2, 4, 3, 32)
+    stem = ConvolutionalStem(patch, 64)
+    assert stem(torch.randn(2, 3, 4 * patch, 3 * patch)).shape == (2, 4, 3, 64)
 
 
 def test_the_last_pixels_of_odd_sizes_are_cut():
-    stem = ConvolutionalStem(8, 16)
+    stem = ConvolutionalStem(8, 32)
     pixels = torch.randn(1, 3, 17, 30)
-    assert stem(pixels).shape == (1, 3, 4, 16)
+    assert stem(pixels).shape == (1, 3, 4, 32)
     other = pixels.clone()
     other[..., 16, :] += 5
     assert not torch.allclose(stem(pixels)[:, 2], stem(other)[:, 2])
 
 
 def test_a_picture_depends_on_its_batch():
-    stem = ConvolutionalStem(8, 16)
+    stem = ConvolutionalStem(8, 32)
     pixels = torch.randn(3, 3, 32, 32)
     assert torch.allclose(stem(pixels)[1:2], stem(pixels[1:2]), atol=1e-5)
 
@@ -46,7 +46,10 @@ def test_the_encoder_still_has_patches():
     ("sizes", "message"),
     [
         ({"patch": 6}, "stem=convolutions with patch=6: the patch must be one of 4, 8, 16, 32 pixels"),
-        ({"embed_dim": 24, "heads": (2, 4, 8)}, "stem=convolutions with embed_dim=24: must be a multiple of 16"),
+        (
+            {"embed_dim": 48, "heads": (2, 4, 8)},
+            "stem=convolutions with patch=8 and embed_dim=48: must be a multiple of 32",
+        ),
         ({"stem": "pixels"}, "stem='pixels': must be one of patch, convolutions"),
     ],
 )
