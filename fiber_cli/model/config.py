@@ -115,8 +115,9 @@ class FiberConfig:
     image_size: tuple[int, int] = (384, 384)
     #: LayerNorm on the image tokens that query the text (published "v3" and coarse code; "v2" has none).
     norm_image_query: bool = True
-    #: LayerNorm on the image's raw stream where text layers and poolers of pairs read it; published: none. Behind towers
-    #: that are trained from nothing the stream grows until it saturates the poolers' tanh, and pairs cannot be judged.
+    #: LayerNorm on the image's raw stream where text layers and poolers of pairs read it; published: none. Behind
+    #: towers that are trained from nothing the stream grows until it saturates the poolers' tanh, and pairs cannot be
+    #: judged.
     norm_image_memory: bool = False
     #: Dense layer and tanh in the poolers of pairs, and of ITC's features.
     pair_pooler: bool = True
