@@ -108,7 +108,7 @@ def test_a_vocabulary_of_no_answer_is_written(run, tmp_path):
 
 
 def test_n_grams_of_a_recipes_captions_are_counted(run):
-    code, out, err = run("cider-df", "--recipe", "tiny", "--output", "table.json", "data.train.0.count=3")
+    code, out, err = run("cider-df", "--recipe", "tiny_caption", "--output", "table.json", "data.train.0.count=3")
     assert code == 0, err
     assert out == "table.json: n-grams of the captions of 3 images\n"
     assert Path("table.json").stat().st_size > 0

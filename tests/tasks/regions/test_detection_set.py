@@ -64,7 +64,7 @@ def test_chunks_share_one_batch(tokenizer):
     batch = next(iter(evalset.loader(rank=0, world=1, batch_size=2, workers=0)))
     assert batch["label_prompt"].bincount().max() <= 10
     assert batch["label_prompt"].max() == len(batch["ids"]) - 1
-    assert batch["labels"].tolist() == list(range(64))
+    assert batch["labels"].tolist() == list(range(56))
     assert len(batch["pairs"]) == 2 * len(batch["ids"])
     assert batch["truncated"] == 0
     assert batch["positive_map"].any(1).all()
