@@ -183,12 +183,12 @@ def ship(stage: Stage, work: Path, folder: Path) -> None:
 
 
 def card(made: Sequence[Stage], work: Path, folder: Path, results: Mapping[str, Any]) -> str:
-    """The model card of the stages that ship, from their runs in `work`, their checkpoints in `folder`, and figures.
-    Raises UserError where one of them is not there, and for figures of a checkpoint that is none."""
-    shipping = [stage for stage in made if stage.ships is not None]
+    """The model card of the checkpoints that lie in `folder`, from their runs in `work` and figures. Raises UserError
+    for a checkpoint whose run is not there or not complete, and for figures of one that is not in the folder."""
+    shipping = [stage for stage in made if stage.ships is not None and (folder / stage.ships).is_dir()]
     unknown = results.keys() - {stage.ships for stage in shipping} - {"limits"}
     if unknown:
-        raise UserError(f"figures of {first_names(sorted(unknown))}, which no recipe makes")
+        raise UserError(f"figures of {first_names(sorted(unknown))}, which does not lie in {folder}")
     parts = [
         MARK,
         "# The checkpoints that ship with fiber",
