@@ -13,6 +13,7 @@ from fiber_cli.checkpoints.digests import WEIGHTS_FILE, check, digests_of, files
 from fiber_cli.checkpoints.directory import check_name, choose
 from fiber_cli.checkpoints.loading import saved_tokenizer
 from fiber_cli.checkpoints.weights import load_weights
+from fiber_cli.checkpoints.words import read_words, write_words
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import DIGESTS, Outputs, explained, sync
 from fiber_cli.text_files import dump_json
@@ -28,7 +29,7 @@ class Exported(NamedTuple):
 
 def export(source: str | Path, out: Path, *, half: bool = False, outputs: Outputs | None = None) -> Exported:
     """Write the checkpoint that `directory.choose` finds for `source` as the directory `out`: config.json,
-    model.safetensors, tokenizer/ and SHA256SUMS.
+    model.safetensors, tokenizer/, words.txt where it has one, and SHA256SUMS.
 
     half: weights as float16, which rounds them; loading computes in float32 all the same. `out` is new or empty, or a
     checkpoint without state as fiber wrote it, which is replaced whole at the end; `outputs` may replace any. Raises
@@ -49,6 +50,9 @@ def export(source: str | Path, out: Path, *, half: bool = False, outputs: Output
         (made / CONFIG_FILE).write_text(dump_json(config.to_json(), indent=2) + "\n", encoding="utf-8")
         (made / WEIGHTS_FILE).write_bytes(to_bytes(weights, {"format": "pt"}))
         tokenizer.save_pretrained(str(made / "tokenizer"))
+        words = read_words(checkpoint)
+        if words is not None:
+            write_words(made, words)
         digests = digests_of(made, files_of(made, state=False))
         write_digests(made, digests)
         _put_in_place(made, out)

@@ -12,6 +12,7 @@ from fiber_cli.checkpoints.directory import choose
 from fiber_cli.checkpoints.export import export, float16
 from fiber_cli.checkpoints.loading import load
 from fiber_cli.checkpoints.weights import load_weights
+from fiber_cli.checkpoints.words import read_words, write_words
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import Outputs
 
@@ -35,6 +36,19 @@ def test_the_directory_is_a_checkpoint_without_what_resuming_needs(saved, tmp_pa
         content = (exported.out / name).read_bytes()
         assert hashlib.sha256(content).hexdigest() == digest == exported.digests[name]
     assert choose(exported.out) == (exported.out, "")
+
+
+def test_words_of_training_go_with_it_or_are_unknown(saved, tmp_path):
+    source = saved / "checkpoints" / "step-000003"
+    known = read_words(source)
+    exported = export(saved, tmp_path / "as-it-is")
+    assert read_words(exported.out) == known
+    copy = shutil.copytree(source, tmp_path / "copy")
+    (copy / "SHA256SUMS").unlink(missing_ok=True)
+    write_words(copy, {"star", "moon"})
+    exported = export(copy, tmp_path / "with-words")
+    assert read_words(exported.out) == {"star", "moon"}
+    assert "words.txt" in exported.digests
 
 
 @pytest.mark.parametrize("name", ["coarse", "vqa", "caption"])

@@ -132,5 +132,6 @@ def test_what_ships_is_larger_than_it_may_be():
             "config.json",
             "model.safetensors",
             "tokenizer",
+            "words.txt",
             "SHA256SUMS",
         }
