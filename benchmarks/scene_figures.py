@@ -2,7 +2,8 @@
 
     python -m benchmarks.scene_figures CHECKPOINT... [--split test] [--count 200] [--json FILE]
 
-Of unseen scenes: retrieval by full captions with ITC, ITM and their sum; detection of all names, and of five names at a
+Of unseen scenes: retrieval by full captions with ITC, ITM and their sum, also among families of eight scenes that differ
+in one attribute of one object, and there re-ranked over the best ten; detection of all names, and of five names at a
 time at every level of naming, by the checkpoint's own threshold: the share of present names that are found (IoU 0.5)
 and of absent ones that fire; expressions by attributes and by place; questions and statements, beside the same with
 exchanged pictures; captions: the share of their claims that is true, how many they make, and CIDEr beside that with
@@ -35,6 +36,8 @@ from fiber_cli.tasks.prediction import PredictOptions
 
 #: Names in one prompt of a user, of which at most so many are present.
 ASKED, PRESENT = 5, 2
+#: Scenes that differ in one attribute of one object, and how many of the dual encoder's best are re-ranked among them.
+FAMILY, RERANKED = 8, 10
 _LEAST_OVERLAP = 0.5
 _WORDS_OF_PLACE = (*EXTREME.values(), *(words for spellings in RELATIONS.values() for words in spellings))
 
@@ -60,7 +63,12 @@ def evaluated(model: Fiber, source: Any, **options: Any) -> dict[str, float]:
 
 
 def retrieval(model: Fiber, data: Scenes) -> Figures:
-    return evaluated(model, ScenesSource(data.split, data.count), mode="itc+itm")
+    families = ScenesSource(data.split, data.count, siblings=FAMILY)
+    return {
+        "scenes": evaluated(model, ScenesSource(data.split, data.count), mode="itc+itm"),
+        "close negatives": evaluated(model, families, mode="itc+itm")
+        | evaluated(model, families, mode="rerank", rerank=(RERANKED,)),
+    }
 
 
 def detection(model: Fiber, data: Scenes) -> Figures:
