@@ -2,12 +2,12 @@
 
     python -m benchmarks.scene_figures CHECKPOINT... [--split test] [--count 200] [--json FILE]
 
-Of unseen scenes: retrieval by full captions with ITC, ITM and their sum, also among families of eight scenes that differ
-in one attribute of one object, and there re-ranked over the best ten; detection of all names, and of five names at a
-time at every level of naming, by the checkpoint's own threshold: the share of present names that are found (IoU 0.5)
-and of absent ones that fire; expressions by attributes and by place; questions and statements, beside the same with
-exchanged pictures; captions: the share of their claims that is true, how many they make, and CIDEr beside that with
-exchanged pictures. Searching with short queries is `benchmarks.scene_queries`.
+Of unseen scenes: retrieval by full captions with ITC, ITM and their sum, also among families of eight scenes that
+differ in one attribute of one object, and there re-ranked over the best ten; detection of all names, and of five names
+at a time at every level of naming, by the checkpoint's own threshold: the share of present names that are found (IoU
+0.5) and of absent ones that fire; expressions by attributes and by place; questions and statements, beside the same
+with exchanged pictures; captions: the share of their claims that is true, how many they make, and CIDEr beside that
+with exchanged pictures. Searching with short queries is `benchmarks.scene_queries`.
 """
 
 import argparse
