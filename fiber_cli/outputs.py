@@ -480,6 +480,19 @@ def write_problem(error: BaseException) -> str | None:
     return error.strerror or str(error) if isinstance(error, OSError) else None
 
 
+def exchange(made: Path, final: Path, earlier: Path) -> None:
+    """Give a directory its name `final`; what has that name goes to `earlier`, and comes back where the first fails.
+    Raises OSError."""
+    if final.exists():
+        final.rename(earlier)
+    try:
+        made.rename(final)
+    except OSError:
+        if earlier.exists():
+            earlier.rename(final)
+        raise
+
+
 def sync(path: Path) -> None:
     """Have a file's content, or a folder's list of files, on the disk."""
     is_folder = path.is_dir()

@@ -87,9 +87,9 @@ def save(
     temporary = folder / f".{final.name}.tmp"
     with _failing_together(step, temporary):
         if collectives.is_main():
-            _write_model(temporary, config, weights, tokenizer)
-            if words is not None:
-                write_words(temporary, words)
+            remove_tree(temporary)
+            (temporary / "state").mkdir(parents=True)
+            write_model(temporary, config, float32(weights), tokenizer, words)
     if write_state is not None:
         with _failing_together(step, temporary):
             write_state(temporary / "state")
@@ -135,17 +135,21 @@ def check_name(folder: Path) -> None:
         ) from None
 
 
-def _write_model(
-    folder: Path, config: dict[str, Any], weights: Mapping[str, Tensor], tokenizer: SavedTokenizer | None
+def write_model(
+    folder: Path,
+    config: dict[str, Any],
+    weights: Mapping[str, Tensor],
+    tokenizer: SavedTokenizer | None,
+    words: Collection[str] | None,
 ) -> None:
-    remove_tree(folder)
-    (folder / "state").mkdir(parents=True)
+    """Write what using a checkpoint reads into a folder, weights as they are. Raises OSError."""
     text = dump_json(config, indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    content = to_bytes(float32(weights), {"format": "pt"})
-    (folder / "model.safetensors").write_bytes(content)
+    (folder / "model.safetensors").write_bytes(to_bytes(dict(weights), {"format": "pt"}))
     if tokenizer is not None:
         _save_tokenizer(tokenizer, folder / "tokenizer")
+    if words is not None:
+        write_words(folder, words)
 
 
 def _save_tokenizer(tokenizer: SavedTokenizer, folder: Path) -> None:

@@ -5,18 +5,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import torch
-from safetensors.torch import save as to_bytes
 from torch import Tensor
 
 from fiber_cli.checkpoints.config import CONFIG_FILE, read_config
-from fiber_cli.checkpoints.digests import WEIGHTS_FILE, check, digests_of, files_of, read_digests, write_digests
-from fiber_cli.checkpoints.directory import check_name, choose
+from fiber_cli.checkpoints.digests import check, digests_of, files_of, read_digests, write_digests
+from fiber_cli.checkpoints.directory import check_name, choose, write_model
 from fiber_cli.checkpoints.loading import saved_tokenizer
 from fiber_cli.checkpoints.weights import load_weights
-from fiber_cli.checkpoints.words import read_words, write_words
+from fiber_cli.checkpoints.words import read_words
 from fiber_cli.errors import UserError
-from fiber_cli.outputs import DIGESTS, Outputs, explained, sync
-from fiber_cli.text_files import dump_json
+from fiber_cli.outputs import DIGESTS, Outputs, exchange, explained, sync
 
 
 class Exported(NamedTuple):
@@ -47,12 +45,7 @@ def export(source: str | Path, out: Path, *, half: bool = False, outputs: Output
     with outputs.staging(out.absolute().parent) as staging:
         made = staging / out.name
         made.mkdir()
-        (made / CONFIG_FILE).write_text(dump_json(config.to_json(), indent=2) + "\n", encoding="utf-8")
-        (made / WEIGHTS_FILE).write_bytes(to_bytes(weights, {"format": "pt"}))
-        tokenizer.save_pretrained(str(made / "tokenizer"))
-        words = read_words(checkpoint)
-        if words is not None:
-            write_words(made, words)
+        write_model(made, config.to_json(), weights, tokenizer, read_words(checkpoint))
         digests = digests_of(made, files_of(made, state=False))
         write_digests(made, digests)
         _put_in_place(made, out)
@@ -99,16 +92,8 @@ def float16(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _put_in_place(made: Path, out: Path) -> None:
-    """Give a whole directory its name; what had it before is away only where that succeeds."""
-    earlier = made.with_name(f"{made.name}-before")
+    """Give a whole directory its name."""
     with explained(out):
         for path in made.rglob("*"):
             sync(path)
-        if out.exists():
-            out.rename(earlier)
-        try:
-            made.rename(out)
-        except OSError:
-            if earlier.exists():
-                earlier.rename(out)
-            raise
+        exchange(made, out, made.with_name(f"{made.name}-before"))

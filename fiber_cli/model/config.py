@@ -32,6 +32,8 @@ _MOST_STAGES = 8
 Stem = Literal["patch", "convolutions"]
 #: A convolutional stem halves its map until a patch is one token.
 _PATCHES_OF_CONVOLUTIONS = (4, 8, 16, 32)
+#: Channels of a convolutional stem that are normalised together.
+STEM_GROUP = 8
 
 
 class BlockPosition(NamedTuple):
@@ -158,14 +160,16 @@ class FiberConfig:
         image = self.image
         if image.stem not in get_args(Stem):
             raise UserError(f"stem={image.stem!r}: must be one of {', '.join(get_args(Stem))}")
-        if image.stem == "convolutions" and image.patch not in _PATCHES_OF_CONVOLUTIONS:
+        if image.stem == "patch":
+            return
+        if image.patch not in _PATCHES_OF_CONVOLUTIONS:
             raise UserError(
                 f"stem=convolutions with patch={image.patch}: the patch must be one of "
                 f"{', '.join(map(str, _PATCHES_OF_CONVOLUTIONS))} pixels"
             )
-        # The first of the convolutions has the fewest channels, normalised in groups of 8.
-        multiple = 8 * image.patch // 2
-        if image.stem == "convolutions" and image.embed_dim % multiple:
+        # The first of the convolutions has the fewest channels.
+        multiple = STEM_GROUP * image.patch // 2
+        if image.embed_dim % multiple:
             raise UserError(
                 f"stem=convolutions with patch={image.patch} and embed_dim={image.embed_dim}: must be a multiple of "
                 f"{multiple}"

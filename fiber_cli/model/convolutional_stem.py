@@ -8,12 +8,11 @@ Shapes: B batch, C channels, H and W sides in pixels, P patch.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-#: Channels of a group that is normalised together.
-GROUP = 8
+from fiber_cli.model.config import STEM_GROUP
 
 
 def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(channels // GROUP, channels)
+    return nn.GroupNorm(channels // STEM_GROUP, channels)
 
 
 class ResidualConvolutions(nn.Module):

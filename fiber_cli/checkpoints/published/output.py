@@ -4,7 +4,7 @@ from pathlib import Path
 
 from fiber_cli.checkpoints import directory
 from fiber_cli.errors import UserError
-from fiber_cli.outputs import LEDGER, Outputs, explained
+from fiber_cli.outputs import LEDGER, Outputs, exchange, explained
 
 #: What a run leaves in its folder, and a conversion does not.
 _FILES_OF_RUNS = ("recipe.yaml", "metrics.jsonl", "summary.json")
@@ -49,14 +49,6 @@ def put_in_place(made: Path, output: Path, outputs: Outputs) -> Path:
     final = output / made.relative_to(staging)
     with explained(final):
         final.parent.mkdir(exist_ok=True)
-        earlier = made.with_name("earlier")
-        if final.exists():
-            final.rename(earlier)
-        try:
-            made.rename(final)
-        except OSError:
-            if earlier.exists():
-                earlier.rename(final)
-            raise
+        exchange(made, final, made.with_name("earlier"))
         (made.parent / "latest").replace(final.parent / "latest")
     return final

@@ -130,10 +130,11 @@ def scene(
     check_scenes(split, seed, image_size, objects, siblings)
     if index < 0:
         raise UserError(f"scene index {index} is negative; the scenes of a split are numbered from 0")
-    key = f"{split}-{seed}-{index}{variant(alike, objects, siblings)}"
+    ending = variant(alike, objects, siblings)
+    key = f"{split}-{seed}-{index}{ending}"
     first = index - index % siblings
-    family = key if siblings == 1 else f"{split}-{seed}-{first}{variant(alike, objects, siblings)}"
-    rng = random.Random(family)  # a text seed is hashed: streams of different keys have nothing in common
+    # A text seed is hashed: streams of different keys have nothing in common.
+    rng = random.Random(f"{split}-{seed}-{first}{ending}")
     looks = _looks(rng, split, rng.randint(*objects), alike=alike)
     if index != first:
         _change_one(random.Random(f"{key}/change"), split, looks)

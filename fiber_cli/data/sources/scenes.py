@@ -120,11 +120,10 @@ class SceneImages(ImageSource):
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """Families in random order, the scenes of each side by side."""
-        if self.siblings == 1:
-            return super().order(rng)
-        numbers = np.arange(self.count)
-        families = np.split(numbers, numbers[self.siblings :: self.siblings])
-        return np.concatenate([families[i] for i in rng.permutation(len(families))])
+        families = rng.permutation(-(-len(self) // self.siblings))
+        numbers = families[:, None] * self.siblings + np.arange(self.siblings)
+        # The last family may have fewer.
+        return numbers[numbers < len(self)]
 
     def key(self, i: int) -> str:
         return self[i].key
