@@ -17,6 +17,7 @@ from fiber_cli.tasks import declarations, declared
         (["model.roberta=roberta-base"], "model.tokenizer: the weights 'roberta-base' need their own"),
         (["task.mlm=0", "task.itm=0", "task.itc=0"], "task: all its weights are 0"),
         (["task.itc=0"], "task.itm_negatives: hard negatives are drawn by ITC similarity"),
+        (["task.itm_margin=1", "task.itm_negatives=random"], "task.itm_margin: only hard negatives are chosen by ITC"),
         (["task.itc=0", "task.itm=0", "task.queue_size=8"], "task.queue_size: only ITC uses the queue"),
         (["optim.steps=null"], "optim: steps=None and epochs=None: give exactly one"),
         (["optim.epochs=1"], "optim: steps=100 and epochs=1: give exactly one"),

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fiber_cli.data.scenes.facts import Attributes, coloured_shapes, related
 from fiber_cli.data.scenes.layout import Scene, SceneObject
-from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, NUMBERS, RELATIONS, noun_phrase, plural_phrase
+from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, NUMBERS, RELATIONS, listing, noun_phrase, plural_phrase
 
 #: How many attributes of an object a query names beside what it is.
 _DETAIL = (0, 0, 1, 1, 1, 2)
@@ -66,6 +66,17 @@ def queries(scene: Scene) -> tuple[SceneQuery, ...]:
         if query is not None:
             distinct.setdefault(query.text, query)
     return tuple(distinct.values())
+
+
+def full_names(scene: Scene) -> tuple[str, ...]:
+    """All objects by all their attributes, and nothing of where they lie: "a small striped red star and a large plain
+    blue ring"; in three orders and wordings."""
+    rng = random.Random(f"{scene.key}/full_names")
+    texts = []
+    for _ in range(3):
+        things = rng.sample(scene.objects, len(scene.objects))
+        texts.append(listing([noun_phrase(rng, thing.attributes, "a") for thing in things]))
+    return tuple(dict.fromkeys(texts))
 
 
 def coloured_shape_queries(scene: Scene, article: str = "a") -> Iterator[SceneQuery]:

@@ -32,6 +32,7 @@ _OTHERS: Mapping[str, Mapping[tuple[int, ...], str]] = {
         _MANY: "three",
         (4,): "four",
     },
+    "full_names": {_ANY: "a", _SEVERAL: "and"},
     "expressions": {_ANY: "the figure object shape", _SEVERAL: f"{_RELATIONS} {' '.join(EXTREME.values())}"},
     "questions": {
         _ANY: "a an are can colour corner do does figure figures have how in is many object objects or see shape "
@@ -54,7 +55,7 @@ _OTHERS: Mapping[str, Mapping[tuple[int, ...], str]] = {
 
 def scene_words(kind: str, objects: tuple[int, int]) -> frozenset[str]:
     """The words of all texts of a kind about scenes of so many objects, the fewest and the most. Kinds: "captions",
-    "queries", "expressions", "questions", "statements" about one scene and "pair_statements" about two."""
+    "queries", "full_names", "expressions", "questions", "statements" about one scene and "pair_statements" about two."""
     fewest, most = objects
     words = set(_attribute_words())
     for numbers, others in _OTHERS[kind].items():

@@ -1,6 +1,6 @@
 """The built-in scenes as sources of captions, questions, statements, and boxes of categories or of phrases."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import chain
@@ -16,7 +16,7 @@ from fiber_cli.data.scenes.categories import Naming, categories, category_boxes
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import OBJECTS, Scene, check_scenes, scene, variant
-from fiber_cli.data.scenes.queries import fits, queries
+from fiber_cli.data.scenes.queries import fits, full_names, queries
 from fiber_cli.data.scenes.questions import questions
 from fiber_cli.data.scenes.statements import pair_statements, statements
 from fiber_cli.data.scenes.words import scene_words
@@ -33,6 +33,13 @@ from fiber_cli.data.source import (
 from fiber_cli.data.sources.format import Format
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
+
+Texts = Literal["captions", "queries", "full_names"]
+_SAID: Mapping[Texts, Callable[[Scene], tuple[str, ...]]] = {
+    "captions": lambda one: tuple(caption.text for caption in captions(one)),
+    "queries": lambda one: tuple(query.text for query in queries(one)),
+    "full_names": full_names,
+}
 
 
 @dataclass(frozen=True)
@@ -59,8 +66,10 @@ class ScenesSettings(SourceSettings):
         ge=1,
     )
     pairs: bool = option("Statements are about two scenes, or about one.", True)
-    texts: Literal["captions", "queries"] = option(
-        "Captions of all objects and where they lie, or short texts as people search with.", "captions"
+    texts: Texts = option(
+        "Captions of all objects and where they lie, short texts as people search with, or the objects by all their "
+        "attributes alone.",
+        "captions",
     )
     names: Literal["coloured_shapes", "all_levels"] = option(
         "Of detection: 64 names, one an object, or all that an object can be called, synonyms too.", "coloured_shapes"
@@ -87,7 +96,7 @@ class SceneImages(ImageSource):
         objects: tuple[int, int] = OBJECTS,
         siblings: int = 1,
         pairs: bool = True,
-        texts: Literal["captions", "queries"] = "captions",
+        texts: Texts = "captions",
         names: Naming = "coloured_shapes",
     ):
         check_scenes(split, seed, image_size, objects, siblings)
@@ -139,9 +148,7 @@ class ScenesSource(SceneImages, CaptionSource, QuerySource, QuestionSource, Stat
     prefix = "scenes"
 
     def captions(self, i: int) -> tuple[str, ...]:
-        if self.texts == "queries":
-            return tuple(query.text for query in queries(self[i]))
-        return tuple(caption.text for caption in captions(self[i]))
+        return _SAID[self.texts](self[i])
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str] | None:
         kinds: dict[type[Source], str] = {

@@ -31,12 +31,23 @@ class Negatives(NamedTuple):
         return Negatives(self.images[:pairs], self.texts[:pairs])
 
 
-def sampling_weights(similarities: Tensor, rank: int) -> Tensor:
+def sampling_weights(similarities: Tensor, rank: int, margin: float | None = None) -> Tensor:
     """Chances (B, G + Q) with which each candidate is a hard negative: a softmax over batch and filled queue, the
-    row's own column set to 0. Negatives are drawn among the G columns of the batch."""
+    row's own column set to 0. Negatives are drawn among the G columns of the batch. margin: what comes this near to the
+    similarity of the row's own column, or above it, gets no chance ("NV-Retriever", 2024, positive-aware mining)."""
+    if margin is not None:
+        similarities = _without_likely_positives(similarities, rank, margin)
     weights = similarities.softmax(1)
     weights[:, rank * len(weights) :].fill_diagonal_(0.0)
     return weights
+
+
+def _without_likely_positives(similarities: Tensor, rank: int, margin: float) -> Tensor:
+    """The similarities, minus infinity where one is that of a pair that may be true and is not annotated."""
+    own = similarities[:, rank * len(similarities) :].diagonal()
+    is_likely = similarities > own[:, None] - margin
+    is_likely[:, rank * len(similarities) :].fill_diagonal_(False)
+    return similarities.masked_fill(is_likely, -torch.inf)
 
 
 def draw_negatives(image_key: Tensor, seed: int, weights: Weights | None) -> Negatives:

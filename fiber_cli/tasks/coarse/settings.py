@@ -29,6 +29,12 @@ class PairSettings(TaskSettings):
     itm_negatives: Literal["hard", "random"] = option(
         "Drawn by ITC similarity, or uniformly.", "hard", owner=Owner.MODEL
     )
+    itm_margin: float | None = option(
+        "Hard negatives are further from the pair than this by ITC, in logits: nearer ones may well be true and not "
+        "annotated, as of short texts; null = any, as in the paper.",
+        None,
+        owner=Owner.MODEL,
+    )
     itm_pairs: int | None = option(
         "Pairs of a micro-batch that ITM looks at; null = all.", None, ge=1, owner=Owner.MODEL
     )
@@ -110,6 +116,15 @@ def hard_negatives_need_itc(recipe: "Recipe") -> str | None:
     return None
 
 
+@rule("task.itm_margin", "task.itm_negatives")
+def margin_needs_hard_negatives(recipe: "Recipe") -> str | None:
+    """Uniform negatives are not weighed."""
+    task = pair_settings(recipe)
+    if task.itm_margin is not None and task.itm_negatives != "hard":
+        return "only hard negatives are chosen by ITC similarity: set task.itm_negatives to hard, or itm_margin to null"
+    return None
+
+
 @rule("task.queue_size", "task.itc")
 def queue_needs_itc(recipe: "Recipe") -> str | None:
     """Only ITC reads the queue."""
@@ -128,4 +143,10 @@ def validation_needs_a_score(recipe: "Recipe") -> str | None:
     return None
 
 
-PAIR_RULES = (something_is_trained, hard_negatives_need_itc, queue_needs_itc, validation_needs_a_score)
+PAIR_RULES = (
+    something_is_trained,
+    hard_negatives_need_itc,
+    margin_needs_hard_negatives,
+    queue_needs_itc,
+    validation_needs_a_score,
+)

@@ -39,7 +39,7 @@ class CoarseTask(Task, Embedding, Matching):
 
     mlm, itm, itc: loss weights, 0 switches an objective off and leaves out its head (of ITC the temperature).
     itm_negatives: "hard" draws one negative text and one negative image per pair from the ITC similarities over all
-    ranks, "random" draws uniformly; see `draw_negatives`.
+    ranks, "random" draws uniformly; see `draw_negatives`; itm_margin: see `sampling_weights`.
     mlm_pairs, itm_pairs: these dearer objectives look at the first so many pairs of each micro-batch, None = all, as in
     the paper. queue_size: features kept as further ITC negatives (0 = none; never pixels). itc_detach_keys and
     itc_queue_noise are the published code's behaviour: no gradient through the features compared against, and
@@ -55,6 +55,7 @@ class CoarseTask(Task, Embedding, Matching):
         itm: float = 1.0,
         itc: float = 1.0,
         itm_negatives: str = "hard",
+        itm_margin: float | None = None,
         mlm_pairs: int | None = None,
         itm_pairs: int | None = None,
         queue_size: int = 0,
@@ -69,6 +70,7 @@ class CoarseTask(Task, Embedding, Matching):
         super().__init__()
         self.weights = {"mlm": mlm, "itc": itc, "itm": itm}
         self.itm_negatives = itm_negatives
+        self.itm_margin = itm_margin
         self.mlm_pairs = mlm_pairs
         self.itm_pairs = itm_pairs
         self.itc_detach_keys = itc_detach_keys
@@ -202,8 +204,8 @@ class CoarseTask(Task, Embedding, Matching):
         """The weights of hard negatives; None where they are drawn uniformly."""
         if self.itm_negatives != "hard" or similarities is None:
             return None
-        image_to_text = sampling_weights(similarities.image_to_text, rank())
-        text_to_image = sampling_weights(similarities.text_to_image, rank())
+        image_to_text = sampling_weights(similarities.image_to_text, rank(), self.itm_margin)
+        text_to_image = sampling_weights(similarities.text_to_image, rank(), self.itm_margin)
         return Weights(image_to_text, text_to_image)
 
     def itm_loss(

@@ -21,6 +21,25 @@ def test_a_row_is_never_its_own_negative_by_weight():
     assert torch.equal(weights, expected)
 
 
+@pytest.mark.parametrize("margin", [0.5, 3.0])
+def test_only_what_is_further_than_the_margin_is_drawn(margin):
+    similarities = torch.randn(6, 6, generator=torch.Generator().manual_seed(1)) * 4
+    weights = sampling_weights(similarities, 0, margin)
+    is_far = similarities <= similarities.diagonal()[:, None] - margin
+    assert torch.equal(weights > 0, is_far)
+    # Among them the softmax of the paper.
+    for row in range(6):
+        of_row = similarities[row, is_far[row]]
+        assert weights[row, is_far[row]] / weights[row].sum() == pytest.approx(of_row.softmax(0), abs=1e-6)
+
+
+def test_where_all_are_spared_the_draw_is_uniform():
+    similarities = torch.zeros(4, 4)
+    weights = Weights(sampling_weights(similarities, 0, 1.0), sampling_weights(similarities, 0, 1.0))
+    drawn = {int(draw_negatives(torch.arange(4), seed, weights).images[0]) for seed in range(60)}
+    assert drawn == {1, 2, 3}
+
+
 def test_hard_negatives_follow_the_similarities_and_never_show_the_same_image():
     similarities = torch.randn(6, 6, generator=torch.Generator().manual_seed(3))
     weights = Weights(sampling_weights(similarities, 0), sampling_weights(similarities.T, 0))
