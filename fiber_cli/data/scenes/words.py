@@ -54,8 +54,11 @@ _OTHERS: Mapping[str, Mapping[tuple[int, ...], str]] = {
 
 
 def scene_words(kind: str, objects: tuple[int, int]) -> frozenset[str]:
-    """The words of all texts of a kind about scenes of so many objects, the fewest and the most. Kinds: "captions",
-    "queries", "full_names", "expressions", "questions", "statements" about one scene and "pair_statements" about two."""
+    """The words of all texts of a kind about scenes of so many objects, the fewest and the most.
+
+    Kinds: "captions", "queries", "full_names", "expressions", "questions", "statements" about one scene and
+    "pair_statements" about two.
+    """
     fewest, most = objects
     words = set(_attribute_words())
     for numbers, others in _OTHERS[kind].items():
