@@ -23,12 +23,12 @@ STEP_SHARES = (0.67, 0.89)
 def parameter_kind(name: str, kinds: ParameterKinds) -> Kind:
     """The rate at which a parameter learns.
 
-    Inside the encoder a path component `cross` marks the fusion inside both towers, gates included; the rest follows
-    from the task's declaration. Raises DeclarationError for a parameter that it does not name: it would silently learn
-    at some rate.
+    Inside the encoder a path component `cross` marks the fusion inside both towers, gates included, and `top` the one
+    on both; the rest follows from the task's declaration. Raises DeclarationError for a parameter that it does not
+    name: it would silently learn at some rate.
     """
     if name.startswith("encoder."):
-        fused = name.startswith("encoder.memory_proj") or "cross" in name.split(".")
+        fused = name.startswith(("encoder.memory_proj", "encoder.top.")) or "cross" in name.split(".")
         return "cross_modal" if fused else "backbone"
     if name.startswith(kinds.heads):
         return "head"
