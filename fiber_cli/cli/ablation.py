@@ -253,13 +253,11 @@ def _launch(nproc: int, arguments: list[str]) -> None:
 
 
 def _write_comparison(grid: "Grid", runs: Sequence[AblationRun], folder: Path, outputs: "Outputs") -> str:
-    """The comparison of what is finished, written into the folder; its text. Raises UserError where all is finished and
-    a metric is nobody's."""
+    """The comparison of what is finished, written into the folder; its text. Raises UserError where every variant has a
+    run and none has a metric."""
     from fiber_cli.training.ablation import as_markdown, as_text, comparison, picture, table
 
     results = _results(grid, runs)
-    if all(len(each.runs) == len(grid.seeds) for each in results):
-        _refuse_unknown_metrics(grid, results)
     rows = table(grid, results)
     contents: dict[str, Any] = {
         "json": dump_json(comparison(grid, results), indent=2) + "\n",
@@ -269,6 +267,8 @@ def _write_comparison(grid: "Grid", runs: Sequence[AblationRun], folder: Path, o
     }
     for ending, content in contents.items():
         outputs.write(folder / f"{COMPARISON}.{ending}", content)
+    if all(each.runs for each in results):
+        _refuse_unknown_metrics(grid, results)
     return as_text(rows)
 
 

@@ -82,7 +82,7 @@ def decays(name: str, *, as_published: AsPublished = "none") -> bool:
     is_norm = any("norm" in component for component in path)
     if as_published == "coarse":
         return not is_norm or "cross" in path or name.startswith(("vqa.", "nlvr2."))
-    is_scale = leaf in ("alpha", "temperature", "log_scale") or "scales" in path
+    is_scale = leaf in ("alpha", "temperature", "log_scale", "image_scale", "text_scale") or "scales" in path
     return not (is_norm or is_scale)
 
 

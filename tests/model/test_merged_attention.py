@@ -26,4 +26,4 @@ def test_a_block_without_a_gate_has_one():
     assert gate(False) is None
     shut = gate(True)
     assert shut is not None
-    assert float(shut) == 0.0
+    assert shut.item() == 0.0
