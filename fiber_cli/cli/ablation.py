@@ -22,9 +22,10 @@ if TYPE_CHECKING:
     from fiber_cli.outputs import Outputs
     from fiber_cli.training.ablation import VariantResults
 
-SETTINGS_FILE = "settings.json"
+SETTINGS_FILE, RESULTS_FILE = "settings.json", "results.json"
 #: The comparison's files, by their endings.
 COMPARISON = "comparison"
+_SEED = "runtime.seed="
 
 
 class AblationRun(NamedTuple):
@@ -44,6 +45,14 @@ class AblationRun(NamedTuple):
         from fiber_cli.training.run_folder import is_new
 
         return is_new(self.folder)
+
+    @property
+    def state(self) -> str:
+        """How far it is, in a word. Raises UserError as the others do."""
+        if self.is_trained:
+            missing = [folder for folder in self.evaluations if not (folder / RESULTS_FILE).is_file()]
+            return "trained" if missing else "finished"
+        return "new" if self.is_new else "begun"
 
     @property
     def is_trained(self) -> bool:
@@ -110,7 +119,7 @@ def ablate(
         check_grid(planned_grid, "--seeds")
     folder = output or Path("runs") / f"ablate-{file.stem}"
     plain = resolve_recipe(str(file), overrides or [])
-    runs = _runs(planned_grid, file, overrides or [], folder)
+    runs = _runs(planned_grid, file, overrides or [], folder, nproc)
     if dry_run:
         _show_plan(runs)
         return
@@ -153,7 +162,7 @@ def _weights(task: str, named: Path) -> Path:
     return resolve(named_to_start(task, named))
 
 
-def _runs(grid: "Grid", file: Path, overrides: Sequence[str], output: Path) -> list[AblationRun]:
+def _runs(grid: "Grid", file: Path, overrides: Sequence[str], output: Path, nproc: int) -> list[AblationRun]:
     """Seed by seed, so that a comparison of all is there as early as can be. Raises RecipeError, before anything is
     trained, with what is wrong in any variant, and where one is not validated and not evaluated."""
     from fiber_cli.config.resolve import resolve_recipe
@@ -163,12 +172,16 @@ def _runs(grid: "Grid", file: Path, overrides: Sequence[str], output: Path) -> l
     problems = []
     for seed in grid.seeds:
         for variant in grid.variants:
-            settings = [*overrides, *variant.settings, f"runtime.seed={seed}"]
+            settings = [*overrides, *variant.settings]
+            if any(setting.startswith(_SEED) for setting in settings):
+                problems.append(f"{variant.name}: {_SEED}…: the grid's seeds give it, or --seeds")
+            settings.append(f"{_SEED}{seed}")
             folder = output / variant.folder / f"seed-{seed}"
             lines = grid.evaluate if variant.evaluate is None else variant.evaluate
             evaluations = {folder / _results_folder(line): line for line in lines}
             try:
                 recipe = resolve_recipe(str(file), settings)
+                recipe.runtime.micro_steps(nproc)
             except RecipeError as error:
                 problems += [f"{variant.name}: {detail}" for detail in (error.details or (error.message,))]
                 continue
@@ -190,14 +203,11 @@ def _results_folder(line: str) -> str:
 def _show_plan(runs: Sequence[AblationRun]) -> None:
     """A line a run: how far it is, its steps or epochs, its folder, and what it changes."""
     for run in runs:
-        state = "new" if run.is_new else "begun"
-        if run.is_trained:
-            state = "trained"
-            if all((folder / "results.json").is_file() for folder in run.evaluations):
-                state = "finished"
         optim = run.recipe.optim
-        length = f"{optim.steps} steps" if optim.steps else f"{optim.epochs} epochs"
-        show(row([state, length, run.folder, " ".join(run.variant.settings) or "the recipe as it is"]))
+        length = f"{optim.epochs} epochs"
+        if optim.steps:
+            length = f"{optim.steps} steps"
+        show(row([run.state, length, run.folder, " ".join(run.variant.settings) or "the recipe as it is"]))
 
 
 def _keep_start(file: Path, start: Path | None, outputs: "Outputs") -> None:
@@ -221,9 +231,11 @@ def _train_and_evaluate(run: AblationRun, file: Path, start: Path | None, nproc:
     if not run.is_trained:
         _launch(nproc, _training_arguments(run, file, start))
     for folder, line in run.evaluations.items():
-        if not (folder / "results.json").is_file():
+        if not (folder / RESULTS_FILE).is_file():
             arguments = ["eval", *shlex.split(line), "--checkpoint", str(run.folder), "--output", str(folder)]
-            _launch(nproc, arguments + (["--force"] if force else []))
+            if force:
+                arguments.append("--force")
+            _launch(nproc, arguments)
 
 
 def _training_arguments(run: AblationRun, file: Path, start: Path | None) -> list[str]:
@@ -279,7 +291,9 @@ def _results(grid: "Grid", runs: Sequence[AblationRun]) -> "list[VariantResults]
     for variant in grid.variants:
         of_variant: dict[int, RunResult] = {}
         for run in runs:
-            ended = read_run(run.folder, list(run.evaluations)) if run.variant is variant else None
+            if run.variant is not variant:
+                continue
+            ended = read_run(run.folder, list(run.evaluations))
             if ended is not None:
                 of_variant[run.seed] = ended
         results.append(VariantResults(variant, of_variant))

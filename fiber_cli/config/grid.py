@@ -9,7 +9,7 @@ from pathlib import Path
 
 import yaml
 
-from fiber_cli.config.resolve import read_recipe, shipped_recipes
+from fiber_cli.config.resolve import read_recipe, recipes_folder
 from fiber_cli.config.strict import Builder, unknown
 from fiber_cli.config.yaml_nodes import reason
 from fiber_cli.parsing import compose
@@ -99,8 +99,7 @@ def variant_of(text: str) -> Variant:
 
 def shipped_grids() -> dict[str, Path]:
     """Name → file of the grids that come with the package."""
-    folder = next(iter(shipped_recipes().values())).parent / FOLDER
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return {path.stem: path for path in sorted((recipes_folder() / FOLDER).glob("*.yaml"))}
 
 
 def read_grid(name_or_path: str) -> Grid:

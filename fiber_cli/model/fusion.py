@@ -162,9 +162,8 @@ class FusedEncoder(nn.Module):
         layers = list(zip(top.image_layers, top.text_layers, strict=True))
         for number, (image_layer, text_layer) in enumerate(layers, 1):
             is_last = number == len(layers)
-            first = 1 if pooled and is_last else None
             before = tokens
-            tokens = self._run(text_layer, before, text_keys, x, None, first=first)
+            tokens = self._run(text_layer, before, text_keys, x, None, first=1 if pooled and is_last else None)
             if is_last and not image_output:
                 return Fused(tuple(stages), tokens, text.mask)
             x = self._run(image_layer, x, None, before, text_keys)
@@ -183,10 +182,12 @@ class FusedEncoder(nn.Module):
         memories: dict[int, Tensor] = {}
         for pair in self.config.fused_pairs:
             memories[pair.layer] = x.flatten(1, 2)
+            if pair == self.config.fused_pairs[-1]:
+                break
             stage = self.image.stages[pair.stage]
-            if len(memories) < len(self.config.fused_pairs):
-                x = self._run(stage.blocks[pair.block], x)
-                x = stage.merge(x) if stage.ends_with(pair.block) else x
+            x = self._run(stage.blocks[pair.block], x)
+            if stage.ends_with(pair.block):
+                x = stage.merge(x)
         return PairedMemory(memories)
 
     def decode(
@@ -219,18 +220,16 @@ class FusedEncoder(nn.Module):
     ) -> Tensor:
         """The text layers on top, which all read the image tower's last map: its own layers see the text, of which a
         caption's later tokens are not there yet."""
+        layers = dict(enumerate(top.text_layers, len(self.text.layers)))
+        key_values = {} if cache is None else cache.image_kv
+        if not key_values.keys() >= layers.keys():
+            memory = top.image_in(self.image.norm(image_memory))
+            for number, layer in layers.items():
+                key_values[number] = layer.cross.project(memory)
         x = top.text_in(x)
-        memory: Tensor | None = None
-        for number, layer in enumerate(top.text_layers, len(self.text.layers)):
+        for number, layer in layers.items():
             layer_cache = None if cache is None else cache.layers[number]
-            key_values = None if cache is None else cache.image_kv.get(number)
-            if key_values is None:
-                if memory is None:
-                    memory = top.image_in(self.image.norm(image_memory))
-                key_values = layer.cross.project(memory)
-                if cache is not None:
-                    cache.image_kv[number] = key_values
-            x = self._run(layer, x, visible, key_values, None, cache=layer_cache)
+            x = self._run(layer, x, visible, key_values[number], None, cache=layer_cache)
         return x
 
     def _layer_memory(self, number: int, image_memory: ImageMemory, cache: DecoderCache | None) -> KeyValues | None:

@@ -126,7 +126,10 @@ def table(grid: Grid, results: Sequence[VariantResults]) -> list[list[str]]:
     """Rows of cells, the heading first: of each metric the mean, with several seeds its deviation, and the difference
     from the first variant; parameters of fusion; seconds a step; what the paper says, where it says something."""
     says_something = any(each.variant.paper for each in results)
-    rows = [["", *grid.metrics, "fusion parameters", "s a step", *(["the paper"] if says_something else [])]]
+    heading = ["", *grid.metrics, "fusion parameters", "s a step"]
+    if says_something:
+        heading.append("the paper")
+    rows = [heading]
     group = ""
     for each in results:
         if each.variant.group != group:

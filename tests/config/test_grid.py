@@ -36,7 +36,7 @@ def test_a_shipped_grid_does_not_fit_its_recipe(name):
         (GRID.replace("metrics", "metric"), "unknown key 'metric'"),
         (GRID.replace("no gates", "Plain"), "'plain' and 'Plain' would share a folder"),
         (GRID.replace("plain", "../x"), r"a name is also a folder's"),
-        (GRID.replace("plain", "x "), "would share|letters, digits"),
+        (GRID.replace("plain", "'x '"), "letters, digits"),
         (GRID.replace("[itc/ir@1]", "[]"), "metrics is empty"),
         (GRID + "seeds: [1, 1]", "seeds 1, 1: one comes twice"),
         (GRID + "seeds: [-1]", "out of range, must be at least 0"),
