@@ -12,7 +12,7 @@ import typer
 from fiber_cli.characters import one_line, row
 from fiber_cli.cli.options import Force, Nproc, Overrides, checkpoint_option
 from fiber_cli.cli.runs import named_to_start
-from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.printing import say, show
 from fiber_cli.text_files import dump_json
 
@@ -256,8 +256,11 @@ def _launch(nproc: int, arguments: list[str]) -> None:
     """A command of the program in its own processes; what it leaves is free for the next. Ends where it fails."""
     from fiber_cli.distributed.launch import launch
 
+    asked: set[int] = set()
     # The launcher's last line says what failed, and where.
-    code = launch(nproc, arguments, name=f"ablate, at `fiber {' '.join(arguments)}`")
+    code = launch(nproc, arguments, name=f"ablate, at `fiber {' '.join(arguments)}`", asked=asked)
+    if asked and code != EXIT_FAILED:
+        code = EXIT_STOPPED
     if code == EXIT_STOPPED:
         say("ablate: stopped; the same command again goes on from here")
     if code != EXIT_OK:

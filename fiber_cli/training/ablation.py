@@ -209,7 +209,7 @@ def picture(grid: Grid, results: Sequence[VariantResults]) -> bytes:
         axes.set(title=metric)
         axes.grid(axis="x", alpha=0.3)
     panels[0].set_yticks(range(len(results)), [each.variant.name for each in results])
-    panels[0].invert_yaxis()
+    panels[0].set_ylim(len(results) - 0.5, -0.5)
     drawn = BytesIO()
     figure.savefig(drawn, dpi=120, format="png")
     return drawn.getvalue()

@@ -30,10 +30,12 @@ variants:
 def launched(run, calls, monkeypatch):
     """Commands in place of which their results are written; `fail_at` ends the command of that number."""
     Path("grid.yaml").write_text(GRID)
-    state = SimpleNamespace(commands=[], fail_at=None, code=75)
+    state = SimpleNamespace(commands=[], fail_at=None, code=75, signal_at=None)
 
-    def launch(nproc, argv, *, name=""):
+    def launch(nproc, argv, *, name="", asked):
         state.commands.append(argv)
+        if len(state.commands) == state.signal_at:
+            asked.add(15)
         if len(state.commands) == state.fail_at:
             return state.code
         output = Path(argv[argv.index("--output") + 1])
@@ -102,6 +104,14 @@ def test_what_is_finished_is_run_again(run, launched):
     # More seeds, and other measurements, are added to what is there.
     assert run(*ABLATE, "--seeds", "0,1,2")[0] == 0
     assert len(launched.commands) == done + 5
+
+
+def test_a_signal_at_the_end_of_a_run_is_forgotten(run, launched):
+    launched.signal_at = 3
+    assert run(*ABLATE)[0] == 75
+    assert len(launched.commands) == 3
+    assert run(*ABLATE)[0] == 0
+    assert outputs(launched.commands)[3] == "eval out/on-top/seed-0/eval-scenes-mode-itm-limit-4"
 
 
 def test_runs_of_other_settings_are_compared(run, launched):
