@@ -6,10 +6,10 @@
 Counted from shapes, deep fusion needs about 25 GiB at 800 x 1333, and 17 GiB at 640 x 1066.
 
 Same image, prompt of 256 tokens and boxes for all: forward, backward and AdamW, float32, nothing recomputed, dropout
-and drop path as in training. Towers and detector are the same modules in all three, so that memory holds them once.
-"deep fusion" puts attention in both directions between all places of the pyramid and the tokens, with 8 heads in a
-width of 2,048, and one more text layer before each block of the head. The steps take turns: seconds are medians, ratios
-medians of the ratios in each turn.
+and drop path as in training. The towers are the same modules in all three, so that memory holds them once.
+"deep fusion" is `task.head_fusion=deep`: attention in both directions between all places of the pyramid and the tokens,
+with 8 heads in a width of 2,048, and one more text layer before each block of the head. The steps take turns: seconds
+are medians, ratios medians of the ratios in each turn.
 The paper (Table 2, seconds a step on V100s): no fusion 1.31, FIBER 1.38, GLIP 2.14.
 """
 
@@ -21,75 +21,26 @@ from benchmarks.coarse_step import count_operations
 from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
 from benchmarks.detect import LENGTH, NAMES, fine_config, made_up_names, random_pixels
 from fiber_cli.data.text import load_tokenizer
-from fiber_cli.model.config import FiberConfig
-from fiber_cli.model.detector.head import HeadOutput, TokenHead
-from fiber_cli.model.text import TextLayer, split_heads
+from fiber_cli.model.config import DetectorConfig
+from fiber_cli.model.detector.detector import Detector
 from fiber_cli.tasks.regions.prompt_batch import chunk_labels
 from fiber_cli.tasks.regions.prompts import build_prompt, encode_prompt
 from fiber_cli.tasks.regions.task import RegionTask
 
-WIDTH, HEADS, DROPOUT = 2048, 8, 0.1
 BOXES = 8
 
 
-class BothWays(nn.Module):
-    """Image places and tokens look at each other over one matrix of scores."""
-
-    def __init__(self, channels: int, text_dim: int):
-        super().__init__()
-        self.image_norm, self.text_norm = nn.LayerNorm(channels), nn.LayerNorm(text_dim)
-        self.query, self.image_value = nn.Linear(channels, WIDTH), nn.Linear(channels, WIDTH)
-        self.key, self.text_value = nn.Linear(text_dim, WIDTH), nn.Linear(text_dim, WIDTH)
-        self.image_out, self.text_out = nn.Linear(WIDTH, channels), nn.Linear(WIDTH, text_dim)
-        self.image_scale = nn.Parameter(torch.full((channels,), 1 / 6))
-        self.text_scale = nn.Parameter(torch.full((text_dim,), 1 / 6))
-        self.dropout = nn.Dropout(DROPOUT)
-
-    def forward(self, image_BNC: Tensor, text_BLC: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
-        image, text = self.image_norm(image_BNC), self.text_norm(text_BLC)
-        query = split_heads(self.query(image) * (WIDTH // HEADS) ** -0.5, HEADS)
-        scores_BhNL = query @ split_heads(self.key(text), HEADS).transpose(2, 3)
-        to_text = scores_BhNL.masked_fill(~mask_BL[:, None, None, :], float("-inf")).softmax(3)
-        to_image = scores_BhNL.softmax(2).transpose(2, 3)
-        of_text = self.dropout(to_text) @ split_heads(self.text_value(text), HEADS)
-        of_image = self.dropout(to_image) @ split_heads(self.image_value(image), HEADS)
-        image = image + self.image_scale * self.image_out(of_text.transpose(1, 2).flatten(2))
-        return image, text + self.text_scale * self.text_out(of_image.transpose(1, 2).flatten(2))
-
-
-class DeepFusionHead(TokenHead):
-    """TokenHead whose `blocks` each follow a look at the text and a layer of it."""
-
-    def __init__(self, channels: int, blocks: nn.ModuleList, config: FiberConfig):
-        super().__init__(channels, 0, config.text.hidden)
-        self.blocks = blocks
-        self.looks = nn.ModuleList(BothWays(channels, config.text.hidden) for _ in blocks)
-        self.layers = nn.ModuleList(TextLayer(config.text, None) for _ in blocks)
-
-    def forward(self, levels: list[Tensor], text_BLC: Tensor) -> HeadOutput:
-        text, mask = text_BLC, text_BLC.any(-1)  # padding arrives as zeros
-        for look, layer, block in zip(self.looks, self.layers, self.blocks, strict=True):
-            rows = torch.cat([level.flatten(2).transpose(1, 2) for level in levels], 1)
-            rows, text = look(rows, text, mask)
-            parts = rows.split([level[0, 0].numel() for level in levels], 1)
-            levels = block([part.transpose(1, 2).view_as(level) for part, level in zip(parts, levels, strict=True)])
-            text = layer(text, mask[:, None, None, :])
-        return super().forward(levels, text * mask[:, :, None])
-
-
 def three_ways(preset: str, vocab: int) -> dict[str, RegionTask]:
-    """Tasks over the same towers and detector; without fusion the towers' cross-attention lies idle."""
+    """Tasks over the same towers; without fusion in the backbone their cross-attention lies idle."""
     config, alone = (fine_config(preset, vocab, drop_path=0.4, **changes) for changes in ({}, {"fusion_layers": 0}))
     fused = RegionTask(config)
     open_gates(fused)
     with torch.device("meta"):
         plain, deep = RegionTask(alone), RegionTask(alone)
+    plain.detector = fused.detector
+    deep.detector = Detector(alone, DetectorConfig(fusion="deep"))
     for task in (plain, deep):
         task.encoder.image, task.encoder.text = fused.encoder.image, fused.encoder.text
-        for part in ("norms", "fpn", "head"):
-            setattr(task.detector, part, getattr(fused.detector, part))
-    head = fused.detector.head
-    deep.detector.head = DeepFusionHead(head.text_proj.out_features, head.tower, config)
     tasks = {"no fusion": plain, "fusion in backbone": fused, "deep fusion in head": deep}
     return {name: task.train() for name, task in tasks.items()}
 

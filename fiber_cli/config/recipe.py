@@ -25,7 +25,21 @@ class ModelSettings:
     preset: Literal["tiny", "small", "base"] = option("The sizes to start from.")
     image_size: int | None = option("Side of the square input in pixels, a multiple of 32.", None, ge=32)
     text_length: int = option("Tokens per caption; longer ones are cut and counted.", 40, ge=3)
-    fusion_layers: int | None = option("Last blocks of both towers that see each other.", None, ge=0)
+    fusion_layers: int | None = option(
+        "Last blocks of both towers that see each other, or of fusion on top its layers; 0 = no fusion.", None, ge=0
+    )
+    fusion: Literal["backbone", "top"] | None = option(
+        "In the backbone, or in layers on top of both towers, as in METER; null = as in --init-from, else backbone.",
+        None,
+    )
+    fusion_attention: Literal["co", "merged"] | None = option(
+        "In the backbone: co, a cross-attention beside each self-attention, or merged, one attention over both "
+        "modalities; null = as in --init-from, else co.",
+        None,
+    )
+    fusion_gate: bool | None = option(
+        "Learned gates of fusion in the backbone; null = as in --init-from, else yes.", None
+    )
     hidden: int | None = option("Joint width.", None, ge=1)
     drop_path: float | None = option("Stochastic depth of the last image block.", None, ge=0, lt=1)
     dropout: float | None = option("Dropout in the text encoder.", None, ge=0, lt=1)

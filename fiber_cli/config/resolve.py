@@ -115,11 +115,15 @@ def _path_below(root: str, value: Any) -> Any:
     return value and os.path.normpath(os.path.join(root, os.path.expanduser(value)))
 
 
-def shipped_recipes() -> dict[str, Path]:
-    """Name → file of the recipes that come with the package (beside it in a source tree)."""
+def recipes_folder() -> Path:
+    """Where the recipes are that come with the package (beside it in a source tree)."""
     package = Path(__file__).parents[1]
-    folder = next(path for path in (package / "recipes", package.parent / "recipes") if path.is_dir())
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    return next(path for path in (package / "recipes", package.parent / "recipes") if path.is_dir())
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """Name → file of the recipes that come with the package."""
+    return {path.stem: path for path in sorted(recipes_folder().glob("*.yaml"))}
 
 
 def find_recipe(name_or_path: str) -> Path:

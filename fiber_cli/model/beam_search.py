@@ -9,14 +9,21 @@ import torch
 from torch import Tensor
 
 from fiber_cli.model.captioner import Captioner, SpecialIds, Stepper
+from fiber_cli.model.decoder_cache import ImageMemory
 
 
 @torch.no_grad()
 def beam_search(
-    captioner: Captioner, memory: Tensor, *, beam: int, max_length: int, special: SpecialIds, as_published: bool = False
+    captioner: Captioner,
+    memory: ImageMemory,
+    *,
+    beam: int,
+    max_length: int,
+    special: SpecialIds,
+    as_published: bool = False,
 ) -> tuple[Tensor, Tensor]:
-    """The best caption of each image memory (B, N, C): its tokens after `cls`, int64 (B, max_length - 1), the ending
-    one included, then padding; and their mean log-probability, float32 (B,).
+    """The best caption of each of B images, from their memory: its tokens after `cls`, int64 (B, max_length - 1), the
+    ending one included, then padding; and their mean log-probability, float32 (B,).
 
     An ended hypothesis among the `beam` best is set aside with its score, and the live ones are the best that have not
     ended. An image is done, and no longer computed, when `beam` hypotheses have ended or the length is reached; the
@@ -33,7 +40,7 @@ def beam_search(
 class Answers:
     """The best caption of each image so far: `tokens` int64 (images, length), padded, and `scores` (images,)."""
 
-    def __init__(self, memory: Tensor, length: int, pad: int):
+    def __init__(self, memory: ImageMemory, length: int, pad: int):
         self.tokens = torch.full((len(memory), length), pad, device=memory.device)
         self.scores = torch.full((len(memory),), -torch.inf, device=memory.device)
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fiber_cli.model.decoder_cache import DecoderCache
+from fiber_cli.model.decoder_cache import DecoderCache, ImageMemory
 from fiber_cli.model.fusion import FusedEncoder
 from fiber_cli.model.heads import MlmHead, PairPooler
 
@@ -22,13 +22,12 @@ class Captioner(NamedTuple):
     pool: PairPooler
     mlm: MlmHead
 
-    def memory(self, pixels: Tensor) -> Tensor:
-        """Normalised RGB (B, 3, H, W) -> image memory (B, N, C): fusion off, no final LayerNorm."""
-        stem = self.encoder.image_stem(pixels)
-        return self.encoder.image_top(stem).flatten(1, 2)
+    def memory(self, pixels: Tensor) -> ImageMemory:
+        """Normalised RGB (B, 3, H, W) -> image memory of B images: fusion off, no final LayerNorm."""
+        return self.encoder.memory(self.encoder.image_stem(pixels))
 
     def states(
-        self, memory: Tensor, ids: Tensor, *, mask: Tensor | None = None, cache: DecoderCache | None = None
+        self, memory: ImageMemory, ids: Tensor, *, mask: Tensor | None = None, cache: DecoderCache | None = None
     ) -> Tensor:
         """What the vocabulary head reads, (B*K, L, D), from ids int64 (B*K, L) and bool `mask` (see `decode`)."""
         tokens = self.encoder.decode(memory, ids, cache, mask)
@@ -51,10 +50,10 @@ class SpecialIds(NamedTuple):
 class Stepper:
     """K captions of each image that grow by one token a step: `tokens` int64 (B*K, length), `cls` at first."""
 
-    def __init__(self, captioner: Captioner, memory: Tensor, captions_per_image: int, special: SpecialIds):
+    def __init__(self, captioner: Captioner, memory: ImageMemory, captions_per_image: int, special: SpecialIds):
         self.captioner, self.memory, self.special = captioner, memory, special
         self.captions_per_image = captions_per_image
-        self.cache = DecoderCache(captioner.encoder.config.text.layers)
+        self.cache = DecoderCache(captioner.encoder.config.decoder_layers)
         captions = len(memory) * captions_per_image
         self.tokens = torch.full((captions, 1), special.cls, device=memory.device)
 

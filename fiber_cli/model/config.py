@@ -30,6 +30,12 @@ _MOST_STAGES = 8
 
 
 Stem = Literal["patch", "convolutions"]
+#: Where the towers look at each other: in their own last blocks, or in layers that stand on both of them, as in METER.
+FusionPlace = Literal["backbone", "top"]
+#: How a block looks at the other modality: by an attention beside its own, or by one attention over both.
+FusionAttention = Literal["co", "merged"]
+#: Whether the detection head fuses text and image too, as GLIP's does.
+HeadFusion = Literal["none", "deep"]
 #: A convolutional stem halves its map until a patch is one token.
 _PATCHES_OF_CONVOLUTIONS = (4, 8, 16, 32)
 #: Channels of a convolutional stem that are normalised together.
@@ -113,6 +119,12 @@ class FiberConfig:
     image: ImageConfig = field(default_factory=ImageConfig)
     text: TextConfig = field(default_factory=TextConfig)
     fusion_layers: int = 6
+    #: In the backbone `fusion_layers` are blocks of the towers, on top so many layers of each modality's own.
+    fusion: FusionPlace = "backbone"
+    #: Of fusion in the backbone; on top it is co-attention.
+    fusion_attention: FusionAttention = "co"
+    #: Whether fusion in the backbone has gates (see `gate_init`), as published; without them it is on from the start.
+    fusion_gate: bool = True
     hidden: int = 768
     image_size: tuple[int, int] = (384, 384)
     #: LayerNorm on the image tokens that query the text (published "v3" and coarse code; "v2" has none).
@@ -137,6 +149,7 @@ class FiberConfig:
             _check_numbers(section)
         if len(self.image_size) != 2:
             raise UserError(f"image_size={self.image_size!r}: must be height and width")
+        self._check_fusion()
         self._check_depths()
         self._check_stem()
         _check_heads("text_hidden", self.text.hidden, self.text.heads)
@@ -144,13 +157,27 @@ class FiberConfig:
         for stage, (dim, heads) in enumerate(stages):
             _check_heads(f"stage {stage} channels", dim, heads)
 
+    def _check_fusion(self) -> None:
+        _check_choice("fusion", self.fusion, FusionPlace)
+        _check_choice("fusion_attention", self.fusion_attention, FusionAttention)
+        if self.fusion == "backbone":
+            return
+        if self.fusion_attention != "co":
+            raise UserError(
+                f"fusion=top with fusion_attention={self.fusion_attention}: layers on top look at each other by "
+                "co-attention; leave fusion_attention at co, or set fusion to backbone"
+            )
+        _check_heads("hidden", self.hidden, self.text.heads)
+
     def _check_depths(self) -> None:
         blocks = sum(self.image.depths)
-        if type(self.fusion_layers) is not int or not 0 <= self.fusion_layers <= min(blocks, self.text.layers):
-            raise UserError(
-                f"fusion_layers={self.fusion_layers}: must be between 0 and the smaller of the image blocks "
-                f"({blocks}) and the text layers ({self.text.layers})"
-            )
+        most = min(blocks, self.text.layers)
+        range_in_words = f"the smaller of the image blocks ({blocks}) and the text layers ({self.text.layers})"
+        if self.fusion == "top":
+            most = _LARGEST["layers"]
+            range_in_words = f"{most:,}"
+        if type(self.fusion_layers) is not int or not 0 <= self.fusion_layers <= most:
+            raise UserError(f"fusion_layers={self.fusion_layers}: must be between 0 and {range_in_words}")
         if len(self.image.heads) != len(self.image.depths):
             raise UserError(
                 f"depths {self.image.depths} and image_heads {self.image.heads} name different numbers of stages"
@@ -158,8 +185,7 @@ class FiberConfig:
 
     def _check_stem(self) -> None:
         image = self.image
-        if image.stem not in get_args(Stem):
-            raise UserError(f"stem={image.stem!r}: must be one of {', '.join(get_args(Stem))}")
+        _check_choice("stem", image.stem, Stem)
         if image.stem == "patch":
             return
         if image.patch not in _PATCHES_OF_CONVOLUTIONS:
@@ -177,7 +203,10 @@ class FiberConfig:
 
     @property
     def fused_pairs(self) -> tuple[FusedPair, ...]:
-        """Every fused step, in order: the last image blocks pair one to one with the last text layers."""
+        """Every fused step in the backbone, in order: the last image blocks pair one to one with the last text
+        layers."""
+        if self.top_layers:
+            return ()
         blocks = self.image.block_positions
         fused_blocks = blocks[len(blocks) - self.fusion_layers :]
         first_layer = self.text.layers - self.fusion_layers
@@ -185,6 +214,26 @@ class FiberConfig:
         for number, (stage, block) in enumerate(fused_blocks):
             pairs.append(FusedPair(stage, block, first_layer + number))
         return tuple(pairs)
+
+    @property
+    def top_layers(self) -> int:
+        """Layers of each modality that stand on the towers; 0 for fusion in the backbone or none."""
+        return self.fusion_layers if self.fusion == "top" else 0
+
+    @property
+    def decoder_layers(self) -> int:
+        """Text layers that a caption's tokens go through."""
+        return self.text.layers + self.top_layers
+
+    @property
+    def fused_image_dim(self) -> int:
+        """Channels of the last map of a fused pass."""
+        return self.hidden if self.top_layers else self.image.dims[-1]
+
+    @property
+    def fused_text_dim(self) -> int:
+        """Channels of the tokens of a fused pass."""
+        return self.hidden if self.top_layers else self.text.hidden
 
     @property
     def multiple(self) -> int:
@@ -236,6 +285,11 @@ def _check_numbers(section: Any) -> None:
             raise UserError(f"{each.name}={value!r}: must be a finite number")
 
 
+def _check_choice(name: str, value: object, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise UserError(f"{name}={value!r:.40}: must be one of {', '.join(get_args(choices))}")
+
+
 def _check_size(name: str, size: object) -> None:
     least = 0 if name in _MAY_BE_ZERO else 1
     if type(size) is not int or not least <= size <= _LARGEST[name]:
@@ -261,9 +315,11 @@ class DetectorConfig:
     blocks: int = 6
     drop_block: float = 0.3
     log_scale: float = 0.0
+    fusion: HeadFusion = "none"
 
     def __post_init__(self) -> None:
         _check_numbers(self)
+        _check_choice("head_fusion", self.fusion, HeadFusion)
         if self.channels % 32:
             # A group of one channel has no spread on a level of one position.
             raise UserError(f"detector channels={self.channels}: must be a multiple of 32, for GroupNorm in 16 groups")

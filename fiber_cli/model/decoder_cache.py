@@ -3,6 +3,7 @@
 Shapes: B texts, L tokens seen so far, M images, N image tokens, h heads, d channels a head.
 """
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import torch
@@ -18,6 +19,28 @@ class KeyValues(NamedTuple):
     def select(self, rows: Tensor) -> "KeyValues":
         """The rows that an index, int64, or a choice, bool (rows,), names."""
         return KeyValues(self.keys[rows], self.values[rows])
+
+
+class PairedMemory:
+    """What each fused text layer reads of M images, by the layer's number: (M, N, C), of which N and C differ."""
+
+    def __init__(self, layers: Mapping[int, Tensor]):
+        self.layers = dict(layers)
+        first = next(iter(self.layers.values()))
+        self.device = first.device
+        self._images = len(first)
+
+    def __len__(self) -> int:
+        """Images."""
+        return self._images
+
+    def __getitem__(self, images: Tensor) -> "PairedMemory":
+        """Of the images that an index, int64, or a choice, bool (M,), names."""
+        return PairedMemory({number: memory[images] for number, memory in self.layers.items()})
+
+
+#: What a caption's tokens read of M images: the last map (M, N, C) in all layers, or each layer its own.
+ImageMemory = Tensor | PairedMemory
 
 
 class LayerCache:

@@ -14,10 +14,11 @@ from torch.utils.checkpoint import checkpoint
 
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import BlockPosition, FiberConfig
-from fiber_cli.model.decoder_cache import DecoderCache, KeyValues
+from fiber_cli.model.decoder_cache import DecoderCache, ImageMemory, KeyValues, PairedMemory
 from fiber_cli.model.init import initialise
-from fiber_cli.model.swin import Swin, SwinBlock
+from fiber_cli.model.swin import Swin, SwinBlock, repeat_for_texts
 from fiber_cli.model.text import Roberta, TextLayer
+from fiber_cli.model.top_fusion import TopFusion, TopLayer
 
 
 class ImageStem(NamedTuple):
@@ -37,7 +38,7 @@ class TextStem(NamedTuple):
 
 class Fused(NamedTuple):
     """`pyramid`: stage outputs (B, H_s, W_s, C_s), unnormalised; `text` (B, L, C), padding positions included;
-    `mask` bool (B, L)."""
+    `mask` bool (B, L). Of fusion on top the last map and the text have the joint width."""
 
     pyramid: tuple[Tensor, ...]
     text: Tensor
@@ -45,12 +46,14 @@ class Fused(NamedTuple):
 
 
 class FusedEncoder(nn.Module):
-    """Swin and RoBERTa with gated cross-attention in their last `fusion_layers` blocks.
+    """Swin and RoBERTa that look at each other: in their last `fusion_layers` blocks, in so many layers on top of both,
+    or, with 0, not at all.
 
-    `captioning=True` adds the projections that bring the image memory to the width each text layer attends to.
+    `captioning=True` adds the projections that bring the image memory to the width each text layer attends to; with
+    `paired_memory=True` each reads the map of its own block instead (see `memory`), and none are needed.
     """
 
-    def __init__(self, config: FiberConfig, *, captioning: bool = False):
+    def __init__(self, config: FiberConfig, *, captioning: bool = False, paired_memory: bool = False):
         super().__init__()
         self.config = config
         self.image = Swin(config)
@@ -59,11 +62,19 @@ class FusedEncoder(nn.Module):
             if name.endswith(".alpha"):
                 nn.init.constant_(parameter, config.gate_init)
         blocks = config.image.block_positions
-        stem_blocks = len(blocks) - config.fusion_layers
+        fused_blocks = len(config.fused_pairs)
+        stem_blocks = len(blocks) - fused_blocks
         self._stem_blocks, self._top_blocks = blocks[:stem_blocks], blocks[stem_blocks:]
-        self._stem_layers = config.text.layers - config.fusion_layers
+        self._stem_layers = config.text.layers - fused_blocks
+        self.top = TopFusion(config) if config.top_layers else None
+        self.paired_memory = paired_memory
+        if paired_memory and not fused_blocks:
+            raise UserError(
+                "captions in the fused form pair text layers with image blocks, of which none are fused: set "
+                "model.fusion to backbone and model.fusion_layers above 0, or task.form to seq2seq"
+            )
         self.memory_proj = nn.ModuleDict()
-        if captioning:
+        if captioning and not paired_memory:
             self.memory_proj.update(_memory_projections(config))
         initialise(self.memory_proj, config.init_std)
         #: Whether to recompute every block's inside in the backward pass instead of keeping it.
@@ -113,10 +124,14 @@ class FusedEncoder(nn.Module):
         `pooled=True` computes what pooling heads read and no more: the pyramid's last map is its mean (B, 1, 1, C), the
         text its first token (B, 1, C).
         """
+        if self.top is not None:
+            return self._fuse_on_top(self.top, image, text, image_output=image_output, pooled=pooled)
+        pairs = self.config.fused_pairs
+        if not pairs:
+            return _unfused(image, text, pooled=pooled)
         x, tokens = image.map, text.tokens
         pyramid = list(image.earlier)
         text_keys = text.mask[:, None, None, :]
-        pairs = self.config.fused_pairs
         for pair in pairs:
             last = pair == pairs[-1]
             layer = self.text.layers[pair.layer]
@@ -134,14 +149,56 @@ class FusedEncoder(nn.Module):
                 x = stage.merge(x)
         return Fused(tuple(pyramid), tokens, text.mask)
 
+    def _fuse_on_top(
+        self, top: TopFusion, image: ImageStem, text: TextStem, *, image_output: bool, pooled: bool
+    ) -> Fused:
+        """`fuse` by layers on top, of both modalities in parallel too."""
+        _, height, width, _ = image.map.shape
+        text_keys = text.mask[:, None, None, :]
+        tokens = top.text_in(text.tokens)
+        x_MND = top.image_in(self.image.norm(image.map).flatten(1, 2))
+        x = repeat_for_texts(x_MND, len(tokens))
+        stages = [repeat_for_texts(stage, len(tokens)) for stage in image.earlier[:-1]]
+        layers = list(zip(top.image_layers, top.text_layers, strict=True))
+        for number, (image_layer, text_layer) in enumerate(layers, 1):
+            is_last = number == len(layers)
+            before = tokens
+            tokens = self._run(text_layer, before, text_keys, x, None, first=1 if pooled and is_last else None)
+            if is_last and not image_output:
+                return Fused(tuple(stages), tokens, text.mask)
+            x = self._run(image_layer, x, None, before, text_keys)
+        map_BHWD = x.unflatten(1, (height, width))
+        if pooled:
+            map_BHWD = map_BHWD.mean((1, 2), keepdim=True)
+        return Fused((*stages, map_BHWD), tokens, text.mask)
+
+    def memory(self, image: ImageStem) -> ImageMemory:
+        """What `decode` reads of images that see no text. In the form of a sequence-to-sequence model all layers read
+        the last map, (M, N, C); in the fused form (`paired_memory`) each reads what it reads in `fuse`, the map before
+        its own block."""
+        if not self.paired_memory:
+            return self.image_top(image).flatten(1, 2)
+        x = image.map
+        memories: dict[int, Tensor] = {}
+        for pair in self.config.fused_pairs:
+            memories[pair.layer] = x.flatten(1, 2)
+            if pair == self.config.fused_pairs[-1]:
+                break
+            stage = self.image.stages[pair.stage]
+            x = self._run(stage.blocks[pair.block], x)
+            if stage.ends_with(pair.block):
+                x = stage.merge(x)
+        return PairedMemory(memories)
+
     def decode(
-        self, image_memory: Tensor, ids: Tensor, cache: DecoderCache | None = None, mask: Tensor | None = None
+        self, image_memory: ImageMemory, ids: Tensor, cache: DecoderCache | None = None, mask: Tensor | None = None
     ) -> Tensor:
         """Causal text layers over an image memory (captioning; image-to-text cross-attention only).
 
-        image_memory: (M, N, C) of `image_top`, flattened; ids: int64 (M*K, L), rows of one image contiguous;
+        image_memory: of M images, see `memory`; ids: int64 (M*K, L), rows of one image contiguous;
         mask: bool (M*K, L) True for real tokens, or None where no key needs hiding. With a `cache`, ids are the
-        tokens that follow those already seen, and only they are computed. Returns (M*K, L, C), last LayerNorm on.
+        tokens that follow those already seen, and only they are computed. Returns (M*K, L, C), last LayerNorm on, of
+        fusion on top (M*K, L, D).
         """
         real = torch.ones_like(ids, dtype=torch.bool) if mask is None else mask
         seen: Tensor | int = 0
@@ -153,9 +210,29 @@ class FusedEncoder(nn.Module):
             layer_cache = None if cache is None else cache.layers[number]
             memory = self._layer_memory(number, image_memory, cache)
             x = self._run(layer, x, visible, memory, cache=layer_cache)
+        if self.top is not None:
+            assert isinstance(image_memory, Tensor)
+            x = self._decode_on_top(self.top, image_memory, x, visible, cache)
         return x
 
-    def _layer_memory(self, number: int, image_memory: Tensor, cache: DecoderCache | None) -> KeyValues | None:
+    def _decode_on_top(
+        self, top: TopFusion, image_memory: Tensor, x: Tensor, visible: Tensor, cache: DecoderCache | None
+    ) -> Tensor:
+        """The text layers on top, which all read the image tower's last map: its own layers see the text, of which a
+        caption's later tokens are not there yet."""
+        layers = dict(enumerate(top.text_layers, len(self.text.layers)))
+        key_values = {} if cache is None else cache.image_kv
+        if not key_values.keys() >= layers.keys():
+            memory = top.image_in(self.image.norm(image_memory))
+            for number, layer in layers.items():
+                key_values[number] = layer.cross.project(memory)
+        x = top.text_in(x)
+        for number, layer in layers.items():
+            layer_cache = None if cache is None else cache.layers[number]
+            x = self._run(layer, x, visible, key_values[number], None, cache=layer_cache)
+        return x
+
+    def _layer_memory(self, number: int, image_memory: ImageMemory, cache: DecoderCache | None) -> KeyValues | None:
         """Keys and values of the image memory for a text layer, from the cache where they are in it; None for a layer
         that is not fused."""
         cross = self.text.layers[number].cross
@@ -163,9 +240,10 @@ class FusedEncoder(nn.Module):
             return None
         if cache is not None and number in cache.image_kv:
             return cache.image_kv[number]
+        memory = image_memory.layers[number] if isinstance(image_memory, PairedMemory) else image_memory
         if str(number) in self.memory_proj:
-            image_memory = self.memory_proj[str(number)](image_memory)
-        key_values = cross.project_image(image_memory)
+            memory = self.memory_proj[str(number)](memory)
+        key_values = cross.project_image(memory)
         if cache is not None:
             cache.image_kv[number] = key_values
         return key_values
@@ -194,8 +272,19 @@ class FusedEncoder(nn.Module):
     def compile_blocks(self) -> None:
         """torch.compile every block and layer in place; parameter names stay as they are."""
         for module in self.modules():
-            if isinstance(module, SwinBlock | TextLayer):
+            if isinstance(module, SwinBlock | TextLayer | TopLayer):
                 module.compile()
+
+
+def _unfused(image: ImageStem, text: TextStem, *, pooled: bool) -> Fused:
+    """What `fuse` gives where nothing is fused: the stems are the whole towers."""
+    stages = image.earlier or (image.map,)
+    pyramid = [repeat_for_texts(stage, len(text.tokens)) for stage in stages]
+    tokens = text.tokens
+    if pooled:
+        pyramid[-1] = pyramid[-1].mean((1, 2), keepdim=True)
+        tokens = tokens[:, :1]
+    return Fused(tuple(pyramid), tokens, text.mask)
 
 
 def _memory_projections(config: FiberConfig) -> dict[str, nn.Module]:

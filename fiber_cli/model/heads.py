@@ -15,16 +15,18 @@ class PairPooler(nn.Module):
     """Projects both towers to the joint width and pools them: text at its first token, image by its mean.
 
     `pooler=False` leaves out the dense + tanh step (published option of the ITC pair); None: as the configuration has
-    it for pairs. `normed`: whether the maps are normalised already, as those of ITC.
+    it for pairs. `alone`: of towers that run alone, as ITC's, whose maps come normalised, and not of a fused pass.
     """
 
-    def __init__(self, config: FiberConfig, *, pooler: bool | None = None, normed: bool = False):
+    def __init__(self, config: FiberConfig, *, pooler: bool | None = None, alone: bool = False):
         super().__init__()
         pooler = config.pair_pooler if pooler is None else pooler
-        norms = config.norm_image_memory and not normed
-        self.image_norm = nn.LayerNorm(config.image.dims[-1]) if norms else nn.Identity()
-        self.text_transform = nn.Linear(config.text.hidden, config.hidden)
-        self.image_transform = nn.Linear(config.image.dims[-1], config.hidden)
+        image_dim = config.image.dims[-1] if alone else config.fused_image_dim
+        text_dim = config.text.hidden if alone else config.fused_text_dim
+        norms = config.norm_image_memory and not alone
+        self.image_norm = nn.LayerNorm(image_dim) if norms else nn.Identity()
+        self.text_transform = nn.Linear(text_dim, config.hidden)
+        self.image_transform = nn.Linear(image_dim, config.hidden)
         self.text_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
         self.image_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
         # The streams that come in are not normalised; larger weights would saturate the tanh.

@@ -4,10 +4,11 @@ import torch
 from torch import Tensor
 
 from fiber_cli.model.captioner import Captioner, SpecialIds, Stepper
+from fiber_cli.model.decoder_cache import ImageMemory
 
 
 @torch.no_grad()
-def sample(captioner: Captioner, memory: Tensor, *, samples: int, max_length: int, special: SpecialIds) -> Tensor:
+def sample(captioner: Captioner, memory: ImageMemory, *, samples: int, max_length: int, special: SpecialIds) -> Tensor:
     """Captions of image memories (B, N, C) drawn token by token, int64 (B*samples, max_length): `cls`, tokens, the
     ending one, padding."""
     stepper = Stepper(captioner, memory, samples, special)

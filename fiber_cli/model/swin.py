@@ -19,7 +19,9 @@ from torch import Tensor, nn
 
 from fiber_cli.model.config import FiberConfig, ImageConfig
 from fiber_cli.model.convolutional_stem import ConvolutionalStem
+from fiber_cli.model.decoder_cache import KeyValues
 from fiber_cli.model.init import initialise
+from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
 
 
@@ -96,9 +98,10 @@ class WindowAttention(nn.Module):
         self.relative_position_bias_table = nn.Parameter(trunc_normal_(table, std=0.02))
         self._plans: dict[tuple[int, int, torch.device], WindowPlan] = {}
 
-    def forward(self, x_BHWC: Tensor) -> Tensor:
+    def forward(self, x_BHWC: Tensor, text: "MergedText | None" = None) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C). Maps that no whole number of windows covers are padded with zeros on the
-        right and bottom; the padding is not masked, as published."""
+        right and bottom; the padding is not masked, as published. `text`: what every token sees beside its window, of
+        one text for each map."""
         H, W = x_BHWC.shape[1:3]
         plan = self._plan(H, W, x_BHWC.device)
         down, right = plan.shift
@@ -109,20 +112,24 @@ class WindowAttention(nn.Module):
             x = F.pad(x, (0, 0, 0, padded_W - W, 0, padded_H - H))
         if shifted:
             x = torch.roll(x, (-down, -right), (1, 2))
-        x_BGNC = self._attend(window_partition(x, plan.window), plan)
+        x_BGNC = self._attend(window_partition(x, plan.window), plan, text)
         x = window_reverse(x_BGNC, plan.window, plan.padded)
         if shifted:
             x = torch.roll(x, (down, right), (1, 2))
         return x[:, :H, :W] if padded else x
 
-    def _attend(self, x_BGNC: Tensor, plan: WindowPlan) -> Tensor:
+    def _attend(self, x_BGNC: Tensor, plan: WindowPlan, text: "MergedText | None") -> Tensor:
         B, G, N, C = x_BGNC.shape
         h, d = self.heads, C // self.heads
         qkv_BGN3hd = self.qkv(x_BGNC).view(B, G, N, 3, h, d)
         qkv_3BGhNd = qkv_BGN3hd.permute(3, 0, 1, 4, 2, 5)
         bias = self._bias(plan)
         q, k, v = qkv_3BGhNd.reshape(3, -1, bias.shape[1], N, d).unbind(0)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        if text is None:
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        else:
+            of_windows = text.for_windows(G, heads=bias.shape[1])
+            out = merged_attention(q, KeyValues(k, v), bias, of_windows.key_values, of_windows.mask, text.alpha)
         out_BGNhd = out.reshape(B, G, h, N, d).transpose(2, 3)
         return self.proj(out_BGNhd.reshape(B, G, N, C))
 
@@ -165,14 +172,14 @@ class ImageCrossAttention(nn.Module):
     """Gated attention of image tokens to text tokens, on the whole map: every image token sees every text token, so
     windows would make no difference."""
 
-    def __init__(self, dim: int, text_dim: int, heads: int, norm_query: bool):
+    def __init__(self, dim: int, text_dim: int, heads: int, norm_query: bool, *, gated: bool = True):
         super().__init__()
         self.heads = heads
         self.norm = nn.LayerNorm(dim) if norm_query else nn.Identity()
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(text_dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
-        self.alpha = nn.Parameter(torch.zeros(1))
+        self.alpha = gate(gated)
 
     def forward(self, z_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor) -> Tensor:
         """Adds the gated term to the self-attention output `z` (after its projection, before the residual).
@@ -190,7 +197,49 @@ class ImageCrossAttention(nn.Module):
         k_BhTd, v_BhTd = kv_BT2hd.permute(2, 0, 3, 1, 4).unbind(0)
         out_BhNd = F.scaled_dot_product_attention(q_BhNd, k_BhTd, v_BhTd, attn_mask=mask_BT[:, None, None, :])
         out_BHWC = out_BhNd.transpose(1, 2).reshape(texts, H, W, C)
-        return repeat_for_texts(z_BHWC, texts) + self.alpha * self.proj(out_BHWC)
+        term_BHWC = self.proj(out_BHWC)
+        if self.alpha is not None:
+            term_BHWC = self.alpha * term_BHWC
+        return repeat_for_texts(z_BHWC, texts) + term_BHWC
+
+
+class MergedText(NamedTuple):
+    """What merged attention shows image tokens of a text. `key_values`: (B, h, T, d); `mask`: bool (B, 1, 1, T), True
+    for real tokens; `alpha`: the gate, None without one."""
+
+    key_values: KeyValues
+    mask: Tensor
+    alpha: Tensor | None
+
+    def for_windows(self, windows: int, *, heads: int) -> "MergedText":
+        """For every window of each map, which stand beside the maps (`heads` is h) or beside the heads (G*h)."""
+        keys, values = (_repeat_for_windows(x, windows, heads) for x in self.key_values)
+        texts, h = self.key_values.keys.shape[:2]
+        mask_Bh1T = self.mask.expand(texts, h, 1, -1)
+        return MergedText(KeyValues(keys, values), _repeat_for_windows(mask_Bh1T, windows, heads), self.alpha)
+
+
+def _repeat_for_windows(x_Bhij: Tensor, windows: int, heads: int) -> Tensor:
+    """(B, h, i, j) -> (B*G, h, i, j) or (B, G*h, i, j), whichever has so many `heads`."""
+    x_BGhij = x_Bhij[:, None].expand(-1, windows, -1, -1, -1)
+    return x_BGhij.reshape(-1, heads, *x_Bhij.shape[2:])
+
+
+class ImageMergedAttention(nn.Module):
+    """Keys and values of text tokens that join those of each window: one attention over both modalities, with the
+    window attention's own queries and projection."""
+
+    def __init__(self, dim: int, text_dim: int, heads: int, *, gated: bool = True):
+        super().__init__()
+        self.heads = heads
+        self.text_key_value = nn.Linear(text_dim, 2 * dim)
+        self.alpha = gate(gated)
+
+    def forward(self, text_BTC: Tensor, mask_BT: Tensor) -> MergedText:
+        """Text states, and bool True for real tokens -> what `WindowAttention` takes."""
+        kv_BT2hd = self.text_key_value(text_BTC).unflatten(2, (2, self.heads, -1))
+        k_BhTd, v_BhTd = kv_BT2hd.permute(2, 0, 3, 1, 4).unbind(0)
+        return MergedText(KeyValues(k_BhTd, v_BhTd), mask_BT[:, None, None, :], self.alpha)
 
 
 def repeat_for_texts(x: Tensor, texts: int) -> Tensor:
@@ -201,7 +250,7 @@ def repeat_for_texts(x: Tensor, texts: int) -> Tensor:
 
 
 class SwinBlock(nn.Module):
-    """Window attention (with an optional gated look at the text) and MLP, pre-norm, with drop path."""
+    """Window attention, which may look at the text too, and MLP, pre-norm, with drop path."""
 
     def __init__(self, config: FiberConfig, stage: int, block: int, drop_path: float, fused: bool):
         super().__init__()
@@ -210,7 +259,7 @@ class SwinBlock(nn.Module):
         shift = image.window // 2 if block % 2 else 0
         self.norm1 = nn.LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, image.window, shift, image.fixed_window)
-        self.cross = ImageCrossAttention(dim, config.text.hidden, heads, config.norm_image_query) if fused else None
+        self.cross = _image_fusion(config, dim, heads) if fused else None
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * image.mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
@@ -234,11 +283,23 @@ class SwinBlock(nn.Module):
         return x.mean((1, 2), keepdim=True) + self.drop_path(mlp)
 
     def _attend(self, x_BHWC: Tensor, text_BTC: Tensor | None, mask_BT: Tensor | None) -> Tensor:
-        z = self.attn(self.norm1(x_BHWC))
-        if text_BTC is not None:
+        x = self.norm1(x_BHWC)
+        if text_BTC is None:
+            z = self.attn(x)
+        elif isinstance(self.cross, ImageMergedAttention):
+            z = self.attn(repeat_for_texts(x, len(text_BTC)), self.cross(text_BTC, mask_BT))
+        else:
             assert self.cross is not None, "this block is not fused"
-            z = self.cross(z, text_BTC, mask_BT)
+            z = self.cross(self.attn(x), text_BTC, mask_BT)
         return repeat_for_texts(x_BHWC, len(z)) + self.drop_path(z)
+
+
+def _image_fusion(config: FiberConfig, dim: int, heads: int) -> ImageCrossAttention | ImageMergedAttention:
+    """How a fused block of `dim` channels looks at the text."""
+    text_dim, gated = config.text.hidden, config.fusion_gate
+    if config.fusion_attention == "merged":
+        return ImageMergedAttention(dim, text_dim, heads, gated=gated)
+    return ImageCrossAttention(dim, text_dim, heads, config.norm_image_query, gated=gated)
 
 
 class SwinStage(nn.Module):

@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fiber_cli.model.config import FiberConfig, TextConfig
+from fiber_cli.model.config import FiberConfig, FusionAttention, TextConfig
 from fiber_cli.model.decoder_cache import KeyValues, LayerCache
 from fiber_cli.model.init import initialise
+from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
 
 
@@ -55,7 +56,7 @@ class TextEmbeddings(nn.Module):
 class TextCrossAttention(nn.Module):
     """Gated attention of text tokens to all image tokens (no mask on the image)."""
 
-    def __init__(self, config: TextConfig, image_dim: int, *, norm_memory: bool = False):
+    def __init__(self, config: TextConfig, image_dim: int, *, norm_memory: bool = False, gated: bool = True):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
         self.norm = nn.LayerNorm(image_dim) if norm_memory else nn.Identity()
@@ -63,7 +64,7 @@ class TextCrossAttention(nn.Module):
         self.key = nn.Linear(image_dim, config.hidden)
         self.value = nn.Linear(image_dim, config.hidden)
         self.proj = nn.Linear(config.hidden, config.hidden)
-        self.alpha = nn.Parameter(torch.zeros(1))
+        self.alpha = gate(gated)
 
     def project_image(self, image_MNC: Tensor) -> KeyValues:
         """Keys and values of the image tokens, (M, h, N, d) each: computed once for a caption's many steps."""
@@ -86,13 +87,58 @@ class TextCrossAttention(nn.Module):
         dropout = self.dropout if self.training else 0.0
         out_MhLd = F.scaled_dot_product_attention(q_MhLd, k_MhNd, v_MhNd, dropout_p=dropout)
         out_BLC = self.proj(merge_heads(out_MhLd).reshape(B, L, C))
-        return a_BLC + self.alpha * F.dropout(out_BLC, self.dropout, self.training)
+        term_BLC = F.dropout(out_BLC, self.dropout, self.training)
+        if self.alpha is not None:
+            term_BLC = self.alpha * term_BLC
+        return a_BLC + term_BLC
+
+
+class TextMergedAttention(nn.Module):
+    """Keys and values of image tokens that join those of the text: one attention over both modalities, with the
+    layer's own queries and output projection."""
+
+    def __init__(self, config: TextConfig, image_dim: int, *, norm_memory: bool = False, gated: bool = True):
+        super().__init__()
+        self.heads = config.heads
+        self.norm = nn.LayerNorm(image_dim) if norm_memory else nn.Identity()
+        self.image_key = nn.Linear(image_dim, config.hidden)
+        self.image_value = nn.Linear(image_dim, config.hidden)
+        self.alpha = gate(gated)
+
+    def project_image(self, image_MNC: Tensor) -> KeyValues:
+        """Keys and values of the image tokens, (M, h, N, d) each."""
+        memory = self.norm(image_MNC)
+        keys = split_heads(self.image_key(memory), self.heads)
+        values = split_heads(self.image_value(memory), self.heads)
+        return KeyValues(keys, values)
+
+    def forward(self, image: Tensor | KeyValues, texts: int) -> KeyValues:
+        """(texts, h, N, d) of image tokens (M, N, C) or of what `project_image` has made of them; the texts of one
+        image are contiguous."""
+        key_values = image if isinstance(image, KeyValues) else self.project_image(image)
+        images = len(key_values.keys)
+        if images == texts:
+            return key_values
+        keys, values = (x.repeat_interleave(texts // images, 0) for x in key_values)
+        return KeyValues(keys, values)
 
 
 class TextLayer(nn.Module):
-    """Post-norm transformer layer; the gated image term joins the self-attention output before the residual."""
+    """Post-norm transformer layer, which may look at an image too: the gated term of co-attention joins the
+    self-attention output before the residual, merged attention takes its place.
 
-    def __init__(self, config: TextConfig, image_dim: int | None, *, norm_memory: bool = False):
+    image_dim: channels of the image tokens; None for a layer that is not fused.
+    """
+
+    def __init__(
+        self,
+        config: TextConfig,
+        image_dim: int | None,
+        *,
+        norm_memory: bool = False,
+        attention: FusionAttention = "co",
+        gated: bool = True,
+    ):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
         self.query = nn.Linear(config.hidden, config.hidden)
@@ -100,7 +146,10 @@ class TextLayer(nn.Module):
         self.value = nn.Linear(config.hidden, config.hidden)
         self.attn_out = nn.Linear(config.hidden, config.hidden)
         self.attn_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
-        self.cross = TextCrossAttention(config, image_dim, norm_memory=norm_memory) if image_dim else None
+        self.cross: TextCrossAttention | TextMergedAttention | None = None
+        if image_dim is not None:
+            fusion = TextMergedAttention if attention == "merged" else TextCrossAttention
+            self.cross = fusion(config, image_dim, norm_memory=norm_memory, gated=gated)
         self.fc1 = nn.Linear(config.hidden, config.intermediate)
         self.fc2 = nn.Linear(config.intermediate, config.hidden)
         self.out_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
@@ -123,24 +172,34 @@ class TextLayer(nn.Module):
         alone, (B, first, C), which see all of x.
         """
         x = x_BLC[:, :first]
-        a = self._attend(x, x_BLC, mask, cache)
-        if image is not None:
+        if image is None:
+            a = self._attend(x, x_BLC, mask, cache)
+        elif isinstance(self.cross, TextMergedAttention):
+            a = self._attend(x, x_BLC, mask, cache, self.cross(image, len(x)))
+        else:
             assert self.cross is not None, "this layer is not fused"
-            a = self.cross(a, image)
+            a = self.cross(self._attend(x, x_BLC, mask, cache), image)
         x = self.attn_norm(a + x)
         mlp = self.fc2(F.gelu(self.fc1(x)))
         out = F.dropout(mlp, self.dropout, self.training) + x
         return self.out_norm(out) if last_norm else out
 
-    def _attend(self, x: Tensor, context: Tensor, mask: Tensor, cache: LayerCache | None) -> Tensor:
-        """Self-attention of the tokens x (B, L or fewer, C) to `context` (B, L, C) and the tokens in the cache."""
+    def _attend(
+        self, x: Tensor, context: Tensor, mask: Tensor, cache: LayerCache | None, image: KeyValues | None = None
+    ) -> Tensor:
+        """Attention of the tokens x (B, L or fewer, C) to `context` (B, L, C), the tokens in the cache, and, where it
+        is merged, those of the image."""
         q = split_heads(self.query(x), self.heads)
         k = split_heads(self.key(context), self.heads)
         v = split_heads(self.value(context), self.heads)
         if cache is not None:
             k, v = cache.extend(KeyValues(k, v))
         dropout = self.dropout if self.training else 0.0
-        out_BhLd = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        if image is None:
+            out_BhLd = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, dropout_p=dropout)
+        else:
+            assert isinstance(self.cross, TextMergedAttention)
+            out_BhLd = merged_attention(q, KeyValues(k, v), mask, image, None, self.cross.alpha, dropout=dropout)
         out_BLC = self.attn_out(merge_heads(out_BhLd))
         return F.dropout(out_BLC, self.dropout, self.training)
 
@@ -155,7 +214,14 @@ class Roberta(nn.Module):
         self.embeddings = TextEmbeddings(text)
         layers = []
         for i in range(text.layers):
-            layers.append(TextLayer(text, image_dims.get(i), norm_memory=config.norm_image_memory))
+            layer = TextLayer(
+                text,
+                image_dims.get(i),
+                norm_memory=config.norm_image_memory,
+                attention=config.fusion_attention,
+                gated=config.fusion_gate,
+            )
+            layers.append(layer)
         self.layers: ModuleSequence[TextLayer] = ModuleSequence(layers)
         initialise(self, config.init_std)
         if config.init_std is None:

@@ -33,7 +33,12 @@ def model_config(
         dropout=settings.dropout,
     )
     joint = _given(
-        fusion_layers=settings.fusion_layers, hidden=settings.hidden, norm_image_query=settings.norm_image_query
+        fusion_layers=settings.fusion_layers,
+        fusion=settings.fusion,
+        fusion_attention=settings.fusion_attention,
+        fusion_gate=settings.fusion_gate,
+        hidden=settings.hidden,
+        norm_image_query=settings.norm_image_query,
     )
     vocabulary = {"vocab": len(tokenizer), "pad_id": tokenizer.pad_token_id}
     config = dataclasses.replace(

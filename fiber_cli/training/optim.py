@@ -23,12 +23,12 @@ STEP_SHARES = (0.67, 0.89)
 def parameter_kind(name: str, kinds: ParameterKinds) -> Kind:
     """The rate at which a parameter learns.
 
-    Inside the encoder a path component `cross` marks the fusion inside both towers, gates included; the rest follows
-    from the task's declaration. Raises DeclarationError for a parameter that it does not name: it would silently learn
-    at some rate.
+    Inside the encoder a path component `cross` marks the fusion inside both towers, gates included, and `top` the one
+    on both; the rest follows from the task's declaration. Raises DeclarationError for a parameter that it does not
+    name: it would silently learn at some rate.
     """
     if name.startswith("encoder."):
-        fused = name.startswith("encoder.memory_proj") or "cross" in name.split(".")
+        fused = name.startswith(("encoder.memory_proj", "encoder.top.")) or "cross" in name.split(".")
         return "cross_modal" if fused else "backbone"
     if name.startswith(kinds.heads):
         return "head"
@@ -82,7 +82,7 @@ def decays(name: str, *, as_published: AsPublished = "none") -> bool:
     is_norm = any("norm" in component for component in path)
     if as_published == "coarse":
         return not is_norm or "cross" in path or name.startswith(("vqa.", "nlvr2."))
-    is_scale = leaf in ("alpha", "temperature", "log_scale") or "scales" in path
+    is_scale = leaf in ("alpha", "temperature", "log_scale", "image_scale", "text_scale") or "scales" in path
     return not (is_norm or is_scale)
 
 

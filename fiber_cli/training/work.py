@@ -12,7 +12,7 @@ from fiber_cli.checkpoints.config import CheckpointConfig, read_config
 from fiber_cli.checkpoints.digests import check
 from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.checkpoints.loading import new_task
-from fiber_cli.config.recipe import DataSettings, Recipe
+from fiber_cli.config.recipe import DataSettings, ModelSettings, Recipe
 from fiber_cli.data.identity import source_facts
 from fiber_cli.data.loader import train_loader
 from fiber_cli.data.mixing import Mixture, StepSampler
@@ -21,6 +21,7 @@ from fiber_cli.data.source import Source
 from fiber_cli.data.sources import open_source
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed import collectives
+from fiber_cli.model.config import FiberConfig
 from fiber_cli.printing import say, say_lines
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declared
@@ -38,6 +39,9 @@ from fiber_cli.training.words import words_of_training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
+
+#: Settings of the model that are as in the checkpoint that a run begins with, where its recipe gives none.
+LEFT_TO_INIT_FROM = ("norm_image_query", "fusion", "fusion_attention", "fusion_gate")
 
 MakeBatches = Callable[[int], Generator[Batch, None, None]]
 Validate = Callable[[Any], dict[str, float]]
@@ -141,10 +145,19 @@ def _context(recipe: Recipe, init_from: str | Path | None) -> TaskContext[Any]:
     tokenizer = load_tokenizer(recipe.model.tokenizer)
     free_image_size = declared(recipe.task.name).free_image_size
     settings = recipe.model
-    if init_from is not None and settings.norm_image_query is None:
-        settings = replace(settings, norm_image_query=read_config(resolve(init_from)).model.norm_image_query)
+    if init_from is not None:
+        settings = _with_fusion_of(settings, read_config(resolve(init_from)).model)
     model = model_config(settings, tokenizer, free_image_size=free_image_size)
     return TaskContext(recipe.task, model, tokenizer, recipe.model.text_length)
+
+
+def _with_fusion_of(settings: ModelSettings, model: FiberConfig) -> ModelSettings:
+    """The settings, with what they leave to the checkpoint that a run begins with."""
+    changes: dict[str, Any] = {}
+    for name in LEFT_TO_INIT_FROM:
+        if getattr(settings, name) is None:
+            changes[name] = getattr(model, name)
+    return replace(settings, **changes)
 
 
 def _batches(recipe: Recipe, data: TrainingData, mixture: Mixture, steps: int) -> MakeBatches:
@@ -200,6 +213,8 @@ def count_parameters(task: nn.Module) -> dict[str, int]:
 
 def _part_of(name: str) -> str:
     for tower in ("image", "text"):
+        if name.startswith(f"encoder.top.{tower}_"):
+            return f"fusion ({tower} side)"
         if name.startswith(f"encoder.{tower}."):
             return f"fusion ({tower} side)" if "cross" in name.split(".") else tower
     return "heads"

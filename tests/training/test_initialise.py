@@ -271,6 +271,19 @@ def test_a_recipe_has_the_norm_that_its_first_weights_lack(runs, tmp_path):
     assert [name for name in named_weights(usual.task) if ".cross.norm." in name]
 
 
+@pytest.mark.parametrize(
+    ("setting", "value"), [("fusion", "top"), ("fusion_attention", "merged"), ("fusion_gate", False)]
+)
+def test_a_recipe_fuses_otherwise_than_its_first_weights(setting, value, tmp_path):
+    """null is what the weights have, in other tasks and from config.json too."""
+    made = work(parse_recipe(RECIPE, "test", [f"model.{setting}={value}".lower()]))
+    directory.save(tmp_path, 1, config=made.config, weights=named_weights(made.task), tokenizer=made.tokenizer)
+    vqa = parse_recipe(RECIPE.replace("{name: coarse}", "{name: vqa}"), "test")
+    assert getattr(work(vqa, init_from=tmp_path).task.encoder.config, setting) == value
+    assert getattr(load(tmp_path).context.model, setting) == value
+    assert getattr(work(vqa).task.encoder.config, setting) != value
+
+
 def test_weights_move_to_another_image_size(saved, capsys):
     made = work(parse_recipe(RECIPE, "test", ["model.image_size=128"]), init_from=saved)
     old = load_weights(directory.resolve(saved))

@@ -9,6 +9,7 @@ from torch import nn
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import DetectorConfig, FiberConfig
 from fiber_cli.model.detector.anchors import STRIDES
+from fiber_cli.model.detector.deep_fusion import DeepFusion
 from fiber_cli.model.detector.fpn import Fpn
 from fiber_cli.model.detector.head import HeadOutput, TokenHead
 from fiber_cli.model.fusion import Fused
@@ -16,11 +17,16 @@ from fiber_cli.model.fusion import Fused
 
 class Detector(nn.Module):
     """Norms on the last three stage outputs, feature pyramid and head. UserError unless the stages have the strides
-    8, 16 and 32."""
+    8, 16 and 32, and for fusion on top, which leaves the earlier stages as they are."""
 
     def __init__(self, config: FiberConfig, detector: DetectorConfig):
         super().__init__()
         image = config.image
+        if config.top_layers:
+            raise UserError(
+                "fusion=top is for tasks on whole images: it fuses the last map alone, and boxes are found in three; "
+                "set model.fusion to backbone, or task.head_fusion to deep with model.fusion_layers=0"
+            )
         strides = image.strides[-3:]
         if strides != STRIDES[:3]:
             raise UserError(
@@ -30,7 +36,11 @@ class Detector(nn.Module):
         dims = image.dims[-3:]
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims)
         self.fpn = Fpn(dims, detector.channels, detector.drop_block)
-        self.head = TokenHead(detector.channels, detector.blocks, config.text.hidden, detector.log_scale)
+        fusions = []
+        if detector.fusion == "deep":
+            for _ in range(detector.blocks):
+                fusions.append(DeepFusion(detector.channels, config.text))
+        self.head = TokenHead(detector.channels, detector.blocks, config.text.hidden, detector.log_scale, fusions)
 
     def forward(self, fused: Fused) -> HeadOutput:
         """The output of a fused pass with the last text LayerNorm on -> HeadOutput."""
@@ -38,4 +48,4 @@ class Detector(nn.Module):
         for norm, map_BHWC in zip(self.norms, fused.pyramid[-3:], strict=True):
             maps.append(norm(map_BHWC).permute(0, 3, 1, 2))
         text_BLC = fused.text * fused.mask[:, :, None]
-        return self.head(self.fpn(maps), text_BLC)
+        return self.head(self.fpn(maps), text_BLC, fused.mask)

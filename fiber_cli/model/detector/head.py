@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fiber_cli.model.detector.anchors import STRIDES
+from fiber_cli.model.detector.deep_fusion import DeepFusion
 from fiber_cli.model.detector.dyhead import DyBlock
 from fiber_cli.model.init import zero_bias
+from fiber_cli.model.module_sequence import ModuleSequence
 
 
 class HeadOutput(NamedTuple):
@@ -27,11 +29,17 @@ class HeadOutput(NamedTuple):
 
 
 class TokenHead(nn.Module):
-    """DynamicHead tower, then box, centerness and the alignment of every anchor with every token."""
+    """DynamicHead tower, then box, centerness and the alignment of every anchor with every token.
 
-    def __init__(self, channels: int, blocks: int, text_dim: int, log_scale: float = 0.0):
+    fusions: what stands before each block of the tower; none, or one for each.
+    """
+
+    def __init__(
+        self, channels: int, blocks: int, text_dim: int, log_scale: float = 0.0, fusions: Sequence[DeepFusion] = ()
+    ):
         super().__init__()
         self.tower = nn.ModuleList(DyBlock(channels) for _ in range(blocks))
+        self.fusions: ModuleSequence[DeepFusion] = ModuleSequence(fusions)
         self.box = nn.Conv2d(channels, 4, 1)
         self.centerness = nn.Conv2d(channels, 1, 1)
         self.scales = nn.ParameterList(torch.ones(1) for _ in STRIDES)
@@ -44,9 +52,14 @@ class TokenHead(nn.Module):
             nn.init.normal_(conv.weight, std=0.01)
             zero_bias(conv)
 
-    def forward(self, levels: list[Tensor], text_BLC: Tensor) -> HeadOutput:
-        """levels: (B, C, H_l, W_l) each; text_BLC: text states, 0 at padding positions."""
-        for block in self.tower:
+    def forward(self, levels: list[Tensor], text_BLC: Tensor, mask_BL: Tensor | None = None) -> HeadOutput:
+        """levels: (B, C, H_l, W_l) each; text_BLC: text states, 0 at padding positions; mask: bool, True for real
+        tokens, needed where text and image are fused."""
+        for number, block in enumerate(self.tower):
+            if self.fusions:
+                assert mask_BL is not None, "fusion needs the text's mask"
+                levels, text_BLC = self.fusions[number](levels, text_BLC, mask_BL)
+                text_BLC = text_BLC * mask_BL[:, :, None]
             levels = block(levels)
         logits_BNL = self._align(flatten_levels(levels), text_BLC)
         delta_maps, centerness_maps, sizes = [], [], []

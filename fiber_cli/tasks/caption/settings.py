@@ -15,6 +15,11 @@ class CaptionSettings(TaskSettings):
     """Captioning (paper section 3.3)."""
 
     name: Literal["caption"]
+    form: Literal["seq2seq", "fused"] = option(
+        "Every fused text layer reads the image tower's last map, or the map that it reads in a fused pass.",
+        "seq2seq",
+        owner=Owner.MODEL,
+    )
     objective: Literal["mle", "gold", "cider"] = option(
         "Likelihood, off-policy GOLD, or CIDEr reward.", "mle", owner=Owner.MODEL
     )

@@ -5,7 +5,7 @@ Shapes: B images, K samples of each, L text length, N image tokens, C image widt
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple, Self, TypeVar
+from typing import Any, Literal, NamedTuple, Self, TypeVar
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from fiber_cli.distributed.collectives import all_reduce_sum, world_size
 from fiber_cli.model.beam_search import beam_search
 from fiber_cli.model.captioner import Captioner, SpecialIds
 from fiber_cli.model.config import FiberConfig
+from fiber_cli.model.decoder_cache import ImageMemory
 from fiber_cli.model.fusion import FusedEncoder
 from fiber_cli.model.heads import MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
@@ -44,12 +45,12 @@ class TokenLosses(NamedTuple):
 
 
 class CaptionTask(Task, Captioning):
-    """objective: "mle"; "gold", likelihood with each token weighted by what a frozen copy of the weights, renewed every
-    `gold_refresh` steps, thinks of it and of what follows, at least `gold_floor`; or "cider", likelihood and
-    `cider_weight` of the reward of `cider_samples` drawn captions an image. gold_as_published: divide a caption's GOLD
-    loss by the number of its padding labels, and average its loss in evaluation mode over ignored positions too, as
-    the published code does. beam, max_length (tokens, `cls_id` included), search_as_published (see `beam_search`): of
-    generated captions.
+    """form: what the text layers read of the image, see `FusedEncoder.memory`. objective: "mle"; "gold", likelihood
+    with each token weighted by what a frozen copy of the weights, renewed every `gold_refresh` steps, thinks of it and
+    of what follows, at least `gold_floor`; or "cider", likelihood and `cider_weight` of the reward of `cider_samples`
+    drawn captions an image. gold_as_published: divide a caption's GOLD loss by the number of its padding labels, and
+    average its loss in evaluation mode over ignored positions too, as the published code does. beam, max_length
+    (tokens, `cls_id` included), search_as_published (see `beam_search`): of generated captions.
 
     `reward`, set by `prepare_training`: token ids int64 (B*K, L) and each image's references -> float64 (B*K,).
     """
@@ -60,6 +61,7 @@ class CaptionTask(Task, Captioning):
         self,
         config: FiberConfig,
         *,
+        form: Literal["seq2seq", "fused"] = "seq2seq",
         objective: str = "mle",
         gold_refresh: int = 1000,
         gold_floor: float = 0.1,
@@ -85,7 +87,7 @@ class CaptionTask(Task, Captioning):
         self.search_as_published = search_as_published
         self.max_length = max_length
         self.special = SpecialIds(cls_id, sep_id, pad_id, mask_id)
-        self.encoder = FusedEncoder(config, captioning=True)
+        self.encoder = FusedEncoder(config, captioning=True, paired_memory=form == "fused")
         self.pool = PairPooler(config)
         self.mlm = MlmHead(config)
         # In a tuple, so that it is no submodule: neither trained, nor sharded, nor part of the checkpoint's weights.
@@ -143,8 +145,8 @@ class CaptionTask(Task, Captioning):
         memory = self.captioner.memory(normalize(pixels))
         return self.caption(memory, beam=beam, as_published=as_published)
 
-    def caption(self, memory: Tensor, *, beam: int | None = None, as_published: bool | None = None) -> Tensor:
-        """`predict` from an image memory (B, N, C). beam, as_published: of this call, the task's own by default."""
+    def caption(self, memory: ImageMemory, *, beam: int | None = None, as_published: bool | None = None) -> Tensor:
+        """`predict` from the memory of B images. beam, as_published: of this call, the task's own by default."""
         if beam is None:
             beam = self.beam
         if as_published is None:
@@ -160,7 +162,7 @@ class CaptionTask(Task, Captioning):
         hidden = (tokens == self.special.cls) | (tokens == self.special.sep)
         return tokens.masked_fill(hidden, self.special.pad)
 
-    def cross_entropies(self, captioner: Captioner, memory: Tensor, ids: Tensor, mask: Tensor) -> TokenLosses:
+    def cross_entropies(self, captioner: Captioner, memory: ImageMemory, ids: Tensor, mask: Tensor) -> TokenLosses:
         """Of texts, ids int64 and mask bool (rows, L); those of one image of `memory` are contiguous. The vocabulary is
         scored only where a token follows."""
         labels = self.labels(ids)
@@ -202,13 +204,15 @@ class CaptionTask(Task, Captioning):
             self.frozen = None  # freed before the copy is made
             self.frozen = Captioner(_frozen(self.encoder), _frozen(self.pool), _frozen(self.mlm))
 
-    def draw_captions(self, memory: Tensor) -> Tensor:
+    def draw_captions(self, memory: ImageMemory) -> Tensor:
         """`cider_samples` captions of each image, int64 (B*K, max_length), see `sample`."""
         return sample(
             self.captioner, memory, samples=self.cider_samples, max_length=self.max_length, special=self.special
         )
 
-    def cider_loss(self, memory: Tensor, drawn: Tensor, references: Sequence[Sequence[str]]) -> tuple[Tensor, Tensor]:
+    def cider_loss(
+        self, memory: ImageMemory, drawn: Tensor, references: Sequence[Sequence[str]]
+    ) -> tuple[Tensor, Tensor]:
         """The policy gradient of drawn captions, int64 (B*K, L), and their mean reward. As published the baseline is 1
         and the sum over samples is divided by the number of images."""
         losses = self.cross_entropies(self.captioner, memory, drawn, drawn != self.special.pad)

@@ -77,7 +77,7 @@ class CoarseTask(Task, Embedding, Matching):
         self.itc_queue_noise = itc_queue_noise
         self.encoder = FusedEncoder(config)
         self.pool = PairPooler(config)
-        self.itc_pool = PairPooler(config, pooler=config.itc_pooler, normed=True)
+        self.itc_pool = PairPooler(config, pooler=config.itc_pooler, alone=True)
         self.mlm = MlmHead(config) if mlm else None
         self.itm = ItmHead(config) if itm else None
         self.temperature = nn.Parameter(torch.tensor([temperature])) if itc else None

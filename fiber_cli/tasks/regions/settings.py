@@ -32,6 +32,12 @@ class RegionSettings(TaskSettings):
     blocks: int = option("DynamicHead blocks.", 6, ge=1, owner=MODEL)
     drop_block: float = option("Rate of DropBlock in the pyramid.", 0.3, ge=0, lt=1, owner=MODEL)
     log_scale: float = option("Of the first alignment of places and words; as_published: 0.", 0.0, owner=MODEL)
+    head_fusion: Literal["none", "deep"] = option(
+        "Deep fusion in the head, as in GLIP: places and words look at each other before each of its blocks; with "
+        "model.fusion_layers=0 it is the only one.",
+        "none",
+        owner=MODEL,
+    )
     frozen_stages: int = option(
         "First image stages that do not learn, the patch embedding with them.", 0, ge=0, owner=MODEL
     )

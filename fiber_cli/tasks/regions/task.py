@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
-from fiber_cli.model.config import DetectorConfig, FiberConfig
+from fiber_cli.model.config import DetectorConfig, FiberConfig, HeadFusion
 from fiber_cli.model.detector.detector import Detector
 from fiber_cli.model.detector.head import HeadOutput
 from fiber_cli.model.detector.losses import LossSums, loss_sums
@@ -38,10 +38,10 @@ class _Prompts(NamedTuple):
 class RegionTask(Task, Detecting):
     """The detector and its losses; the module of all four region-level tasks.
 
-    channels, blocks, drop_block, log_scale: see `DetectorConfig`. frozen_stages: the patch embedding and so many image
-    stages keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what an anchor without a
-    box should name, "none" or, as published, the "last_token" slot. score_threshold, pre_nms_topk, nms_iou,
-    max_detections, aggregation: see `postprocess`.
+    channels, blocks, drop_block, log_scale, head_fusion: see `DetectorConfig`. frozen_stages: the patch embedding and
+    so many image stages keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what an
+    anchor without a box should name, "none" or, as published, the "last_token" slot. score_threshold, pre_nms_topk,
+    nms_iou, max_detections, aggregation: see `postprocess`.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class RegionTask(Task, Detecting):
         blocks: int = DetectorConfig.blocks,
         drop_block: float = DetectorConfig.drop_block,
         log_scale: float = DetectorConfig.log_scale,
+        head_fusion: HeadFusion = DetectorConfig.fusion,
         frozen_stages: int = 0,
         unmatched_target: Literal["none", "last_token"] = "none",
         score_threshold: float = POSTPROCESSING["score_threshold"],
@@ -73,7 +74,7 @@ class RegionTask(Task, Detecting):
             "aggregation": aggregation,
         }
         self.threshold = threshold
-        self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block, log_scale))
+        self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block, log_scale, head_fusion))
         self.last_token_unmatched = unmatched_target == "last_token"
         self._frozen = self._first_modules(frozen_stages)
         for module in self._frozen:

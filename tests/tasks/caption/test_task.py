@@ -1,5 +1,6 @@
 """The three objectives of captioning, held against their definitions, and what keeps them going."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -12,6 +13,7 @@ from small_captioner import CLS, IDS, MASK, PAD, SEP, SPECIAL, make_task, random
 from fiber_cli.data.sources.scenes import ScenesSource
 from fiber_cli.data.text import encode, load_tokenizer
 from fiber_cli.data.transforms import EvalTransform
+from fiber_cli.errors import UserError
 from fiber_cli.model.beam_search import beam_search
 from fiber_cli.model.config import TINY
 from fiber_cli.model.pixels import normalize
@@ -195,6 +197,19 @@ def test_cider_gradient_is_that_of_the_published_formula():
             torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-3, msg=name)
         else:
             assert parameter.grad is None, name
+
+
+def test_captions_in_the_fused_form_are_those_of_the_other():
+    """They read the maps of the fused blocks, and search them alike."""
+    task, other = make_task(form="fused"), make_task()
+    assert not [name for name, _ in task.named_parameters() if "memory_proj" in name]
+    batch = {"pixels": random_pixels(3)}
+    together = task.predict(batch)
+    for row in range(3):
+        torch.testing.assert_close(task.predict({"pixels": batch["pixels"][row : row + 1]})[0], together[row])
+    assert not torch.equal(together, other.predict(batch))
+    with pytest.raises(UserError, match=r"model\.fusion_layers above 0"):
+        CaptionTask(dataclasses.replace(small_config(30), fusion_layers=0), form="fused")
 
 
 @pytest.mark.parametrize("objective", ["mle", "gold", "cider"])

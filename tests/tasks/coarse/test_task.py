@@ -57,6 +57,28 @@ def test_shared_stems_give_the_losses_and_gradients_of_every_pass_from_pixels():
         torch.testing.assert_close(ours[name], gradient, atol=1e-6, rtol=1e-3)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"fusion_layers": 0},
+        {"fusion": "top"},
+        {"fusion_attention": "merged"},
+        {"fusion_gate": False},
+        {"fusion": "top", "norm_image_memory": True},
+    ],
+    ids=["none", "on top", "merged", "no gates", "on top with norms"],
+)
+def test_shared_stems_change_a_number_of_another_way_of_fusing(changes):
+    """All objectives, with all parameters that learn."""
+    config = dataclasses.replace(SMALL, **changes)
+    task, batch = make(config), random_batch(config, 6, length=12)
+    shared = task(batch)
+    expected = step_from_pixels(task, batch)
+    for name in ("mlm_loss", "itc_loss", "itm_loss"):
+        torch.testing.assert_close(shared[name], expected[name].detach(), atol=1e-5, rtol=0)
+    assert gradients(task, shared["loss"]).keys() == {name for name, _ in task.named_parameters()}
+
+
 @pytest.mark.slow
 def test_base_step_needs_half_the_operations():
     """At most half the floating-point operations of the step from pixels, losses equal to 1e-5."""

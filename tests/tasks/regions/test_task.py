@@ -149,6 +149,24 @@ def test_training_step(norm_image_query, fusion_layers):
     assert any("cross.norm" in name for name, _ in task.named_parameters()) == (norm_image_query and fusion_layers > 0)
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [{"fusion_attention": "merged"}, {"fusion_gate": False}, {"fusion_layers": 0, "head_fusion": "deep"}],
+    ids=["merged", "no gates", "deep in the head"],
+)
+def test_a_way_of_fusing_trains_a_part_alone(changes):
+    settings = dict(changes)
+    head_fusion = settings.pop("head_fusion", "none")
+    torch.manual_seed(0)
+    config = dataclasses.replace(SMALL, **settings)
+    task = RegionTask(config, channels=32, blocks=1, drop_block=0.0, head_fusion=head_fusion).train()
+    losses = task(small_batch())
+    assert losses["loss"].isfinite()
+    losses["loss"].backward()
+    assert not [name for name, parameter in task.named_parameters() if parameter.grad is None]
+    assert task.eval().predict(each_its_own())
+
+
 def test_batch_without_boxes():
     batch = small_batch()
     batch |= {"boxes": torch.zeros(0, 4), "positive_map": torch.zeros(0, LENGTH), "box_counts": torch.tensor([0, 0])}
