@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "fiber_cli"
 LEAVES = {
     "boxes",
     "characters",
+    "downloads",
     "errors",
     "outputs",
     "parsing",
@@ -32,6 +33,7 @@ ALLOWED = {
     "regular_files": set(),
     "text_files": set(),
     "boxes": set(),
+    "downloads": set(),
     "outputs": set(),
     "parsing": set(),
     "seeds": set(),
