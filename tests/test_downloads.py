@@ -53,12 +53,11 @@ def test_a_cut_answer_is_not_gone_on_with(server, tmp_path, tag):
         assert not file.exists()
 
 
-def test_the_same_command_again_begins_anew(server, tmp_path):
+def test_the_same_command_again_begins_anew(server, tmp_path, monkeypatch):
     file = tmp_path / "model.ckpt"
-    server.cut_after, server.failures = 30_000, []
-    with pytest.MonkeyPatch.context() as patched, pytest.raises(UserError, match="30,000 bytes are kept"):
-        patched.setattr(downloads, "WAITS_SECONDS", ())
-        server.with_ranges = False
+    monkeypatch.setattr(downloads, "WAITS_SECONDS", ())
+    server.cut_after, server.with_ranges = 30_000, False
+    with pytest.raises(UserError, match="30,000 bytes are kept"):
         fetch(server.address, file)
     server.cut_after, server.with_ranges = None, True
     fetch(server.address, file, sha256=DIGEST)
@@ -100,7 +99,7 @@ def test_passing_failures_end_it_or_lasting_ones_are_tried_again(server, tmp_pat
 
 
 def test_a_server_that_is_not_there_is_a_traceback(tmp_path):
-    with pytest.raises(UserError, match="cannot be fetched .*refused"):
+    with pytest.raises(UserError, match=r"cannot be fetched .*refused"):
         fetch("http://127.0.0.1:9/model.ckpt", tmp_path / "model.ckpt")
 
 
