@@ -47,7 +47,7 @@ def test_settings_classes_are_found_by_name():
 
 def test_tasks_are_found_by_what_they_can_do():
     assert tasks_with(Embedding) == tasks_with(Matching) == ("coarse", "retrieval")
-    assert tasks_with(Answering) == ("vqa",)
+    assert tasks_with(Answering) == ("vqa", "vqa_generated")
     assert tasks_with(Captioning) == ("caption",)
     assert tasks_with(Detecting) == ("fine", "detection", "grounding", "refexp")
 

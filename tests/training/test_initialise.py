@@ -42,8 +42,9 @@ RETRIEVAL = ("retrieval", "retrieval-itc", "retrieval-itm")
 MAY_START = {
     "coarse": tuple(FORMS),
     "vqa": ("vqa",),
+    "vqa_generated": ("vqa_generated", "caption"),
     "nlvr2": ("nlvr2",),
-    "caption": ("caption",),
+    "caption": ("caption", "vqa_generated"),
     **dict.fromkeys(RETRIEVAL, (*RETRIEVAL, "vqa", "nlvr2", *REGIONS)),
     **dict.fromkeys(REGIONS, REGIONS),
 }

@@ -183,6 +183,7 @@ def test_no_predictions_cannot_be_scored(task):
     ("task", "evalset"),
     [
         ("vqa", "fiber_cli.tasks.vqa.evaluation.VqaSet"),
+        ("vqa_generated", "fiber_cli.tasks.vqa.evaluation.VqaSet"),
         ("nlvr2", "fiber_cli.tasks.nlvr2.evaluation.StatementSet"),
         ("caption", "fiber_cli.tasks.caption.evaluation.CaptionSet"),
         ("detection", "fiber_cli.tasks.regions.detection_set.DetectionSet"),
