@@ -63,7 +63,7 @@ ONLY_THROUGH = {
 ONLY = {
     "deepspeed": {"training/deepspeed_engine.py"},
     "pycocotools": {"tasks/regions/coco_ap.py", "data/masks.py"},
-    "matplotlib": {"training/curves.py"},
+    "matplotlib": {"training/curves.py", "evaluation/few_shot_curve.py"},
 }
 #: Third-party packages of the networks.
 MODEL_PACKAGES = {"torch", "torchvision", "timm"}

@@ -325,7 +325,7 @@ KNOWN = {
     "flickr8k": KnownDataset(("karpathy",), _karpathy),
     "coco_caption": KnownDataset(("karpathy",), _karpathy, Captioning),
     "nocaps": KnownDataset(("nocaps",), _nocaps, Captioning),
-    "vqav2": KnownDataset(("vqa", "vqa_generated"), _vqav2),
+    "vqav2": KnownDataset(("vqa",), _vqav2),
     "nlvr2": KnownDataset(("statements",), _nlvr2),
     "lvis": KnownDataset(("coco",), _lvis),
     "odinw13": KnownDataset(("coco",), _odinw13),
