@@ -1,11 +1,12 @@
 """Weights by name: of a file, of a module, and from the one into the other, strictly and without an unpickler."""
 
+import re
 import sys
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 import torch.serialization
@@ -23,6 +24,7 @@ WRAPPERS = ("state_dict", "model", "module")
 _DEEPEST = 4
 #: Classes of Python's own that trainers save options with.
 _HARMLESS = (
+    *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "object", "set", "str", "tuple")),
     "argparse.Namespace",
     "collections.defaultdict",
     "datetime.datetime",
@@ -115,10 +117,8 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint file") from error
     except Exception as error:  # torch raises several kinds for damaged or unsafe files
-        # torch goes on with how to run what the file holds.
-        reason = str(error).splitlines()[0].partition(" In PyTorch")[0]
         raise UserError(
-            f"{path}: not readable as a checkpoint of plain tensors ({type(error).__name__}: {reason}); "
+            f"{path}: not readable as a checkpoint of plain tensors ({type(error).__name__}: {_reason(error)}); "
             "if it holds other objects, save its state dict alone first"
         ) from error
     state = _unwrapped(content)
@@ -130,9 +130,21 @@ def read_torch_file(path: Path) -> dict[str, Tensor]:
     return _without_module(state)
 
 
+def _reason(error: Exception) -> str:
+    """What torch says of a file, without how to run what it holds, with which it goes on."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused is not None:
+        return f"it names {refused[1]}, which is not called"
+    told = re.search(r"WeightsUnpickler error: (.+)", str(error))
+    if told is not None:
+        return told[1]
+    first = next(iter(str(error).splitlines()), "")
+    return first.partition(" In PyTorch")[0].partition(" This file can still be loaded")[0]
+
+
 def _restricted_load(path: Path) -> Any:
-    """The content of a file of torch's, with an empty dictionary in place of every object of a class that is not
-    torch's. Files of before torch 1.6 are read without such objects."""
+    """The content of a file of torch's, with something empty in place of every object of a class that is not torch's.
+    Files of before torch 1.6 are read without such objects."""
     if not zipfile.is_zipfile(path):
         return torch.load(path, map_location="cpu", weights_only=True)
     inert: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
@@ -140,17 +152,28 @@ def _restricted_load(path: Path) -> Any:
         module = name.partition(".")[0]
         # Functions of Python itself have no place in a checkpoint: whatever names them is refused.
         if module not in sys.stdlib_module_names or name in _HARMLESS:
-            inert.append((type(name, (_Inert,), {}), name))
+            kind = _InertArray if module == "numpy" else _InertMapping
+            inert.append((type(name, (kind,), {}), name))
     with torch.serialization.safe_globals(inert):
         return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
 
 
-class _Inert:
+class _InertMapping:
     """Stands for a class or a function of a trainer: called with anything it gives a dictionary, which the restricted
-    unpickler lets take in an object's content."""
+    unpickler lets take in an object's attributes or items."""
 
     def __new__(cls, *arguments: object, **named: object) -> Any:
         return OrderedDict()
+
+
+class _InertArray:
+    """Stands for what numpy's arrays and numbers are made of, whose state is no dictionary."""
+
+    def __new__(cls, *arguments: object, **named: object) -> Self:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
 
 
 def _unwrapped(content: object) -> dict[str, Tensor] | None:

@@ -1,5 +1,9 @@
 """Published files to ours and back: every bit of them, whatever wraps them and whatever they were trained for."""
 
+import argparse
+from pathlib import Path
+
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -100,9 +104,19 @@ class Callback:
         self.best = 3.0
 
 
+class Options(dict):
+    """A dictionary of a class of its own."""
+
+
 def lightning(state):
-    callbacks = {Callback: {"best": 1.0}}
-    return {"epoch": 3, "state_dict": state, "callbacks": callbacks, "hyper_parameters": {"config": Callback()}}
+    parameters = {"config": Callback(), "options": Options(depth=3), "seeds": np.arange(3), "rate": np.float64(0.1)}
+    return {
+        "epoch": 3,
+        "state_dict": state,
+        "callbacks": {Callback: {"best": 1.0}},
+        "hyper_parameters": parameters,
+        "given": argparse.Namespace(lr=0.1, folder=Path("runs")),
+    }
 
 
 def prefixed(state, prefix):
