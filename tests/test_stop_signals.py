@@ -67,6 +67,7 @@ def ended_by(number, code, *argv, **environment):
         ("pretrain", "SIGTERM", 75),
         ("finetune", "SIGHUP", 75),
         ("odinw", "SIGUSR1", 75),
+        ("few-shot", "SIGTERM", 75),
         ("eval", "SIGTERM", 143),
         ("caption", "SIGHUP", 129),
     ],

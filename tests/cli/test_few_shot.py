@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 import yaml
-from coco_detections import coco_box, coco_file
+from region_files import coco_box, coco_file
 
 TASK = ("--init-from", "fine", "--output", "out")
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from coco_detections import coco_box, coco_file
+from region_files import coco_box, coco_file
 
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.evaluation.few_shot import FewShotSet, drawn_by_seed, drawn_from_files, images_of_categories, tunings

@@ -6,45 +6,22 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from published_states import SMALL, published_names, published_state
 from safetensors.torch import load_file, save_file
 
 from fiber_cli.checkpoints import directory
-from fiber_cli.checkpoints.loading import load, new_task
+from fiber_cli.checkpoints.loading import load
 from fiber_cli.checkpoints.published import file
 from fiber_cli.checkpoints.published.back import convert_back
 from fiber_cli.checkpoints.published.file import convert_file
 from fiber_cli.checkpoints.published.stage import STAGES
 from fiber_cli.checkpoints.published.unread import KEPT_FILE
 from fiber_cli.checkpoints.weights import read_torch_file
-from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
-from fiber_cli.model.config import BASE, FiberConfig, ImageConfig, TextConfig
+from fiber_cli.model.config import BASE
 from fiber_cli.tasks import published_forms
-from fiber_cli.tasks.context import TaskContext
 
-ANSWERS = ("yes", "no", "2")
-#: As deep as the base model, and narrow.
-SMALL = FiberConfig(
-    image=ImageConfig(embed_dim=8, depths=(2, 2, 18, 2), heads=(1, 2, 4, 8), window=2),
-    text=TextConfig(hidden=24, heads=2, intermediate=32, vocab=30, positions=20),
-    hidden=16,
-    image_size=(64, 64),
-)
 QUEUE = {"image_queue": torch.zeros(16, 4), "queue_ptr": torch.zeros(1, dtype=torch.int64)}
-
-
-def published_state(kind, config=SMALL, seed=0):
-    """A file's state dict of a kind: every entry of its own values, those that no pass reads too."""
-    declaration, form = published_forms()[kind]
-    settings = declaration.settings(name=declaration.name, **form.settings)
-    labels = ANSWERS if form.labels else None
-    torch.manual_seed(seed)
-    task = new_task(TaskContext(settings, config, load_tokenizer("builtin"), form.text_length, labels))
-    state = STAGES[form.stage].to_published(dict(task.named_parameters()), config)
-    values = {}
-    for key, value in state.items():
-        values[key] = torch.randn(value.shape) if value.is_floating_point() else value
-    return values
 
 
 @pytest.fixture
@@ -220,15 +197,11 @@ def test_the_full_size_loses_a_bit(kind, size):
     """Of the base model, in memory: there and back every entry that ours has a place for is the same."""
     stage = STAGES[published_forms()[kind][1].stage]
     config = BASE.at_image_size((size, size))
-    declaration, form = published_forms()[kind]
-    settings = declaration.settings(name=declaration.name, **form.settings)
     with torch.device("meta"):
-        names = dict(
-            new_task(TaskContext(settings, config, load_tokenizer("builtin"), form.text_length)).named_parameters()
-        )
+        names, published = published_names(kind, config)
     state = {}
     generator = torch.Generator().manual_seed(0)
-    for key, shape in stage.to_published(names, config).items():
+    for key, shape in published.items():
         state[key] = torch.empty(shape.shape).uniform_(-1, 1, generator=generator)
     back = stage.to_published(stage.from_published(state, config, names), config)
     unread = set(stage.unread(config, names))
