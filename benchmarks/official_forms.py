@@ -28,7 +28,7 @@ from fiber_cli.config.resolve import recipe_header, resolve_recipe, shipped_reci
 
 #: In the order in which they start from one another.
 RECIPES = (
-    *("4m", "vqav2", "nlvr2", "coco_itc", "coco_itm", "flickr30k_itc", "flickr30k_itm"),
+    *("4m", "vqav2", "vqav2_generated", "nlvr2", "coco_itc", "coco_itm", "flickr30k_itc", "flickr30k_itm"),
     *("caption_mle", "caption_gold", "caption_cider", "fine", "fine_no_coarse", "coco_scratch", "coco_no_fuse"),
     "coco_deep_fusion",
     *("coco_detection", "lvis", "refcoco", "refcoco_plus", "refcocog", "odinw", "odinw_few_shot"),

@@ -18,7 +18,7 @@ STOP_SIGNALS = tuple(number for number in signal.Signals if number.name in ("SIG
 #: Added to a signal's number by the exit codes of commands that a signal ends, as shells have it.
 SIGNAL_BASE = 128
 #: Commands that have nothing to save before training begins, and that the same command line continues or begins anew.
-_TRAINING = ("pretrain", "finetune", "odinw", "ablate")
+_TRAINING = ("pretrain", "finetune", "odinw", "few-shot", "ablate")
 
 
 def signals_to_handle() -> list[signal.Signals]:

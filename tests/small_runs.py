@@ -13,6 +13,7 @@ VAL = "data.val=[{kind: scenes, split: val, count: 4}]"
 #: Task → its section, and another setting that goes with it.
 TASKS = {
     "vqa": ("{name: vqa}", "log.keep_best=vqa/accuracy"),
+    "vqa_generated": ("{name: vqa_generated, beam: 2, answer_length: 4}", "log.keep_best=vqa/accuracy"),
     "nlvr2": ("{name: nlvr2}", "log.keep_best=nlvr2/accuracy"),
     "retrieval": ("{name: retrieval, itc: 0, itm: 1, itm_negatives: random}", "log.keep_best=itm/ir@1"),
     "caption": ("{name: caption, beam: 2}", "model.text_length=30"),

@@ -14,6 +14,7 @@ PACKAGE = Path(__file__).parents[1] / "fiber_cli"
 LEAVES = {
     "boxes",
     "characters",
+    "downloads",
     "errors",
     "outputs",
     "parsing",
@@ -32,6 +33,7 @@ ALLOWED = {
     "regular_files": set(),
     "text_files": set(),
     "boxes": set(),
+    "downloads": set(),
     "outputs": set(),
     "parsing": set(),
     "seeds": set(),
@@ -61,7 +63,7 @@ ONLY_THROUGH = {
 ONLY = {
     "deepspeed": {"training/deepspeed_engine.py"},
     "pycocotools": {"tasks/regions/coco_ap.py", "data/masks.py"},
-    "matplotlib": {"training/curves.py"},
+    "matplotlib": {"training/curves.py", "evaluation/few_shot_curve.py"},
 }
 #: Third-party packages of the networks.
 MODEL_PACKAGES = {"torch", "torchvision", "timm"}

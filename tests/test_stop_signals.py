@@ -68,6 +68,7 @@ def ended_by(number, code, *argv, **environment):
         ("finetune", "SIGHUP", 75),
         ("odinw", "SIGUSR1", 75),
         ("ablate", "SIGTERM", 75),
+        ("few-shot", "SIGTERM", 75),
         ("eval", "SIGTERM", 143),
         ("caption", "SIGHUP", 129),
     ],

@@ -29,7 +29,10 @@ FIND = ("detect", "ONE", "cat . dog", "--checkpoint", "FINE")
 EVAL = ("eval", "scenes", "--checkpoint", "COARSE", "--workers", "0", "--output", "NEW")
 SEARCH = ("rerank", "--images", "PICTURES", "--checkpoint", "COARSE", "--index", "NEW")
 ODINW = ("odinw", "--root", "PICTURES", "--init-from", "FINE", "--output", "NEW")
-VERBS = ("pretrain", "finetune", "eval", "odinw", "rerank", "caption", "answer", "detect", "vqa-answers", "cider-df")
+VERBS = (
+    *("pretrain", "finetune", "eval", "odinw", "few-shot", "rerank", "caption", "answer", "detect", "vqa-answers"),
+    "cider-df",
+)
 #: (what is wrong, the command line)
 COMMAND_LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     *(
@@ -102,6 +105,9 @@ COMMAND_LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("cider-df: no output", ("cider-df", "--recipe", "RECIPE")),
     ("cider-df: a recipe that is not there", ("cider-df", "--recipe", "NEW", "--output", "NEW")),
     ("convert: an unknown task", ("convert", "PUBLISHED", "NEW", "--task", "everything")),
+    ("convert: an address of another kind", ("convert", "http://example.org/a.ckpt", "NEW")),
+    ("convert: no digest", ("convert", "PUBLISHED", "NEW", "--sha256", "12")),
+    ("convert: a checkpoint that is none, back", ("convert", "PICTURES", "NEW", "--to-published")),
     ("convert: a tokeniser that is not there", ("convert", "PUBLISHED", "NEW", "--tokenizer", "/nowhere")),
     ("convert: an empty tokeniser", ("convert", "PUBLISHED", "NEW", "--tokenizer", "")),
     ("convert: a folder for the file", ("convert", "PICTURES", "NEW", "--tokenizer", "TOKENIZER")),

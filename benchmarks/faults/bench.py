@@ -102,7 +102,7 @@ def judged(ended: Ended, folder: Path, before: set[str], *named: str, is_either:
 def stray_problem(ended: Ended, folder: Path, before: set[str]) -> str | None:
     """What a refused command left, but for the folder of a training and the locks of folders."""
     new = sorted(tree(folder) - before)
-    allowed = ("out", "run") if ended.argv[0] in ("pretrain", "finetune", "odinw") else ()
+    allowed = ("out", "run") if ended.argv[0] in ("pretrain", "finetune", "odinw", "few-shot") else ()
     stray = []
     for path in new:
         name = Path(path).name

@@ -1,16 +1,37 @@
 """Weights by name: of a file, of a module, and from the one into the other, strictly and without an unpickler."""
 
-from collections.abc import Collection, Iterable, Mapping
+import re
+import sys
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
+import torch.serialization
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.regular_files import check_regular
+
+#: Names under which trainers keep the state dict, in the order in which they are looked for: Lightning,
+#: maskrcnn-benchmark, DeepSpeed.
+WRAPPERS = ("state_dict", "model", "module")
+#: So many wrappers one in another.
+_DEEPEST = 4
+#: Classes of Python's own that trainers save options with.
+_HARMLESS = (
+    *(f"builtins.{name}" for name in ("bool", "dict", "float", "int", "list", "object", "set", "str", "tuple")),
+    "argparse.Namespace",
+    "collections.defaultdict",
+    "datetime.datetime",
+    "pathlib.Path",
+    "pathlib.PosixPath",
+    "pathlib.WindowsPath",
+)
 
 
 def float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -80,31 +101,93 @@ def _unreadable(file: Path, error: Exception) -> UserError:
 
 
 def read_torch_file(path: Path) -> dict[str, Tensor]:
-    """The state dict in a `.ckpt`, `.pt`, `.pth` or `.bin` file, read with the restricted unpickler (tensors only).
+    """The state dict in a `.ckpt`, `.pt`, `.pth` or `.bin` file, read with the restricted unpickler, or the tensors of
+    a `.safetensors` file.
 
-    It may be the whole content or stand under "state_dict" or "model"; the prefix `module.` is taken off.
-    Raises UserError for a file that is missing, damaged or holds other objects.
+    It may be the whole content or stand under one of WRAPPERS, or one in another; the prefix `module.` is taken off.
+    What trainers save beside it may be of their own classes: nothing of those is imported or run, and what they held is
+    not read. Raises UserError for a file that is missing, damaged or holds no state dict, and for one that names
+    Python's own functions.
     """
+    if path.suffix == ".safetensors":
+        return _without_module(read_tensors(path))
     try:
         check_regular(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        content = _restricted_load(path)
     except FileNotFoundError as error:
         raise UserError(f"{path}: no such checkpoint file") from error
     except Exception as error:  # torch raises several kinds for damaged or unsafe files
-        # torch goes on with how to run what the file holds.
-        reason = str(error).splitlines()[0].partition(" In PyTorch")[0]
         raise UserError(
-            f"{path}: not readable as a checkpoint of plain tensors ({type(error).__name__}: {reason}); "
+            f"{path}: not readable as a checkpoint of plain tensors ({type(error).__name__}: {_reason(error)}); "
             "if it holds other objects, save its state dict alone first"
         ) from error
-    state = content
-    if isinstance(content, dict):
-        state = content.get("state_dict", content.get("model", content))
-    if not isinstance(state, dict) or not all(map(_is_named_tensor, state.items())):
+    state = _unwrapped(content)
+    if state is None:
         raise UserError(f"{path}: holds no state dict (a mapping from names to tensors)")
     for name, tensor in state.items():
         if tensor.layout != torch.strided or _bytes(tensor) > tensor.untyped_storage().nbytes():
             raise UserError(f"{path}: {name} {tuple(tensor.shape)} has more numbers than the file holds of it")
+    return _without_module(state)
+
+
+def _reason(error: Exception) -> str:
+    """What torch says of a file, without how to run what it holds, with which it goes on."""
+    refused = re.search(r"GLOBAL (\S+)", str(error))
+    if refused is not None:
+        return f"it names {refused[1]}, which is not called"
+    told = re.search(r"WeightsUnpickler error: (.+)", str(error))
+    if told is not None:
+        return told[1]
+    first = next(iter(str(error).splitlines()), "")
+    return first.partition(" In PyTorch")[0].partition(" This file can still be loaded")[0]
+
+
+def _restricted_load(path: Path) -> Any:
+    """The content of a file of torch's, with something empty in place of every object of a class that is not torch's.
+    Files of before torch 1.6 are read without such objects."""
+    if not zipfile.is_zipfile(path):
+        return torch.load(path, map_location="cpu", weights_only=True)
+    inert: list[Callable[..., Any] | tuple[Callable[..., Any], str]] = []
+    for name in torch.serialization.get_unsafe_globals_in_checkpoint(path):
+        module = name.partition(".")[0]
+        # Functions of Python itself have no place in a checkpoint: whatever names them is refused.
+        if module not in sys.stdlib_module_names or name in _HARMLESS:
+            kind = _InertArray if module == "numpy" else _InertMapping
+            inert.append((type(name, (kind,), {}), name))
+    with torch.serialization.safe_globals(inert):
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+
+
+class _InertMapping:
+    """Stands for a class or a function of a trainer: called with anything it gives a dictionary, which the restricted
+    unpickler lets take in an object's attributes or items."""
+
+    def __new__(cls, *arguments: object, **named: object) -> Any:
+        return OrderedDict()
+
+
+class _InertArray:
+    """Stands for what numpy's arrays and numbers are made of, whose state is no dictionary."""
+
+    def __new__(cls, *arguments: object, **named: object) -> Self:
+        return super().__new__(cls)
+
+    def __setstate__(self, state: object) -> None:
+        pass
+
+
+def _unwrapped(content: object) -> dict[str, Tensor] | None:
+    """The state dict in what a file holds; None where there is none."""
+    for _ in range(_DEEPEST):
+        if not isinstance(content, dict):
+            return None
+        if content and all(map(_is_named_tensor, content.items())):
+            return content
+        content = next((content[name] for name in WRAPPERS if isinstance(content.get(name), dict)), None)
+    return None
+
+
+def _without_module(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if all(key.startswith("module.") for key in state):
         return {key.removeprefix("module."): tensor for key, tensor in state.items()}
     return state

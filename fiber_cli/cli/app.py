@@ -22,6 +22,7 @@ import fiber_cli
 from fiber_cli.cli import (
     ablation,
     evaluation,
+    few_shot,
     inference,
     last_resort,
     models,
@@ -71,6 +72,7 @@ app.command("finetune")(training.finetune)
 app.command("eval")(evaluation.evaluate)
 app.command("odinw")(odinw.odinw)
 app.command("ablate")(ablation.ablate)
+app.command("few-shot")(few_shot.few_shot)
 app.command("rerank")(evaluation.rerank)
 app.command("caption")(inference.caption)
 app.command("answer")(inference.answer)

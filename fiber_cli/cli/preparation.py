@@ -109,14 +109,56 @@ def cider_df(
 
 
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="Checkpoint file of the published code.")],
-    output: Annotated[Path, typer.Argument(metavar="OUT", help="Checkpoint folder to write.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="IN",
+            help="Checkpoint file of the published code, or its https:// address; with --to-published one of fiber's.",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Argument(metavar="OUT", help="Checkpoint folder to write; with --to-published a file.")
+    ],
     task: Annotated[PublishedCheckpoint, typer.Option(help="What the checkpoint was trained for.")] = "coarse",
     tokenizer: Annotated[str, typer.Option(help="Hub name or folder of its tokeniser.")] = "roberta-base",
     answers: Annotated[Path | None, typer.Option(help="VQA's vocabulary, of `fiber vqa-answers`.")] = None,
+    sha256: Annotated[str | None, typer.Option(metavar="DIGEST", help="SHA-256 that IN must have.")] = None,
+    downloads: Annotated[
+        Path | None, typer.Option(help="Folder of fetched files.  [default: fiber/downloads in the user's cache]")
+    ] = None,
+    to_published: Annotated[
+        bool, typer.Option("--to-published", help="The other way: write a file that the published code reads.")
+    ] = False,
     force: Force = False,
 ) -> None:
-    """Turn a published checkpoint into a checkpoint folder."""
+    """Turn a published checkpoint into a checkpoint folder, or a checkpoint of fiber's into a published one.
+
+    The file may be a plain state dict or as Lightning or maskrcnn-benchmark wrap it. What has no place is said, with
+    the reason. An address is fetched first, going on where an earlier try was cut.
+    """
+    if to_published:
+        from fiber_cli.checkpoints.published.back import convert_back
+
+        if answers is not None or sha256 is not None or downloads is not None:
+            raise typer.BadParameter("--answers, --sha256 and --downloads are of the way from a published checkpoint")
+        show(one_line(convert_back(Path(source), output, force=force)))
+        return
     from fiber_cli.checkpoints.published.file import convert_file
 
-    show(one_line(convert_file(source, output, task=task, tokenizer=tokenizer, answers=answers, force=force)))
+    file = _published_file(source, sha256, downloads)
+    show(one_line(convert_file(file, output, task=task, tokenizer=tokenizer, answers=answers, force=force)))
+
+
+def _published_file(source: str, sha256: str | None, downloads: Path | None) -> Path:
+    """The file that is named, fetched where that is an address. UserError where it has not the digest."""
+    from fiber_cli.downloads import check_sha256, downloads_folder, fetch, is_address, place_of
+    from fiber_cli.outputs import sha256_of
+
+    if is_address(source):
+        return fetch(source, place_of(source, downloads or downloads_folder()), sha256=sha256)
+    file = Path(source)
+    if sha256 is not None and file.is_file() and sha256_of(file) != check_sha256(sha256):
+        raise UserError(
+            f"{file}: its SHA-256 is {sha256_of(file)}, not {sha256}; get the file again, or correct --sha256"
+        )
+    return file

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from fiber_cli.data.sources.coco import COPIES, CocoSettings
 from fiber_cli.errors import UserError
+from fiber_cli.evaluation.few_shot import FewShotSet, drawn_from_files
 
 #: The folder of the archive in the recipes' layout.
 ARCHIVE = "odinw"
@@ -130,24 +131,24 @@ class OdinwArchive(NamedTuple):
 
     def source(self, odinw_set: OdinwSet, split: str, *, published_prompts: bool) -> CocoSettings:
         """A split of a set as an entry of a recipe."""
-        return self._entry(odinw_set, odinw_set.annotations(split), split, published_prompts)
-
-    def few_shot_source(self, odinw_set: OdinwSet, shots: int, seed: int, *, published_prompts: bool) -> CocoSettings:
-        """The published draw of so many shots, each picture as often as the published command repeats it."""
-        annotations = odinw_set.few_shot_annotations(shots, seed)
-        return self._entry(odinw_set, annotations, "train", published_prompts, copies=COPIES[shots])
-
-    def _entry(
-        self, odinw_set: OdinwSet, annotations: Path, split: str, published_prompts: bool, copies: int | None = None
-    ) -> CocoSettings:
         return CocoSettings(
             kind="coco",
             name=odinw_set.name,
-            json=str(self.folder / annotations),
+            json=str(self.folder / odinw_set.annotations(split)),
             images=str(self.folder / odinw_set.pictures(split)),
             prompts=dict(odinw_set.prompts) if published_prompts else {},
-            copies=copies,
         )
+
+    def few_shot_set(self, odinw_set: OdinwSet, *, published_prompts: bool) -> FewShotSet:
+        """A set with the published draws of few shots, each picture as often as the published command repeats it."""
+        train, valid, test = (
+            self.source(odinw_set, split, published_prompts=published_prompts) for split in ("train", "valid", "test")
+        )
+
+        def file_of(shots: int, seed: int) -> Path:
+            return self.folder / odinw_set.few_shot_annotations(shots, seed)
+
+        return FewShotSet(odinw_set.name, train, valid, test, drawn_from_files(train, file_of))
 
 
 def find_archive(root: Path, splits: Collection[str]) -> OdinwArchive:

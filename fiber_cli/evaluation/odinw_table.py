@@ -1,10 +1,11 @@
-"""AP of many fine-tunings on ODinW as one table: sets, shots, and their means."""
+"""AP of many fine-tunings on detection sets, such as ODinW's, as one table: sets, shots, and their means."""
 
 import statistics
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-ALL_DATA = 0
+from fiber_cli.characters import one_line
+from fiber_cli.evaluation.few_shot import ALL_DATA
 
 
 class OdinwAp(NamedTuple):
@@ -39,35 +40,42 @@ def mean_over_sets(results: Sequence[OdinwAp]) -> MeanAp:
     return MeanAp(statistics.fmean(means), statistics.pstdev(means), len(means))
 
 
+def summary_by_shots(results: Sequence[OdinwAp]) -> dict[int, MeanAp]:
+    """`mean_over_sets` of each number of shots."""
+    return {number: mean_over_sets(_with_shots(results, number)) for number in shots_of(results)}
+
+
 def odinw_summary(results: Sequence[OdinwAp]) -> dict[str, Any]:
     """Every AP, and the means by set and shots ("full" is all data): `runs`, `sets`, `mean`."""
     sets: dict[str, dict[str, Any]] = {}
-    for name in _names(results):
-        of_set = [result for result in results if result.set_name == name]
-        sets[name] = {
-            _label(number): mean_over_seeds(_with_shots(of_set, number))._asdict() for number in _shots(of_set)
-        }
-    mean = {_label(number): mean_over_sets(_with_shots(results, number))._asdict() for number in _shots(results)}
+    for name in names_of(results):
+        own = of_set(results, name)
+        sets[name] = {_label(number): mean_over_seeds(_with_shots(own, number))._asdict() for number in shots_of(own)}
+    mean = {_label(number): mean._asdict() for number, mean in summary_by_shots(results).items()}
     return {"runs": [result._asdict() for result in results], "sets": sets, "mean": mean}
 
 
 def odinw_table(results: Sequence[OdinwAp]) -> str:
     """Sets as rows, shots as columns, the mean as the last row; over several seeds with the standard deviation."""
-    shots = _shots(results)
-    names = _names(results)
+    shots = shots_of(results)
+    names = names_of(results)
     rows = [["AP", *(_title(number) for number in shots)]]
     for name in names:
-        of_set = [result for result in results if result.set_name == name]
-        rows.append([name, *(_cell(mean_over_seeds(_with_shots(of_set, number))) for number in shots)])
+        own = of_set(results, name)
+        rows.append([one_line(name), *(_cell(mean_over_seeds(_with_shots(own, number))) for number in shots)])
     rows.append([f"mean of {len(names)}", *(_cell(mean_over_sets(_with_shots(results, number))) for number in shots)])
     return "\n".join(_line(row) for row in rows)
 
 
-def _names(results: Sequence[OdinwAp]) -> list[str]:
+def of_set(results: Sequence[OdinwAp], name: str) -> list[OdinwAp]:
+    return [result for result in results if result.set_name == name]
+
+
+def names_of(results: Sequence[OdinwAp]) -> list[str]:
     return list(dict.fromkeys(result.set_name for result in results))
 
 
-def _shots(results: Sequence[OdinwAp]) -> list[int]:
+def shots_of(results: Sequence[OdinwAp]) -> list[int]:
     return list(dict.fromkeys(result.shots for result in results))
 
 

@@ -39,6 +39,7 @@ from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting, Embedding, Matching
 from fiber_cli.tasks.regions.detection_rows import ranked
+from fiber_cli.tasks.vqa.answers import answer_texts
 
 #: Inputs in one pass, where that is not given.
 BATCH_SIZE, DETECTION_BATCH_SIZE = 32, 4
@@ -150,8 +151,8 @@ class Fiber:
         matcher = self.loaded.ability(Matching)
         pairs = pairs_of(images, texts)
         logits: dict[int, np.ndarray] = {}
-        for numbers, image, text in self._pair_stems(pairs, on_error, max_pixels):
-            matched = matcher.match(image, text)[:, 1].cpu().numpy()
+        for numbers, image, sentences in self._read_pairs(pairs, on_error, max_pixels):
+            matched = matcher.match(image, self._text_stems(sentences))[:, 1].cpu().numpy()
             logits.update(zip(numbers, matched, strict=True))
         return float(logits[0]) if pairs.single else _in_order(logits, len(pairs.texts))
 
@@ -206,17 +207,16 @@ class Fiber:
         on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
     ) -> str | list[str] | list[str | None]:
-        """The most probable answer of the vocabulary for each (image, question); one of the two may stand for all."""
+        """The best answer for each (image, question), of the checkpoint's vocabulary or generated; one of the two may
+        stand for all."""
         answerer = self.loaded.ability(Answering)
         refuse_empty(texts_of(questions)[0], "question")
-        labels = self.context.labels
-        assert labels is not None
         pairs = pairs_of(images, questions)
         answers: dict[int, str] = {}
-        for numbers, image, text in self._pair_stems(pairs, on_error, max_pixels):
-            best = answerer.logits(image, text).argmax(1).tolist()
-            for number, label in zip(numbers, best, strict=True):
-                answers[number] = labels[label]
+        for numbers, image, asked in self._read_pairs(pairs, on_error, max_pixels):
+            rows = answerer.answer(image, *self._encoded(asked)).cpu().numpy()
+            texts = answer_texts(list(rows), self.context.tokenizer, self.context.labels)
+            answers.update(zip(numbers, texts, strict=True))
         return answers[0] if pairs.single else list(map(answers.get, range(len(pairs.texts))))
 
     @overload
@@ -506,11 +506,11 @@ class Fiber:
                 )
         return detections[0] if single else list(map(detections.get, range(len(pictures))))
 
-    def _pair_stems(
+    def _read_pairs(
         self, pairs: Pairs, on_error: OnError, max_pixels: int
-    ) -> Iterator[tuple[list[int], ImageStem, TextStem]]:
-        """Numbers and stems of the pairs that can be read, a batch at a time; a picture of several pairs of a batch has
-        its stem computed once."""
+    ) -> Iterator[tuple[list[int], ImageStem, list[str]]]:
+        """Numbers, image stems and texts of the pairs that can be read, a batch at a time; a picture of several pairs
+        of a batch has its stem computed once."""
         reader = PictureReader(pairs.one_picture, on_error, max_pixels)
         for numbers in batches(range(len(pairs.texts)), self.batch_size):
             opened: list[Image.Image] = []
@@ -530,8 +530,7 @@ class Fiber:
                     kept.append(number)
             if kept:
                 stems = self._image_stems(opened)
-                texts = self._text_stems([pairs.texts[number] for number in kept])
-                yield kept, ImageStem(stems.map[rows]), texts
+                yield kept, ImageStem(stems.map[rows]), [pairs.texts[number] for number in kept]
 
     def _image_stems(self, pictures: list[Image.Image]) -> ImageStem:
         return self.task.encoder.image_stem(normalize(self._pixels(pictures)))
@@ -542,6 +541,10 @@ class Fiber:
         return torch.stack(pixels).to(self.device)
 
     def _text_stems(self, texts: list[str]) -> TextStem:
+        return self.task.encoder.text_stem(*self._encoded(texts))
+
+    def _encoded(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Tokens int64 and mask bool (B, L) on the device. UserError for texts that would be cut."""
         ids, mask, truncated = encode(self.context.tokenizer, texts, self.context.text_length)
         if truncated:
             longest = max(texts, key=len)
@@ -549,7 +552,7 @@ class Fiber:
                 f"{truncated} of the texts are longer than the model's {self.context.text_length} tokens, such as "
                 f"{longest[:80]!r}; shorten them"
             )
-        return self.task.encoder.text_stem(ids.to(self.device), mask.to(self.device))
+        return ids.to(self.device), mask.to(self.device)
 
 
 class _Limits:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fiber_cli.model.captioner import Captioner, SpecialIds, Stepper
+from fiber_cli.model.captioner import Captioner, Prompt, SpecialIds, Stepper
 from fiber_cli.model.decoder_cache import ImageMemory
 
 
@@ -21,9 +21,10 @@ def beam_search(
     max_length: int,
     special: SpecialIds,
     as_published: bool = False,
+    prompt: Prompt | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The best caption of each of B images, from their memory: its tokens after `cls`, int64 (B, max_length - 1), the
-    ending one included, then padding; and their mean log-probability, float32 (B,).
+    """The best caption of each of B images, from their memory: its tokens after `cls`, or after the image's `prompt`,
+    int64 (B, max_length - 1), the ending one included, then padding; and their mean log-probability, float32 (B,).
 
     An ended hypothesis among the `beam` best is set aside with its score, and the live ones are the best that have not
     ended. An image is done, and no longer computed, when `beam` hypotheses have ended or the length is reached; the
@@ -31,7 +32,7 @@ def beam_search(
     `as_published=True` is the search of the published code, whose lengths belong to slots instead of hypotheses and
     whose ended hypotheses fill all slots once they are the best.
     """
-    stepper = Stepper(captioner, memory, beam, special)
+    stepper = Stepper(captioner, memory, beam, special, prompt)
     if as_published:
         return _published_search(stepper, max_length)
     return _search(stepper, max_length)

@@ -1,4 +1,4 @@
-"""What generates captions from an image, one token a step over the decoder's cache.
+"""What generates texts about an image, captions or answers, one token a step over the decoder's cache.
 
 Shapes: B images, K captions of each (contiguous), L text length, N image tokens, C image and D joint width, V
 vocabulary.
@@ -47,15 +47,46 @@ class SpecialIds(NamedTuple):
         return (tokens == self.sep) | (tokens == self.pad)
 
 
-class Stepper:
-    """K captions of each image that grow by one token a step: `tokens` int64 (B*K, length), `cls` at first."""
+class Prompt(NamedTuple):
+    """Texts that are gone on with, one an image: ids int64 (B, L) and mask bool (B, L), True for the real tokens, which
+    come first."""
 
-    def __init__(self, captioner: Captioner, memory: ImageMemory, captions_per_image: int, special: SpecialIds):
+    ids: Tensor
+    mask: Tensor
+
+
+class Stepper:
+    """K captions of each image that grow by one token a step: `tokens` int64 (B*K, length), at first `cls`, or the last
+    token of the image's prompt, the others of which are in the cache."""
+
+    def __init__(
+        self,
+        captioner: Captioner,
+        memory: ImageMemory,
+        captions_per_image: int,
+        special: SpecialIds,
+        prompt: Prompt | None = None,
+    ):
         self.captioner, self.memory, self.special = captioner, memory, special
         self.captions_per_image = captions_per_image
         self.cache = DecoderCache(captioner.encoder.config.decoder_layers)
-        captions = len(memory) * captions_per_image
-        self.tokens = torch.full((captions, 1), special.cls, device=memory.device)
+        first = torch.full((len(memory),), special.cls, device=memory.device)
+        if prompt is not None:
+            first = self._read(prompt)
+        self.tokens = first.repeat_interleave(captions_per_image)[:, None]
+
+    def _read(self, prompt: Prompt) -> Tensor:
+        """Take in all tokens of the prompts but the last ones, which are returned, int64 (B,)."""
+        images = torch.arange(len(prompt.ids), device=prompt.ids.device)
+        last = prompt.mask.sum(1) - 1
+        earlier = prompt.mask.clone()
+        earlier[images, last] = False
+        width = max(1, int(last.max()))
+        earlier = earlier[:, :width]
+        ids = prompt.ids[:, :width].masked_fill(~earlier, self.special.pad)
+        self.captioner.encoder.decode(self.memory, ids, self.cache, earlier)
+        self.cache.reorder(images.repeat_interleave(self.captions_per_image))
+        return prompt.ids[images, last]
 
     def log_probs(self) -> Tensor:
         """Of the next token, float32 (B*K, V). Called once for every length."""

@@ -18,6 +18,7 @@ TASKS = {
     "fine": "regions:FINE",
     "retrieval": "retrieval:RETRIEVAL",
     "vqa": "vqa:VQA",
+    "vqa_generated": "vqa_generated:GENERATED_VQA",
     "nlvr2": "nlvr2:NLVR2",
     "caption": "caption:CAPTION",
     "detection": "regions:DETECTION",

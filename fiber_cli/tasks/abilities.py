@@ -82,14 +82,15 @@ class Matching(Ability):
 
 
 class Answering(Ability):
-    """Answers out of a closed list."""
+    """Answers to questions, out of a closed list or generated."""
 
-    needs = "an answer classifier"
+    needs = "answers to questions"
     used_by = "fiber answer"
 
     @abstractmethod
-    def logits(self, image: "ImageStem", text: "TextStem") -> "Tensor":
-        """(B, labels) of the pairs (image b, question b); their sigmoids are the scores."""
+    def answer(self, image: "ImageStem", ids: "Tensor", mask: "Tensor") -> "Tensor":
+        """Of the pairs (image b, question b), ids int64 and mask bool (B, L): the rows that `predict` gives, which
+        `tasks.vqa.answers` puts in words."""
 
 
 class Captioning(Ability):

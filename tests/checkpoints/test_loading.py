@@ -63,7 +63,7 @@ def test_abilities_are_those_of_the_task_less_what_is_switched_off(tmp_path, tok
 
 
 def test_commands_are_those_that_train_the_ability():
-    assert commands_for(Answering) == "`fiber finetune vqa`"
+    assert commands_for(Answering) == "`fiber finetune vqa` or `fiber finetune vqa_generated`"
     assert commands_for(Matching) == "`fiber pretrain coarse` or `fiber finetune retrieval`"
 
 

@@ -30,7 +30,9 @@ def run(tmp_path, monkeypatch, capsys):
 @pytest.fixture
 def calls(monkeypatch):
     """Stand-ins for the heavy modules that record what they are asked; `calls.code` is what `fit` returns."""
-    calls = SimpleNamespace(latest=[], fit=[], dry_run=[], eval=[], launch=[], convert=[], code=0, error=None)
+    calls = SimpleNamespace(
+        latest=[], fit=[], dry_run=[], eval=[], launch=[], convert=[], convert_back=[], code=0, error=None
+    )
 
     def fit(recipe, output, *, resume, init_from):
         calls.fit.append((recipe, output, resume, init_from))
@@ -47,6 +49,10 @@ def calls(monkeypatch):
 
     def convert_file(source, output, **options):
         calls.convert.append((source, output, options))
+        return output
+
+    def convert_back(source, output, **options):
+        calls.convert_back.append((source, output, options))
 
     def load(path, *, latest):
         calls.latest.append(latest)
@@ -61,6 +67,7 @@ def calls(monkeypatch):
         "evaluation.evaluate": {"run_eval": run_eval},
         "checkpoints.loading": {"load": load},
         "checkpoints.published.file": {"convert_file": convert_file},
+        "checkpoints.published.back": {"convert_back": convert_back},
         "checkpoints.directory": {"resolve": lambda path, latest=False: path},
         "checkpoints.files": {"checkpoint_files": lambda path, latest=False: []},
         "checkpoints.config": {"read_config": lambda path: SimpleNamespace(task=CoarseSettings("coarse"))},

@@ -191,7 +191,8 @@ def test_one_line_says_which_is_used_and_what_it_knows(real, picture, capsys):
 def test_another_task_by_name_is_told_the_right_one(real, picture, capsys):
     code, _, err = command(capsys, "answer", picture, "is there a star?", "--checkpoint", "builtin/caption")
     assert code == 1
-    assert err.endswith("without an answer classifier; use one of `fiber finetune vqa`, or builtin/vqa\n")
+    others = "`fiber finetune vqa` or `fiber finetune vqa_generated`, or builtin/vqa"
+    assert err.endswith(f"without answers to questions; use one of {others}\n")
 
 
 def test_from_python_one_is_named(real, picture, capsys):

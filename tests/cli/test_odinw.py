@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
-from fiber_cli.cli import odinw
+from fiber_cli.cli import few_shot
 from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.evaluation.odinw13 import SETS
 
@@ -158,8 +158,8 @@ def test_a_users_file_is_replaced_by_all_runs(run, data, launched, name):
 
 
 def test_a_limit_of_pixels_reaches_training_and_test():
-    assert odinw._max_pixels([]) == []
-    assert odinw._max_pixels(["optim.lr=1", "data.max_pixels=5", "data.max_pixels=7"]) == ["--max-pixels", "7"]
+    assert few_shot._max_pixels([]) == []
+    assert few_shot._max_pixels(["optim.lr=1", "data.max_pixels=5", "data.max_pixels=7"]) == ["--max-pixels", "7"]
 
 
 def test_two_of_it_write_into_one_folder(run, data, launched, monkeypatch):

@@ -5,10 +5,11 @@ import os
 from pathlib import Path
 
 import pytest
+from files_server import serving
 
 from fiber_cli.cli.preparation import published_checkpoints
 from fiber_cli.config.resolve import resolve_recipe
-from fiber_cli.outputs import LEDGER
+from fiber_cli.outputs import LEDGER, sha256_of
 
 
 def test_convert(run, calls):
@@ -21,6 +22,38 @@ def test_convert(run, calls):
     assert len(calls.convert) == 1
 
 
+def test_a_fetched_file_is_another_than_the_one_at_the_address(run, calls, tmp_path):
+    with serving(b"weights" * 1000, "fiber%20coarse.ckpt") as server:
+        for _ in range(2):
+            assert run("convert", server.address, "out", "--downloads", "fetched")[0] == 0
+        assert server.asked == [None]
+    files = [file for file, _, _ in calls.convert]
+    assert [file.name for file in files] == ["fiber_coarse.ckpt"] * 2
+    assert files[0].read_bytes() == b"weights" * 1000
+    assert files[0].parent.parent == Path("fetched")
+
+
+def test_a_file_of_another_digest_is_converted(run, calls):
+    Path("a.ckpt").write_bytes(b"weights")
+    digest = sha256_of(Path("a.ckpt"))
+    assert run("convert", "a.ckpt", "out", "--sha256", digest.upper())[0] == 0
+    code, _, err = run("convert", "a.ckpt", "out", "--sha256", "0" * 64)
+    assert code == 1
+    assert f"a.ckpt: its SHA-256 is {digest}, not 000" in err
+    assert len(calls.convert) == 1
+    code, _, err = run("convert", "http://example.org/a.ckpt", "out")
+    assert code == 1
+    assert "not an https:// address" in err
+
+
+def test_the_way_back_is_the_way_there(run, calls):
+    assert run("convert", "runs/vqa", "out.ckpt", "--to-published", "--force")[0] == 0
+    assert calls.convert_back == [(Path("runs/vqa"), Path("out.ckpt"), {"force": True})]
+    code, _, err = run("convert", "runs/vqa", "out.ckpt", "--to-published", "--answers", "answers.json")
+    assert code == 2
+    assert "are of the way from a published checkpoint" in " ".join(err.split())
+
+
 def test_published_checkpoints_are_those_of_the_authors():
     assert set(published_checkpoints()) == {
         "coarse",
@@ -31,8 +64,11 @@ def test_published_checkpoints_are_those_of_the_authors():
         "caption",
         "fine",
         "detection",
+        "coco-detection",
+        "lvis",
         "grounding",
         "refexp",
+        "refcoco",
     }
 
 

@@ -101,7 +101,7 @@ def test_an_unknown_name_lists_those_of_the_task():
 
 
 def test_tasks_are_known_by_the_name_alone():
-    assert tasks_for("vqav2") == ("vqa",)
+    assert tasks_for("vqav2") == ("vqa", "vqa_generated")
     assert tasks_for("some.yaml") == ("fine", "detection", "grounding", "refexp")
 
 

@@ -112,7 +112,12 @@ def test_results_of_every_task(runs, name, tmp_path, capsys, monkeypatch):
     assert metrics & written["metrics"].keys()
     # What a caption is worth is told in full only where Java runs.
     assert name == "caption" or metrics <= written["metrics"].keys()
-    files = {"vqa": "predictions.json", "nlvr2": "predictions.csv", "retrieval": "rankings.json"}
+    files = {
+        "vqa": "predictions.json",
+        "vqa_generated": "predictions.json",
+        "nlvr2": "predictions.csv",
+        "retrieval": "rankings.json",
+    }
     assert (tmp_path / files.get(name, "captions.json")).stat().st_size > 10
     assert "left out" in capsys.readouterr().out
 

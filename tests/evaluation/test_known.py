@@ -133,7 +133,7 @@ def test_a_split_that_is_not_there_is_taken_for_another():
 
 
 def test_a_data_set_of_another_task_is_refused():
-    with pytest.raises(UserError, match="vqav2 is for checkpoints of vqa, not of detection"):
+    with pytest.raises(UserError, match="vqav2 is for checkpoints of vqa, vqa_generated, not of detection"):
         eval_data("vqav2", "detection")
     with pytest.raises(UserError, match="coco_caption is for checkpoints of caption, not of coarse"):
         eval_data("coco_caption", "coarse")

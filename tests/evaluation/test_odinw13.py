@@ -106,7 +106,10 @@ def test_few_shots_come_as_often_as_published(tmp_path):
     archive(tmp_path)
     found = find_archive(tmp_path, ("train",))
     for shots, copies in ((1, 8), (3, 4), (5, 2), (10, 1)):
-        assert found.few_shot_source(SET["Raccoon"], shots, 3, published_prompts=False).copies == copies
+        drawn = found.few_shot_set(SET["Raccoon"], published_prompts=False).draw(shots, 3)
+        assert drawn.copies == copies
+        assert drawn.shots is None
+        assert drawn.json == str(tmp_path / SET["Raccoon"].few_shot_annotations(shots, 3))
 
 
 def test_a_list_of_ones_own_is_passed_over(tmp_path):

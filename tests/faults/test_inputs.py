@@ -8,7 +8,7 @@ from benchmarks.faults.kinds import spread
 CASES = cases()
 VERBS = (
     *("pretrain", "finetune", "eval", "rerank", "caption", "answer", "detect"),
-    *("vqa-answers", "cider-df", "convert", "odinw", "recipes"),
+    *("vqa-answers", "cider-df", "convert", "odinw", "few-shot", "recipes"),
 )
 
 

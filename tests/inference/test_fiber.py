@@ -123,6 +123,14 @@ def test_answers_are_of_the_checkpoints_vocabulary(runs, readable):
     assert vqa.answer([readable[0]], ["is there a star?"]) == [one]
 
 
+def test_generated_answers_depend_on_what_is_asked_beside_them(runs, readable):
+    vqa = Fiber.from_pretrained(runs["vqa_generated"])
+    questions = ["is there a star?", "how many red shapes are there?", "what?"]
+    alone = [vqa.answer(readable[0], question) for question in questions]
+    assert vqa.answer(readable[0], questions) == alone
+    assert all(isinstance(answer, str) for answer in alone)
+
+
 def test_captions_and_how_they_are_searched_for(runs, readable, monkeypatch):
     captioner = Fiber.from_pretrained(runs["caption"], batch_size=2)
     captions = captioner.caption(readable, beam=2)

@@ -3,7 +3,7 @@
 import torch
 from small_captioner import CLS, MASK, PAD, SEP, SPECIAL, log_probs, make_captioner, memory_of
 
-from fiber_cli.model.captioner import Stepper
+from fiber_cli.model.captioner import Prompt, Stepper
 
 
 def test_both_ending_tokens_end_a_caption():
@@ -26,6 +26,22 @@ def test_steps_equal_passes_over_the_whole_text():
         expected = log_probs(captioner, memory[number // 2], caption)
         torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-5)
         assert row[MASK] == -torch.inf
+
+
+@torch.no_grad()
+def test_a_prompt_is_gone_on_with_otherwise_than_a_text_that_begins_with_it():
+    captioner = make_captioner()
+    memory = memory_of(captioner, 3)
+    prompts = [[CLS, 5, 6, SEP], [CLS], [CLS, 7, SEP]]
+    ids = torch.tensor([prompt + [PAD] * (6 - len(prompt)) for prompt in prompts])
+    stepper = Stepper(captioner, memory, 2, SPECIAL, Prompt(ids, ids != PAD))
+    assert stepper.tokens.tolist() == [[SEP]] * 2 + [[CLS]] * 2 + [[SEP]] * 2
+    stepper.log_probs()
+    stepper.append(torch.tensor([[8, 9], [10, 11], [12, 13]]))
+    for number, row in enumerate(stepper.log_probs()):
+        text = [*prompts[number // 2][1:], 8 + number]
+        expected = log_probs(captioner, memory[number // 2], text)
+        torch.testing.assert_close(row, expected, atol=1e-5, rtol=1e-5)
 
 
 @torch.no_grad()

@@ -47,7 +47,7 @@ def test_settings_classes_are_found_by_name():
 
 def test_tasks_are_found_by_what_they_can_do():
     assert tasks_with(Embedding) == tasks_with(Matching) == ("coarse", "retrieval")
-    assert tasks_with(Answering) == ("vqa",)
+    assert tasks_with(Answering) == ("vqa", "vqa_generated")
     assert tasks_with(Captioning) == ("caption",)
     assert tasks_with(Detecting) == ("fine", "detection", "grounding", "refexp")
 
@@ -55,7 +55,8 @@ def test_tasks_are_found_by_what_they_can_do():
 def test_published_checkpoints_become_these_tasks():
     becomes = {name: declaration.name for name, (declaration, _) in published_forms().items()}
     same = {name: name for name in ("coarse", "vqa", "nlvr2", "caption", "fine", "detection", "grounding", "refexp")}
-    assert becomes == same | {"retrieval-itc": "retrieval", "retrieval-itm": "retrieval"}
+    more = {"coco-detection": "detection", "lvis": "detection", "refcoco": "refexp"}
+    assert becomes == same | more | {"retrieval-itc": "retrieval", "retrieval-itm": "retrieval"}
     text_lengths = {name: form.text_length for name, (_, form) in published_forms().items()}
     assert text_lengths == {name: 40 if name == "coarse" else 256 if _is_fine(name) else 50 for name in becomes}
 

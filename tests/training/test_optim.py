@@ -133,6 +133,7 @@ HEADS = {
     "fine": {"detector"},
     "retrieval": {"itm"},
     "vqa": {"vqa"},
+    "vqa_generated": {"mlm"},
     "nlvr2": {"nlvr2"},
     "caption": {"mlm"},
     "detection": {"detector"},

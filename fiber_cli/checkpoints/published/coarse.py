@@ -1,7 +1,8 @@
 """Published state dicts of the coarse stage to ours and back, strict both ways.
 
 The published names and shapes are those of the released FIBER code. What that code stores but never uses is listed by
-`unused_shapes`; it is checked on the way in, not kept, and written with its initial value on the way out.
+`unused_shapes`, the reason for each in WITHOUT_PLACE; it is no part of our weights, and written with its initial value
+on the way out where nothing else is known of it (see `unread`).
 """
 
 from collections.abc import Collection, Mapping
@@ -9,8 +10,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from fiber_cli.checkpoints.position_bias import POSITION_BIAS
 from fiber_cli.checkpoints.published.names import to_our_names, to_published_names
-from fiber_cli.checkpoints.published.towers import position_buffers, towers
+from fiber_cli.checkpoints.published.towers import FOLLOWS_FROM_SIZES, position_buffers, position_reasons, towers
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.swin import shift_mask
 
@@ -44,6 +46,8 @@ COARSE = {
     **PRETRAINING_HEADS,
     **FINE_TUNING_HEADS,
 }
+#: An entry that every published model of this stage has.
+LANDMARK = f"{IMAGE}layers.0.blocks.0.attn.{POSITION_BIAS}"
 #: State of the published pre-training queue, pixels included; the published loader drops it as well.
 QUEUE = (
     "image_queue",
@@ -54,6 +58,20 @@ QUEUE = (
     "queue_ptr",
     "queue_total",
 )
+
+#: Published template → why it has no place in our weights.
+WITHOUT_PLACE = {
+    **position_reasons(image=IMAGE, text=TEXT),
+    "vit_model.layers.{s}.blocks.{b}.attn_mask": FOLLOWS_FROM_SIZES,
+    "text_transformer.pooler.dense.{p}": "RoBERTa's own pooler, which no pass reads",
+    "text_transformer.encoder.layer.{l}.crossattention_t2i.output.LayerNorm.{p}": "a norm that no pass reads",
+    "text_transformer.encoder.layer.{l}.alpha_t2i": "a gate of a layer without fusion, in front of nothing",
+    "rank_output.{p}": "a copy of the matched row of itm_score that does not learn; ours ranks by the row itself",
+    "cross_modal_{text|image}_{transform|pooler}_itc.{p}": "the ITC pooler, which this task does not read",
+    "cross_modal_{text|image}_{transform|pooler}_itc.dense.{p}": "the ITC pooler, which this task does not read",
+    "cross_modal_att_layers.{l}.{p}": "a projection for a layer that reads no image",
+    "|".join(QUEUE).join("{}"): "the queue of pre-training, which the published loader drops too",
+}
 
 Shape = tuple[int, ...]
 
@@ -121,6 +139,12 @@ def _unused_memory_projections(config: FiberConfig, names: Collection[str]) -> d
     return shapes
 
 
+def unread(config: FiberConfig, names: Collection[str]) -> list[str]:
+    """Published names of what has no place in our weights and is written on the way out, where ours has the parameters
+    `names`."""
+    return [*derived_buffers(config), *unused_shapes(config, names)]
+
+
 def from_published(state: Mapping[str, Tensor], config: FiberConfig, names: Collection[str]) -> dict[str, Tensor]:
     """Weights of a published coarse checkpoint under our names, float32.
 
@@ -128,7 +152,7 @@ def from_published(state: Mapping[str, Tensor], config: FiberConfig, names: Coll
     Raises UserError that lists every key which is neither in the table, nor a derived buffer, nor unused, and every
     parameter of ours that the checkpoint lacks.
     """
-    ignored = {*derived_buffers(config), *unused_shapes(config, names), *QUEUE}
+    ignored = {*unread(config, names), *QUEUE}
     weights = to_our_names(state, COARSE, names=names, ignored=ignored, check="the task and the sizes")
     if "temperature" in weights:
         # The published one has no dimension, ours has one (DeepSpeed cannot partition a scalar).

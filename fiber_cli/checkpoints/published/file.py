@@ -3,28 +3,29 @@
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.config import CheckpointConfig
+from fiber_cli.checkpoints.digests import WEIGHTS_FILE
 from fiber_cli.checkpoints.loading import new_task
-from fiber_cli.checkpoints.position_bias import POSITION_BIAS, window_of
-from fiber_cli.checkpoints.published import coarse, fine
+from fiber_cli.checkpoints.position_bias import window_of
 from fiber_cli.checkpoints.published.output import check_output, put_in_place, tokenizer_files
+from fiber_cli.checkpoints.published.stage import STAGES, StageName
+from fiber_cli.checkpoints.published.unread import differing, narrow_types, write_kept
+from fiber_cli.checkpoints.published.wrapping import own_entries
 from fiber_cli.checkpoints.weights import read_torch_file
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.model.config import BASE, FiberConfig
-from fiber_cli.outputs import Outputs
+from fiber_cli.outputs import Outputs, explained
+from fiber_cli.printing import say
 from fiber_cli.tasks import published_forms
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.vqa.vocabulary import read_vocabulary
 
-#: Stage → the names that its weights have in published files.
-_STAGES = {"coarse": coarse, "fine": fine}
 #: Pixels along a side of an image for each cell along a side of the windows: of the base model at every image size.
 PIXELS_PER_CELL = 32
 
@@ -36,15 +37,20 @@ def convert_file(
 
     task: a kind of published checkpoint, see `tasks.published_forms`. The image size follows from the position-bias
     tables (32 pixels a window cell). answers: VQA's vocabulary, in the order of the classifier. force: also beside
-    files that no conversion wrote. Raises UserError for a file that is not such a checkpoint, listing what does not
-    fit, and, before it is read, for an `output` that holds something else than an earlier conversion.
+    files that no conversion wrote. What has no place in our weights is said with the reason, and what of it
+    `back.convert_back` could not know is kept beside the checkpoint.
+
+    Raises UserError for a file that is not such a checkpoint, listing what does not fit, and, before it is read, for an
+    `output` that holds something else than an earlier conversion.
     """
     directory.check_name(output)
     read = [source, *([answers] if answers else []), *tokenizer_files(tokenizer)]
     outputs = Outputs(force=force, inputs=read)
     check_output(output, outputs)
     declaration, form = published_forms()[task]
-    state = read_torch_file(source)
+    stage = STAGES[form.stage]
+    entries = own_entries(read_torch_file(source), stage.landmark)
+    state = entries.state
     context = TaskContext(
         settings=declaration.settings(name=declaration.name, **form.settings),
         model=_model_config(source, state, form.stage),
@@ -54,21 +60,36 @@ def convert_file(
     )
     with torch.device("meta"):
         expected = dict(new_task(context).named_parameters())
-    convert = _STAGES[form.stage].from_published
-    weights = convert(state, context.model, expected)
+    weights = stage.from_published(state, context.model, expected)
     _check_shapes(source, weights, expected)
+    back = stage.to_published(weights, context.model)
+    kept = differing(state, back, stage.unread(context.model, expected))
+    types = narrow_types(state, back.keys() - kept.keys())
     config = CheckpointConfig(context.model, context.settings, context.text_length, context.labels, tokenizer)
     with outputs.staging(output) as staging:
         try:
             made = directory.save(staging, 0, config=config.to_json(), weights=weights, tokenizer=context.tokenizer)
         except directory.NotWritten as error:  # there is no run to continue
             raise UserError(f"{output}: cannot be written ({error.problem}); what was there is untouched") from error
-        return put_in_place(made, output, outputs)
+        with explained(output):
+            write_kept(staging, made / WEIGHTS_FILE, kept, types)
+        final = put_in_place(made, output, outputs)
+    _say_left_out({**entries.left_out, **stage.reasons(state, context.model, expected)})
+    return final
 
 
-def _model_config(source: Path, state: Mapping[str, Tensor], stage: Literal["coarse", "fine"]) -> FiberConfig:
+def _say_left_out(reasons: Mapping[str, str]) -> None:
+    """A line for every reason why entries of the file are not among the weights."""
+    keys_of: dict[str, list[str]] = {}
+    for key, reason in reasons.items():
+        keys_of.setdefault(reason, []).append(key)
+    for reason, keys in keys_of.items():
+        say(f"convert: not among the weights: {first_names(keys, limit=2)}: {reason}")
+
+
+def _model_config(source: Path, state: Mapping[str, Tensor], stage: StageName) -> FiberConfig:
     """The sizes of the model in a published state dict of a stage."""
-    table = state.get(f"{_STAGES[stage].IMAGE}layers.0.blocks.0.attn.{POSITION_BIAS}")
+    table = state.get(STAGES[stage].landmark)
     if table is None:
         raise UserError(f"{source}: not a published {stage}-stage FIBER checkpoint: it has no {stage} image tower")
     side = PIXELS_PER_CELL * window_of(table)

@@ -10,8 +10,9 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
+from fiber_cli.checkpoints.position_bias import POSITION_BIAS
 from fiber_cli.checkpoints.published.names import to_our_names, to_published_names
-from fiber_cli.checkpoints.published.towers import position_buffers, towers
+from fiber_cli.checkpoints.published.towers import FOLLOWS_FROM_SIZES, position_buffers, position_reasons, towers
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.detector.anchors import STRIDES, make_anchors
 
@@ -54,6 +55,14 @@ PREDICTIONS = {
 FINE = towers(image=IMAGE, text=TEXT) | PYRAMID | DYHEAD_TOWER | PREDICTIONS
 #: Class logits that are computed and never read, frozen at their first values.
 UNUSED = ("rpn.head.cls_logits.weight", "rpn.head.cls_logits.bias")
+#: An entry that every published model of this stage has.
+LANDMARK = f"{IMAGE}layers.0.blocks.0.attn.{POSITION_BIAS}"
+#: Published template → why it has no place in our weights.
+WITHOUT_PLACE = {
+    **position_reasons(image=IMAGE, text=TEXT),
+    "rpn.anchor_generator.cell_anchors.{l}": FOLLOWS_FROM_SIZES,
+    "rpn.head.cls_logits.{p}": "class logits that are computed and never read, at their first values",
+}
 _PUBLISHED_PATCHES = f"{IMAGE}patch_embed.proj.weight"
 _OUR_PATCHES = "encoder.image.patch_embed.proj.weight"
 
@@ -67,13 +76,19 @@ def fine_buffers(config: FiberConfig) -> dict[str, Tensor]:
     return buffers
 
 
+def unread(config: FiberConfig, names: Collection[str]) -> list[str]:
+    """See `coarse.unread`."""
+    return [*fine_buffers(config), *UNUSED]
+
+
 def from_published(state: Mapping[str, Tensor], config: FiberConfig, names: Collection[str]) -> dict[str, Tensor]:
     """Weights of a published fine checkpoint under our names, float32, the patch embedding turned to RGB.
 
     Arguments and errors as for `coarse.from_published`.
     """
-    ignored = {*UNUSED, *fine_buffers(config)}
-    weights = to_our_names(state, FINE, names=names, ignored=ignored, check="the sizes and norm_image_query")
+    weights = to_our_names(
+        state, FINE, names=names, ignored=unread(config, names), check="the sizes and norm_image_query"
+    )
     if _OUR_PATCHES in weights:
         weights[_OUR_PATCHES] = weights[_OUR_PATCHES].flip(1)
     return weights

@@ -8,6 +8,7 @@ import functools
 import re
 from collections.abc import Collection, Mapping
 
+import torch
 from torch import Tensor
 
 from fiber_cli.errors import UserError, first_names
@@ -53,6 +54,9 @@ def to_our_names(
     Raises UserError where keys and `names`, the parameters of our model, do not match one to one; it advises to look
     at `check`.
     """
+    wide = [key for key, value in state.items() if value.dtype == torch.float64 and key not in ignored]
+    if wide:
+        raise UserError(f"weights of more than float32, which would have to be cut: {first_names(wide)}; save float32")
     renamed = {key: rename(key, table) for key in state if key not in ignored}
     unknown = sorted(key for key, name in renamed.items() if name not in names)
     missing = sorted(set(names).difference(renamed.values()))

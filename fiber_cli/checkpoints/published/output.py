@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints.published.unread import KEPT_FILE
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import LEDGER, Outputs, exchange, explained
 
@@ -24,7 +25,7 @@ def check_output(output: Path, outputs: Outputs) -> None:
     is_run = bool(others) or any((made / "state").glob("*"))
     if is_run or any((output / name).exists() for name in _FILES_OF_RUNS):
         raise UserError(f"{output}: holds a training run, which is never replaced; name another folder")
-    for file in [checkpoints / "latest", *made.rglob("*")]:
+    for file in [checkpoints / "latest", output / KEPT_FILE, *made.rglob("*")]:
         if outputs.is_input(file):
             raise UserError(f"{file}: is read by this command and would be overwritten; name another folder")
     foreign = outputs.foreign(output)
@@ -49,6 +50,10 @@ def put_in_place(made: Path, output: Path, outputs: Outputs) -> Path:
     final = output / made.relative_to(staging)
     with explained(final):
         final.parent.mkdir(exist_ok=True)
+        # Without it or beside weights of another conversion the way back goes by its first values.
+        (output / KEPT_FILE).unlink(missing_ok=True)
         exchange(made, final, made.with_name("earlier"))
         (made.parent / "latest").replace(final.parent / "latest")
+        if (staging / KEPT_FILE).is_file():
+            (staging / KEPT_FILE).replace(output / KEPT_FILE)
     return final

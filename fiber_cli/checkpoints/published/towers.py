@@ -47,6 +47,10 @@ ROBERTA_FUSION = {
 }
 
 
+#: Why an entry needs no place in weights.
+FOLLOWS_FROM_SIZES = "follows from the sizes of the model"
+
+
 def towers(*, image: str, text: str) -> dict[str, str]:
     """The table of both towers, which stand below the prefixes `image` and `text` of the published names."""
     image_table = below(SWIN | SWIN_FUSION, published=image, ours="encoder.image.")
@@ -64,3 +68,11 @@ def position_buffers(config: FiberConfig, *, image: str, text: str) -> dict[str,
         for block in range(depth):
             buffers[f"{image}layers.{stage}.blocks.{block}.attn.relative_position_index"] = index
     return buffers
+
+
+def position_reasons(*, image: str, text: str) -> dict[str, str]:
+    """Templates of the names of `position_buffers`, with the reason why they have no place in our weights."""
+    return {
+        f"{text}embeddings.position_ids": FOLLOWS_FROM_SIZES,
+        f"{image}layers.{{s}}.blocks.{{b}}.attn.relative_position_index": FOLLOWS_FROM_SIZES,
+    }

@@ -5,7 +5,7 @@ Shapes: B images, K samples of each, L text length, N image tokens, C image widt
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fiber_cli.data.text import special_ids
-from fiber_cli.distributed.collectives import all_reduce_sum, world_size
 from fiber_cli.model.beam_search import beam_search
 from fiber_cli.model.captioner import Captioner, SpecialIds
 from fiber_cli.model.config import FiberConfig
@@ -28,20 +27,11 @@ from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.caption.cider import CiderD, CiderReward, read_document_frequency
 from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.token_losses import NO_LABEL, TokenLosses, token_losses
 
 PROBABILITY_FLOOR = 1e-9
-#: The label of positions that no token follows.
-NO_LABEL = -100
 
 Module = TypeVar("Module", bound=nn.Module)
-
-
-class TokenLosses(NamedTuple):
-    """Of every next token of texts (rows, L): its cross-entropy, float32, 0 where there is no next token; and where
-    there is one, bool."""
-
-    entropies: Tensor
-    real: Tensor
 
 
 class CaptionTask(Task, Captioning):
@@ -116,8 +106,7 @@ class CaptionTask(Task, Captioning):
         pixels, ids, mask = normalize(batch["pixels"]), batch["ids"], batch["mask"]
         memory = self.captioner.memory(pixels)
         losses = self.cross_entropies(self.captioner, memory, ids, mask)
-        count = all_reduce_sum(losses.real.sum().float()).clamp(min=1)
-        mle = losses.entropies.sum() * world_size() / count
+        mle = losses.mean()
         loss = mle
         log = {"mle_loss": mle.detach()}
         if self.objective == "gold" and self.training:
@@ -163,15 +152,8 @@ class CaptionTask(Task, Captioning):
         return tokens.masked_fill(hidden, self.special.pad)
 
     def cross_entropies(self, captioner: Captioner, memory: ImageMemory, ids: Tensor, mask: Tensor) -> TokenLosses:
-        """Of texts, ids int64 and mask bool (rows, L); those of one image of `memory` are contiguous. The vocabulary is
-        scored only where a token follows."""
-        labels = self.labels(ids)
-        real = labels != NO_LABEL
-        states = captioner.states(memory, ids, mask=mask)
-        logits = captioner.mlm(states[real]).float()
-        entropies = F.cross_entropy(logits, labels[real], reduction="none")
-        zeros = torch.zeros(ids.shape, device=ids.device)
-        return TokenLosses(zeros.masked_scatter(real, entropies), real)
+        """See `token_losses`, of texts that are learned whole."""
+        return token_losses(captioner, memory, ids, mask, self.labels(ids))
 
     def labels(self, ids: Tensor) -> Tensor:
         """The next token of every position, int64 (rows, L), -100 where there is none."""

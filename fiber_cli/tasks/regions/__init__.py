@@ -1,7 +1,9 @@
 """Boxes for words, four tasks on one module: fine-grained pre-training, detection, phrase grounding and referring
 expressions (paper section 3.3)."""
 
-from typing import Literal
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
 from fiber_cli.data.source import RegionSource
 from fiber_cli.tasks.abilities import Detecting
@@ -18,7 +20,14 @@ def _declare(
     about: str,
     scenes: tuple[str, ...],
     settings: type[RegionSettings] = FineSettings,
+    published: Mapping[str, Mapping[str, Any]] = MappingProxyType({}),
 ) -> TaskDeclaration:
+    """published: further kinds of published checkpoints of the task, each with the settings it was trained with."""
+    published_checkpoints = {}
+    for kind, trained_with in {name: {}, **published}.items():
+        published_checkpoints[kind] = PublishedForm(
+            "fine", {"names_as_published": True, **trained_with}, text_length=256
+        )
     return TaskDeclaration(
         name=name,
         verb=verb,
@@ -40,11 +49,19 @@ def _declare(
             dropped=("pool.", "itc_pool.", "mlm.", "itm.", "temperature", "encoder.image.norm."),
         ),
         abilities=(Detecting,),
-        published_checkpoints={name: PublishedForm("fine", {"names_as_published": True}, text_length=256)},
+        published_checkpoints=published_checkpoints,
     )
 
 
 FINE = _declare("fine", "pretrain", "images, words and boxes", ("scene_detection", "scene_referring"))
-DETECTION = _declare("detection", "finetune", "boxes for category names", ("scene_detection",))
+DETECTION = _declare(
+    "detection",
+    "finetune",
+    "boxes for category names",
+    ("scene_detection",),
+    published={"coco-detection": {"prompt": "all"}, "lvis": {"control": (0.0, 0.0, 1.0)}},
+)
 GROUNDING = _declare("grounding", "finetune", "boxes for the phrases of a caption", ("scene_grounding",))
-REFEXP = _declare("refexp", "finetune", "the box of an expression", ("scene_referring",), RefexpSettings)
+REFEXP = _declare(
+    "refexp", "finetune", "the box of an expression", ("scene_referring",), RefexpSettings, published={"refcoco": {}}
+)

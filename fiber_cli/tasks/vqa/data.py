@@ -1,7 +1,8 @@
 """Questions with soft targets over the list of answers."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 import torch
@@ -20,11 +21,37 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-class VqaReader(TextReader):
-    """One image with one of its questions that have an answer in the vocabulary.
+class QuestionReader(TextReader, ABC):
+    """One image with one of its questions that have a usable answer. Gives `pixels` uint8 (3, H, W), the text, and what
+    `truth` does."""
 
-    Gives `pixels` uint8 (3, H, W), the text, and `targets` float32 (labels,).
-    """
+    #: Why an image is no sample.
+    NONE_USABLE: ClassVar[str]
+
+    @abstractmethod
+    def has_answer(self, question: Question) -> bool:
+        """Whether an annotator's answer can be learned."""
+
+    @abstractmethod
+    def truth(self, question: Question, sample: Sample, rng: np.random.Generator) -> Sample:
+        """What is learned of a question, beside or in place of what the sample has."""
+
+    def __call__(self, source: QuestionSource, i: int, rng: np.random.Generator) -> Sample:
+        usable = [question for question in source.questions(i) if self.has_answer(question)]
+        if not usable:
+            raise BadSample(self.NONE_USABLE)
+        question = usable[rng.integers(len(usable))]
+        # Where the picture is mirrored, the answer "left" is wrong although the question names no side.
+        flip = not speaks_of_sides(" ".join((question.text, *question.answers)))
+        pixels = self.transform(source.image(i, self.at_least), rng, flip=flip)
+        sample = self.sample(source, i, question.text, pixels)
+        return sample | self.truth(question, sample, rng)
+
+
+class VqaReader(QuestionReader):
+    """Questions with an answer in the vocabulary, with `targets` float32 (labels,)."""
+
+    NONE_USABLE = "no question with an answer in the vocabulary"
 
     def __init__(
         self,
@@ -37,28 +64,16 @@ class VqaReader(TextReader):
         super().__init__(tokenizer, text_length, image_size, augment)
         self.label_of = {answer: label for label, answer in enumerate(vocabulary)}
 
-    def __call__(self, source: QuestionSource, i: int, rng: np.random.Generator) -> Sample:
-        usable = [question for question in source.questions(i) if self.has_answer(question)]
-        if not usable:
-            raise BadSample("no question with an answer in the vocabulary")
-        question = usable[rng.integers(len(usable))]
-        # Where the picture is mirrored, the answer "left" is wrong although the question names no side.
-        flip = not speaks_of_sides(" ".join((question.text, *question.answers)))
-        pixels = self.transform(source.image(i, self.at_least), rng, flip=flip)
-        sample = self.sample(source, i, question.text, pixels)
-        return sample | {"targets": self.targets(question)}
-
     def has_answer(self, question: Question) -> bool:
-        """Whether an annotator's answer is in the vocabulary."""
         return not self.label_of.keys().isdisjoint(soft_targets(question.answers))
 
-    def targets(self, question: Question) -> torch.Tensor:
-        """What each label is worth, float32 (labels,)."""
+    def truth(self, question: Question, sample: Sample, rng: np.random.Generator) -> Sample:
+        """What each label is worth."""
         targets = torch.zeros(len(self.label_of))
         for answer, worth in soft_targets(question.answers).items():
             if answer in self.label_of:
                 targets[self.label_of[answer]] = worth
-        return targets
+        return {"targets": targets}
 
 
 def training_data(

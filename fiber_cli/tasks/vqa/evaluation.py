@@ -9,6 +9,7 @@ from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evalset import PicturesWithTextSet, Score, by_index
 from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
 from fiber_cli.tasks.items import Item
+from fiber_cli.tasks.vqa.answers import answer_texts
 from fiber_cli.tasks.vqa.metrics import FULL_AGREEMENT, accuracies, accuracy
 from fiber_cli.tasks.vqa.settings import VqaSettings
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 
 
 class VqaSet(PicturesWithTextSet):
-    """Every question of the sources, those without an answer in the vocabulary included."""
+    """Every question of the sources, those without an answer in the vocabulary included. vocabulary: the answers that
+    are chosen from; None where they are generated."""
 
     FILES: ClassVar[tuple[str, ...]] = ("predictions.json",)
 
@@ -27,7 +29,7 @@ class VqaSet(PicturesWithTextSet):
         tokenizer: "PreTrainedTokenizerBase",
         text_length: int,
         image_size: int | tuple[int, int],
-        vocabulary: Sequence[str],
+        vocabulary: Sequence[str] | None,
     ):
         super().__init__(tokenizer, text_length, image_size)
         self.vocabulary = vocabulary
@@ -47,13 +49,14 @@ class VqaSet(PicturesWithTextSet):
         return any(question.answers for _, _, question in self.items)
 
     def score(self, predictions: dict[int, Any]) -> Score:
-        """Official accuracy of the predicted labels, over the questions that have annotators."""
+        """Official accuracy of the predictions, see `answer_texts`, over the questions that have annotators."""
         submitted = []
         results = []
         few = 0
-        for index, label in by_index(predictions):
+        ordered = by_index(predictions)
+        answers = answer_texts([row for _, row in ordered], self.tokenizer, self.vocabulary)
+        for (index, _), answer in zip(ordered, answers, strict=True):
             _, _, question = self.items[index]
-            answer = self.vocabulary[int(label)]
             submitted.append({"question_id": question.question_id, "answer": answer})
             if question.answers:
                 few += len(question.answers) < FULL_AGREEMENT

@@ -44,6 +44,9 @@ class VqaTask(Task, Answering):
         """Best label, int64 (B,). batch: pixels uint8 (B, 3, H, W); ids int64 (B, L); mask bool (B, L)."""
         return self.batch_logits(batch).argmax(1)
 
+    def answer(self, image: ImageStem, ids: Tensor, mask: Tensor) -> Tensor:
+        return self.logits(image, self.encoder.text_stem(ids, mask)).argmax(1)
+
     def batch_logits(self, batch: dict[str, Any]) -> Tensor:
         """Float32 (B, labels) of a batch as for `predict`."""
         image = self.encoder.image_stem(normalize(batch["pixels"]))

@@ -8,6 +8,7 @@ import torch
 
 from fiber_cli.checkpoints.loading import new_task
 from fiber_cli.checkpoints.published import coarse
+from fiber_cli.checkpoints.published.stage import STAGES
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import BASE
@@ -60,6 +61,9 @@ def test_every_published_key_has_its_place_and_every_weight_goes_back(keys, entr
         ours = dict(make_task(kind, config).named_parameters())
     weights = coarse.from_published(empty(keys[entry]), config, ours)
     assert {name: value.shape for name, value in weights.items()} == {name: p.shape for name, p in ours.items()}
+    reasons = STAGES["coarse"].reasons(keys[entry], config, ours)
+    assert len(weights) + len(reasons) == len(keys[entry])
+    assert all(reasons.values())
     back = {key: list(value.shape) for key, value in coarse.to_published(ours, config).items()}
     assert back == {key: shape for key, shape in keys[entry].items() if key not in coarse.QUEUE}
     if total is not None:

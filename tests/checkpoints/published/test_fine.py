@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 
 from fiber_cli.checkpoints.published import fine
+from fiber_cli.checkpoints.published.stage import STAGES
 from fiber_cli.checkpoints.weights import load_into
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import BASE, TINY
@@ -49,6 +50,9 @@ def test_every_published_key_has_its_place_and_every_weight_goes_back(fine_keys,
         state[key] = torch.empty(shape, device="meta", dtype=fine_dtypes[key])
     weights = fine.from_published(state, V2, ours)
     assert {name: value.shape for name, value in weights.items()} == {name: p.shape for name, p in ours.items()}
+    reasons = STAGES["fine"].reasons(fine_keys["keys"], V2, ours)
+    assert len(weights) + len(reasons) == len(fine_keys["keys"])
+    assert all(reasons.values())
     back = fine.to_published(ours, V2)
     assert {key: list(value.shape) for key, value in back.items()} == fine_keys["keys"]
     del state["rpn.head.bias0"]
