@@ -15,7 +15,9 @@ from fiber_cli.data.images import open_image
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.data.source import BadSample, ImageSource
 from fiber_cli.data.tar import BESIDE, LARGEST_TEXT, Member, index_shards, read_at
-from fiber_cli.errors import UserError
+from fiber_cli.data.values import text
+from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say
 
 _WINDOW = 16  # shards among whose samples the order is shuffled
@@ -85,6 +87,20 @@ class ShardSource(ImageSource):
         shard, row = self._locate(i)
         key: bytes = self._indexes[shard].keys[row]
         return f"{Path(self.paths[shard]).stem}/{key.decode('utf-8', 'surrogateescape')}"
+
+    def image_names(self, i: int) -> list[str]:
+        """The sample's key, its name in the shard, and what its JSON says of where the picture is from: `url`, and
+        `image_names` of shards that `fiber data shard` made."""
+        key = self.key(i)
+        names = [key, key.partition("/")[2]]
+        try:
+            described = parse_json(self.content(i, Member.JSON) or b"{}")
+            names.extend(text(name, "image_names") for name in described.get("image_names", ()))
+            if isinstance(described.get("url"), str):
+                names += [described["url"], described["url"].rpartition("/")[2]]
+        except (*WRONG_CONTENT, BadSample):
+            pass  # a bad sample where its text is read; without names it is known by its key
+        return names
 
     def image(self, i: int, at_least: int = 0) -> Image.Image:
         encoded = self.content(i, Member.IMAGE)

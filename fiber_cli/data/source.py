@@ -33,7 +33,8 @@ class BadSample(Exception):
 class Source(ABC):
     """Samples by number. Objects must pickle, because worker processes get copies.
 
-    max_pixels: images with more are bad samples. dropped: how many entries of the files are not used. left_out: (place,
+    max_pixels: images with more are bad samples. excluded: how many samples the entry's `exclude` leaves out. dropped: how
+    many entries of the files are not used. left_out: (place,
     reason) of the records of the files that cannot be read.
     """
 
@@ -42,6 +43,7 @@ class Source(ABC):
     name: str
     max_pixels: int = MAX_PIXELS
     dropped: int = 0
+    excluded: int = 0
     left_out: Sequence[tuple[str, str]] = ()
 
     #: The entry of the recipe that it was opened by, None for one that was made otherwise.
@@ -63,6 +65,10 @@ class Source(ABC):
     @abstractmethod
     def key(self, i: int) -> str:
         """The sample's id, unique within the source."""
+
+    def image_names(self, i: int) -> Iterable[str]:
+        """The names under which lists of images may have those of sample i, see `image_names`."""
+        return (self.key(i),)
 
     def all_texts(self, reads: "tuple[type[Source], ...]") -> Iterable[str] | None:
         """Texts with all words that the samples have for a task that reads these types of source, in any order and
