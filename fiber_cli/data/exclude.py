@@ -63,8 +63,7 @@ def without_excluded(source: SourceType, setting: str | Sequence[str] | None) ->
     by_file = {each.file: 0 for each in lists}
     for file in reasons.values():
         by_file[file] += 1
-    counted = ", ".join(f"{count:,} by {file}" for file, count in by_file.items())
-    told = f"{source.name}: exclude leaves out {len(reasons):,} of {len(source):,} samples: {counted}"
+    told = f"{source.name}: exclude leaves out {len(reasons):,} of {len(source):,} samples: {_counted(by_file)}"
     if not left:
         raise UserError(f"{told}; no sample is left, check what `exclude` names")
     say_once(told)
@@ -73,6 +72,15 @@ def without_excluded(source: SourceType, setting: str | Sequence[str] | None) ->
     view = some_samples(source, left)
     view.excluded = len(reasons)
     return view
+
+
+def _counted(by_file: Mapping[str, int]) -> str:
+    """How many samples each file leaves out, in words."""
+    counted = [f"{count:,} by {file}" for file, count in by_file.items() if count]
+    idle = len(by_file) - len(counted)
+    if idle:
+        counted.append(f"none by {idle} {'other ' if counted else ''}{'list' if idle == 1 else 'lists'}")
+    return ", ".join(counted)
 
 
 def excluded_samples(source: Source, lists: Sequence[ExcludeList]) -> dict[int, str]:
@@ -92,8 +100,8 @@ def excluded_samples(source: Source, lists: Sequence[ExcludeList]) -> dict[int, 
     for each in lists:
         if each.of_coco and not knows_coco:
             raise UserError(
-                f"{each.file}: names COCO's pictures alone, and {source.name} knows none of its own by COCO's ids; give "
-                "it image_data where it is of Visual Genome's, or image hashes (fiber data dedup), or leave this out"
+                f"{each.file}: names COCO's pictures alone, and {source.name} knows none of its own by COCO's ids; "
+                "give it image_data where it is of Visual Genome's, or image hashes (fiber data dedup), or leave this out"
             )
     by_key = _first_file(lists, lambda each: each.keys)
     if by_key:

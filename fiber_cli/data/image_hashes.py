@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from io import BytesIO
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,8 +55,8 @@ def image_hash(image: Image.Image) -> int:
 
 def source_hashes(source: Source) -> ImageHashes:
     """The hashes of all pictures of a source. They are kept in `$XDG_CACHE_HOME/fiber/image-hashes`, by what tells the
-    source from others (its kind, its ids, its files of annotations, the sizes of its shards, its folder of pictures), so
-    that only pictures that could not be read are looked at again. Of several processes one makes them."""
+    source from others (its kind, ids, files of annotations, sizes of shards, folder of pictures), so that only pictures
+    that could not be read are looked at again. Of several processes one makes them."""
     file = _cache_file(source)
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{file}.lock"):
@@ -147,7 +148,7 @@ def near(left: np.ndarray, right: np.ndarray, distance: int) -> Near:
     """
     pairs: set[tuple[int, int]] = set()
     edges = np.linspace(0, BITS, distance + 2).round().astype(int).tolist()
-    for low, high in zip(edges, edges[1:], strict=False):
+    for low, high in pairwise(edges):
         for chunk in range(0, len(left), _CHUNK):
             pairs.update(_near_by_part(left[chunk : chunk + _CHUNK], right, distance, low, high, chunk))
     ordered = np.array(sorted(pairs), np.int64).reshape(-1, 2)

@@ -27,7 +27,7 @@ def some_samples(source: SourceType, samples: Sequence[int]) -> SourceType:
     """The source with these of its samples, in their order: an object of a subclass of its own class, so that it is of
     all types that the source is of. Every method that is asked of one sample, which are those whose first argument is
     called `i`, is asked of the sample that then has that number."""
-    view: Any = _view_of(type(source))(source, samples)
+    view: SourceType = _view_of(type(source))(source, samples)
     return view
 
 
@@ -62,7 +62,7 @@ class _SomeSamples(Source):
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str] | None:
         whole: Iterable[str] | None = self._whole.all_texts(reads)
-        if whole is None or isinstance(self, CategorySource):
+        if whole is None or isinstance(self._whole, CategorySource):
             return whole  # names of categories stay, whichever pictures do
         return self._texts()
 
@@ -98,7 +98,7 @@ class _SomeSamples(Source):
 
 
 @cache
-def _view_of(kind: type[Source]) -> type[Source]:
+def _view_of(kind: type[Source]) -> Callable[..., Any]:
     """The class of the views of sources of a class."""
     methods = {}
     for name, method in inspect.getmembers(kind, inspect.isfunction):

@@ -33,9 +33,9 @@ class BadSample(Exception):
 class Source(ABC):
     """Samples by number. Objects must pickle, because worker processes get copies.
 
-    max_pixels: images with more are bad samples. excluded: how many samples the entry's `exclude` leaves out. dropped: how
-    many entries of the files are not used. left_out: (place,
-    reason) of the records of the files that cannot be read.
+    max_pixels: images with more are bad samples. excluded: how many samples the entry's `exclude` leaves out. dropped:
+    how many entries of the files are not used. left_out: (place, reason) of the records of the files that cannot be
+    read.
     """
 
     #: What the samples are, in words.

@@ -60,8 +60,8 @@ class SettingsByKind(Mapping[str, type[SourceSettings]]):
 
 
 def open_source(settings: SourceSettings, *, max_pixels: int = MAX_PIXELS) -> Source:
-    """The source that an entry of a recipe names, without what its `exclude` leaves out; `UserError` where its files cannot
-    be used."""
+    """The source that an entry of a recipe names, without what its `exclude` leaves out; `UserError` where its files
+    cannot be used."""
     source = source_format(settings.kind).source(**settings.arguments())
     source.max_pixels = max_pixels
     source.settings = settings

@@ -29,9 +29,9 @@ class VisualGenomeSettings(SourceSettings):
 class VisualGenomeSource(CaptionedFolder):
     """All images of `region_descriptions.json`; the captions of an image are the phrases of its regions.
 
-    images: the folder that holds `VG_100K` and `VG_100K_2`. image_data: Visual Genome's `image_data.json`, which names the
-    half of the images that is COCO's, so that lists of COCO's images can exclude them. Raises `UserError` for missing or
-    malformed files.
+    images: the folder that holds `VG_100K` and `VG_100K_2`. image_data: Visual Genome's `image_data.json`, which names
+    the half of the images that is COCO's, so that lists of COCO's images can exclude them. Raises `UserError` for
+    missing or malformed files.
     """
 
     def __init__(self, regions: str | Path, images: str | Path, image_data: str | Path | None = None):
@@ -75,4 +75,3 @@ class _ImageReader:
         own = whole_number(entry["id"], "the id")
         phrases = [text(phrase, "a phrase").strip() for phrase in entry["regions"]]
         return _Image(self.ids.add(own), [phrase for phrase in phrases if phrase])
-
