@@ -101,7 +101,7 @@ def excluded_samples(source: Source, lists: Sequence[ExcludeList]) -> dict[int, 
         if each.of_coco and not knows_coco:
             raise UserError(
                 f"{each.file}: names COCO's pictures alone, and {source.name} knows none of its own by COCO's ids; "
-                "give it image_data where it is of Visual Genome's, or image hashes (fiber data dedup), or leave this out"
+                "give it image_data where it is of Visual Genome's, or image hashes (fiber data dedup), or none"
             )
     by_key = _first_file(lists, lambda each: each.keys)
     if by_key:

@@ -8,8 +8,9 @@ from PIL import Image
 
 from fiber_cli.data.image_names import coco_name, names_of_file
 from fiber_cli.data.images import open_image
-from fiber_cli.data.source import CaptionSource, ImageSource, Source
+from fiber_cli.data.source import BadSample, CaptionSource, ImageSource, Source
 from fiber_cli.errors import UserError
+from fiber_cli.regular_files import read_regular
 
 #: How many of the files are looked for before the folder is believed to hold them.
 _PROBES = 32
@@ -57,6 +58,12 @@ class FolderSource(ImageSource):
 
     def image(self, i: int, at_least: int = 0) -> Image.Image:
         return open_image(self.folder / self._files[i], self.max_pixels, at_least=at_least)
+
+    def encoded_image(self, i: int) -> bytes:
+        try:
+            return read_regular(self.folder / self._files[i])
+        except OSError as error:
+            raise BadSample(f"{self.folder / self._files[i]}: {error.strerror}") from None
 
 
 def in_layout_on_disk(folder: str | Path, files: Sequence[str]) -> Sequence[str]:

@@ -13,6 +13,7 @@ from PIL import Image
 from fiber_cli.data.image_formats import SUFFIXES, count_endings
 from fiber_cli.data.images import open_image
 from fiber_cli.data.shard_paths import find_shards
+from fiber_cli.data.shard_set import is_whole_set
 from fiber_cli.data.source import BadSample, ImageSource
 from fiber_cli.data.tar import BESIDE, LARGEST_TEXT, Member, index_shards, read_at
 from fiber_cli.data.values import text
@@ -40,6 +41,7 @@ class ShardSource(ImageSource):
         self.name = Path(self.paths[0]).absolute().parent.name
         self._indexes = index_shards(self.paths)
         self._ends = np.cumsum([len(index.keys) for index in self._indexes])
+        self._is_whole_set = is_whole_set(self.paths, [len(index.keys) for index in self._indexes])
         self._open: OrderedDict[int, FileIO] = OrderedDict()
         self.unread_members: Counter[str] = Counter()
         for index in self._indexes:
@@ -74,7 +76,10 @@ class ShardSource(ImageSource):
         return int(self._ends[-1])
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Shards in random order; samples shuffled within every 16 shards that follow one another."""
+        """Shards in random order; samples shuffled within every 16 shards that follow one another. Those of whole sets
+        that `fiber data shard` made: as of a folder, so that training goes over the same samples in the same order."""
+        if self._is_whole_set:
+            return rng.permutation(len(self))
         samples = np.split(np.arange(len(self)), self._ends[:-1])
         shards = rng.permutation(len(samples))
         windows = []
@@ -103,10 +108,13 @@ class ShardSource(ImageSource):
         return names
 
     def image(self, i: int, at_least: int = 0) -> Image.Image:
+        return open_image(self.encoded_image(i), self.max_pixels, at_least=at_least)
+
+    def encoded_image(self, i: int) -> bytes:
         encoded = self.content(i, Member.IMAGE)
         if encoded is None:
             raise BadSample("the shard has no image for this text")
-        return open_image(encoded, self.max_pixels, at_least=at_least)
+        return encoded
 
     def listed_captions(self, i: int) -> int:
         """How many captions the sample's JSON lists, 1 where it lists none; known without reading it."""

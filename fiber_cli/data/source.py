@@ -6,6 +6,7 @@ This module loads neither numpy nor torch: the settings of a recipe are checked 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from fiber_cli.data.records import NamedBoxes, Phrase, Question, Regions, Statement
@@ -91,6 +92,12 @@ class ImageSource(Source):
     def image(self, i: int, at_least: int = 0) -> "Image.Image":
         """The picture in RGB; `at_least` > 0 allows to decode it smaller and faster while both sides stay at least that
         many pixels. Raises `BadSample` where it cannot be read."""
+
+    def encoded_image(self, i: int) -> bytes:
+        """The picture as its file has it; of a source that makes its pictures, as PNG. Raises `BadSample`."""
+        content = BytesIO()
+        self.image(i).save(content, "PNG")
+        return content.getvalue()
 
 
 class CaptionSource(ImageSource):
