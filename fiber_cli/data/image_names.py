@@ -6,14 +6,18 @@ set.
 """
 
 import re
+from collections.abc import Iterable
 from pathlib import Path, PurePath
 
 from fiber_cli.data.file_records import Once
 from fiber_cli.data.files import expecting, read_json
+from fiber_cli.data.image_formats import SUFFIXES
 from fiber_cli.data.values import whole_number
 
 #: In front of COCO's numbers.
 COCO = "coco:"
+#: Visual Genome's numbers have up to seven digits, most of Flickr30k's more.
+_TELLING_DIGITS = 8
 #: `COCO_val2014_000000057870`, and since 2017 `000000057870`.
 _COCO_STEM = re.compile(r"(?:COCO_(?:train|val|test)20\d\d_)?(\d{12})")
 
@@ -43,6 +47,19 @@ def distinct_name(file: str) -> str:
     """The name of an image file that tells it from those of other data sets, as far as its path says."""
     number = coco_number(file)
     return PurePath(file).name if number is None else coco_name(number)
+
+
+def telling_names(names: Iterable[str]) -> set[str]:
+    """Those of a picture's names that tell it from pictures of other data sets: COCO's numbers, and names of files but
+    for short numbers, which several data sets have."""
+    telling = set()
+    for name in names:
+        path = PurePath(name)
+        is_file_name = path.suffix.lower() in SUFFIXES and path.name == name
+        is_short_number = path.stem.isdigit() and len(path.stem) < _TELLING_DIGITS
+        if name.startswith(COCO) or (is_file_name and not is_short_number):
+            telling.add(name)
+    return telling
 
 
 def read_coco_numbers(image_data: str | Path | None) -> dict[str, int]:

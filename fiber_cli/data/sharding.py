@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import tarfile
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
 from pathlib import Path
@@ -52,7 +52,8 @@ def shard_source(source: Source, folder: Path, outputs: Outputs, *, per_shard: i
     facts = source_facts("source", source) | {"samples a shard": f"{per_shard:,}", "version": str(_VERSION)}
     jobs = _jobs(count, per_shard)
     set_file = folder / SET_FILE
-    finished = _finished(set_file, facts, jobs)
+    earlier = _earlier(set_file, facts, jobs)
+    finished = {name: shard for name, shard in earlier.items() if _is_as_written(folder / name, shard)}
     kept = len(finished)
     entry = {"kind": shard_kind(packable), "shards": str(folder)}
     names = label_map(packable)
@@ -60,7 +61,7 @@ def shard_source(source: Source, folder: Path, outputs: Outputs, *, per_shard: i
         outputs.write(folder / LABEL_MAP, dump_json(names, indent=1) + "\n")
         entry["label_map"] = str(folder / LABEL_MAP)
     missing = [job for job in jobs if job.name not in finished]
-    for name, shard in _written(packable, folder, missing, outputs, workers):
+    for name, shard in _written(packable, folder, missing, outputs, workers, own=earlier.keys()):
         finished[name] = shard
         is_last = len(finished) == len(jobs)
         if not is_last:
@@ -84,23 +85,20 @@ def _jobs(count: int, per_shard: int) -> list[_Job]:
     return [_Job(f"{n:0{digits}d}.tar", first, min(count, first + per_shard)) for n, first in enumerate(starts)]
 
 
-def _finished(set_file: Path, facts: Mapping[str, str], jobs: list[_Job]) -> dict[str, ShardFile]:
-    """The shards of an earlier command that are there and as they were written; `UserError` for a folder with other
-    shards."""
-    earlier = read_shard_set(set_file) if set_file.is_file() else ShardSet({}, 0, False, {})
-    is_another = set_file.is_file() and dict(earlier.of) != dict(facts)
+def _earlier(set_file: Path, facts: Mapping[str, str], jobs: list[_Job]) -> Mapping[str, ShardFile]:
+    """The shards that an earlier command finished; `UserError` for a folder with other shards."""
     wanted = {job.name for job in jobs}
     foreign = [path.name for path in sorted(set_file.parent.glob("*.tar")) if path.name not in wanted]
-    if is_another or foreign:
-        what = (
-            "shards of other data, or of another number of samples" if is_another else f"{foreign[0]}, of another set"
+    if foreign:
+        raise UserError(f"{set_file.parent}: holds {foreign[0]}, which is none of these shards; name another folder")
+    if not set_file.is_file():
+        return {}
+    earlier = read_shard_set(set_file)
+    if dict(earlier.of) != dict(facts):
+        raise UserError(
+            f"{set_file.parent}: holds shards of other data, or of another number of samples; name another folder"
         )
-        raise UserError(f"{set_file.parent}: holds {what}; name another folder")
-    whole: dict[str, ShardFile] = {}
-    for name, shard in tqdm(earlier.shards.items(), "checking shards", delay=2, disable=None):
-        if name in wanted and _is_as_written(set_file.parent / name, shard):
-            whole[name] = shard
-    return whole
+    return earlier.shards
 
 
 def _is_as_written(path: Path, shard: ShardFile) -> bool:
@@ -121,13 +119,14 @@ def _write_set(
 
 
 def _written(
-    source: ImageSource, folder: Path, jobs: list[_Job], outputs: Outputs, workers: int
+    source: ImageSource, folder: Path, jobs: list[_Job], outputs: Outputs, workers: int, *, own: Collection[str]
 ) -> Iterator[tuple[str, ShardFile]]:
-    """Writes the shards, and gives each when it has its name; at most `workers` are begun and not finished."""
+    """Writes the shards, and gives each when it has its name; at most `workers` are begun and not finished. own: those
+    that an earlier command wrote, and that have changed since."""
     progress = tqdm(total=len(jobs), desc="writing shards", delay=2, disable=None)
     if workers <= 1 or len(jobs) <= 1:
         for job in jobs:
-            with outputs.writing(folder / job.name) as temporary:
+            with outputs.writing(folder / job.name, own=job.name in own) as temporary:
                 shard = write_shard(source, job.first, job.end, temporary)
             progress.update()
             yield job.name, shard
@@ -142,7 +141,7 @@ def _written(
         while waiting or running:
             while waiting and len(running) < workers:
                 job = waiting.pop()
-                pending = outputs.begin(folder / job.name)
+                pending = outputs.begin(folder / job.name, own=job.name in own)
                 running[pool.submit(_work, job.first, job.end, pending.temporary)] = job, pending
             future = next(as_completed(running))
             shard = future.result()
