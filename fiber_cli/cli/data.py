@@ -51,6 +51,7 @@ def get(
         return
     outputs = Outputs(force=force)
     left: list[str] = []
+    failed: list[str] = []
     fetched: list[dict[str, Any]] = []
     for data_set in chosen:
         if not as_json:
@@ -64,7 +65,12 @@ def get(
             if url is None:
                 left += [f"{made}: {file.by}" for made in file.makes if not (root / made).exists()]
                 continue
-            result = _fetch(file, url, root, outputs, unpack=unpack)
+            try:
+                result = _fetch(file, url, root, outputs, unpack=unpack)
+            except UserError as error:  # the others may be had
+                failed.append(str(error))
+                say(f"not fetched: {error.message}")
+                continue
             fetched.append({"data_set": data_set.name, "url": url, **result})
             if not as_json:
                 show(one_line(f"    {result['said']}"))
@@ -74,6 +80,8 @@ def get(
         show("nothing is fetched without --root, the recipes' data.root")
     for line in dict.fromkeys(left):
         say(f"to do: {line}")
+    if failed:
+        raise UserError(f"{len(failed)} {'file was' if len(failed) == 1 else 'files were'} not fetched:", *failed)
 
 
 def _data_sets(names: Sequence[str] | None) -> "list[DataSet]":

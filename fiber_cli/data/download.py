@@ -73,7 +73,7 @@ def _there(file: Path, outputs: Outputs, size: int | None, checksum: _Checksum) 
         )
     verified = _verify(file, "the one that is there", size, checksum)
     if checksum is None:
-        verified = "as fiber fetched it"
+        verified = "the digest that was kept when it was fetched"
     return Fetched(file, file.stat().st_size, sha256_of(file), 0, False, verified)
 
 
