@@ -87,6 +87,8 @@ class _Part:
         self.validator: str | None = None
         self.total: int | None = None
         self.size = self._usable()
+        #: From which byte on what came before is gone on with.
+        self.resumed = self.size
 
     def _usable(self) -> int:
         """How many bytes can be gone on from."""
@@ -107,7 +109,7 @@ class _Part:
         tag = response.headers.get("ETag")
         strong = tag if tag is not None and not tag.startswith("W/") else None
         self.validator = strong or response.headers.get("Last-Modified")
-        self.size = 0
+        self.size = self.resumed = 0
         facts = {"url": self.url, "validator": self.validator, "total": self.total}
         self.path.write_bytes(b"")
         replace(self._facts, json.dumps(facts).encode())
@@ -119,8 +121,7 @@ class _Part:
 
 
 def _receive(part: _Part, size: int | None) -> int:
-    """Fetch until the file is whole; returns from which byte the first request of this call went on."""
-    resumed = part.size
+    """Fetch until the file is whole; returns from which byte on this call has fetched it."""
     failures = 0
     with tqdm(
         total=size, desc=part.path.name.removesuffix(".part"), unit="B", unit_scale=True, disable=None
@@ -130,7 +131,7 @@ def _receive(part: _Part, size: int | None) -> int:
             before = part.size
             problem = _attempt(part, size, progress)
             if problem is None:
-                return min(resumed, part.size)
+                return part.resumed
             failures = 0 if part.size > before else failures + 1
             if failures == len(_PAUSES):
                 raise UserError(
@@ -157,7 +158,7 @@ def _attempt(part: _Part, size: int | None, progress: "tqdm[Any]") -> str | None
             return None
         if error.code == 416:
             part.remove()
-            part.size = 0
+            part.size = part.resumed = 0
         if error.code in _REFUSED:
             raise UserError(
                 f"{part.url}: the server says {error.code} {error.reason}; see the data set's page"
