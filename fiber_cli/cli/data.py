@@ -1,10 +1,9 @@
 """`fiber data`: data sets fetched, checked, packed into shards, and freed of what they are to be tested on."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
-from urllib.parse import urlsplit
 
 import typer
 
@@ -15,12 +14,14 @@ from fiber_cli.printing import say, show, show_json
 
 if TYPE_CHECKING:
     from fiber_cli.config.recipe import Recipe
-    from fiber_cli.data.catalogue import DataFile, DataSet
-    from fiber_cli.data.download import Fetched
+    from fiber_cli.data.catalogue import DataSet
+    from fiber_cli.data.getting import Got
     from fiber_cli.settings import SourceSettings
 
 #: Where `data.root` stands while paths below it are looked for.
 _ROOT = "/data"
+#: Folders below it that hold pictures of several data sets.
+_SHARED_FOLDERS = ("coco/images", "vg")
 
 Names = Annotated[
     list[str] | None,
@@ -42,46 +43,42 @@ def get(
     as_json: AsJson = False,
 ) -> None:
     """Say what data are fetched from where under which licence, and fetch what may be fetched directly."""
-    from fiber_cli.data.catalogue import size_in_words
+    from fiber_cli.data.getting import get_files
     from fiber_cli.outputs import Outputs
 
-    chosen = _data_sets(names)
-    if as_json and root is None:
-        show_json([_described(data_set) for data_set in chosen])
-        return
     outputs = Outputs(force=force)
-    left: list[str] = []
-    failed: list[str] = []
-    fetched: list[dict[str, Any]] = []
-    for data_set in chosen:
+    described: list[dict[str, Any]] = []
+    done: list[Got] = []
+    for data_set in _data_sets(names):
+        described.append(_described(data_set))
         if not as_json:
-            _show_data_set(data_set)
-        for file in data_set.files:
-            url = _address(file, mirror)
+            _show_data_set(described[-1])
+        for got in get_files(data_set, root, outputs, mirror=mirror, unpack=unpack):
+            done.append(got)
             if not as_json:
-                _show_file(file, url, size_in_words(file.bytes))
-            if root is None:
-                continue
-            if url is None:
-                left += [f"{made}: {file.by}" for made in file.makes if not (root / made).exists()]
-                continue
-            try:
-                result = _fetch(file, url, root, outputs, unpack=unpack)
-            except UserError as error:  # the others may be had
-                failed.append(str(error))
-                say(f"not fetched: {error.message}")
-                continue
-            fetched.append({"data_set": data_set.name, "url": url, **result})
-            if not as_json:
-                show(one_line(f"    {result['said']}"))
-    if as_json:
-        show_json({"fetched": fetched, "left": left})
+                _show_file(got)
+    if as_json and root is None:
+        show_json(described)
+    elif as_json:
+        show_json([_got_json(got) for got in done])
     elif root is None:
         show("nothing is fetched without --root, the recipes' data.root")
-    for line in dict.fromkeys(left):
-        say(f"to do: {line}")
+    if root is not None:
+        _tell_rest(done)
+
+
+def _tell_rest(done: "list[Got]") -> None:
+    """What a person has to do; `UserError` for what could not be fetched."""
+    for got in done:
+        if got.state == "by hand":
+            say(f"to do: {got.words}")
+    failed = [got.words for got in done if got.state == "failed"]
     if failed:
-        raise UserError(f"{len(failed)} {'file was' if len(failed) == 1 else 'files were'} not fetched:", *failed)
+        raise UserError(f"not fetched ({len(failed)} of {len(done)}):", *failed)
+
+
+def _got_json(got: "Got") -> dict[str, Any]:
+    return {"makes": got.file.makes, "url": got.url, "state": got.state, "words": got.words}
 
 
 def _data_sets(names: Sequence[str] | None) -> "list[DataSet]":
@@ -119,66 +116,48 @@ def recipes_of(data_set: "DataSet") -> list[str]:
 
 
 def _paths_of(recipe: "Recipe") -> Iterator[str]:
-    """The files and folders that a recipe's sources name, below its root; folders of several sets are not told."""
+    """The files and folders that a recipe's sources name, below its root; folders of several sets tell nothing."""
     for entry in (*recipe.data.train, *recipe.data.val):
         for setting in dataclasses.fields(entry):
-            value = vars(entry)[setting.name]
-            if setting.metadata.get("path") and setting.name != "exclude" and value is not None:
-                values = value.values() if isinstance(value, dict) else [value] if isinstance(value, str) else value
-                for path in values:
-                    below = str(PurePosixPath(path).relative_to(_ROOT))
-                    if below not in ("coco/images", "vg"):
-                        yield below
+            if not setting.metadata.get("path") or setting.name == "exclude":
+                continue
+            for path in _listed(vars(entry)[setting.name]):
+                below = str(PurePosixPath(path).relative_to(_ROOT))
+                if below not in _SHARED_FOLDERS:
+                    yield below
+
+
+def _listed(value: Any) -> Iterable[str]:
+    """The paths in the value of a setting."""
+    if isinstance(value, dict):
+        return value.values()
+    if isinstance(value, str):
+        return (value,)
+    return value or ()
 
 
 def _described(data_set: "DataSet") -> dict[str, Any]:
-    about = dataclasses.asdict(data_set)
-    about["recipes"] = recipes_of(data_set)
-    return about
+    return dataclasses.asdict(data_set) | {"recipes": recipes_of(data_set)}
 
 
-def _show_data_set(data_set: "DataSet") -> None:
-    show(one_line(f"{data_set.name}: {data_set.title}"))
-    show(one_line(f"  {data_set.home}; licence: {data_set.licence}"))
-    show(one_line(f"  for {', '.join(recipes_of(data_set)) or 'evaluation'}"))
+def _show_data_set(about: dict[str, Any]) -> None:
+    show(one_line(f"{about['name']}: {about['title']}"))
+    show(one_line(f"  {about['home']}; licence: {about['licence']}"))
+    show(one_line(f"  for {', '.join(about['recipes']) or 'evaluation'}"))
 
 
-def _show_file(file: "DataFile", url: str | None, size: str) -> None:
+def _show_file(got: "Got") -> None:
+    from fiber_cli.data.catalogue import UNKNOWN, size_in_words
+
+    file = got.file
     show(one_line(f"  {', '.join(file.makes)}"))
-    if url is None:
+    if got.url is None:
         show(one_line(f"    by hand: {file.by}"))
         return
-    checksum = " ".join(file.checksum) if file.checksum else "checksum unknown"
-    show(one_line(f"    from {url}, {size}, {checksum}"))
-
-
-def _address(file: "DataFile", mirror: str | None) -> str | None:
-    if file.url is None or mirror is None:
-        return file.url
-    if urlsplit(mirror).scheme not in ("http", "https"):
-        raise UserError(f"--mirror {mirror}: give an address that begins with http:// or https://")
-    return f"{mirror.rstrip('/')}/{PurePosixPath(urlsplit(file.url).path).name}"
-
-
-def _fetch(file: "DataFile", url: str, root: Path, outputs: Any, *, unpack: bool) -> dict[str, Any]:
-    """Fetches a file, and unpacks it where something of it is not there yet."""
-    from fiber_cli.data.download import fetch
-    from fiber_cli.data.unpack import unpack as unpack_archive
-
-    assert file.save is not None, "the catalogue says where each file is kept"
-    made = [(root / path).exists() for path in file.makes]
-    saved = root / file.save
-    if file.unpack is not None and all(made) and not saved.exists():
-        return {"said": "is there", "file": None}
-    fetched: Fetched = fetch(url, saved, outputs, size=file.bytes, checksum=file.checksum)
-    said = "fetched" if fetched.is_new else "is there"
-    if fetched.resumed:
-        said += f", gone on with at byte {fetched.resumed:,}"
-    said = f"{fetched.file}: {said}, {fetched.bytes:,} bytes, verified by {fetched.verified}, sha256 {fetched.sha256}"
-    if file.unpack is not None and unpack:
-        count = unpack_archive(saved, root / file.unpack, members=file.members, flat=file.flat)
-        said += f"; {count:,} files of it in {root / file.unpack}"
-    return {"said": said, "file": str(fetched.file), "bytes": fetched.bytes, "sha256": fetched.sha256}
+    checksum = " ".join(file.checksum or ("checksum", UNKNOWN))
+    show(one_line(f"    from {got.url}, size {size_in_words(file.bytes)}, {checksum}"))
+    if got.words:
+        show(one_line(f"    {got.state}: {got.words}"))
 
 
 def check(

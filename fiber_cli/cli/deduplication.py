@@ -17,6 +17,8 @@ from fiber_cli.printing import say
 from fiber_cli.settings import SourceSettings
 from fiber_cli.text_files import dump_json
 
+_REPORT, _RECIPE = "report.json", "recipe.yaml"
+
 
 class Request(NamedTuple):
     """What was asked for. against: data sets of `evaluation.held_out`, none for all that are there; root: where they
@@ -43,36 +45,42 @@ def write_dedup(request: Request, out: Path, *, force: bool) -> Iterator[str]:
     out = out.absolute()
     read = [*recipe.data.train, *(entry.settings for entry in entries)]
     outputs = Outputs(force=force, inputs=[Path(find_recipe(request.recipe)), *source_files(read)])
-    for name in ("report.json", "recipe.yaml"):
+    for name in (_REPORT, _RECIPE):
         outputs.check(out / name)
     held_out = _held_out(entries, recipe, request)
     reports: list[dict[str, Any]] = []
     train: list[SourceSettings] = []
     for number, settings in enumerate(recipe.data.train):
         source = open_source(settings, max_pixels=recipe.data.max_pixels)
-        found = duplicates(source, held_out if request.by != "hash" else held_out._replace(by_name={}))
-        name = f"exclude-{number}-{settings.kind}.json"
-        if found.duplicates:
-            outputs.write(out / name, exclude_json(found.duplicates))
-            settings = dataclasses.replace(settings, exclude=(*_listed(settings.exclude), str(out / name)))
-        train.append(settings)
+        found = duplicates(source, held_out)
+        train.append(_without(settings, found, out / f"exclude-{number}-{settings.kind}.json", outputs))
         reports.append(_report(number, settings.kind, len(source), found))
         yield _line(reports[-1], source.name)
     if held_out.hashes is not None:
         outputs.write(out / "held-out-hashes.json", held_out.hashes_json())
-    outputs.write(out / "report.json", dump_json(_whole_report(request, entries, missing, held_out, reports), 1) + "\n")
-    cleaned = dataclasses.replace(recipe, data=dataclasses.replace(recipe.data, train=tuple(train)))
-    outputs.write(out / "recipe.yaml", cleaned.to_yaml())
-    yield f"{out / 'recipe.yaml'}: {request.recipe} without them; report.json beside it names each and why"
+    whole_report = _whole_report(request, entries, missing, held_out) | {"sources": reports}
+    outputs.write(out / _REPORT, dump_json(whole_report, 1) + "\n")
+    data = dataclasses.replace(recipe.data, train=tuple(train))
+    outputs.write(out / _RECIPE, dataclasses.replace(recipe, data=data).to_yaml())
+    yield f"{out / _RECIPE}: {request.recipe} without them; {_REPORT} beside it names each and why"
+
+
+def _without(settings: SourceSettings, found: Found, file: Path, outputs: Outputs) -> SourceSettings:
+    """The entry without what was found, which is listed in the file."""
+    if not found.duplicates:
+        return settings
+    outputs.write(file, exclude_json(found.duplicates))
+    earlier = settings.exclude or ()
+    if isinstance(earlier, str):
+        earlier = (earlier,)
+    return dataclasses.replace(settings, exclude=(*earlier, str(file)))
 
 
 def _held_out(entries: list[HeldOutEntry], recipe: Recipe, request: Request) -> HeldOut:
     sources = [open_source(entry.settings, max_pixels=recipe.data.max_pixels) for entry in entries]
-    return held_out_pictures(sources, hashes=request.by != "name", distance=request.distance)
-
-
-def _listed(exclude: str | tuple[str, ...] | None) -> tuple[str, ...]:
-    return (exclude,) if isinstance(exclude, str) else exclude or ()
+    return held_out_pictures(
+        sources, names=request.by != "hash", hashes=request.by != "name", distance=request.distance
+    )
 
 
 def _report(number: int, kind: str, samples: int, found: Found) -> dict[str, Any]:
@@ -90,24 +98,23 @@ def _report(number: int, kind: str, samples: int, found: Found) -> dict[str, Any
 
 
 def _line(report: dict[str, Any], name: str) -> str:
-    unreadable = (
-        f"; {report['unreadable']:,} cannot be read, and are told by name alone" if report["unreadable"] else ""
-    )
-    return (
+    line = (
         f"{report['entry']} ({name}): {report['removed']:,} of {report['samples']:,} samples are held out, "
-        f"{report['by_name']:,} by name, {report['by_hash']:,} by image hash{unreadable}"
+        f"{report['by_name']:,} by name, {report['by_hash']:,} by image hash"
     )
+    if report["unreadable"]:
+        line += f"; {report['unreadable']:,} cannot be read, and are told by name alone"
+    return line
 
 
 def _whole_report(
-    request: Request, entries: list[HeldOutEntry], missing: list[str], held_out: HeldOut, reports: list[dict[str, Any]]
+    request: Request, entries: list[HeldOutEntry], missing: list[str], held_out: HeldOut
 ) -> dict[str, Any]:
     return {
         "recipe": request.recipe,
         "by": request.by,
-        "distance": None if held_out.hashes is None else request.distance,
+        "distance": request.distance,
         "held_out": [f"{entry.name} {entry.split}" for entry in entries],
         "not_there": missing,
         "held_out_unreadable": held_out.unreadable,
-        "sources": reports,
     }

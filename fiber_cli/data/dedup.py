@@ -38,26 +38,32 @@ class Duplicate(NamedTuple):
     distance: int | None
 
 
-def held_out_pictures(sources: Iterable[Source], *, hashes: bool, distance: int) -> HeldOut:
-    """The pictures of validation and test sets. distance: bits in which copies may differ."""
+def held_out_pictures(sources: Iterable[Source], *, names: bool, hashes: bool, distance: int) -> HeldOut:
+    """The pictures of validation and test sets, by their names, their hashes, or both. distance: bits in which copies
+    may differ."""
     by_name: dict[str, str] = {}
     values: list[np.ndarray] = []
-    names: list[str] = []
+    samples: list[str] = []
     unreadable = 0
     for source in sources:
-        for i in range(len(source)):
-            for name in telling_names(source.image_names(i)):
-                by_name.setdefault(name, sample_id(source, i))
+        if names:
+            _add_names(by_name, source)
         if hashes:
             hashed = source_hashes(source)
             values.append(hashed.hashes)
-            names += [sample_id(source, i) for i in hashed.samples.tolist()]
+            samples += [sample_id(source, i) for i in hashed.samples.tolist()]
             unreadable += hashed.unreadable
     if not hashes:
         return HeldOut(by_name, None, 0)
     flat = np.concatenate([*values, np.empty(0, np.uint64)])
     unique, first = np.unique(flat, return_index=True)
-    return HeldOut(by_name, HashList(unique, [names[i] for i in first.tolist()], distance), unreadable)
+    return HeldOut(by_name, HashList(unique, [samples[i] for i in first.tolist()], distance), unreadable)
+
+
+def _add_names(by_name: dict[str, str], source: Source) -> None:
+    for i in range(len(source)):
+        for name in telling_names(source.image_names(i)):
+            by_name.setdefault(name, sample_id(source, i))
 
 
 class Found(NamedTuple):

@@ -76,14 +76,14 @@ def test_get_leaves_what_may_be_fetched(tmp_path, capsys, monkeypatch):
     get = ["data", "get", "flickr30k_entities", "--root", tmp_path, "--mirror", "http://here"]
     code, out, err = command(capsys, *get)
     assert code == 1
-    assert "1 file was not fetched" in err
+    assert "not fetched (1 of 5):" in err
     assert "test.txt: the server says 404" in err
     assert "to do: flickr30k_entities/flickr30k-images: the pictures of flickr30k" in err
     assert (tmp_path / "flickr30k_entities" / "Annotations" / "1.xml").read_text() == "<a/>"
     served["test.txt"] = b"3\n"
     code, out, _ = command(capsys, *get)
     assert code == 0
-    assert "train.txt: is there, 2 bytes, verified by the digest that was kept" in out
+    assert "train.txt: 2 bytes, verified by the digest that was kept" in out
     # The archive may go once it is unpacked.
     (tmp_path / "flickr30k_entities" / "annotations.zip").unlink()
     del served["annotations.zip"]
