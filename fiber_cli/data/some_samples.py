@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
@@ -27,8 +28,12 @@ def some_samples(source: SourceType, samples: Sequence[int]) -> SourceType:
     """The source with these of its samples, in their order: an object of a subclass of its own class, so that it is of
     all types that the source is of. Every method that is asked of one sample, which are those whose first argument is
     called `i`, is asked of the sample that then has that number."""
-    view: SourceType = _view_of(type(source))(source, samples)
-    return view
+    if isinstance(source, _SomeSamples):
+        view: SourceType = some_samples(source._whole, source._samples[list(samples)])
+        view.__dict__.update(source.changed())
+        return view
+    first: SourceType = _view_of(type(source))(source, samples)
+    return first
 
 
 class _SomeSamples(Source):
@@ -41,13 +46,17 @@ class _SomeSamples(Source):
         if isinstance(whole, RegionSource):
             self.trained_boxes, self.wordless_boxes = None, 0  # would need every sample's boxes
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def changed(self) -> dict[str, Any]:
+        """The attributes that are not as the whole source has them."""
         changed = {}
         for name, value in self.__dict__.items():
             is_own = name in ("_whole", "_samples")
             if not is_own and self._whole.__dict__.get(name, _ABSENT) is not value:
                 changed[name] = value
-        return some_samples, (self._whole, self._samples), changed
+        return changed
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return some_samples, (self._whole, self._samples), self.changed()
 
     def total(self) -> int:
         return len(self._samples)
@@ -64,11 +73,11 @@ class _SomeSamples(Source):
         whole: Iterable[str] | None = self._whole.all_texts(reads)
         if whole is None or isinstance(self._whole, CategorySource):
             return whole  # names of categories stay, whichever pictures do
-        return self._texts()
+        return self._texts(reads)
 
-    def _texts(self) -> Iterator[str]:
+    def _texts(self, reads: tuple[type[Source], ...]) -> Iterator[str]:
         for i in range(self.total()):
-            yield from _texts_of(self, i)
+            yield from _texts_of(self, i, reads)
 
     def answerable(self, has_answer: Callable[[Question], bool]) -> Any:
         rest = self._whole.answerable(has_answer)
@@ -117,17 +126,20 @@ def _of_whole(name: str) -> Callable[..., Any]:
     return method
 
 
-def _texts_of(source: Any, i: int) -> Iterable[str]:
-    """The texts of one sample, none where they cannot be read."""
-    try:
-        if isinstance(source, CaptionSource):
-            return source.captions(i)
-        if isinstance(source, QuestionSource):
-            return [question.text for question in source.questions(i)]
-        if isinstance(source, StatementSource):
-            return [statement.text for statement in source.statements(i)]
-        assert isinstance(source, PhraseSource), "has texts of no known type"
-        regions = source.regions(i)
-        return () if isinstance(regions, NamedBoxes) else [regions.caption]
-    except BadSample:
-        return ()
+def _texts_of(source: Any, i: int, reads: tuple[type[Source], ...]) -> Iterator[str]:
+    """The texts of one sample for a task that reads these types, none where they cannot be read."""
+
+    def has(kind: type[Source]) -> bool:
+        return isinstance(source, kind) and any(issubclass(kind, wanted) for wanted in reads)
+
+    with suppress(BadSample):
+        if has(CaptionSource):
+            yield from source.captions(i)
+        if has(QuestionSource):
+            yield from (question.text for question in source.questions(i))
+        if has(StatementSource):
+            yield from (statement.text for statement in source.statements(i))
+        if has(PhraseSource):
+            regions = source.regions(i)
+            if not isinstance(regions, NamedBoxes):
+                yield regions.caption
