@@ -31,7 +31,8 @@ RECIPES = (
     *("4m", "vqav2", "vqav2_generated", "nlvr2", "coco_itc", "coco_itm", "flickr30k_itc", "flickr30k_itm"),
     *("caption_mle", "caption_gold", "caption_cider", "fine", "fine_no_coarse", "coco_scratch", "coco_no_fuse"),
     "coco_deep_fusion",
-    *("coco_detection", "lvis", "refcoco", "refcoco_plus", "refcocog", "odinw", "odinw_few_shot"),
+    *("coco_detection", "lvis", "4m_clean", "fine_clean", "refcoco", "refcoco_plus", "refcocog"),
+    *("odinw", "odinw_few_shot"),
 )
 #: Lines of a header with commands, in the order in which they are run.
 PARTS = ("prepare", "command", "evaluate", "all")
@@ -48,8 +49,8 @@ ALSO = {
     "fine": (
         "fiber pretrain fine --recipe fine data.root=/data --init-from runs/4m --output runs/fine_objects365v2 "
         "data.train.2.json=objects365v2/zhiyuan_objv2_train.json data.train.2.images=objects365v2/train",
-        "fiber pretrain fine --recipe fine data.root=/data --init-from runs/4m --output runs/fine_mdetr_flickr "
-        "'data.train.1={kind: mdetr, json: mdetr/final_flickr_separateGT_train.json, "
+        "fiber pretrain fine --recipe fine data.root=/data --init-from runs/4m --output runs/fine_flickr_entities "
+        "'data.train.1={kind: flickr_entities, folder: flickr30k_entities, "
         "images: flickr30k_entities/flickr30k-images}'",
         "fiber eval /data/mdetr/final_flickr_separateGT_val.json --images /data/flickr30k_entities/flickr30k-images "
         "--checkpoint runs/fine",

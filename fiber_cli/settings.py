@@ -72,8 +72,9 @@ class TaskSettings:
         return frozenset()
 
 
-#: Settings of an entry that say which source it is and how it is mixed with others, not what it reads.
-OF_MIXING = frozenset({"kind", "weight", "during"})
+#: Settings of an entry of any kind: which source it is, how it is mixed with others and what it leaves out. They are no
+#: arguments of the source's constructor.
+OF_EVERY_ENTRY = frozenset({"kind", "weight", "during", "exclude"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,13 +89,18 @@ class SourceSettings:
         ge=0,
         le=1,
     )
+    exclude: str | tuple[str, ...] | None = option(
+        "Images left out: lists of ids, image hashes, JSON files of data sets (Karpathy's: all but train); globs.",
+        None,
+        path=True,
+    )
 
     def arguments(self) -> dict[str, Any]:
-        """The arguments of the source's constructor: all settings but those of mixing and what is null."""
+        """The arguments of the source's constructor: all settings but those of every entry and what is null."""
         arguments = {}
         for setting in dataclasses.fields(self):
             value = getattr(self, setting.name)
-            if setting.name not in OF_MIXING and value is not None:
+            if setting.name not in OF_EVERY_ENTRY and value is not None:
                 arguments[setting.name] = value
         return arguments
 

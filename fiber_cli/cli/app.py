@@ -21,6 +21,7 @@ import typer
 import fiber_cli
 from fiber_cli.cli import (
     ablation,
+    data,
     evaluation,
     few_shot,
     inference,
@@ -48,6 +49,11 @@ app = typer.Typer(
 )
 recipes_app = typer.Typer(rich_markup_mode=None)
 models_app = typer.Typer(rich_markup_mode=None)
+data_app = typer.Typer(
+    rich_markup_mode=None,
+    no_args_is_help=True,
+    help="Data sets: fetch and check them, pack them into shards, take out what they are tested on.",
+)
 
 
 def print_version(wanted: bool) -> None:
@@ -81,6 +87,11 @@ app.command("scenes")(scenes.scenes)
 app.command("vqa-answers")(preparation.vqa_answers)
 app.command("cider-df")(preparation.cider_df)
 app.command("convert")(preparation.convert)
+app.add_typer(data_app, name="data")
+data_app.command("get")(data.get)
+data_app.command("check")(data.check)
+data_app.command("shard")(data.shard)
+data_app.command("dedup")(data.dedup)
 app.add_typer(models_app, name="models", invoke_without_command=True)
 models_app.callback()(models.list_models)
 models_app.command("card")(models.card)

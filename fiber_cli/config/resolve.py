@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 import yaml
 
-from fiber_cli.config.recipe import Recipe
+from fiber_cli.config.recipe import AnySource, Recipe
 from fiber_cli.config.rules import broken_rules
 from fiber_cli.config.strict import Builder, one_of, unknown, whole_forms
 from fiber_cli.config.yaml_nodes import empty_mapping, is_null, override, reason
@@ -170,3 +170,13 @@ def recipe_header(path: Path) -> dict[str, str]:
             key, text = head, rest
         header[key] = f"{header.get(key, '')} {text}".strip()
     return header
+
+
+def resolve_source(text: str, root: str | None = None) -> SourceSettings:
+    """An entry of `data.train` from YAML, such as `{kind: karpathy, json: …, images: …}`, with paths below `root`.
+    Raises RecipeError with every problem."""
+    builder = Builder({})
+    settings = builder.build(AnySource, _compose(text, "--source"), "source")
+    if builder.errors:
+        raise RecipeError("--source is no entry of a recipe:", *builder.errors)
+    return _with_paths_below(os.path.abspath(os.path.expanduser(root or "")), settings)

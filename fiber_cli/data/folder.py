@@ -1,13 +1,16 @@
 """Sources whose images are files below one folder."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
+from types import MappingProxyType
 
 from PIL import Image
 
+from fiber_cli.data.image_names import coco_name, names_of_file
 from fiber_cli.data.images import open_image
-from fiber_cli.data.source import CaptionSource, ImageSource, Source
+from fiber_cli.data.source import BadSample, CaptionSource, ImageSource, Source
 from fiber_cli.errors import UserError
+from fiber_cli.regular_files import read_regular
 
 #: How many of the files are looked for before the folder is believed to hold them.
 _PROBES = 32
@@ -17,9 +20,12 @@ class FolderSource(ImageSource):
     """Image files below one folder: the base of sources that list them in a file of annotations.
 
     files: paths below the folder, one a sample. keys: the samples' ids; without them they are known by their files.
+    coco_numbers: COCO's number of the pictures that it has under another name, by the file's name without ending.
     Raises `UserError` where the folder is missing or holds none of 32 of the files, spread over the list: a wrong
     folder is told before the run starts, while single missing images are counted as it goes.
     """
+
+    coco_numbers: Mapping[str, int] = MappingProxyType({})
 
     def __init__(self, name: str, folder: str | Path, files: Sequence[str], keys: Sequence[str] = ()):
         self.name = name
@@ -43,8 +49,21 @@ class FolderSource(ImageSource):
     def key(self, i: int) -> str:
         return self._keys[i]
 
+    def image_names(self, i: int) -> list[str]:
+        names = [self.key(i), *names_of_file(self._files[i])]
+        number = self.coco_numbers.get(PurePosixPath(self._files[i]).stem)
+        if number is not None:
+            names.append(coco_name(number))
+        return names
+
     def image(self, i: int, at_least: int = 0) -> Image.Image:
         return open_image(self.folder / self._files[i], self.max_pixels, at_least=at_least)
+
+    def encoded_image(self, i: int) -> bytes:
+        try:
+            return read_regular(self.folder / self._files[i])
+        except OSError as error:
+            raise BadSample(f"{self.folder / self._files[i]}: {error.strerror}") from None
 
 
 def in_layout_on_disk(folder: str | Path, files: Sequence[str]) -> Sequence[str]:

@@ -5,6 +5,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from fiber_cli.data.exclude_files import exclude_files
 from fiber_cli.data.shards import ShardSource
 from fiber_cli.data.source import Source
 
@@ -31,8 +32,17 @@ def file_identity(path: Path) -> str:
 
 def source_facts(name: str, source: Source) -> dict[str, str]:
     """What a source holds, each thing under a name that begins with `name`: the kind, the number of samples, a digest
-    of ids, and each file of annotations with a digest or each shard with its size; of the pictures nothing. Raises
-    OSError."""
+    of ids, and each file of annotations, and of `exclude`, with a digest or each shard with its size; of the pictures
+    nothing. Raises OSError."""
+    facts = own_facts(name, source)
+    if source.settings is not None:
+        for path in map(Path, exclude_files(source.settings.exclude)):
+            facts[f"{name}: the list {path.name} of excluded images"] = file_identity(path)
+    return facts
+
+
+def own_facts(name: str, source: Source) -> dict[str, str]:
+    """Those of `source_facts` that are not of `exclude`."""
     count = len(source)
     digest = hashlib.blake2b()
     for i in range(0, count, max(1, count // KEYS)):
@@ -58,7 +68,7 @@ def _files(source: Source) -> list[Path]:
         return []
     files = []
     for setting in dataclasses.fields(source.settings):
-        if setting.metadata.get("path"):
+        if setting.metadata.get("path") and setting.name != "exclude":
             files.extend(_paths(source.settings.arguments().get(setting.name)))
     return [path for path in files if path.is_file()]
 

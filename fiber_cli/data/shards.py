@@ -13,9 +13,12 @@ from PIL import Image
 from fiber_cli.data.image_formats import SUFFIXES, count_endings
 from fiber_cli.data.images import open_image
 from fiber_cli.data.shard_paths import find_shards
+from fiber_cli.data.shard_set import is_whole_set
 from fiber_cli.data.source import BadSample, ImageSource
 from fiber_cli.data.tar import BESIDE, LARGEST_TEXT, Member, index_shards, read_at
-from fiber_cli.errors import UserError
+from fiber_cli.data.values import text
+from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say
 
 _WINDOW = 16  # shards among whose samples the order is shuffled
@@ -38,6 +41,7 @@ class ShardSource(ImageSource):
         self.name = Path(self.paths[0]).absolute().parent.name
         self._indexes = index_shards(self.paths)
         self._ends = np.cumsum([len(index.keys) for index in self._indexes])
+        self._is_whole_set = is_whole_set(self.paths, [len(index.keys) for index in self._indexes])
         self._open: OrderedDict[int, FileIO] = OrderedDict()
         self.unread_members: Counter[str] = Counter()
         for index in self._indexes:
@@ -72,7 +76,10 @@ class ShardSource(ImageSource):
         return int(self._ends[-1])
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
-        """Shards in random order; samples shuffled within every 16 shards that follow one another."""
+        """Shards in random order; samples shuffled within every 16 shards that follow one another. Those of whole sets
+        that `fiber data shard` made: as of a folder, so that training goes over the same samples in the same order."""
+        if self._is_whole_set:
+            return rng.permutation(len(self))
         samples = np.split(np.arange(len(self)), self._ends[:-1])
         shards = rng.permutation(len(samples))
         windows = []
@@ -86,11 +93,28 @@ class ShardSource(ImageSource):
         key: bytes = self._indexes[shard].keys[row]
         return f"{Path(self.paths[shard]).stem}/{key.decode('utf-8', 'surrogateescape')}"
 
+    def image_names(self, i: int) -> list[str]:
+        """The sample's key, its name in the shard, and what its JSON says of where the picture is from: `url`, and
+        `image_names` of shards that `fiber data shard` made."""
+        key = self.key(i)
+        names = [key, key.partition("/")[2]]
+        try:
+            described = parse_json(self.content(i, Member.JSON) or b"{}")
+            names.extend(text(name, "image_names") for name in described.get("image_names", ()))
+            if isinstance(described.get("url"), str):
+                names += [described["url"], described["url"].rpartition("/")[2]]
+        except (*WRONG_CONTENT, BadSample):
+            pass  # a bad sample where its text is read; without names it is known by its key
+        return names
+
     def image(self, i: int, at_least: int = 0) -> Image.Image:
+        return open_image(self.encoded_image(i), self.max_pixels, at_least=at_least)
+
+    def encoded_image(self, i: int) -> bytes:
         encoded = self.content(i, Member.IMAGE)
         if encoded is None:
             raise BadSample("the shard has no image for this text")
-        return open_image(encoded, self.max_pixels, at_least=at_least)
+        return encoded
 
     def listed_captions(self, i: int) -> int:
         """How many captions the sample's JSON lists, 1 where it lists none; known without reading it."""

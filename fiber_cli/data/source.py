@@ -6,6 +6,7 @@ This module loads neither numpy nor torch: the settings of a recipe are checked 
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
 from fiber_cli.data.records import NamedBoxes, Phrase, Question, Regions, Statement
@@ -33,8 +34,9 @@ class BadSample(Exception):
 class Source(ABC):
     """Samples by number. Objects must pickle, because worker processes get copies.
 
-    max_pixels: images with more are bad samples. dropped: how many entries of the files are not used. left_out: (place,
-    reason) of the records of the files that cannot be read.
+    max_pixels: images with more are bad samples. excluded: how many samples the entry's `exclude` leaves out. dropped:
+    how many entries of the files are not used. left_out: (place, reason) of the records of the files that cannot be
+    read.
     """
 
     #: What the samples are, in words.
@@ -42,6 +44,7 @@ class Source(ABC):
     name: str
     max_pixels: int = MAX_PIXELS
     dropped: int = 0
+    excluded: int = 0
     left_out: Sequence[tuple[str, str]] = ()
 
     #: The entry of the recipe that it was opened by, None for one that was made otherwise.
@@ -64,6 +67,10 @@ class Source(ABC):
     def key(self, i: int) -> str:
         """The sample's id, unique within the source."""
 
+    def image_names(self, i: int) -> Iterable[str]:
+        """The names under which lists of images may have those of sample i, see `image_names`."""
+        return (self.key(i),)
+
     def all_texts(self, reads: "tuple[type[Source], ...]") -> Iterable[str] | None:
         """Texts with all words that the samples have for a task that reads these types of source, in any order and
         number; None where that is not known without reading the samples one by one."""
@@ -85,6 +92,12 @@ class ImageSource(Source):
     def image(self, i: int, at_least: int = 0) -> "Image.Image":
         """The picture in RGB; `at_least` > 0 allows to decode it smaller and faster while both sides stay at least that
         many pixels. Raises `BadSample` where it cannot be read."""
+
+    def encoded_image(self, i: int) -> bytes:
+        """The picture as its file has it; of a source that makes its pictures, as PNG. Raises `BadSample`."""
+        content = BytesIO()
+        self.image(i).save(content, "PNG")
+        return content.getvalue()
 
 
 class CaptionSource(ImageSource):

@@ -2,13 +2,17 @@
 
 import dataclasses
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fiber_cli.data.exclude_files import exclude_files
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings
+
+#: Settings that name files by patterns → what finds them.
+_FINDERS: Mapping[str, Callable[[Any], list[str]]] = {"shards": find_shards, "exclude": exclude_files}
 
 
 def source_files(sources: Iterable[SourceSettings]) -> Iterator[Path]:
@@ -23,9 +27,9 @@ def _files_of(name: str, value: Any) -> Iterator[Path]:
     """The files of one setting; what is not there is told by the source."""
     if value is None:
         return
-    if name == "shards":
+    if name in _FINDERS:
         try:
-            yield from map(Path, find_shards(value))
+            yield from map(Path, _FINDERS[name](value))
         except UserError:
             return
     elif os.path.isdir(value):

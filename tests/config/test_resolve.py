@@ -103,6 +103,8 @@ OFFICIAL_FILES = {
     "nlvr2/train.json",
     "nlvr2/dev.json",
     "mixed/final_mixed_train_no_coco.json",
+    "mdetr/final_flickr_separateGT_train.json",
+    "mdetr/finetune_refcoco*_{val,test*}.json",  # of RefCOCO, RefCOCO+ and RefCOCOg
     "objects365/annotations/objects365_train.json",
     "lvis/lvis_v1_train.json",
     "lvis/lvis_v1_minival_inserted_image_name.json",
@@ -128,13 +130,14 @@ def test_a_recipe_wants_a_file_that_nobody_publishes(name):
     recipe = resolve_recipe(name, ["data.root=/data"])
     for source in (*recipe.data.train, *recipe.data.val):
         for setting in FILE_SETTINGS:
-            file = vars(source).get(setting)
-            assert file is None or file.removeprefix("/data/") in OFFICIAL_FILES
+            named = vars(source).get(setting)
+            for file in [named] if isinstance(named, str) else named or ():
+                assert file.removeprefix("/data/") in OFFICIAL_FILES
 
 
 def test_a_recipe_of_the_paper_does_not_say_how_it_is_evaluated():
     names = paper_recipes()
-    assert len(names) == 22
+    assert len(names) == 24
     for name in names:
         header = recipe_header(shipped_recipes()[name])
         assert f"runs/{name}" in header["evaluate"]
@@ -181,6 +184,28 @@ def test_4m_follows_the_paper():
     assert kinds == ["karpathy", "webdataset", "webdataset", "visual_genome"]
     assert recipe.data.train[3].exclude == recipe.data.train[0].json
     assert recipe.runtime.micro_steps(64) == 1
+
+
+def test_a_recipe_of_the_paper_hides_where_it_departs():
+    """From the paper and from the published configuration: in its header, precision first of all."""
+    for name in paper_recipes():
+        header = recipe_header(shipped_recipes()[name])
+        assert "precision" in header["departures"] or name == "4m_clean"  # which has those of 4m
+
+
+def test_a_stage_of_the_cleaned_chain_keeps_what_refcoco_is_tested_on():
+    stages = {"4m_clean": "4m", "fine_clean": "fine"}
+    for name, plain in stages.items():
+        cleaned, whole = resolve_recipe(name), resolve_recipe(plain)
+        assert [source.kind for source in cleaned.data.train] == [source.kind for source in whole.data.train]
+        excluded = [str(source.exclude) for source in cleaned.data.train if source.kind != "webdataset"]
+        assert "finetune_refcoco*_{val,test*}.json" in excluded[0]
+        header = recipe_header(shipped_recipes()[name])
+        assert "4m_clean" in header["command"]
+    assert (resolve_recipe("fine_clean").optim.warmup, resolve_recipe("fine").optim.warmup) == (5000, 2000)
+    assert resolve_recipe("fine_clean").model.norm_image_query is True
+    for name in ("refcoco", "refcoco_plus", "refcocog"):
+        assert recipe_header(shipped_recipes()[name])["command"].endswith("--init-from runs/fine_clean")
 
 
 def test_header_lines_continue(tmp_path):

@@ -60,8 +60,14 @@ class SettingsByKind(Mapping[str, type[SourceSettings]]):
 
 
 def open_source(settings: SourceSettings, *, max_pixels: int = MAX_PIXELS) -> Source:
-    """The source that an entry of a recipe names; `UserError` where its files cannot be used."""
+    """The source that an entry of a recipe names, without what its `exclude` leaves out; `UserError` where its files
+    cannot be used."""
     source = source_format(settings.kind).source(**settings.arguments())
     source.max_pixels = max_pixels
     source.settings = settings
-    return source
+    if settings.exclude is None:
+        return source
+    # Here because it needs numpy, and the formats that it reads.
+    from fiber_cli.data.exclude import without_excluded
+
+    return without_excluded(source, settings.exclude)

@@ -95,6 +95,9 @@ class CocoSource(FolderSource, CategorySource):
         assert isinstance(identifier, int), "read_coco_json refuses others in labelled files"
         return identifier
 
+    def image_names(self, i: int) -> list[str]:
+        return [*super().image_names(i), str(self.image_id(i))]
+
     def truth(self) -> dict[str, Any]:
         images: dict[int, dict[str, Any]] = {}
         annotations: list[dict[str, Any]] = []

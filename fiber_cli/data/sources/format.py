@@ -9,14 +9,14 @@ from typing import Any
 
 from fiber_cli.data.source import Source
 from fiber_cli.errors import DeclarationError
-from fiber_cli.settings import OF_MIXING, SourceSettings, field_types
+from fiber_cli.settings import OF_EVERY_ENTRY, SourceSettings, field_types
 
 
 @dataclass(frozen=True, kw_only=True)
 class Format:
     """A kind of source that recipes can name.
 
-    settings: its entry in a recipe, whose fields but `kind` and `weight` are the arguments of the source's constructor.
+    settings: its entry in a recipe, whose own fields are the arguments of the source's constructor.
     source: its reader; what tasks can use it for follows from the classes of `data.source` that it is derived from.
     Raises DeclarationError where these three do not belong together.
     """
@@ -49,7 +49,7 @@ class Format:
             missing = ", ".join(sorted(self.source.__abstractmethods__))
             yield f"{self.source.__name__} lacks {missing}"
         parameters = inspect.signature(self.source).parameters
-        unknown = fields.keys() - parameters.keys() - OF_MIXING
+        unknown = fields.keys() - parameters.keys() - OF_EVERY_ENTRY
         if unknown:
             yield f"{self.source.__name__} has no argument {', '.join(sorted(unknown))}"
         for parameter in parameters.values():

@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import CaptionedFolder
+from fiber_cli.data.image_names import coco_name
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.values import path_text, some_text, text, whole_number
 from fiber_cli.errors import UserError
@@ -57,6 +58,11 @@ class KarpathySource(CaptionedFolder):
         """COCO's id where the file gives it, else the file."""
         cocoid = self._cocoids[i]
         return self.key(i) if cocoid is None else cocoid
+
+    def image_names(self, i: int) -> list[str]:
+        cocoid = self._cocoids[i]
+        names = super().image_names(i)
+        return names if cocoid is None else [*names, coco_name(cocoid), str(cocoid)]
 
 
 KARPATHY = Format(kind="karpathy", settings=KarpathySettings, source=KarpathySource)

@@ -11,6 +11,7 @@ import numpy as np
 
 from fiber_cli.data.coco_json import CocoImage, CocoObject, Entry, file_name, read_coco_json
 from fiber_cli.data.folder import FolderSource, in_layout_on_disk
+from fiber_cli.data.image_names import read_coco_numbers
 from fiber_cli.data.ragged import Ragged
 from fiber_cli.data.records import PhraseBoxes
 from fiber_cli.data.source import PhraseSource, Source
@@ -38,6 +39,9 @@ class MdetrSettings(SourceSettings):
     refers: bool | None = option(
         "Captions are expressions for one box each; null = as most `dataset_name`s say, else as the task has it.", None
     )
+    image_data: str | None = option(
+        "Visual Genome's image_data.json, by which `exclude` knows its pictures that are COCO's.", None, path=True
+    )
 
 
 class MdetrSource(FolderSource, PhraseSource):
@@ -45,10 +49,18 @@ class MdetrSource(FolderSource, PhraseSource):
 
     The same picture may come in several entries, one for each caption or, as in the RefCOCO family, expression.
     images: the folder, or folders by the entries' `data_source`. refers: see `PhraseSource`; without it the
-    `dataset_name` of most entries says whether they are of the RefCOCO family or of Flickr30k.
+    `dataset_name` of most entries says whether they are of the RefCOCO family or of Flickr30k. image_data: of Visual
+    Genome, whose pictures' names are its numbers.
     """
 
-    def __init__(self, json: str | Path, images: str | Path | Mapping[str, str], refers: bool | None = None):
+    def __init__(
+        self,
+        json: str | Path,
+        images: str | Path | Mapping[str, str],
+        refers: bool | None = None,
+        image_data: str | Path | None = None,
+    ):
+        self.coco_numbers = read_coco_numbers(image_data)
         folder = _common_folder(images)
         file = read_coco_json(json, _WANTED, captioned=True, file_of=lambda image: _path(image, images, folder))
         self.refers = refers

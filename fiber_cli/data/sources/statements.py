@@ -9,6 +9,7 @@ from PIL import Image
 
 from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.folder import FolderSource
+from fiber_cli.data.image_names import names_of_file
 from fiber_cli.data.images import open_image
 from fiber_cli.data.records import Statement
 from fiber_cli.data.source import Source, StatementSource
@@ -63,6 +64,12 @@ class StatementFile(FolderSource, StatementSource):
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
         return (statement.text for statement in self._statements)
+
+    def image_names(self, i: int) -> list[str]:
+        names = [self.key(i)]
+        for file in self._images[i]:
+            names += names_of_file(file)
+        return names
 
     def images(self, i: int, at_least: int = 0) -> tuple[Image.Image, ...]:
         """The one picture, or the left and the right one, decoded smaller where no side falls below `at_least` > 0."""

@@ -5,7 +5,8 @@ import json
 import pytest
 from image_files import jpeg
 
-from fiber_cli.data.sources.visual_genome import VisualGenomeSource
+from fiber_cli.data.sources import open_source
+from fiber_cli.data.sources.visual_genome import VisualGenomeSettings, VisualGenomeSource
 from fiber_cli.errors import UserError
 
 
@@ -26,6 +27,13 @@ def genome(tmp_path, karpathy_coco):
     return tmp_path
 
 
+def entry(folder, **settings):
+    """The source of an entry of a recipe."""
+    paths = {"regions": folder / "region_descriptions.json", "images": folder / "vg"}
+    given = {name: str(path) for name, path in (paths | settings).items()}
+    return open_source(VisualGenomeSettings(kind="visual_genome", **given))
+
+
 def test_phrases_are_captions_and_images_lie_in_two_folders(genome):
     source = VisualGenomeSource(genome / "region_descriptions.json", genome / "vg")
     assert len(source) == 4
@@ -36,8 +44,7 @@ def test_phrases_are_captions_and_images_lie_in_two_folders(genome):
 
 def test_images_that_coco_holds_out_are_left_out(genome):
     """COCO's 102 (val) and 103 (test) go; 101 (restval) and the image that is not of COCO stay."""
-    names = ("region_descriptions.json", "vg", "image_data.json", "dataset_coco.json")
-    source = VisualGenomeSource(*(genome / name for name in names))
+    source = entry(genome, image_data=genome / "image_data.json", exclude=genome / "dataset_coco.json")
     assert [source.key(i) for i in range(2)] == ["VG_100K/2.jpg", "VG_100K_2/3.jpg"]
     assert len(source) == 2
     assert source.excluded == 2
@@ -46,21 +53,21 @@ def test_images_that_coco_holds_out_are_left_out(genome):
 def test_what_is_wrong_is_told(genome):
     regions, images = genome / "region_descriptions.json", genome / "vg"
     data, karpathy = genome / "image_data.json", genome / "dataset_coco.json"
-    with pytest.raises(UserError, match="only together"):
-        VisualGenomeSource(regions, images, exclude=karpathy)
+    with pytest.raises(UserError, match="knows none of its own by COCO's ids; give it image_data"):
+        entry(genome, exclude=karpathy)
     with pytest.raises(UserError, match="not Visual Genome's region descriptions"):
         VisualGenomeSource(data, images)
     bad = genome / "bad.json"
     bad.write_text('[{"coco_id": 102}]')
     with pytest.raises(UserError, match=r"not Visual Genome's image_data.json.*image_id"):
-        VisualGenomeSource(regions, images, bad, karpathy)
+        VisualGenomeSource(regions, images, bad)
     with pytest.raises(UserError, match="none of 4 images looked for"):
         VisualGenomeSource(regions, genome / "images")
     data.write_text("[]")
-    with pytest.raises(UserError, match="outside train no `cocoid`"):
-        VisualGenomeSource(regions, images, data, karpathy)
+    with pytest.raises(UserError, match="knows none of its own by COCO's ids"):
+        entry(genome, image_data=data, exclude=karpathy)
     regions.write_text("[]")
-    with pytest.raises(UserError, match="no image is left"):
+    with pytest.raises(UserError, match="lists no image"):
         VisualGenomeSource(regions, images)
 
 
@@ -89,7 +96,6 @@ def test_one_bad_record_refuses_the_file(genome, bad, capsys):
 
 
 def test_what_is_held_out_is_lost_with_a_bad_record(genome):
-    names = ("region_descriptions.json", "vg", "image_data.json", "dataset_coco.json")
     changed(genome / "dataset_coco.json", lambda content: content["images"][2].pop("sentences"))
     with pytest.raises(UserError, match=r"dataset_coco.json: not a Karpathy JSON, see images\[2\]"):
-        VisualGenomeSource(*(genome / name for name in names))
+        entry(genome, image_data=genome / "image_data.json", exclude=genome / "dataset_coco.json")

@@ -1,0 +1,117 @@
+"""Whether a data set lies below a folder as the recipes want it: its layout, how many samples it has, samples
+decoded."""
+
+import dataclasses
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from fiber_cli.data.catalogue import Check, DataSet
+from fiber_cli.data.source import (
+    BadSample,
+    CaptionSource,
+    ImageSource,
+    QuestionSource,
+    RegionSource,
+    Source,
+    StatementSource,
+)
+from fiber_cli.data.sources import open_source, source_format
+from fiber_cli.errors import UserError
+from fiber_cli.settings import SourceSettings
+
+Status = Literal["ok", "missing", "differs"]
+
+
+class Checked(NamedTuple):
+    """what: a path below the root, or the entry that was opened; detail: what was found, in words."""
+
+    what: str
+    status: Status
+    detail: str
+
+
+def check_data_set(data_set: DataSet, root: Path, *, any_count: bool = False) -> Iterator[Checked]:
+    """The layout, then each part of the data set opened. any_count: the numbers of samples need not be the published
+    ones."""
+    missing = set()
+    for file in data_set.files:
+        for made in file.makes:
+            if (root / made).exists():
+                yield Checked(made, "ok", "is there")
+            else:
+                missing.add(made)
+                yield Checked(made, "missing", file.by or f"fiber data get {data_set.name} --root {root}")
+    for check in data_set.checks:
+        yield _check(check, root, any_count=any_count)
+
+
+def _check(check: Check, root: Path, *, any_count: bool) -> Checked:
+    what = ", ".join(str(value) for key, value in check.entry.items() if key not in ("images", "pattern", "kind"))
+    settings = entry_settings(check.entry, root)
+    absent = [str(path) for path in _paths(settings) if not path.exists()]
+    if absent:
+        return Checked(what, "missing", f"{absent[0]} is not there")
+    try:
+        source = open_source(settings)
+        decoded = _decode_some(source)
+    except (UserError, BadSample) as error:
+        return Checked(what, "differs", str(error))
+    count = len(source)
+    published = "unknown" if check.count is None else f"{check.count:,}"
+    left_out = f"; {len(source.left_out)} records cannot be read" if source.left_out else ""
+    detail = f"{count:,} samples (published: {published}); {decoded}{left_out}"
+    if check.count not in (None, count) and not any_count:
+        return Checked(what, "differs", detail)
+    return Checked(what, "ok", detail)
+
+
+def entry_settings(entry: Mapping[str, Any], root: Path) -> SourceSettings:
+    """The settings of an entry of a recipe, its paths below `root`."""
+    settings = source_format(entry["kind"]).settings
+    given = dict(entry)
+    for setting in dataclasses.fields(settings):
+        value = given.get(setting.name)
+        if setting.metadata.get("path") and value is not None:
+            is_mapping = isinstance(value, Mapping)
+            below = {key: str(root / path) for key, path in value.items()} if is_mapping else str(root / value)
+            given[setting.name] = below
+    return settings(**given)
+
+
+def _paths(settings: SourceSettings) -> Iterator[Path]:
+    """The files and folders that an entry names."""
+    for setting in dataclasses.fields(settings):
+        value = vars(settings)[setting.name]
+        if setting.metadata.get("path") and value is not None:
+            yield from map(Path, value.values() if isinstance(value, Mapping) else [os.fspath(value)])
+
+
+def _decode_some(source: Source) -> str:
+    """Reads the first, the middle and the last sample; what they are, in words. Raises `BadSample` naming one that
+    cannot be read."""
+    last = len(source) - 1
+    numbers = sorted({0, last // 2, last})
+    sizes = []
+    for i in numbers:
+        try:
+            sizes += _decode(source, i)
+        except BadSample as error:
+            raise BadSample(f"sample {source.key(i)}: {error}") from None
+    return f"decoded {', '.join(f'{width} x {height}' for width, height in sizes)}"
+
+
+def _decode(source: Source, i: int) -> list[tuple[int, int]]:
+    """Reads a sample; the widths and heights of its pictures."""
+    if isinstance(source, StatementSource):
+        source.statements(i)
+        return [image.size for image in source.images(i)]
+    assert isinstance(source, ImageSource), "sources have one image a sample or several"
+    if isinstance(source, CaptionSource):
+        source.captions(i)
+    elif isinstance(source, QuestionSource):
+        source.questions(i)
+    elif isinstance(source, RegionSource):
+        source.regions(i)
+    return [source.image(i).size]
