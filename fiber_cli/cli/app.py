@@ -19,7 +19,18 @@ from typing import Annotated
 import typer
 
 import fiber_cli
-from fiber_cli.cli import evaluation, inference, last_resort, models, odinw, preparation, recipes, scenes, training
+from fiber_cli.cli import (
+    evaluation,
+    inference,
+    last_resort,
+    models,
+    odinw,
+    preparation,
+    recipes,
+    scenes,
+    table,
+    training,
+)
 from fiber_cli.cli.standard_output import whole_output
 from fiber_cli.cli.usage import Commands
 from fiber_cli.distributed.rank_report import Report, report
@@ -60,6 +71,7 @@ app.command("finetune")(training.finetune)
 app.command("eval")(evaluation.evaluate)
 app.command("odinw")(odinw.odinw)
 app.command("rerank")(evaluation.rerank)
+app.command("table")(table.table)
 app.command("caption")(inference.caption)
 app.command("answer")(inference.answer)
 app.command("detect", cls=inference.DetectCommand)(inference.detect)
