@@ -70,7 +70,8 @@ class Stage(NamedTuple):
     preparation: tuple[HeaderCommand, ...]
 
 
-def header_commands(recipe: str) -> list[HeaderCommand]:
+@cache
+def header_commands(recipe: str) -> tuple[HeaderCommand, ...]:
     """All commands of a shipped recipe's header, in the order in which they are run."""
     header = recipe_header(shipped_recipes()[recipe])
     others = [key for key, text in header.items() if key not in PARTS and text.startswith(_LAUNCHERS)]
@@ -79,7 +80,7 @@ def header_commands(recipe: str) -> list[HeaderCommand]:
         if part in header:
             for written in header[part].split("&&"):
                 commands.append(header_command(recipe, part, written.strip()))
-    return commands
+    return tuple(commands)
 
 
 def header_command(recipe: str, part: str, written: str) -> HeaderCommand:

@@ -7,12 +7,15 @@ that are put over them.
 """
 
 import math
+from functools import cache
 from typing import NamedTuple
 
 from fiber_cli.config.resolve import resolve_recipe
 
 #: Tera-operations a second of an A100 in bfloat16, and the share of it that training is taken to reach.
 A100_RATE, SHARE = 312.0, 0.4
+#: What a cost goes by.
+ESTIMATE, PAPER = "estimate", "the paper's"
 _SECONDS_AN_HOUR = 3600
 #: Images of COCO's train2017 with boxes, and the epochs of Table 2.
 _COCO_IMAGES, _TABLE_2_EPOCHS = 117_266, 24
@@ -74,10 +77,11 @@ class Cost(NamedTuple):
 UNKNOWN = Cost(None)
 
 
+@cache
 def training_cost(recipe: str) -> Cost:
     """Of a shipped recipe's whole training."""
     if recipe in TABLE_2_HOURS:
-        return Cost(TABLE_2_HOURS[recipe], "V100", "the paper's")
+        return Cost(TABLE_2_HOURS[recipe], "V100", PAPER)
     if recipe not in SIZES:
         return UNKNOWN
     size = SIZES[recipe]
@@ -90,25 +94,32 @@ def training_cost(recipe: str) -> Cost:
         steps = math.ceil(size.samples / batch) * settings.optim.epochs
     if size.tflop is None:
         return tuning_cost(steps * batch)
-    return Cost(steps * batch * size.tflop / (A100_RATE * SHARE) / _SECONDS_AN_HOUR, "A100", "estimate")
+    return Cost(steps * batch * size.tflop / (A100_RATE * SHARE) / _SECONDS_AN_HOUR, "A100", ESTIMATE)
 
 
 def tuning_cost(images: int) -> Cost:
     """Of training a detector on so many images."""
-    return Cost(images * V100_SECONDS / _SECONDS_AN_HOUR, "V100", "estimate")
+    return Cost(images * V100_SECONDS / _SECONDS_AN_HOUR, "V100", ESTIMATE)
 
 
 def evaluation_cost(dataset: str, mode: str | None) -> Cost:
     """Of an evaluation; all but fusion over all pairs take less than an hour."""
     hours = PAIR_HOURS.get(dataset, 0.0) if mode in ("itm", "itc+itm") else 0.0
-    return Cost(hours, "A100", "estimate")
+    return Cost(hours, "A100", ESTIMATE)
 
 
 def total(costs: list[Cost]) -> list[Cost]:
     """Sums by the kind of GPU; an unknown one stays beside them."""
     sums: dict[str, float] = {}
+    bases: dict[str, set[str]] = {}
+    summed = []
     for cost in costs:
         if cost.gpu_hours is not None:
             sums[cost.gpu] = sums.get(cost.gpu, 0.0) + cost.gpu_hours
-    summed = [Cost(hours, gpu, "estimate") for gpu, hours in sums.items()]
-    return summed + [UNKNOWN] * any(cost.gpu_hours is None for cost in costs)
+            bases.setdefault(cost.gpu, set()).add(cost.basis)
+    for gpu, hours in sums.items():
+        basis = ESTIMATE if ESTIMATE in bases[gpu] else PAPER
+        summed.append(Cost(hours, gpu, basis))
+    if any(cost.gpu_hours is None for cost in costs):
+        summed.append(UNKNOWN)
+    return summed

@@ -3,8 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+import yaml
+
 from fiber_cli.config.resolve import resolve_recipe
-from fiber_cli.errors import UserError, first_names
+from fiber_cli.errors import WRONG_CONTENT, first_names
 from fiber_cli.parsing import parse_yaml
 from fiber_cli.tables.commands import chain, evaluation_command, stage_of, tuning_command
 from fiber_cli.tables.rows import Evaluated, Source, Table, Trained
@@ -46,7 +48,7 @@ class Departures:
             root = stored["data"]["root"]
             as_shipped = resolve_recipe(recipe, [] if root is None else [f"data.root={root}"])
             differing = differing_settings(as_shipped, file)
-        except (UserError, OSError, ValueError, LookupError, TypeError) as error:
+        except (OSError, yaml.YAMLError, *WRONG_CONTENT) as error:
             return f"{file}: how the run was made cannot be read ({str(error).splitlines()[0]})"
         keys = []
         for words in differing:

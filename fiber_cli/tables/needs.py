@@ -13,9 +13,12 @@ from typing import Any, NamedTuple
 
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.data.shard_paths import find_shards
+from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.data.sources.flickr_entities import FlickrEntitiesSettings
 from fiber_cli.data.sources.karpathy import KarpathySettings
+from fiber_cli.data.sources.region_shards import RegionShardsSettings
 from fiber_cli.data.sources.visual_genome import VisualGenomeSettings
+from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.evaluation.datasets import eval_data
 from fiber_cli.evaluation.odinw13 import SEEDS, SETS, OdinwArchive, find_archive
@@ -26,6 +29,12 @@ from fiber_cli.tables.commands import HeaderCommand, placed
 JAVA_METRICS = frozenset({"caption/bleu4", "caption/meteor", "caption/cider", "caption/spice"})
 SPICE = "caption/spice"
 _SPICE_FILES = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
+#: Annotations of LVIS → folders of COCO that their pictures lie in.
+LVIS_IMAGES = {
+    "lvis_v1_train.json": ("train2017",),
+    "lvis_v1_val.json": ("train2017", "val2017"),
+    "lvis_v1_minival_inserted_image_name.json": ("val2017",),
+}
 
 
 class Files(NamedTuple):
@@ -49,7 +58,7 @@ def training_files(recipe: Recipe, data: Path) -> Files:
     for source in (*recipe.data.train, *recipe.data.val):
         for path in _paths(source):
             name = _shown(path, data)
-            if _is_there(path):
+            if _is_there(path, is_of_shards=isinstance(source, WebDatasetSettings | RegionShardsSettings)):
                 there.append(name)
             else:
                 missing.append(name)
@@ -81,6 +90,9 @@ def _known_parts(source: SourceSettings) -> Iterator[str]:
         if "train" in source.split:
             yield os.path.join(source.images, "train2014")
         yield os.path.join(source.images, "val2014")
+    if isinstance(source, CocoSettings) and os.path.basename(source.json) in LVIS_IMAGES:
+        for folder in LVIS_IMAGES[os.path.basename(source.json)]:
+            yield os.path.join(source.images, folder)
     if isinstance(source, VisualGenomeSettings):
         yield os.path.join(source.images, "VG_100K")
         yield os.path.join(source.images, "VG_100K_2")
@@ -89,17 +101,19 @@ def _known_parts(source: SourceSettings) -> Iterator[str]:
             yield os.path.join(source.folder, name)
 
 
-def _is_there(path: str) -> bool:
-    """Whether it is a file, a folder with something in it, or a pattern of shards of which each names a file."""
+def _is_there(path: str, *, is_of_shards: bool) -> bool:
+    """Whether it is a file, a folder with something in it, or of shards what names some."""
     if os.path.isfile(path):
         return True
-    if os.path.isdir(path):
-        with os.scandir(path) as entries:
-            return next(entries, None) is not None
-    try:
-        return bool(find_shards(path))
-    except UserError:
+    if is_of_shards:
+        try:
+            return bool(find_shards(path))
+        except UserError:
+            return False
+    if not os.path.isdir(path):
         return False
+    with os.scandir(path) as entries:
+        return next(entries, None) is not None
 
 
 def _shown(path: str, data: Path) -> str:

@@ -141,7 +141,7 @@ class Planner:
         draws = tuning_files(self.data, source.shots)
         words = [*command.arguments]
         words[words.index("--shots") + 1] = str(source.shots)
-        if source.shots:
+        if draws.seeds:
             words[words.index("--seeds") + 1] = ",".join(map(str, draws.seeds))
         command = command._replace(arguments=tuple(words))
         cost = tuning_cost(TUNED_IMAGES[source.shots])

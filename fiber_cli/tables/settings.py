@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from fiber_cli.config.resolve import resolve_recipe
 from fiber_cli.config.strict import unknown
@@ -18,6 +19,7 @@ def task_key(setting: str) -> str | None:
     return path.removeprefix(_TASK).partition(".")[0]
 
 
+@cache
 def task_settings(recipe: str) -> tuple[str, ...]:
     """The names of the settings that the task of a shipped recipe has."""
     return tuple(setting.name for setting in dataclasses.fields(resolve_recipe(recipe).task))
