@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fiber_cli.config.resolve import recipe_header, shipped_recipes
 from fiber_cli.errors import UserError
-from fiber_cli.tables.rows import Evaluated, Trained
+from fiber_cli.tables.rows import Evaluated, Trained, Tuned
 
 #: Lines of a header with commands, in the order in which they are run; others follow in the header's own.
 PARTS = ("prepare", "command", "evaluate", "all")
@@ -186,9 +186,9 @@ def _kind(mode: str | None) -> str:
     return mode if mode in ("rerank", "itc+itm") else ""
 
 
-def tuning_command(recipe: str) -> HeaderCommand | None:
-    """The call of `fiber odinw` in a recipe's header."""
-    for command in header_commands(recipe):
-        if command.verb == "odinw":
+def tuning_command(source: Tuned) -> HeaderCommand | None:
+    """The call of `fiber odinw` in a recipe's header; None where it has none."""
+    for command in header_commands(source.recipe):
+        if command.verb == "odinw" and source.starts_from in (None, command.run("--init-from")):
             return command
     return None

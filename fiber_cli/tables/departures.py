@@ -79,7 +79,7 @@ def _runs_of(source: Source) -> list[str]:
         stage = stage_of(source)
         runs = [] if stage is None else [stage.run]
     else:
-        command = tuning_command(source.recipe)
+        command = tuning_command(source)
         runs = [] if command is None else [command.run("--init-from")]
     names: list[str] = []
     for run in runs:

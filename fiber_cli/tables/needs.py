@@ -102,18 +102,16 @@ def _known_parts(source: SourceSettings) -> Iterator[str]:
 
 
 def _is_there(path: str, *, is_of_shards: bool) -> bool:
-    """Whether it is a file, a folder with something in it, or of shards what names some."""
+    """Whether it is a file, a folder with something in it, or a pattern or a folder of shards that names some."""
     if os.path.isfile(path):
         return True
-    if is_of_shards:
-        try:
-            return bool(find_shards(path))
-        except UserError:
-            return False
-    if not os.path.isdir(path):
+    if os.path.isdir(path) and not is_of_shards:
+        with os.scandir(path) as entries:
+            return next(entries, None) is not None
+    try:
+        return bool(find_shards(path))
+    except UserError:
         return False
-    with os.scandir(path) as entries:
-        return next(entries, None) is not None
 
 
 def _shown(path: str, data: Path) -> str:

@@ -134,7 +134,7 @@ class Planner:
         return self._need(cells, source, runs, command, files, None, cost)
 
     def _of_tunings(self, source: Tuned, cells: Sequence[Cell]) -> Need:
-        command = tuning_command(source.recipe)
+        command = tuning_command(source)
         if command is None:
             problem = f"no call of fiber odinw in the header of {source.recipe}"
             return self._need(cells, source, [], None, Files(), problem, UNKNOWN)

@@ -159,7 +159,7 @@ class Results:
             stage = stage_of(source)
             return Figure() if stage is None else training_figure(self.runs / stage.run / SUMMARY, cell.metric)
         if isinstance(source, Tuned):
-            command = tuning_command(source.recipe)
+            command = tuning_command(source)
             return Figure() if command is None else tuned_figure(self.runs / command.output, source.shots)
         result = self.result_of(source)
         if result is None:

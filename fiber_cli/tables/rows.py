@@ -25,10 +25,12 @@ class Trained(NamedTuple):
 
 
 class Tuned(NamedTuple):
-    """The fine-tunings of `fiber odinw` in a recipe's header, whose tests have the figure. shots: 0 is all data."""
+    """The fine-tunings of `fiber odinw` in a recipe's header, whose tests have the figure. shots: 0 is all data;
+    starts_from: as of `Evaluated`."""
 
     recipe: str
     shots: int
+    starts_from: str | None = None
 
 
 Source = Evaluated | Trained | Tuned

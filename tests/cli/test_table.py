@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 from official_files import write_official_files
 
+from fiber_cli.tables.commands import chain
+
 SMALL = ("--set", "model.tokenizer=builtin", "--set", "model.roberta=null", "--set", "model.swin=null")
 
 
@@ -54,7 +56,7 @@ def test_a_plan_is_not_printed(run, tmp_path):
     assert code == 0
     (table,) = json.loads(out)
     checkpoints = table["rows"][0]["needs"][0]["checkpoints"]
-    assert [checkpoint["recipe"] for checkpoint in checkpoints] == ["4m", "fine", "refcoco"]
+    assert [checkpoint["recipe"] for checkpoint in checkpoints] == [stage.recipe for stage in chain("refcoco")]
     assert checkpoints[-1]["hub"] == []
     assert not Path("runs").exists()
 

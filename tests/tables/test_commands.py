@@ -18,7 +18,7 @@ from fiber_cli.tables.commands import (
     stages,
     tuning_command,
 )
-from fiber_cli.tables.rows import Evaluated
+from fiber_cli.tables.rows import Evaluated, Trained, Tuned
 
 
 def test_a_launcher_is_taken_for_a_part_of_the_command():
@@ -34,7 +34,7 @@ def test_a_launcher_is_taken_for_a_part_of_the_command():
 def test_commands_of_a_header_are_not_in_their_order():
     parts = [command.part for command in header_commands("vqav2")]
     assert parts == ["prepare", "command", "evaluate", "evaluate"]
-    assert [command.verb for command in header_commands("odinw")] == ["finetune", "eval", "odinw"]
+    assert [command.verb for command in header_commands("odinw")] == ["finetune", "eval", "odinw", "odinw"]
 
 
 def test_folders_are_not_put_in_place():
@@ -112,20 +112,29 @@ def test_alone_and_together_are_mixed_up():
 def test_a_run_that_no_header_makes_has_a_command(monkeypatch):
     assert evaluation_command(Evaluated("no_such_recipe", "coco", "val")) is None
     assert stage_of(Evaluated("coco_itc", "coco", "test", starts_from="no_such_run")) is None
-    assert tuning_command("4m") is None
+    assert tuning_command(Tuned("4m", 0)) is None
 
 
-def test_a_second_start_of_a_recipe_is_measured_as_the_first(monkeypatch):
-    """With the evaluations of its header, on its own run."""
-    first = stages()["lvis"]
-    other = header_command(
-        "lvis", "other", "fiber finetune detection --recipe lvis --init-from runs/fine_no_coarse --output runs/lvis_x"
-    )
-    known = {**stages(), "lvis_x": Stage("lvis", "lvis_x", "fine_no_coarse", other, ())}
+@pytest.mark.parametrize("recipe", ["coco_detection", "lvis"])
+def test_a_second_start_is_taken_for_the_first(recipe):
+    stage = stage_of(Trained(recipe, "fine_no_coarse"))
+    assert stage is not None
+    assert stage.run == f"{recipe}_no_coarse"
+    assert [link.run for link in chain(stage.run)] == ["fine_no_coarse", stage.run]
+    of_sets = tuning_command(Tuned("odinw", 0, "fine_no_coarse"))
+    assert of_sets is not None
+    assert of_sets.output == "odinw13_no_coarse"
+
+
+def test_a_second_start_is_measured_otherwise_than_the_first(monkeypatch):
+    """Where the header has no evaluation of its own for it."""
+    written = "fiber finetune refexp --recipe refcocog --init-from runs/fine_no_coarse --output runs/refcocog_x"
+    other = header_command("refcocog", "other", written)
+    known = {**stages(), "refcocog_x": Stage("refcocog", "refcocog_x", "fine_no_coarse", other, ())}
     monkeypatch.setattr(commands, "stages", lambda: known)
-    assert stage_of(Evaluated("lvis", "lvis", "minival")) == first
-    command = evaluation_command(Evaluated("lvis", "lvis", "minival", starts_from="fine_no_coarse"))
+    of_first = stage_of(Evaluated("refcocog", "refcocog", "val"))
+    assert of_first == stages()["refcocog"]
+    command = evaluation_command(Evaluated("refcocog", "refcocog", "test", starts_from="fine_no_coarse"))
     assert command is not None
-    assert command.run("--checkpoint") == "lvis_x"
-    assert "--chunk 40" in command.written
-    assert [stage.run for stage in chain("lvis_x")] == ["fine_no_coarse", "lvis_x"]
+    assert command.run("--checkpoint") == "refcocog_x"
+    assert command.option("--split") == "test"
