@@ -14,8 +14,6 @@ import contextlib
 import io
 import json
 import os
-import re
-import shlex
 import sys
 import tempfile
 import time
@@ -24,7 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fiber_cli.cli.app import main as fiber
-from fiber_cli.config.resolve import recipe_header, resolve_recipe, shipped_recipes
+from fiber_cli.config.resolve import resolve_recipe
+from fiber_cli.tables.commands import header_command, header_commands, placed
+from fiber_cli.tables.settings import settings_for
 
 #: In the order in which they start from one another.
 RECIPES = (
@@ -34,15 +34,13 @@ RECIPES = (
     *("coco_detection", "lvis", "4m_clean", "fine_clean", "refcoco", "refcoco_plus", "refcocog"),
     *("odinw", "odinw_few_shot"),
 )
-#: Lines of a header with commands, in the order in which they are run.
-PARTS = ("prepare", "command", "evaluate", "all")
 #: Steps, batches and sizes for all; weights where a recipe begins with public backbones.
 SMALLER = (
     *("optim.steps=2", "optim.epochs=null", "optim.warmup=0", "runtime.micro_batch=2", "runtime.global_batch=2"),
     *("model.preset=tiny", "model.image_size=64"),
 )
 NO_WEIGHTS = ("model.swin=null", "model.roberta=null")
-#: Sizes of detectors.
+#: Sizes of detectors, put over the recipes of such.
 SMALLER_DETECTOR = ("task.channels=32", "task.blocks=1", "task.short_sides=[64]", "task.longest_side=96")
 #: Recipe → what its header names in words only: files of another version or form in place of the recipe's.
 ALSO = {
@@ -73,44 +71,23 @@ class Command(NamedTuple):
 
 def commands(name: str, root: Path, tokenizer: str) -> list[Command]:
     """What a recipe's header says is to be run, in its order, made small."""
-    header = recipe_header(shipped_recipes()[name])
-    parts = {"also": list(ALSO.get(name, ()))}
-    for part in PARTS:
-        if part in header:
-            parts[part] = header[part].split("&&")
+    of_header = header_commands(name)
+    also = [header_command(name, "also", written) for written in ALSO.get(name, ())]
+    settings = settings_for(name, [*SMALLER, *NO_WEIGHTS, *SMALLER_DETECTOR, f"model.tokenizer={tokenizer}"])
     found = []
-    for part in (*PARTS, "also"):
-        for written in parts.get(part, ()):
-            arguments = fiber_arguments(written, root)
-            if arguments[0] in ("pretrain", "finetune", "odinw"):
-                arguments += overrides(name, tokenizer)
-            if arguments[0] == "odinw" and name == "odinw_few_shot":
-                arguments += TRIED_DRAWS
-            if arguments[0] == "vqa-answers":
-                arguments += FEW_QUESTIONS
-            if part == "prepare":
-                # The data may be read only; a file that a command makes is also found in the current folder.
-                arguments += ["--output", made_file(name)]
-            found.append(Command(part, written.strip(), arguments))
+    for command in (*of_header, *also):
+        arguments = placed(command.arguments, root, Path("runs"))
+        if command.verb in ("pretrain", "finetune", "odinw"):
+            arguments += settings
+        if command.verb == "odinw" and name == "odinw_few_shot":
+            arguments += TRIED_DRAWS
+        if command.verb == "vqa-answers":
+            arguments += FEW_QUESTIONS
+        if command.part == "prepare":
+            # The data may be read only; a file that a command makes is also found in the current folder.
+            arguments += ["--output", made_file(name)]
+        found.append(Command(command.part, command.written, arguments))
     return found
-
-
-def fiber_arguments(written: str, root: Path) -> list[str]:
-    """The arguments of `fiber` in a command of a header, with its /data as `root`."""
-    words = shlex.split(written)
-    first = words.index("fiber_cli" if words[0] == "torchrun" else "fiber") + 1
-    return [re.sub(r"(^|=)/data(?=/|$)", rf"\g<1>{root}", word) for word in words[first:]]
-
-
-def overrides(name: str, tokenizer: str) -> list[str]:
-    """The recipe's settings made small."""
-    recipe = resolve_recipe(name)
-    settings = [*SMALLER, f"model.tokenizer={tokenizer}"]
-    if recipe.model.swin or recipe.model.roberta:
-        settings += NO_WEIGHTS
-    if recipe.task.name in ("fine", "detection", "refexp"):
-        settings += SMALLER_DETECTOR
-    return settings
 
 
 def made_file(name: str) -> str:

@@ -49,7 +49,8 @@ ALLOWED = {
     "inference": {"checkpoints", "tasks", "data", "model", "distributed"},
     "infer": {"inference"},
     "training": {"config", "checkpoints", "tasks", "data", "model", "distributed"},
-    "cli": {"config", "training", "evaluation", "inference", "checkpoints", "tasks", "data", "distributed"},
+    "tables": {"config", "training", "evaluation", "checkpoints", "tasks", "data", "distributed"},
+    "cli": {"config", "tables", "training", "evaluation", "inference", "checkpoints", "tasks", "data", "distributed"},
     "__main__": {"cli"},
     "__init__": {"inference"},
 }
@@ -63,7 +64,7 @@ ONLY_THROUGH = {
 ONLY = {
     "deepspeed": {"training/deepspeed_engine.py"},
     "pycocotools": {"tasks/regions/coco_ap.py", "data/masks.py"},
-    "matplotlib": {"training/curves.py", "evaluation/few_shot_curve.py"},
+    "matplotlib": {"training/curves.py", "evaluation/few_shot_curve.py", "tables/picture.py"},
 }
 #: Third-party packages of the networks.
 MODEL_PACKAGES = {"torch", "torchvision", "timm"}

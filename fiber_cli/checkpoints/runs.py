@@ -44,7 +44,7 @@ class Run:
 @dataclass(frozen=True)
 class Wanted:
     """What a run is to do. what: in words. option: names a checkpoint instead. latest: whether its latest checkpoint is
-    loaded, not its best.
+    loaded, not its best. runs: the folder that it is looked for in.
 
     tasks: those that can; ability: what is needed of their settings. dataset, sources: the data's name and what a task
     reads of it, which raises UserError. labels: category names to find; texts: what a detector is asked to find.
@@ -59,6 +59,7 @@ class Wanted:
     texts: frozenset[Texts] = frozenset()
     option: str = "--checkpoint"
     latest: bool = False
+    runs: Path = RUNS
 
 
 class Chosen(NamedTuple):
@@ -107,14 +108,15 @@ def can(config: CheckpointConfig, ability: type[Ability]) -> bool:
     return ability in declared(config.task.name).abilities and ability not in config.task.switched_off
 
 
-def choose_run(wanted: Wanted, folder: Path = RUNS) -> Chosen:
-    """The run below `folder` that does best what is wanted.
+def choose_run(wanted: Wanted, folder: Path | None = None) -> Chosen:
+    """The run below `folder`, by default `wanted.runs`, that does best what is wanted.
 
     Before newer ones come those whose categories have more of the labels, then those trained on the data, then those of
     a task for such texts, then those trained on the data at that place before those trained on data of that name; for
     data or labels that no run has seen those that have seen files, not drawn scenes, and pre-trained ones before those
     that learned other things. Raises UserError that says of every run why it does not fit.
     """
+    folder = folder or wanted.runs
     looked = _look_at(*_runs_below(folder, latest=wanted.latest), wanted)
     if not looked.candidates and looked.problems:
         raise looked.problems[0]  # the data cannot be read, whichever run is asked

@@ -31,6 +31,7 @@ from fiber_cli.cli import (
     preparation,
     recipes,
     scenes,
+    table,
     training,
 )
 from fiber_cli.cli.standard_output import whole_output
@@ -80,6 +81,7 @@ app.command("odinw")(odinw.odinw)
 app.command("ablate")(ablation.ablate)
 app.command("few-shot")(few_shot.few_shot)
 app.command("rerank")(evaluation.rerank)
+app.command("table")(table.table)
 app.command("caption")(inference.caption)
 app.command("answer")(inference.answer)
 app.command("detect", cls=inference.DetectCommand)(inference.detect)

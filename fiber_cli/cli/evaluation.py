@@ -203,7 +203,7 @@ class Evaluated(NamedTuple):
     """What is evaluated on what, and where the results go. checkpoint: None for the newest run that fits;
     itm_checkpoint: scores pairs, if not the same; latest: of runs the latest checkpoint, not the best; limit: of the
     samples of each source; images: where the data set's lie, if not where `root` has them; published_prompts: ODinW's;
-    force: whether the results may replace files that fiber did not write.
+    force: whether the results may replace files that fiber did not write; runs: the folder of the runs.
     """
 
     dataset: str
@@ -217,6 +217,7 @@ class Evaluated(NamedTuple):
     images: Path | None = None
     published_prompts: bool = False
     force: bool = False
+    runs: Path = Path("runs")
 
 
 def run_evaluation(
@@ -236,7 +237,7 @@ def run_evaluation(
     from fiber_cli.evaluation.datasets import eval_data
     from fiber_cli.evaluation.report import check_results
 
-    models = _models(evaluated, options.mode)
+    models = models_of(evaluated, options.mode)
     path = resolve(models.checkpoint, latest=evaluated.latest)
     itm_path = resolve(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
     config = read_config(path)
@@ -305,7 +306,7 @@ def _outputs(evaluated: Evaluated, models: Models, data: "EvalData") -> "Outputs
 _ABILITIES: dict[str | None, type[Ability] | None] = {"itc": Embedding, "itm": Matching, None: None}
 
 
-def _models(evaluated: Evaluated, mode: str | None) -> Models:
+def models_of(evaluated: Evaluated, mode: str | None) -> Models:
     """The checkpoints that are named, and runs for what is missing, as the mode needs them."""
     checkpoint, itm_checkpoint = evaluated.checkpoint, evaluated.itm_checkpoint
     if mode is None and itm_checkpoint is not None:
@@ -333,7 +334,15 @@ def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
     what = evaluated.dataset
     if ability is not None:
         what = f"{'ITC' if ability is Embedding else 'ITM'} on {evaluated.dataset}"
-    return Wanted(what, tasks_for(evaluated.dataset), ability, evaluated.dataset, sources, latest=evaluated.latest)
+    return Wanted(
+        what,
+        tasks_for(evaluated.dataset),
+        ability,
+        evaluated.dataset,
+        sources,
+        latest=evaluated.latest,
+        runs=evaluated.runs,
+    )
 
 
 def results_folder(measured: str, path: Path, itm_path: Path | None, limit: int | None) -> Path:

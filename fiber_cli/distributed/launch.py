@@ -20,6 +20,7 @@ from fiber_cli.stop_signals import STOP_SIGNALS, die_with_parent, leave_terminal
 GRACE_SECONDS = 5.0
 #: How long they may go on after one has stopped as it was asked to; they save together, so that they end together.
 STOPPED_GRACE_SECONDS = 120.0
+STANDARD_ERROR = 2
 #: Between two looks at the ranks.
 POLL_SECONDS = 0.05
 
@@ -32,13 +33,14 @@ def free_port() -> int:
     return port
 
 
-def launch(nproc: int, argv: list[str], *, name: str = "", asked: set[int] | None = None) -> int:
+def launch(nproc: int, argv: list[str], *, name: str = "", asked: set[int] | None = None, aside: bool = False) -> int:
     """Run `python -m fiber_cli ARGV` as `nproc` ranks on this machine and return the exit code of the run.
 
     SIGTERM, SIGINT, SIGUSR1 and SIGHUP are passed on. When one rank fails the others get a moment to say what they
     have to say, then are ended; the last line on standard error names the rank that failed and why, and its code is
     returned; EXIT_STOPPED if the ranks stopped with that. name: what ran, for that line. asked: gets the signals that
-    were passed on, of which a run that was at its end tells nothing.
+    were passed on, of which a run that was at its end tells nothing. aside: what
+    they show goes to standard error.
     """
     ranks: list[_Rank] = []
     if asked is None:
@@ -55,7 +57,7 @@ def launch(nproc: int, argv: list[str], *, name: str = "", asked: set[int] | Non
         with _held_back():
             env = _environment(nproc)
             for number in range(nproc):
-                ranks.append(_Rank(number, argv, env))
+                ranks.append(_Rank(number, argv, env, aside=aside))
         ends = _wait(ranks)
     finally:
         for rank in ranks:
@@ -84,20 +86,22 @@ def _held_back() -> Iterator[None]:
 class _Rank:
     """A rank that runs or has ended."""
 
-    def __init__(self, number: int, argv: list[str], env: dict[str, str]):
+    def __init__(self, number: int, argv: list[str], env: dict[str, str], *, aside: bool):
         self.number = number
         self.reported = b""
         self.pipe: int | None = None
         env = env | {"RANK": str(number), "LOCAL_RANK": str(number)}
         command = [sys.executable, "-m", "fiber_cli", *argv]
+        shown = STANDARD_ERROR if aside else None
         if sys.platform == "win32":
-            self.process = subprocess.Popen(command, env=env)
+            self.process = subprocess.Popen(command, env=env, stdout=shown)
             return
         self.pipe, written = os.pipe()
         os.set_blocking(self.pipe, False)
         self.process = subprocess.Popen(
             command,
             env=env | {PIPE: str(written)},
+            stdout=shown,
             pass_fds=(written,),
             # Own sessions: the terminal's Ctrl-C reaches them once, through the launcher.
             start_new_session=True,

@@ -78,6 +78,7 @@ def run_eval(
         "mode": evaluation.mode,
         "checkpoint": str(loaded.path),
         **({} if itm is None else {"itm_checkpoint": str(itm.path)}),
+        **({} if limit is None else {"limit": limit}),
         **details,
         "metrics": result.metrics,
         "samples": result.samples,

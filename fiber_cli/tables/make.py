@@ -1,0 +1,152 @@
+"""Making what a table lacks: the commands of the recipes' headers, one after another, each where the last call of it
+left off."""
+
+import dataclasses
+import os
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+from fiber_cli.distributed.launch import launch
+from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.printing import say
+from fiber_cli.settings import TaskSettings
+from fiber_cli.tables.commands import HeaderCommand, Stage, placed
+from fiber_cli.tables.plan import Need, Planner, StageNeed
+from fiber_cli.tables.results import run_state
+from fiber_cli.tables.rows import Table
+from fiber_cli.tables.settings import settings_for
+from fiber_cli.training.run_folder import is_new
+
+#: Below the folder of the runs: what commands make before a training, where the folder of the data has it not.
+PREPARED = "prepared"
+#: Codes of commands that were asked to end: by SIGHUP and SIGTERM, the last two.
+_ASKED_TO_END = (EXIT_STOPPED, EXIT_INTERRUPTED, 129, 143)
+
+
+class Stopped(Exception):
+    """A command was stopped from outside, with this exit code."""
+
+    def __init__(self, code: int):
+        super().__init__(code)
+        self.code = code
+
+
+class Maker:
+    """Makes what is missing. nproc: processes of every training and evaluation; extra: command → options that are put
+    behind those of the header."""
+
+    def __init__(self, planner: Planner, nproc: int, extra: dict[str, list[str]]):
+        self.planner = planner
+        self.nproc = nproc
+        self.extra = extra
+        #: Commands that failed.
+        self.failed: list[str] = []
+        self._tried: set[tuple[str, ...]] = set()
+
+    def make(self, tables: Sequence[Table]) -> int:
+        """Everything that the tables lack and that can be made; the exit code. What fails is told in the end, and what
+        does not need it is made all the same."""
+        try:
+            for table in tables:
+                for row in table.rows:
+                    # Each need is looked at when its turn comes: an earlier one may have made it.
+                    for need in self.planner.needs(row):
+                        self._make(need, f"{table.name}, {row.label}")
+        except Stopped as stop:
+            say("table: stopped; the same command again goes on from here")
+            return stop.code
+        for words in self.failed:
+            say(f"table: failed: {words}")
+        return EXIT_FAILED if self.failed else EXIT_OK
+
+    def _make(self, need: Need, place: str) -> None:
+        if need.state in ("there", "to send"):
+            return
+        if need.state == "missing":
+            say(f"table {place}, {', '.join(need.columns)}: left, {'; '.join(need.missing)}")
+            return
+        for stage in need.unfinished:
+            if not self._train(stage):
+                return
+        if need.command is not None:
+            self._run(need.command.arguments, self._options(need.command))
+        self.planner.results.read()
+
+    def _train(self, need: StageNeed) -> bool:
+        """Whether a training is finished, from where it stands."""
+        stage = need.stage
+        folder = self.planner.runs / stage.run
+        if run_state(folder) == "finished":
+            return True
+        made = self._prepare(stage)
+        if made is None:
+            return False
+        return self._run(self._start(stage, folder), [*self._settings(stage.recipe), *made, "--output", str(folder)])
+
+    def _start(self, stage: Stage, folder: Path) -> tuple[str, ...]:
+        """The arguments of a training, or of its continuation. Raises UserError for a folder that holds no run."""
+        words = list(stage.training.arguments)
+        if "--output" in words:
+            place = words.index("--output")
+            del words[place : place + 2]
+        if not is_new(folder):
+            if "--init-from" in words:
+                place = words.index("--init-from")
+                del words[place : place + 2]
+            words.append("--resume")
+        return tuple(words)
+
+    def _prepare(self, stage: Stage) -> list[str] | None:
+        """Settings that name what is made before a training, once it is there; None where that fails."""
+        task = self.planner.recipe(stage.recipe).task
+        settings = []
+        for command in stage.preparation:
+            name, path = _made_by(task, command)
+            file = self.planner.runs / PREPARED / os.path.relpath(path, self.planner.data)
+            if os.path.isfile(path) and not file.is_file():
+                continue  # where the recipe looks for it
+            options = [*self._settings(stage.recipe), "--output", str(file)]
+            if not file.is_file() and not self._run(command.arguments, options):
+                return None
+            settings.append(f"task.{name}={file}")
+        return settings
+
+    def _settings(self, recipe: str) -> list[str]:
+        return settings_for(recipe, self.planner.settings)
+
+    def _options(self, command: HeaderCommand) -> list[str]:
+        """What an evaluation, or `fiber odinw`, takes besides its arguments."""
+        if command.verb != "odinw":
+            return []
+        output = self.planner.runs / command.output
+        return [*self._settings(command.recipe), "--output", str(output), "--nproc", str(self.nproc)]
+
+    def _run(self, arguments: Sequence[str], options: Sequence[str]) -> bool:
+        """Whether a command ends well; one that has failed is not tried again by this call. Raises Stopped."""
+        verb = arguments[0]
+        placed_arguments = placed(arguments, self.planner.data, self.planner.runs)
+        words = [*placed_arguments, *options, *self.extra.get(verb, ())]
+        key = tuple(words)
+        if key in self._tried:
+            return False
+        self._tried.add(key)
+        is_alone = verb in ("vqa-answers", "cider-df", "odinw")
+        written = shlex.join(["fiber", *words])
+        say(f"table: {written}")
+        # Its tables go where progress goes: standard output has the one that was asked for.
+        code = launch(1 if is_alone else self.nproc, words, name=f"table, at `{written}`", aside=True)
+        if code in _ASKED_TO_END:
+            raise Stopped(code)
+        if code != EXIT_OK:
+            self.failed.append(written)
+        return code == EXIT_OK
+
+
+def _made_by(task: TaskSettings, command: HeaderCommand) -> tuple[str, str]:
+    """The setting of a task that names what a command makes, and the path that it has. Raises UserError where the
+    recipe names none."""
+    for setting in dataclasses.fields(task):
+        if setting.metadata.get("made_by") == command.verb and vars(task)[setting.name]:
+            return setting.name, vars(task)[setting.name]
+    raise UserError(f"{command.recipe}: its task names no file that fiber {command.verb} makes")
