@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from fiber_cli.config.resolve import recipe_header, shipped_recipes
 from fiber_cli.errors import UserError
-from fiber_cli.tables.rows import Evaluated, Trained, Tuned
+from fiber_cli.tables.rows import Evaluated, Source, Trained, Tuned
 
 #: Lines of a header with commands, in the order in which they are run; others follow in the header's own.
 PARTS = ("prepare", "command", "evaluate", "all")
@@ -55,8 +55,10 @@ class HeaderCommand(NamedTuple):
     @property
     def output(self) -> str:
         """The name of the run that a training makes."""
-        default = _ODINW_RUNS if self.verb == "odinw" else (self.option("--recipe") or self.recipe)
-        return self.run("--output") or default
+        run = self.run("--output")
+        if run is not None:
+            return run
+        return _ODINW_RUNS if self.verb == "odinw" else self.option("--recipe") or self.recipe
 
 
 class Stage(NamedTuple):
@@ -192,3 +194,22 @@ def tuning_command(source: Tuned) -> HeaderCommand | None:
         if command.verb == "odinw" and source.starts_from in (None, command.run("--init-from")):
             return command
     return None
+
+
+def source_command(source: Source) -> HeaderCommand | None:
+    """The command that measures a figure; None where the training has it, and where no header has a command."""
+    if isinstance(source, Evaluated):
+        return evaluation_command(source)
+    return tuning_command(source) if isinstance(source, Tuned) else None
+
+
+def source_runs(source: Source) -> list[str]:
+    """The runs whose checkpoints a figure is of, or that a training or `fiber odinw` has it of."""
+    if isinstance(source, Trained):
+        stage = stage_of(source)
+        return [] if stage is None else [stage.run]
+    command = source_command(source)
+    if command is None:
+        return []
+    named = [command.run(option) for option in ("--checkpoint", "--itm-checkpoint", "--init-from")]
+    return [run for run in named if run is not None]

@@ -8,8 +8,8 @@ import yaml
 from fiber_cli.config.resolve import resolve_recipe
 from fiber_cli.errors import WRONG_CONTENT, first_names
 from fiber_cli.parsing import parse_yaml
-from fiber_cli.tables.commands import chain, evaluation_command, stage_of, tuning_command
-from fiber_cli.tables.rows import Evaluated, Source, Table, Trained
+from fiber_cli.tables.commands import chain, source_runs
+from fiber_cli.tables.rows import Source, Table
 from fiber_cli.text_files import read_text
 from fiber_cli.training.resume import FREE_ON_RESUME, differing_settings
 from fiber_cli.training.run_folder import RECIPE
@@ -46,7 +46,7 @@ class Departures:
         try:
             stored = parse_yaml(read_text(file))
             root = stored["data"]["root"]
-            as_shipped = resolve_recipe(recipe, [] if root is None else [f"data.root={root}"])
+            as_shipped = resolve_recipe(recipe, [f"data.root={root or 'null'}"])
             differing = differing_settings(as_shipped, file)
         except (OSError, yaml.YAMLError, *WRONG_CONTENT) as error:
             return f"{file}: how the run was made cannot be read ({str(error).splitlines()[0]})"
@@ -70,19 +70,7 @@ def runs_behind(table: Table) -> list[str]:
 
 
 def _runs_of(source: Source) -> list[str]:
-    runs: list[str | None] = []
-    if isinstance(source, Evaluated):
-        command = evaluation_command(source)
-        if command is not None:
-            runs = [command.run("--checkpoint"), command.run("--itm-checkpoint")]
-    elif isinstance(source, Trained):
-        stage = stage_of(source)
-        runs = [] if stage is None else [stage.run]
-    else:
-        command = tuning_command(source)
-        runs = [] if command is None else [command.run("--init-from")]
     names: list[str] = []
-    for run in runs:
-        if run is not None:
-            names += [stage.run for stage in chain(run)]
+    for run in source_runs(source):
+        names += [stage.run for stage in chain(run)]
     return names

@@ -7,6 +7,7 @@ import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
+from fiber_cli.checkpoints.config import CONFIG_FILE
 from fiber_cli.distributed.launch import launch
 from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.printing import say
@@ -40,7 +41,7 @@ class Maker:
         self.planner = planner
         self.nproc = nproc
         self.extra = extra
-        #: Commands that failed.
+        #: Commands that failed, and what else was wrong, in words.
         self.failed: list[str] = []
         self._tried: set[tuple[str, ...]] = set()
 
@@ -52,13 +53,20 @@ class Maker:
                 for row in table.rows:
                     # Each need is looked at when its turn comes: an earlier one may have made it.
                     for need in self.planner.needs(row):
-                        self._make(need, f"{table.name}, {row.label}")
+                        self._make_or_tell(need, f"{table.name}, {row.label}")
         except Stopped as stop:
             say("table: stopped; the same command again goes on from here")
             return stop.code
         for words in self.failed:
             say(f"table: failed: {words}")
         return EXIT_FAILED if self.failed else EXIT_OK
+
+    def _make_or_tell(self, need: Need, place: str) -> None:
+        """A folder that is no run's, or a file that may not be written, ends what needs it alone."""
+        try:
+            self._make(need, place)
+        except UserError as error:
+            self.failed.append(str(error))
 
     def _make(self, need: Need, place: str) -> None:
         if need.state in ("there", "to send"):
@@ -103,7 +111,8 @@ class Maker:
         settings = []
         for command in stage.preparation:
             name, path = _made_by(task, command)
-            file = self.planner.runs / PREPARED / os.path.relpath(path, self.planner.data)
+            # From the root: of a relative path a recipe takes that below the folder of the data.
+            file = self.planner.runs.absolute() / PREPARED / os.path.relpath(path, self.planner.data)
             if os.path.isfile(path) and not file.is_file():
                 continue  # where the recipe looks for it
             options = [*self._settings(stage.recipe), "--output", str(file)]
@@ -117,10 +126,15 @@ class Maker:
 
     def _options(self, command: HeaderCommand) -> list[str]:
         """What an evaluation, or `fiber odinw`, takes besides its arguments."""
-        if command.verb != "odinw":
-            return []
-        output = self.planner.runs / command.output
-        return [*self._settings(command.recipe), "--output", str(output), "--nproc", str(self.nproc)]
+        runs = self.planner.runs
+        if command.verb == "odinw":
+            output = runs / command.output
+            return [*self._settings(command.recipe), "--output", str(output), "--nproc", str(self.nproc)]
+        measured = command.run("--checkpoint")
+        if measured is None or not (runs / measured / CONFIG_FILE).is_file():
+            return []  # into the run
+        names = [command.verb, command.dataset, command.option("--split"), measured, command.run("--itm-checkpoint")]
+        return ["--output", str(runs / "eval" / "-".join(name for name in names if name is not None))]
 
     def _run(self, arguments: Sequence[str], options: Sequence[str]) -> bool:
         """Whether a command ends well; one that has failed is not tried again by this call. Raises Stopped."""

@@ -11,7 +11,7 @@ from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.errors import EXIT_OK, UserError
 from fiber_cli.outputs import Outputs
 from fiber_cli.printing import say, show, show_json
-from fiber_cli.tables.commands import chain
+from fiber_cli.tables.commands import stages
 from fiber_cli.tables.departures import Departures, runs_behind
 from fiber_cli.tables.make import Maker
 from fiber_cli.tables.paper import TABLES
@@ -102,7 +102,7 @@ def _planner(asked: Asked, results: Results) -> Planner:
     recipes: dict[str, None] = {}
     for table in asked.tables:
         for run in runs_behind(table):
-            recipes.update(dict.fromkeys(stage.recipe for stage in chain(run)))
+            recipes[stages()[run].recipe] = None
     check_settings(asked.settings, recipes)
     return Planner(results, asked.data, asked.settings)
 
@@ -123,7 +123,10 @@ def show_retrieval(retrieval: Retrieval, asked: Asked, shown: Shown, *, is_plan:
 def _beside(retrieval: Retrieval) -> list[Path]:
     """Where `fiber eval` writes results of a checkpoint: in its run, else in the current folder."""
     checkpoint = resolve(retrieval.checkpoint)
-    return [Path("eval"), *([checkpoint.parent.parent] if checkpoint.parent.name == CHECKPOINTS else [])]
+    folders = [Path("eval")]
+    if checkpoint.parent.name == CHECKPOINTS:
+        folders.append(checkpoint.parent.parent)
+    return folders
 
 
 def _show_commands(table: RetrievalTable, shown: Shown) -> None:
@@ -158,7 +161,7 @@ def write_tables(tables: Sequence[MeasuredTable], folder: Path, outputs: Outputs
     contents: dict[str, str | bytes] = {}
     for table in tables:
         name = table.table.name
-        stem = name.replace("fig", "figure") if name == DRAWN else f"table{name}"
+        stem = PICTURE.removesuffix(".png") if name == DRAWN else f"table{name}"
         contents[f"{stem}.txt"] = table.as_text() + "\n"
         contents[f"{stem}.md"] = table.as_markdown() + "\n"
         contents[f"{stem}.json"] = dump_json(table.as_json(), indent=2) + "\n"

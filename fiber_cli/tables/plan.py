@@ -10,9 +10,9 @@ from fiber_cli.tables.commands import (
     HeaderCommand,
     Stage,
     chain,
-    evaluation_command,
+    source_command,
+    source_runs,
     stage_of,
-    tuning_command,
 )
 from fiber_cli.tables.costs import TUNED_IMAGES, UNKNOWN, Cost, evaluation_cost, training_cost, tuning_cost
 from fiber_cli.tables.needs import (
@@ -24,8 +24,8 @@ from fiber_cli.tables.needs import (
     training_files,
     tuning_files,
 )
-from fiber_cli.tables.results import Results, run_state
-from fiber_cli.tables.rows import Cell, Evaluated, Row, Source, Table, Tuned
+from fiber_cli.tables.results import Figure, Results, run_state
+from fiber_cli.tables.rows import Cell, Evaluated, Row, Source, Table, Trained, Tuned
 from fiber_cli.tables.settings import settings_for
 
 #: there: the figures are; to send: the predictions are, and a test server scores them; to make: nothing is missing; in
@@ -63,7 +63,9 @@ class Need(NamedTuple):
     @property
     def missing(self) -> tuple[str, ...]:
         """What fiber cannot make: data of the command and of the trainings that are not finished."""
-        words = [] if self.problem is None else [self.problem]
+        words: list[str] = []
+        if self.problem is not None:
+            words.append(self.problem)
         for need in self.unfinished:
             words += need.files.missing
         return tuple(dict.fromkeys([*words, *self.files.missing]))
@@ -72,6 +74,15 @@ class Need(NamedTuple):
     def unfinished(self) -> list[StageNeed]:
         """The trainings that are to be made, the first one first."""
         return [need for need in self.stages if need.state != "finished"]
+
+
+class _Inquiry(NamedTuple):
+    """What measures a figure, as `Need` has it, its trainings apart."""
+
+    command: HeaderCommand | None = None
+    files: Files = Files()
+    problem: str | None = None
+    costs: tuple[Cost, ...] = ()
 
 
 class RowPlan(NamedTuple):
@@ -116,83 +127,78 @@ class Planner:
     def need(self, cells: Sequence[Cell]) -> Need:
         """What figures with the same sources need."""
         source = cells[0].sources[0]
-        if isinstance(source, Tuned):
-            return self._of_tunings(source, cells)
-        stage = stage_of(source)
-        command = evaluation_command(source) if isinstance(source, Evaluated) else None
-        if stage is None or (command is None and isinstance(source, Evaluated)):
-            start = f" from runs/{source.starts_from}" if source.starts_from else ""
-            problem = f"no recipe's header has the command of {source.recipe}{start}"
-            return self._need(cells, source, [], None, Files(), problem, UNKNOWN)
-        if command is None:
-            return self._need(cells, source, [stage.run], None, Files(), None, None)
-        assert isinstance(source, Evaluated)
-        runs = [command.run("--checkpoint"), command.run("--itm-checkpoint")]
-        task = self.recipe(source.recipe).task.name
-        files = evaluation_files(command, task, self.data, self.runs)
-        cost = evaluation_cost(source.dataset, source.mode)
-        return self._need(cells, source, runs, command, files, None, cost)
-
-    def _of_tunings(self, source: Tuned, cells: Sequence[Cell]) -> Need:
-        command = tuning_command(source)
-        if command is None:
-            problem = f"no call of fiber odinw in the header of {source.recipe}"
-            return self._need(cells, source, [], None, Files(), problem, UNKNOWN)
-        draws = tuning_files(self.data, source.shots)
-        words = [*command.arguments]
-        words[words.index("--shots") + 1] = str(source.shots)
-        if draws.seeds:
-            words[words.index("--seeds") + 1] = ",".join(map(str, draws.seeds))
-        command = command._replace(arguments=tuple(words))
-        cost = tuning_cost(TUNED_IMAGES[source.shots])
-        return self._need(cells, source, [command.run("--init-from")], command, draws.files, None, cost)
-
-    def _need(
-        self,
-        cells: Sequence[Cell],
-        source: Source,
-        runs: Sequence[str | None],
-        command: HeaderCommand | None,
-        files: Files,
-        problem: str | None,
-        cost: Cost | None,
-    ) -> Need:
-        needed: dict[str, StageNeed] = {}
-        for run in runs:
-            if run is not None:
-                needed |= {stage.run: self.stage_need(stage) for stage in chain(run)}
-        programs = dict.fromkeys(filter(None, (missing_programs(cell.metric) for cell in cells)))
-        costs = [need.cost for need in needed.values() if need.state != "finished"]
+        inquiry = self._inquiry(source)
+        stages: dict[str, StageNeed] = {}
+        costs = []
+        for run in source_runs(source):
+            for link in self._needed_links(run):
+                stages[link.stage.run] = link
+        for stage_need in stages.values():
+            if stage_need.state != "finished":
+                costs.append(stage_need.cost)
         need = Need(
             tuple(cell.column for cell in cells),
             source,
             "missing",
-            tuple(needed.values()),
-            command,
-            files,
-            tuple(programs),
-            problem,
+            tuple(stages.values()),
+            inquiry.command,
+            inquiry.files,
+            tuple(_programs(cells)),
+            inquiry.problem,
             cells[0].server,
-            tuple(costs + ([] if cost is None else [cost])),
+            tuple(costs) + inquiry.costs,
         )
         state = self._state(cells, need)
-        is_made = state in ("there", "to send")
-        return need._replace(state=state, costs=() if is_made else need.costs)
+        if state in ("there", "to send"):
+            return need._replace(state=state, costs=())
+        return need._replace(state=state)
+
+    def _needed_links(self, run: str) -> list[StageNeed]:
+        """The trainings that lead to a run, from the last one that is finished on: what that started from is not needed
+        any more."""
+        links: list[StageNeed] = []
+        for stage in reversed(chain(run)):
+            links.append(self.stage_need(stage))
+            if links[-1].state == "finished":
+                break
+        return links[::-1]
+
+    def _inquiry(self, source: Source) -> _Inquiry:
+        command = source_command(source)
+        is_trained = isinstance(source, Trained) and stage_of(source) is not None
+        if command is None and is_trained:
+            return _Inquiry()
+        if command is None:
+            start = "" if source.starts_from is None else f" from runs/{source.starts_from}"
+            return _Inquiry(problem=f"no recipe's header has the command of {source.recipe}{start}", costs=(UNKNOWN,))
+        if isinstance(source, Tuned):
+            return self._of_tunings(source, command)
+        assert isinstance(source, Evaluated)
+        task = self.recipe(source.recipe).task.name
+        files = evaluation_files(command, task, self.data, self.runs)
+        return _Inquiry(command, files, costs=(evaluation_cost(source.dataset, source.mode),))
+
+    def _of_tunings(self, source: Tuned, command: HeaderCommand) -> _Inquiry:
+        draws = tuning_files(self.data, source.shots)
+        words = list(command.arguments)
+        words[words.index("--shots") + 1] = str(source.shots)
+        if draws.seeds:
+            words[words.index("--seeds") + 1] = ",".join(map(str, draws.seeds))
+        cost = tuning_cost(TUNED_IMAGES[source.shots])
+        return _Inquiry(command._replace(arguments=tuple(words)), draws.files, costs=(cost,))
 
     def _state(self, cells: Sequence[Cell], need: Need) -> State:
-        if self.is_made(cells, need):
-            values = [self.results.figure(cell).value for cell in cells]
-            return "to send" if need.server is not None and None in values else "there"
+        figures = [self.results.figure(cell) for cell in cells]
+        is_final = map(self._is_final, cells, figures, [need] * len(cells))
+        if all(is_final):
+            is_whole = all(figure.value is not None for figure in figures)
+            return "there" if is_whole or need.server is None else "to send"
         if need.missing:
             return "missing"
         return "to make" if need.files.partial is None else "in part"
 
-    def is_made(self, cells: Sequence[Cell], need: Need) -> bool:
-        """Whether nothing more can be had of the figures with what is there."""
-        return all(self._is_final(cell, need) for cell in cells)
-
-    def _is_final(self, cell: Cell, need: Need) -> bool:
-        figure = self.results.figure(cell)
+    def _is_final(self, cell: Cell, figure: Figure, need: Need) -> bool:
+        """Whether nothing more can be had of a figure with what is there."""
         if figure.file is None:
             return False
         if figure.partial is not None and need.files.partial is None and not need.missing:
@@ -210,3 +216,13 @@ class Planner:
             self._files[stage.run] = training_files(recipe, self.data), hub_files(recipe)
         files, hub = self._files[stage.run]
         return StageNeed(stage, run_state(self.runs / stage.run), files, hub, training_cost(stage.recipe))
+
+
+def _programs(cells: Sequence[Cell]) -> list[str]:
+    """What is not installed of what the metrics of figures need."""
+    missing: dict[str, None] = {}
+    for cell in cells:
+        program = missing_programs(cell.metric)
+        if program is not None:
+            missing[program] = None
+    return list(missing)

@@ -11,10 +11,11 @@ from fiber_cli.tables.plan import Need, Planner, RowPlan, StageNeed
 from fiber_cli.tables.results import Figure
 from fiber_cli.tables.rows import Cell, Row, Table
 
-MISSING, NO_NUMBER = "missing", "–"
+MISSING, TO_SEND, NO_NUMBER = "missing", "to send", "–"
 #: Marks a figure of a part of the data.
 PART = "*"
 LINES = ("ours", "paper", "difference")
+NO_CELL = ("", "", "")
 _LABEL_WIDTH, _LEAST_WIDTH = 31, 9
 
 
@@ -34,14 +35,20 @@ class Measured(NamedTuple):
     @property
     def lines(self) -> tuple[str, str, str]:
         """Ours, the paper's, and the difference, in words."""
-        ours = MISSING
-        if self.figure.value is not None:
-            ours = f"{self.figure.value:.2f}{PART if self.figure.partial else ''}"
-        elif self.cell.server is not None and self.figure.file is not None:
-            ours = "to send"
-        paper = NO_NUMBER if self.cell.paper is None else f"{self.cell.paper:.2f}"
-        difference = NO_NUMBER if self.difference is None else f"{self.difference:+.2f}"
-        return ours, paper, difference
+        return self._ours(), in_words(self.cell.paper, ".2f"), in_words(self.difference, "+.2f")
+
+    def _ours(self) -> str:
+        value, partial = self.figure.value, self.figure.partial
+        if value is None:
+            is_sent = self.cell.server is not None and self.figure.file is not None
+            return TO_SEND if is_sent else MISSING
+        words = in_words(value, ".2f")
+        return words if partial is None else words + PART
+
+
+def in_words(value: float | None, form: str) -> str:
+    """A number, or that there is none."""
+    return NO_NUMBER if value is None else format(value, form)
 
 
 class MeasuredTable:
@@ -70,14 +77,15 @@ class MeasuredTable:
         """How many figures there are none of."""
         count = 0
         for _, cells in self.rows:
-            count += sum(measured.figure.value is None for measured in cells)
+            for measured in cells:
+                count += measured.figure.value is None
         return count
 
     def as_json(self) -> dict[str, Any]:
         """The table as plain values; what is missing is null."""
         rows = []
         for row, cells in self.rows:
-            rows.append({"row": row.label, "figures": [_figure_as_json(measured) for measured in cells]})
+            rows.append({"row": row.label, "figures": list(map(_figure_as_json, cells))})
         return {"table": self.table.name, "title": self.table.heading, "rows": rows, "notes": self.notes}
 
     def as_text(self) -> str:
@@ -87,7 +95,7 @@ class MeasuredTable:
         lines = [self.table.heading, _text_line("", "", columns, widths)]
         for label, line, words in self._lines(columns):
             lines.append(_text_line(label, line, words, widths))
-        lines += [f"  {note}" for note in self.notes]
+        lines += indented(self.notes, 2)
         return "\n".join(map(one_line, lines))
 
     def as_markdown(self) -> str:
@@ -106,9 +114,14 @@ class MeasuredTable:
         """Label, "ours" or another, and a cell for every column."""
         for row, cells in self.rows:
             by_column = {measured.cell.column: measured.lines for measured in cells}
+            label = row.label
             for number, line in enumerate(LINES):
-                words = [by_column[column][number] if column in by_column else "" for column in columns]
-                yield "" if number else row.label, line, words
+                words = []
+                for column in columns:
+                    of_cell = by_column.get(column, NO_CELL)
+                    words.append(of_cell[number])
+                yield label, line, words
+                label = ""
 
 
 def _text_line(label: str, line: str, words: Sequence[str], widths: Sequence[int]) -> str:
@@ -131,7 +144,7 @@ def _figure_as_json(measured: Measured) -> dict[str, Any]:
         "difference": measured.difference,
         "partial": figure.partial,
         "note": figure.note,
-        "file": None if figure.file is None else str(figure.file),
+        "file": figure.file and str(figure.file),
         "server": cell.server,
     }
 
@@ -148,7 +161,7 @@ class PlannedTable:
         """The plan as plain values."""
         rows = []
         for plan in self.rows:
-            needs = [self._need_as_json(need) for need in plan.needs]
+            needs = list(map(self._need_as_json, plan.needs))
             rows.append({"row": plan.row.label, "state": row_state(plan), "needs": needs})
         return {"table": self.table.name, "title": self.table.heading, "rows": rows}
 
@@ -170,7 +183,7 @@ class PlannedTable:
         return {
             "columns": need.columns,
             "state": need.state,
-            "command": None if need.command is None else self._command(need.command.arguments),
+            "command": need.command and self._command(need.command.arguments),
             "checkpoints": checkpoints,
             "data": {"there": need.files.there, "missing": need.files.missing, "partial": need.files.partial},
             "missing": need.missing,
@@ -188,7 +201,7 @@ class PlannedTable:
         for plan in self.rows:
             lines.append(f"  {plan.row.label}: {row_state(plan)}")
             for need in plan.needs:
-                lines += [f"    {line}" for line in self._need_lines(need)]
+                lines += indented(self._need_lines(need), 4)
         return "\n".join(map(one_line, lines))
 
     def _need_lines(self, need: Need) -> Iterator[str]:
@@ -196,8 +209,7 @@ class PlannedTable:
         if need.problem is not None:
             yield f"  {need.problem}"
         if need.stages:
-            words = [f"{self.planner.runs / stage.stage.run} ({stage.state})" for stage in need.stages]
-            yield f"  checkpoints: {', '.join(words)}"
+            yield f"  checkpoints: {', '.join(map(self._run_in_words, need.stages))}"
         if need.files.there:
             yield f"  data there: {', '.join(need.files.there)}"
         if need.files.partial is not None:
@@ -213,17 +225,18 @@ class PlannedTable:
         if need.costs:
             yield f"  cost of what is to be made: {_costs_in_words(need)}"
 
+    def _run_in_words(self, need: StageNeed) -> str:
+        return f"{self.planner.runs / need.stage.run} ({need.state})"
+
 
 def row_state(plan: RowPlan) -> str:
     """The state of a row, by its figures: one word where all have the same."""
-    states = list(dict.fromkeys(need.state for need in plan.needs))
-    if len(states) == 1:
-        return states[0]
-    counted = []
-    for state in states:
-        columns = sum(len(need.columns) for need in plan.needs if need.state == state)
-        counted.append(f"{columns} {state}")
-    return ", ".join(counted)
+    columns: dict[str, int] = {}
+    for need in plan.needs:
+        columns[need.state] = columns.get(need.state, 0) + len(need.columns)
+    if len(columns) == 1:
+        return next(iter(columns))
+    return ", ".join(f"{count} {state}" for state, count in columns.items())
 
 
 def _costs_in_words(need: Need) -> str:
@@ -232,22 +245,41 @@ def _costs_in_words(need: Need) -> str:
 
 def stages_as_text(tables: Sequence[PlannedTable]) -> str:
     """The trainings of all rows, in an order in which they can be made, with their data and cost."""
+    lines = ["Trainings, in order"]
+    to_make = []
+    for need in _stages_of(tables).values():
+        lines += indented(_stage_lines(need), 2)
+        if need.state != "finished":
+            to_make.append(need.cost)
+    sums = " and ".join(map(str, total(to_make)))
+    lines.append(f"  all that are not finished: {sums or 'none'}")
+    return "\n".join(map(one_line, lines))
+
+
+def _stages_of(tables: Sequence[PlannedTable]) -> dict[str, StageNeed]:
+    """The trainings of all rows by the name of their run."""
     stages: dict[str, StageNeed] = {}
     for table in tables:
         for plan in table.rows:
             for need in plan.needs:
-                stages |= {stage.stage.run: stage for stage in need.stages}
-    lines = ["Trainings, in order"]
-    for run, stage in stages.items():
-        start = f", from {stage.stage.starts_from}" if stage.stage.starts_from else ""
-        lines.append(f"  {run}{start}: {stage.state}; {stage.cost}")
-        if stage.files.there:
-            lines.append(f"    data there: {', '.join(stage.files.there)}")
-        if stage.files.missing:
-            lines.append(f"    data missing: {', '.join(stage.files.missing)}")
-        if stage.hub:
-            lines.append(f"    from the Hugging Face hub on first use: {', '.join(stage.hub)}")
-    open_costs = [stage.cost for stage in stages.values() if stage.state != "finished"]
-    sums = " and ".join(map(str, total(open_costs)))
-    lines.append(f"  all that are not finished: {sums or 'none'}")
-    return "\n".join(map(one_line, lines))
+                for stage in need.stages:
+                    stages[stage.stage.run] = stage
+    return stages
+
+
+def _stage_lines(need: StageNeed) -> Iterator[str]:
+    name = need.stage.run
+    if need.stage.starts_from is not None:
+        name += f", from {need.stage.starts_from}"
+    yield f"{name}: {need.state}; {need.cost}"
+    if need.files.there:
+        yield f"  data there: {', '.join(need.files.there)}"
+    if need.files.missing:
+        yield f"  data missing: {', '.join(need.files.missing)}"
+    if need.hub:
+        yield f"  from the Hugging Face hub on first use: {', '.join(need.hub)}"
+
+
+def indented(lines: Iterable[str], spaces: int) -> list[str]:
+    """Lines with so many spaces before each."""
+    return [" " * spaces + line for line in lines]

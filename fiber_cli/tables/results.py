@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from fiber_cli.checkpoints.config import CONFIG_FILE
 from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.odinw13 import SEEDS, SETS
@@ -57,13 +58,15 @@ class Result(NamedTuple):
     def itm_checkpoint(self) -> Path | None:
         """What scored the pairs, where it is another."""
         name = self.content.get("itm_checkpoint")
-        return None if name is None else Path(name)
+        return name and Path(name)
 
     @property
     def partial(self) -> str | None:
         """Such as "1 of 13 sets"; None of a whole data set."""
         found = _PARTIAL.search(self.content["dataset"])
-        return None if found is None else f"{found[1].replace('-', ' ')} sets"
+        if found is None:
+            return None
+        return f"{found[1].replace('-', ' ')} sets"
 
 
 def read_result(file: Path) -> Result | None:
@@ -156,17 +159,27 @@ class Results:
 
     def _figure_of(self, cell: Cell, source: Source) -> Figure:
         if isinstance(source, Trained):
-            stage = stage_of(source)
-            return Figure() if stage is None else training_figure(self.runs / stage.run / SUMMARY, cell.metric)
+            return self._of_training(source, cell.metric)
         if isinstance(source, Tuned):
-            command = tuning_command(source)
-            return Figure() if command is None else tuned_figure(self.runs / command.output, source.shots)
+            return self._of_tunings(source)
         result = self.result_of(source)
         if result is None:
             return Figure()
         if cell.server is not None:
             return sent_figure(result.file.parent, cell)
         return measured_figure(result, cell.metric)
+
+    def _of_training(self, source: Trained, metric: str) -> Figure:
+        stage = stage_of(source)
+        if stage is None:
+            return Figure()
+        return training_figure(self.runs / stage.run / SUMMARY, metric)
+
+    def _of_tunings(self, source: Tuned) -> Figure:
+        command = tuning_command(source)
+        if command is None:
+            return Figure()
+        return tuned_figure(self.runs / command.output, source.shots)
 
 
 def _newest_whole(result: Result) -> tuple[bool, float]:
@@ -233,35 +246,42 @@ def tuned_figure(folder: Path, shots: int) -> Figure:
     results = list(tuned_results(folder, shots))
     if not results:
         return Figure()
-    sets = {result.set_name for result in results}
-    seeds = {result.seed for result in results}
+    sets = len({result.set_name for result in results})
+    seeds = len({result.seed for result in results})
     partial = []
-    if len(sets) < len(SETS):
-        partial.append(f"{len(sets)} of {len(SETS)} sets")
-    if shots and len(seeds) < len(SEEDS):
-        partial.append(f"{len(seeds)} of {len(SEEDS)} draws")
-    if not partial and len(results) < len(sets) * len(seeds):
-        partial.append(f"{len(results)} of {len(sets) * len(seeds)} fine-tunings")
+    if sets < len(SETS):
+        partial.append(f"{sets} of {len(SETS)} sets")
+    if seeds < len(_seeds(shots)):
+        partial.append(f"{seeds} of {len(SEEDS)} draws")
+    if not partial and len(results) < sets * seeds:
+        partial.append(f"{len(results)} of {sets * seeds} fine-tunings")
     return Figure(mean_over_sets(results).ap, ", ".join(partial) or None, None, folder)
+
+
+def _seeds(shots: int) -> tuple[int | None, ...]:
+    """Of the draws; all data are not drawn."""
+    return SEEDS if shots else (None,)
 
 
 def tuned_results(folder: Path, shots: int) -> Iterator[OdinwAp]:
     """The APs of the fine-tunings with so many shots that are finished."""
     for each in SETS:
-        for seed in SEEDS if shots else (None,):
-            content = _read_mapping(tuning_folder(folder, each.name, shots, seed) / "test" / RESULTS)
-            ap = ((content or {}).get("metrics") or {}).get("detection/ap")
+        for seed in _seeds(shots):
+            content = _read_mapping(tuning_folder(folder, each.name, shots, seed) / "test" / RESULTS) or {}
+            metrics = content.get("metrics")
+            ap = metrics.get("detection/ap") if isinstance(metrics, dict) else None
             if isinstance(ap, int | float):
                 yield OdinwAp(each.name, shots, seed, float(ap))
 
 
 def tuning_folder(folder: Path, set_name: str, shots: int, seed: int | None) -> Path:
     """Where `fiber odinw` has a fine-tuning."""
-    return folder / set_name / ("full" if seed is None else f"shot{shots}-seed{seed}")
+    drawn = "full" if seed is None else f"shot{shots}-seed{seed}"
+    return folder / set_name / drawn
 
 
 def run_state(folder: Path) -> str:
     """How far a run is: "finished", also of a converted checkpoint, "begun" or "missing"."""
-    if (folder / SUMMARY).is_file() or (folder / "config.json").is_file():
+    if (folder / SUMMARY).is_file() or (folder / CONFIG_FILE).is_file():
         return "finished"
     return "begun" if has_checkpoint(folder) else "missing"

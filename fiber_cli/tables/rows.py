@@ -68,14 +68,15 @@ class Table(NamedTuple):
         """In the order in which the rows have them."""
         columns: dict[str, None] = {}
         for row in self.rows:
-            columns.update(dict.fromkeys(cell.column for cell in row.cells))
+            for cell in row.cells:
+                columns[cell.column] = None
         return tuple(columns)
 
     @property
     def heading(self) -> str:
         """Such as "Table 4: retrieval, recall (%)"."""
-        number = f"Figure {self.name.removeprefix('fig')}" if self.name.startswith("fig") else f"Table {self.name}"
-        return f"{number}: {self.title}"
+        kind = "Figure" if self.name.startswith("fig") else "Table"
+        return f"{kind} {self.name.removeprefix('fig')}: {self.title}"
 
 
 def cells(

@@ -9,7 +9,6 @@ import pytest
 from tables.conftest import finish
 
 from fiber_cli.config.resolve import shipped_recipes
-from fiber_cli.errors import UserError
 from fiber_cli.tables import needs, plan
 from fiber_cli.tables.make import Maker
 from fiber_cli.tables.paper import TABLES
@@ -112,11 +111,13 @@ def test_a_begun_training_starts_again(runs, data, launched):
     assert "--init-from" not in command
 
 
-def test_a_folder_of_somebody_elses_is_trained_in(runs, data, launched):
+def test_a_folder_of_somebody_elses_is_trained_in(runs, data, launched, capsys):
     (runs / "4m").mkdir()
     (runs / "4m" / "recipe.yaml").write_text("# mine\n")
-    with pytest.raises(UserError, match="holds no run that can go on"):
-        make(runs, data, "3")
+    assert make(runs, data, "2", "3") == 1
+    assert "4m holds no run that can go on" in capsys.readouterr().err
+    assert {"finetune coco_no_fuse", "eval coco_scratch"} <= set(shown(launched.commands))
+    assert not any("nlvr2" in line for line in shown(launched.commands))
 
 
 def test_a_failure_ends_what_does_not_need_it(runs, data, launched, capsys):
@@ -135,6 +136,23 @@ def test_rows_without_data_are_tried(runs, data, launched, capsys):
     assert make(runs, data, "3") == 0
     assert "NLVR2 dev: left, " in capsys.readouterr().err
     assert not any("nlvr2" in word for word in shown(launched.commands))
+
+
+def test_figures_of_a_converted_checkpoint_are_lost(runs, data, launched):
+    """Which holds its own files alone."""
+    (runs / "fine").mkdir()
+    (runs / "fine" / "config.json").write_text("{}")
+    make(runs, data, "6")
+    (val, test, *_) = launched.commands
+    assert val[val.index("--output") + 1] == str(runs / "eval" / "eval-flickr30k_entities-val-fine")
+    assert test[test.index("--output") + 1] == str(runs / "eval" / "eval-flickr30k_entities-test-fine")
+
+
+def test_a_path_below_the_data_is_taken_for_one_here(data, launched, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make(Path("runs"), data, "3")
+    command = next(command for command in launched.commands if command[:2] == ["finetune", "vqa"])
+    assert f"task.answers={tmp_path}/runs/prepared/vqa/answers.json" in command
 
 
 def test_settings_are_put_over_recipes_that_lack_them(runs, data, launched):

@@ -75,10 +75,17 @@ def test_a_finished_training_wants_its_data(runs, data):
     shutil.rmtree(data / "cc3m")
     shutil.rmtree(data / "nlvr2" / "images")
     found = states(runs, data)
-    # Whatever its own start was.
-    assert found["3/FIBER-B/NLVR2 dev"] == "missing"
-    finish(runs / "4m")
-    assert states(runs, data)["3/FIBER-B/NLVR2 dev"] == "to make"
+    assert found["3/FIBER-B/NLVR2 dev"] == "to make"
+    assert found["3/FIBER-B/test-std"] == "missing"
+
+
+def test_what_a_finished_training_started_from_is_needed(runs, data):
+    finish(runs / "fine")
+    planner = Planner(Results(runs), data)
+    zero_shot = next(planner.needs(TABLES["8"].rows[0]))
+    fine_tuned = next(planner.needs(TABLES["8"].rows[2]))
+    assert [need.stage.run for need in zero_shot.stages] == ["fine"]
+    assert [need.stage.run for need in fine_tuned.stages] == ["fine", "coco_detection"]
 
 
 def test_a_figure_that_is_there_is_made_again(runs, data):
