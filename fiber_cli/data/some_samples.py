@@ -29,7 +29,7 @@ def some_samples(source: SourceType, samples: Sequence[int]) -> SourceType:
     all types that the source is of. Every method that is asked of one sample, which are those whose first argument is
     called `i`, is asked of the sample that then has that number."""
     if isinstance(source, _SomeSamples):
-        view: SourceType = some_samples(source._whole, source._samples[list(samples)])
+        view: SourceType = some_samples(source._whole, source._samples[list(samples)].tolist())
         view.__dict__.update(source.changed())
         return view
     first: SourceType = _view_of(type(source))(source, samples)
