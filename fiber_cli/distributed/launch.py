@@ -33,16 +33,17 @@ def free_port() -> int:
     return port
 
 
-def launch(nproc: int, argv: list[str], *, name: str = "", aside: bool = False) -> int:
+def launch(nproc: int, argv: list[str], *, name: str = "", asked: set[int] | None = None, aside: bool = False) -> int:
     """Run `python -m fiber_cli ARGV` as `nproc` ranks on this machine and return the exit code of the run.
 
     SIGTERM, SIGINT, SIGUSR1 and SIGHUP are passed on. When one rank fails the others get a moment to say what they
     have to say, then are ended; the last line on standard error names the rank that failed and why, and its code is
-    returned; EXIT_STOPPED if the ranks stopped with that. name: what ran, for that line; aside: what they show goes to
-    standard error.
+    returned; EXIT_STOPPED if the ranks stopped with that. name: what ran, for that line. asked: gets the signals that
+    were passed on, of which a run that was at its end tells nothing. aside: what the ranks show goes to standard error.
     """
     ranks: list[_Rank] = []
-    asked: set[int] = set()
+    if asked is None:
+        asked = set()
 
     def forward(number: int, frame: object) -> None:
         leave_terminal(number)
