@@ -39,7 +39,7 @@ def launch(nproc: int, argv: list[str], *, name: str = "", asked: set[int] | Non
     SIGTERM, SIGINT, SIGUSR1 and SIGHUP are passed on. When one rank fails the others get a moment to say what they
     have to say, then are ended; the last line on standard error names the rank that failed and why, and its code is
     returned; EXIT_STOPPED if the ranks stopped with that. name: what ran, for that line. asked: gets the signals that
-    were passed on, of which a run that was at its end tells nothing. aside: what they show goes to standard error.
+    were passed on, of which a run that was at its end tells nothing. aside: what the ranks show goes to standard error.
     """
     ranks: list[_Rank] = []
     if asked is None:

@@ -149,9 +149,12 @@ class Maker:
         written = shlex.join(["fiber", *words])
         say(f"table: {written}")
         # Its tables go where progress goes: standard output has the one that was asked for.
-        code = launch(1 if is_alone else self.nproc, words, name=f"table, at `{written}`", aside=True)
-        if code in _ASKED_TO_END:
-            raise Stopped(code)
+        asked: set[int] = set()
+        nproc = 1 if is_alone else self.nproc
+        code = launch(nproc, words, name=f"table, at `{written}`", asked=asked, aside=True)
+        if asked or code in _ASKED_TO_END:
+            # Also where the command was at its end.
+            raise Stopped(code or EXIT_STOPPED)
         if code != EXIT_OK:
             self.failed.append(written)
         return code == EXIT_OK

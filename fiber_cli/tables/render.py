@@ -111,11 +111,13 @@ class MeasuredTable:
         return "\n".join(map(one_line, lines))
 
     def _lines(self, columns: Sequence[str]) -> Iterator[tuple[str, str, list[str]]]:
-        """Label, "ours" or another, and a cell for every column."""
+        """Label, "ours" or another, and a cell for every column; ours alone of a row without a number of the paper."""
         for row, cells in self.rows:
             by_column = {measured.cell.column: measured.lines for measured in cells}
             label = row.label
-            for number, line in enumerate(LINES):
+            has_numbers = any(measured.cell.paper is not None for measured in cells)
+            shown = LINES if has_numbers else LINES[:1]
+            for number, line in enumerate(shown):
                 words = []
                 for column in columns:
                     of_cell = by_column.get(column, NO_CELL)

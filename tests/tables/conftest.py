@@ -78,13 +78,15 @@ def measured(command: list[str]) -> tuple[str, dict[str, float]]:
 @pytest.fixture
 def launched(monkeypatch):
     """Stands for commands and writes what they would; `fail` names words of a command that ends with `code`, `stop_at`
-    the number of the one that is stopped."""
-    state = SimpleNamespace(commands=[], fail=None, code=1, stop_at=None)
+    the number of the one that is stopped, `asked_at` that of one which comes to its end before."""
+    state = SimpleNamespace(commands=[], fail=None, code=1, stop_at=None, asked_at=None)
 
-    def launch(nproc: int, command: list[str], *, name: str = "", aside: bool = False) -> int:
+    def launch(nproc: int, command: list[str], *, name: str, aside: bool, asked: set[int] | None = None) -> int:
         state.commands.append(command)
         if len(state.commands) == state.stop_at:
             return 75
+        if len(state.commands) == state.asked_at and asked is not None:
+            asked.add(15)
         if state.fail is not None and state.fail in command:
             return state.code
         option = dict(pairwise(command))

@@ -100,6 +100,14 @@ def test_what_was_made_before_a_stop_is_made_again(runs, data, launched, capsys,
     assert len(whole) == len(set(whole)) + 2  # two evaluations of vqav2 and of nlvr2
 
 
+def test_a_signal_at_the_end_of_a_command_is_lost(runs, data, launched):
+    launched.asked_at = 2
+    assert make(runs, data, "3") == 75
+    assert len(launched.commands) == 2
+    assert make(runs, data, "3") == 0
+    assert len(set(shown(launched.commands))) == len(shown(launched.commands)) - 2
+
+
 def test_a_begun_training_starts_again(runs, data, launched):
     finish(runs / "4m")
     finish(runs / "nlvr2")

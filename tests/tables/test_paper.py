@@ -22,7 +22,7 @@ def numbers_of(recipe: str) -> set[float]:
 @pytest.mark.parametrize("recipe", sorted(shipped_recipes()))
 def test_a_header_and_a_table_tell_different_numbers(recipe):
     told = recipe_header(shipped_recipes()[recipe])["paper"]
-    if recipe == "4m" or told == "none":
+    if recipe == "4m" or told.startswith(("none", "no number")):
         return
     without_hours = re.sub(r"\(.*?s a step\)", "", told)
     # Not numbers of a metric's name, such as B@4 or R@1/5/10.

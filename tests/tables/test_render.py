@@ -52,6 +52,11 @@ def test_a_part_of_the_data_is_compared(runs):
     assert "* zero-shot, ODinW-13 AP: over 1 of 13 sets, so not compared" in table.as_text()
 
 
+def test_a_row_without_numbers_has_lines_of_dashes(runs):
+    text = measured(runs, "8").as_text()
+    assert (text.count(" ours "), text.count(" paper "), text.count(" difference ")) == (4, 2, 2)
+
+
 def test_where_to_send_predictions_is_not_told(runs):
     finish(runs / "caption_mle")
     file = write_results(runs / "caption_mle", "nocaps", "test", "caption", {})
