@@ -53,6 +53,7 @@ def shard_source(source: Source, folder: Path, outputs: Outputs, *, per_shard: i
     jobs = _jobs(count, per_shard)
     set_file = folder / SET_FILE
     earlier = _earlier(set_file, facts, jobs)
+    _remove_half_written(folder)
     finished = {name: shard for name, shard in earlier.items() if _is_as_written(folder / name, shard)}
     kept = len(finished)
     entry = {"kind": shard_kind(packable), "shards": str(folder)}
@@ -88,7 +89,8 @@ def _jobs(count: int, per_shard: int) -> list[_Job]:
 def _earlier(set_file: Path, facts: Mapping[str, str], jobs: list[_Job]) -> Mapping[str, ShardFile]:
     """The shards that an earlier command finished; `UserError` for a folder with other shards."""
     wanted = {job.name for job in jobs}
-    foreign = [path.name for path in sorted(set_file.parent.glob("*.tar")) if path.name not in wanted]
+    present = [path.name for path in sorted(set_file.parent.glob("[!.]*.tar"))]
+    foreign = [name for name in present if name not in wanted]
     if foreign:
         raise UserError(f"{set_file.parent}: holds {foreign[0]}, which is none of these shards; name another folder")
     if not set_file.is_file():
@@ -99,6 +101,26 @@ def _earlier(set_file: Path, facts: Mapping[str, str], jobs: list[_Job]) -> Mapp
             f"{set_file.parent}: holds shards of other data, or of another number of samples; name another folder"
         )
     return earlier.shards
+
+
+def _remove_half_written(folder: Path) -> None:
+    """What commands that were killed had begun; of one that still runs its process is there."""
+    for path in folder.glob(".fiber-*.tmp.tar"):
+        process = path.name.split("-")[1]
+        if process.isdecimal() and not _is_running(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _is_running(process: int) -> bool:
+    if os.name == "nt":
+        return True  # where to ask would be to end it
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _is_as_written(path: Path, shard: ShardFile) -> bool:

@@ -122,9 +122,12 @@ def test_a_command_that_was_ended_begins_again(captioned, tmp_path):
     damaged = bytearray(whole["00001.tar"])
     damaged[700] ^= 1
     (out / "00001.tar").write_bytes(damaged)
+    half_written = out / f".fiber-{2**22 + 7}-0.tmp.tar"  # of no process
+    half_written.write_bytes(whole["00002.tar"][:100])
     with pytest.raises(UserError, match="its shards are not finished; run the same fiber data shard again"):
         entry("webdataset", shards=str(out))
     assert pack(captioned, out).kept == 1
+    assert not half_written.exists()
     assert {path.name: path.read_bytes() for path in out.glob("*.tar")} == whole
     assert (out / "00000.tar").stat().st_mtime_ns == kept
     assert pack(captioned, out).kept == 3
