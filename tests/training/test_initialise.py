@@ -36,6 +36,8 @@ ITC, ITM = {"itm": 0.0}, {"itc": 0.0, "itm_negatives": "random"}
 #: Forms of the tasks: what is switched off changes the heads.
 FORMS: dict[str, tuple[str, dict]] = {name: (name, {}) for name in TASKS}
 FORMS |= {"retrieval-itc": ("retrieval", ITC), "retrieval-itm": ("retrieval", ITM)}
+# There are positions for so many tokens more than LENGTH.
+FORMS["vqa_generated"] = ("vqa_generated", {"answer_length": 6})
 REGIONS = ("fine", "detection", "grounding", "refexp")
 RETRIEVAL = ("retrieval", "retrieval-itc", "retrieval-itm")
 #: Form that the weights are of → forms that may start from them.
