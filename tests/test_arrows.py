@@ -61,7 +61,7 @@ ONLY_THROUGH = {
 ONLY = {
     "deepspeed": {"training/deepspeed_engine.py"},
     "pycocotools": {"tasks/regions/coco_ap.py", "data/masks.py"},
-    "matplotlib": {"training/curves.py"},
+    "matplotlib": {"training/ablation.py", "training/curves.py"},
 }
 #: Third-party packages of the networks.
 MODEL_PACKAGES = {"torch", "torchvision", "timm"}
