@@ -64,7 +64,12 @@ ONLY_THROUGH = {
 ONLY = {
     "deepspeed": {"training/deepspeed_engine.py"},
     "pycocotools": {"tasks/regions/coco_ap.py", "data/masks.py"},
-    "matplotlib": {"training/curves.py", "evaluation/few_shot_curve.py", "tables/picture.py"},
+    "matplotlib": {
+        "evaluation/few_shot_curve.py",
+        "tables/picture.py",
+        "training/curves.py",
+        "training/ablation.py",
+    },
 }
 #: Third-party packages of the networks.
 MODEL_PACKAGES = {"torch", "torchvision", "timm"}
