@@ -1,6 +1,7 @@
 """Evaluation of detection: COCO's average precision, and LVIS's two kinds."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,9 +13,9 @@ from fiber_cli.errors import UserError
 from fiber_cli.tasks.evalset import Score
 from fiber_cli.tasks.regions.coco_ap import ClassTable, CocoDetections, coco_ap, id_array
 from fiber_cli.tasks.regions.lvis_ap import FIXED_PER_CLASS, LVIS_PER_IMAGE, best_per_group, lvis_ap
-from fiber_cli.tasks.regions.presence import Presence, presence, presence_metrics, true_boxes_of
+from fiber_cli.tasks.regions.presence import FEW_NAMES, few_labels, presence, presence_metrics, true_boxes_of
 from fiber_cli.tasks.regions.prompt_batch import PromptBatch, label_prompts
-from fiber_cli.tasks.regions.prompts import prompt_names
+from fiber_cli.tasks.regions.prompts import EncodedPrompt, build_prompt, encode_prompt, prompt_names
 from fiber_cli.tasks.regions.region_set import NO_DETECTIONS, RegionSet
 from fiber_cli.tasks.regions.transforms import LONGEST
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 #: Most classes whose numbers stand in the notes too, not in the file alone.
 _MOST_NOTED = 100
+#: Images that are also asked few names by themselves, see `presence`.
+_ASKED_FEW = 200
 
 
 class DetectionSet(RegionSet):
@@ -32,6 +35,7 @@ class DetectionSet(RegionSet):
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("detections.json", "per_class.json")
+    ASKS_FEW: ClassVar[bool] = True
     source: CategorySource
 
     def __init__(
@@ -52,9 +56,41 @@ class DetectionSet(RegionSet):
         names = prompt_names(source.names, source.prompts, names_as_published)
         self.prompts = label_prompts(names, tokenizer, text_length, chunk)
         self.image_ids = list(first_sample)
+        self._names, self._tokenizer, self._text_length = names, tokenizer, text_length
 
     def prompt_batch(self, indices: list[int]) -> PromptBatch:
-        return PromptBatch.all_pairs(self.prompts, len(indices))
+        """All names; and of some images few by themselves, reported under the numbers behind those of all."""
+        batch = PromptBatch.all_pairs(self.prompts, len(indices))
+        rows, prompts, numbers = [], [], []
+        for row, index in enumerate(indices):
+            labels = self.few_labels.get(index)
+            if labels is not None:
+                rows.append(row)
+                prompts.append(self._prompt_of(labels))
+                numbers.append([len(self._names) + label for label in labels])
+        return batch.and_own(prompts, rows, numbers)
+
+    @cached_property
+    def few_labels(self) -> dict[int, list[int]]:
+        """Items → the few labels that they are asked by themselves; none where all names are few."""
+        if not self.ASKS_FEW or not self.source.annotated or len(self._names) <= FEW_NAMES:
+            return {}
+        asked = {}
+        for index in range(0, len(self), -(-len(self) // _ASKED_FEW)):
+            try:
+                regions = self.source.regions(self.chosen[index])
+            except BadSample:
+                continue  # left out and named where it is to be predicted
+            if isinstance(regions, NamedBoxes):
+                present = np.unique(regions.labels).tolist()
+                labels = few_labels(present, len(self._names), str(self.image_ids[index]))
+                if not self._prompt_of(labels).truncated:
+                    asked[index] = labels
+        return asked
+
+    def _prompt_of(self, labels: Sequence[int]) -> EncodedPrompt:
+        prompt = build_prompt([self._names[label] for label in labels])
+        return encode_prompt(self._tokenizer, prompt, self._text_length)
 
     def remarks(self) -> list[str]:
         remarks = super().remarks()
@@ -100,15 +136,17 @@ class DetectionSet(RegionSet):
         of_images = [NO_DETECTIONS]
         image_ids: list[int] = []
         for index in sorted(predictions):
-            of_images.append(predictions[index])
-            image_ids += [self.image_ids[index]] * len(predictions[index])
-        rows = np.concatenate(of_images).astype(float)
-        labels = rows[:, 5].astype(int)
+            rows = predictions[index]
+            rows = rows[rows[:, 5] < len(self._names)]
+            of_images.append(rows)
+            image_ids += [self.image_ids[index]] * len(rows)
+        of_all = np.concatenate(of_images).astype(float)
+        labels = of_all[:, 5].astype(int)
         categories = id_array(self.source.category_ids)[labels]
-        corner = rows[:, :2]
-        sides = rows[:, 2:4] - corner + extent
+        corner = of_all[:, :2]
+        sides = of_all[:, 2:4] - corner + extent
         boxes = np.concatenate([corner, sides], 1)
-        return CocoDetections(id_array(image_ids), categories, boxes, rows[:, 4])
+        return CocoDetections(id_array(image_ids), categories, boxes, of_all[:, 4])
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
         """COCO AP, and which names fire, see `presence_metrics`; an image that could not be read counts as one without
@@ -116,19 +154,29 @@ class DetectionSet(RegionSet):
         truth = self.truth()
         detections = self.detections(predictions, extent=1)
         metrics, table = coco_ap(truth, detections, self.image_ids)
-        metrics |= presence_metrics(self._presence(predictions, truth))
+        metrics |= self._presence_metrics(predictions, truth)
         return _score(detections, metrics, table)
 
-    def _presence(self, predictions: Mapping[int, np.ndarray], truth: Mapping[str, Any]) -> Presence:
+    def _presence_metrics(self, predictions: Mapping[int, np.ndarray], truth: Mapping[str, Any]) -> dict[str, float]:
+        count = len(self._names)
+        of_all: dict[int, np.ndarray] = {}
+        of_few: dict[int, np.ndarray] = {}
+        for index, rows in predictions.items():
+            is_of_few = rows[:, 5] >= count
+            of_all[index] = rows[~is_of_few]
+            if index in self.few_labels:
+                of_few[index] = rows[is_of_few] - np.array([0, 0, 0, 0, 0, count], rows.dtype)
         label_of = {category: label for label, category in enumerate(self.source.category_ids)}
         true_boxes = true_boxes_of(self.image_ids, label_of, truth["annotations"])
-        return presence(predictions, true_boxes, len(self.source.names))
+        few = presence(of_few, true_boxes, count, self.few_labels) if of_few else None
+        return presence_metrics(presence(of_all, true_boxes, count), few)
 
 
 class LvisSet(DetectionSet):
     """LVIS by both protocols: `lvis/ap` with 300 detections an image, and `lvis/fixed_ap`; so each class too."""
 
     POSTPROCESSING: ClassVar[dict[str, float]] = {"max_detections": LVIS_PER_IMAGE}
+    ASKS_FEW: ClassVar[bool] = False
 
     def score(self, predictions: dict[int, np.ndarray]) -> Score:
         truth = self.truth()

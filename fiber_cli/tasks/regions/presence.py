@@ -1,8 +1,10 @@
 """Whether a name fires where its object is and is silent where it is not, and the least score that does both best.
 
-Average precision ranks boxes; a user asks for a few names and sees what is above a threshold.
+Average precision ranks boxes; a user asks for a few names and sees what is above a threshold. Scores depend on how many
+names a prompt has, so the threshold is chosen by prompts of a few.
 """
 
+import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -13,6 +15,9 @@ from fiber_cli.tasks.regions.metrics import overlaps
 #: Thresholds that are always reported beside the best one.
 THRESHOLDS = (0.3, 0.5)
 _LEAST_OVERLAP = 0.5
+#: Names of a prompt as people type them, and how many of them may be in the picture.
+FEW_NAMES = 5
+_MOST_PRESENT = 2
 #: Thresholds are multiples of this.
 _STEP = 0.01
 
@@ -33,21 +38,38 @@ class Presence(NamedTuple):
         return 100.0 * float((self.absent >= threshold).mean())
 
 
+def few_labels(present: Sequence[int], names: int, key: str) -> list[int]:
+    """Labels to ask of an image by themselves, in random order: two of those present at most, and others. names: how
+    many labels there are; key: of the image, on which the choice depends alone."""
+    rng = random.Random(f"{key}/few names")
+    chosen = rng.sample(sorted(present), min(_MOST_PRESENT, len(present)))
+    others = sorted(set(range(names)).difference(present))
+    chosen += rng.sample(others, min(FEW_NAMES - len(chosen), len(others)))
+    return rng.sample(chosen, len(chosen))
+
+
 def presence(
-    predictions: Mapping[int, np.ndarray], true_boxes: Sequence[Mapping[int, np.ndarray]], names: int
+    predictions: Mapping[int, np.ndarray],
+    true_boxes: Sequence[Mapping[int, np.ndarray]],
+    names: int,
+    asked: Mapping[int, Sequence[int]] | None = None,
 ) -> Presence:
     """predictions: of images by their number, rows (n, 6) of x1, y1, x2, y2, score, label; true_boxes: of every image,
-    label → (m, 4), without any where the label must not be asked of the image; names: how many labels there are."""
+    label → (m, 4), without any where the label must not be asked of the image; names: how many labels there are; asked:
+    those that each image was asked, None for all of them."""
     present: list[float] = []
     absent: list[float] = []
     for index, rows in predictions.items():
         truth = true_boxes[index]
+        is_asked = np.ones(names, bool)
+        if asked is not None:
+            is_asked = np.isin(np.arange(names), asked[index])
         best = np.zeros(names)
         np.maximum.at(best, rows[:, 5].astype(int), rows[:, 4])
         for label, boxes in truth.items():
-            if len(boxes):
+            if len(boxes) and is_asked[label]:
                 present.append(_best_hit(rows[rows[:, 5] == label], boxes))
-        is_absent = np.ones(names, bool)
+        is_absent = is_asked.copy()
         is_absent[list(truth)] = False
         absent.extend(best[is_absent].tolist())
     return Presence(np.array(present), np.array(absent))
@@ -74,17 +96,29 @@ def best_threshold(pairs: Presence) -> float:
     return round(float(thresholds[best[len(best) // 2]]), 2)
 
 
-def presence_metrics(pairs: Presence) -> dict[str, float]:
+def presence_metrics(pairs: Presence, of_few: Presence | None = None) -> dict[str, float]:
     """`detection/present@T` and `absent@T` at THRESHOLDS; `detection/threshold`, the best one, 0 to 1, and the same at
-    it as `@best`. Nothing where there is no name of the one kind or the other."""
-    if not len(pairs.present) or not len(pairs.absent):
+    it as `@best`, both of prompts of few names where there are such. Nothing where there is no name of the one kind or
+    the other."""
+    if not _tells(pairs):
         return {}
-    best = best_threshold(pairs)
+    typed = pairs if of_few is None or not _tells(of_few) else of_few
+    best = best_threshold(typed)
     metrics = {"detection/threshold": best}
-    for name, threshold in (*((f"{each:g}", each) for each in THRESHOLDS), ("best", best)):
-        metrics[f"detection/present@{name}"] = pairs.share_present(threshold)
-        metrics[f"detection/absent@{name}"] = pairs.share_absent(threshold)
-    return metrics
+    for threshold in THRESHOLDS:
+        metrics |= _shares(pairs, f"{threshold:g}", threshold)
+    return metrics | _shares(typed, "best", best)
+
+
+def _tells(pairs: Presence) -> bool:
+    return len(pairs.present) > 0 and len(pairs.absent) > 0
+
+
+def _shares(pairs: Presence, name: str, threshold: float) -> dict[str, float]:
+    return {
+        f"detection/present@{name}": pairs.share_present(threshold),
+        f"detection/absent@{name}": pairs.share_absent(threshold),
+    }
 
 
 def true_boxes_of(

@@ -1,6 +1,7 @@
 """The prompts that a batch of images is asked, as the input of `RegionTask.predict`; for evaluation and inference."""
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, NamedTuple, Self
 
 import torch
@@ -26,6 +27,15 @@ class PromptBatch(NamedTuple):
         pairs = [(image, prompt) for image in range(images) for prompt in range(len(prompts))]
         label_count = sum(len(prompt.positive_map) for prompt in prompts)
         return cls(prompts, pairs, torch.arange(label_count))
+
+    def and_own(self, prompts: Sequence[EncodedPrompt], images: Sequence[int], labels: Sequence[Sequence[int]]) -> Self:
+        """Some of the images are asked a prompt of their own as well; labels: the numbers to report for each of its."""
+        first = len(self.prompts)
+        pairs = [(image, first + number) for number, image in enumerate(images)]
+        own_labels = torch.tensor(list(chain.from_iterable(labels)), dtype=torch.int64)
+        return self._replace(
+            prompts=[*self.prompts, *prompts], pairs=[*self.pairs, *pairs], labels=torch.cat([self.labels, own_labels])
+        )
 
     def with_images(
         self, pixels: Sequence[torch.Tensor], original_sizes: Sequence[torch.Tensor]

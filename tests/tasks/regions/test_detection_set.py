@@ -31,11 +31,13 @@ def test_detection_set_on_real_data(data, shared, tokenizer):
     width, height = source.image(0).size
     assert batch["original_sizes"].tolist() == [[height, width]] * 3
     assert batch["sizes"].amin(1).tolist() == [60] * 3
-    prompts = len(batch["ids"])
-    assert [tuple(pair) for pair in batch["pairs"].tolist()] == [(b, p) for b in range(3) for p in range(prompts)]
-    assert batch["labels"].tolist() == list(range(len(source.names)))
-    for name, row, prompt in zip(source.names, batch["positive_map"], batch["label_prompt"], strict=True):
-        assert tokenizer.decode(batch["ids"][prompt][row]).strip() == name
+    prompts = len(evalset.prompts)
+    pairs = [tuple(pair) for pair in batch["pairs"].tolist()]
+    assert pairs[: 3 * prompts] == [(b, p) for b in range(3) for p in range(prompts)]
+    names = len(source.names)
+    assert batch["labels"][:names].tolist() == list(range(names))
+    for number, row, prompt in zip(batch["labels"], batch["positive_map"], batch["label_prompt"], strict=True):
+        assert tokenizer.decode(batch["ids"][prompt][row]).strip() == source.names[number % names]
     right = perfect(source, range(5), lambda i: source.regions(i).labels)
     score = evalset.score(right)
     assert score.metrics["detection/ap"] == pytest.approx(100)
@@ -64,10 +66,44 @@ def test_chunks_share_one_batch(tokenizer):
     batch = next(iter(evalset.loader(rank=0, world=1, batch_size=2, workers=0)))
     assert batch["label_prompt"].bincount().max() <= 10
     assert batch["label_prompt"].max() == len(batch["ids"]) - 1
-    assert batch["labels"].tolist() == list(range(56))
-    assert len(batch["pairs"]) == 2 * len(batch["ids"])
+    assert batch["labels"][:56].tolist() == list(range(56))
+    assert len(batch["pairs"]) == 2 * len(evalset.prompts) + 2
     assert batch["truncated"] == 0
     assert batch["positive_map"].any(1).all()
+
+
+def test_few_names_are_asked_of_each_image_by_themselves(tokenizer):
+    source = SceneDetection("val", 12)
+    evalset = DetectionSet(source, tokenizer, 64)
+    batch = next(iter(evalset.loader(rank=0, world=1, batch_size=12, workers=0)))
+    own = [(image, prompt) for image, prompt in batch["pairs"].tolist() if prompt >= len(evalset.prompts)]
+    assert [image for image, _ in own] == list(range(12))
+    for image, prompt in own:
+        asked = (batch["labels"][batch["label_prompt"] == prompt] - 56).tolist()
+        present = set(source.regions(image).labels.tolist())
+        assert len(set(asked)) == 5
+        assert 1 <= len(present.intersection(asked)) <= 2
+    assert not DetectionSet(SceneDetection("val", 3).first(3), tokenizer, 64).few_labels.keys() - {0, 1, 2}
+
+
+def test_what_few_names_found_counts_for_the_threshold_alone(tokenizer):
+    source = SceneDetection("val", 3)
+    evalset = DetectionSet(source, tokenizer, 64)
+    right = perfect(source, range(3), lambda i: source.regions(i).labels)
+    alone = evalset.score(right)
+    with_few = {}
+    for index, rows in right.items():
+        of_few = [[*row[:4], 0.8, 56 + row[5]] for row in rows if row[5] in evalset.few_labels[index]]
+        absent = [label for label in evalset.few_labels[index] if label not in rows[:, 5]]
+        of_few.append([0, 0, 5, 5, 0.4, 56 + absent[0]])
+        with_few[index] = np.concatenate([rows, np.array(of_few, rows.dtype)])
+    score = evalset.score(with_few)
+    assert score.files == alone.files
+    assert score.metrics["detection/ap"] == alone.metrics["detection/ap"]
+    assert score.metrics["detection/present@0.5"] == alone.metrics["detection/present@0.5"]
+    assert 0.4 < score.metrics["detection/threshold"] <= 0.8
+    assert score.metrics["detection/present@best"] == 100
+    assert score.metrics["detection/absent@best"] == 0
 
 
 def test_scene_detection_is_scored(tokenizer):

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from fiber_cli.tasks.regions.presence import Presence, best_threshold, presence, presence_metrics, true_boxes_of
+from fiber_cli.tasks.regions.presence import (
+    Presence,
+    best_threshold,
+    few_labels,
+    presence,
+    presence_metrics,
+    true_boxes_of,
+)
 
 BOX = [10.0, 10.0, 19.0, 19.0]
 ELSEWHERE = [50.0, 50.0, 59.0, 59.0]
@@ -26,6 +33,37 @@ def test_an_image_that_was_not_read_counts():
     pairs = presence({1: rows((BOX, 0.4, 0))}, truth, 2)
     assert pairs.present == pytest.approx([0.4])
     assert pairs.absent == pytest.approx([0.0])
+
+
+def test_names_that_were_not_asked_count():
+    truth = [{0: np.array([BOX]), 1: np.array([BOX])}]
+    found = {0: rows((BOX, 0.4, 0), (BOX, 0.9, 1), (BOX, 0.7, 2), (BOX, 0.6, 3))}
+    pairs = presence(found, truth, 4, {0: [0, 3]})
+    assert pairs.present == pytest.approx([0.4])
+    assert pairs.absent == pytest.approx([0.6])
+
+
+@pytest.mark.parametrize(
+    ("present", "names", "expected"), [([3, 8, 9], 20, (2, 3)), ([4], 20, (1, 4)), ([], 9, (0, 5))]
+)
+def test_few_labels_are_two_present_ones_at_most_and_others(present, names, expected):
+    for key in "abcdef":
+        chosen = few_labels(present, names, key)
+        assert few_labels(present, names, key) == chosen
+        of_present = len(set(chosen) & set(present))
+        assert (of_present, len(set(chosen)) - of_present) == expected
+    assert len({tuple(few_labels(present, names, str(key))) for key in range(20)}) > 5
+
+
+def test_few_names_have_no_say_in_the_threshold():
+    of_all = Presence(np.array([0.2, 0.3]), np.array([0.1, 0.1]))
+    of_few = Presence(np.array([0.9, 0.8]), np.array([0.6, 0.5]))
+    metrics = presence_metrics(of_all, of_few)
+    assert 0.6 < metrics["detection/threshold"] <= 0.8
+    assert metrics["detection/present@0.3"] == 50
+    assert metrics["detection/absent@best"] == 0
+    nothing = Presence(np.array([]), np.array([0.5]))
+    assert presence_metrics(of_all, nothing) == presence_metrics(of_all)
 
 
 def test_a_crowd_is_present_or_absent():
