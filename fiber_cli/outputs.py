@@ -55,12 +55,12 @@ class Pending:
     """An output that is being written: under the name `temporary`, which has its ending, until `Outputs.publish` gives
     it its own. Of a pipe or a device `temporary` is that itself."""
 
-    def __init__(self, file: Path):
+    def __init__(self, file: Path, temporary: Path | None = None):
         self.file = file
         self.is_stream = is_stream(file)
         #: The folders that were made for it, the innermost first.
         self.made = [] if self.is_stream else missing_folders(file.parent)
-        self.temporary = file if self.is_stream else temporary_name(file)
+        self.temporary = file if self.is_stream else temporary or temporary_name(file)
 
     def drop(self) -> None:
         """Take away what was written, where it has not been published."""
@@ -175,11 +175,11 @@ class Outputs:
             pending.drop()
             raise
 
-    def begin(self, file: Path, *, own: bool = False) -> Pending:
+    def begin(self, file: Path, *, own: bool = False, temporary: Path | None = None) -> Pending:
         """What `writing` does at its beginning, for files that are written piece by piece; ended by `publish`, or by
-        `Pending.drop`. own: see `check`."""
+        `Pending.drop`. own: see `check`; temporary: a name in the same folder, for what is to outlast a kill."""
         self.check(file, own=own)
-        pending = Pending(file)
+        pending = Pending(file, temporary)
         if pending.is_stream:
             return pending
         if file.parent in self._folders and pending.made:

@@ -9,7 +9,7 @@ import typer
 from fiber_cli.characters import one_line
 from fiber_cli.cli.options import Force, Overrides, RecipeName, one_of
 from fiber_cli.errors import UserError
-from fiber_cli.printing import show
+from fiber_cli.printing import say, show
 from fiber_cli.tasks import declarations
 
 
@@ -152,12 +152,17 @@ def convert(
 def _published_file(source: str, sha256: str | None, downloads: Path | None) -> Path:
     """The file that is named, fetched where that is an address. UserError where it has not the digest."""
     from fiber_cli.downloads import check_sha256, downloads_folder, fetch, is_address, place_of
-    from fiber_cli.outputs import sha256_of
+    from fiber_cli.outputs import Outputs, sha256_of
 
+    digest = None if sha256 is None else check_sha256(sha256)
     if is_address(source):
-        return fetch(source, place_of(source, downloads or downloads_folder()), sha256=sha256)
+        checksum = None if digest is None else ("sha256", digest)
+        fetched = fetch(source, place_of(source, downloads or downloads_folder()), Outputs(), checksum=checksum)
+        if not fetched.is_new:
+            say(f"{fetched.file}: is there already, fetched from {source}")
+        return fetched.file
     file = Path(source)
-    if sha256 is not None and file.is_file() and sha256_of(file) != check_sha256(sha256):
+    if digest is not None and file.is_file() and sha256_of(file) != digest:
         raise UserError(
             f"{file}: its SHA-256 is {sha256_of(file)}, not {sha256}; get the file again, or correct --sha256"
         )

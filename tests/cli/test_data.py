@@ -6,16 +6,17 @@ import zipfile
 
 import pytest
 from commands import command
+from files_server import serving
 from image_files import encoded, jpeg
 from PIL import Image
 
-from fiber_cli.data import download
+from fiber_cli import downloads
 
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(download, "_PAUSES", (0.0,))
+    monkeypatch.setattr(downloads, "WAITS_SECONDS", ())
 
 
 def karpathy(folder, name, split_of, *, copies=()):
@@ -51,43 +52,29 @@ def test_get_keeps_silent_about_a_data_set(capsys):
     assert (code, "http://" in err) == (1, True)
 
 
-def test_get_leaves_what_may_be_fetched(tmp_path, capsys, monkeypatch):
+def test_get_leaves_what_may_be_fetched(tmp_path, capsys):
     """Two files of which one is an archive, one that the server does not have, and one that a person must ask for."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w") as opened:
         opened.writestr("Annotations/1.xml", "<a/>")
         opened.writestr("Sentences/1.txt", "a")
     served = {"annotations.zip": archive.getvalue(), "train.txt": b"1\n", "val.txt": b"2\n"}
-
-    class Response(io.BytesIO):
-        status = 200
-
-        def __init__(self, content):
-            super().__init__(content)
-            self.headers = {"Content-Length": str(len(content))}
-
-    def urlopen(request, timeout):
-        name = request.full_url.rpartition("/")[2]
-        if name not in served:
-            raise download.urllib.error.HTTPError(request.full_url, 404, "Not Found", {}, None)
-        return Response(served[name])
-
-    monkeypatch.setattr(download.urllib.request, "urlopen", urlopen)
-    get = ["data", "get", "flickr30k_entities", "--root", tmp_path, "--mirror", "http://here"]
-    code, out, err = command(capsys, *get)
-    assert code == 1
-    assert "not fetched (1 of 5):" in err
-    assert "test.txt: the server says 404" in err
-    assert "to do: flickr30k_entities/flickr30k-images: the pictures of flickr30k" in err
-    assert (tmp_path / "flickr30k_entities" / "Annotations" / "1.xml").read_text() == "<a/>"
-    served["test.txt"] = b"3\n"
-    code, out, _ = command(capsys, *get)
-    assert code == 0
-    assert "train.txt: 2 bytes, verified by the digest that was kept" in out
-    # The archive may go once it is unpacked.
-    (tmp_path / "flickr30k_entities" / "annotations.zip").unlink()
-    del served["annotations.zip"]
-    assert command(capsys, *get)[0] == 0
+    with serving(served) as server:
+        get = ["data", "get", "flickr30k_entities", "--root", tmp_path, "--mirror", server.folder]
+        code, out, err = command(capsys, *get)
+        assert code == 1
+        assert "not fetched (1 of 5):" in err
+        assert "test.txt: the server answers HTTP 404" in err
+        assert "to do: flickr30k_entities/flickr30k-images: the pictures of flickr30k" in err
+        assert (tmp_path / "flickr30k_entities" / "Annotations" / "1.xml").read_text() == "<a/>"
+        server.files["test.txt"] = b"3\n"
+        code, out, _ = command(capsys, *get)
+        assert code == 0
+        assert "train.txt: 2 bytes, verified by the digest that was kept" in out
+        # The archive may go once it is unpacked.
+        (tmp_path / "flickr30k_entities" / "annotations.zip").unlink()
+        del server.files["annotations.zip"]
+        assert command(capsys, *get)[0] == 0
 
 
 def test_check_finds_nothing_wrong(tmp_path, capsys):

@@ -23,7 +23,7 @@ def test_convert(run, calls):
 
 
 def test_a_fetched_file_is_another_than_the_one_at_the_address(run, calls, tmp_path):
-    with serving(b"weights" * 1000, "fiber%20coarse.ckpt") as server:
+    with serving({"fiber%20coarse.ckpt": b"weights" * 1000}) as server:
         for _ in range(2):
             assert run("convert", server.address, "out", "--downloads", "fetched")[0] == 0
         assert server.asked == [None]

@@ -6,8 +6,8 @@ import pytest
 
 from fiber_cli.data import getting
 from fiber_cli.data.catalogue import DataFile, DataSet
-from fiber_cli.data.download import Fetched
 from fiber_cli.data.getting import get_files
+from fiber_cli.downloads import Fetched
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import Outputs
 
@@ -24,7 +24,8 @@ def addresses(monkeypatch):
     """The addresses that were asked for; b is not there."""
     asked = []
 
-    def fetch(url, file, outputs, *, size, checksum):
+    def fetch(url, file, outputs, *, size, checksum, plain_http):
+        assert plain_http, "COCO publishes no other addresses"
         asked.append(url)
         if url.endswith("b"):
             raise UserError(f"{url}: the server says 404")
