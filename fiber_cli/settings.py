@@ -95,6 +95,15 @@ class SourceSettings:
         path=True,
     )
 
+    @classmethod
+    def path_names(cls) -> tuple[str, ...]:
+        """The settings that say where the source's files lie, in their order."""
+        names = []
+        for setting in dataclasses.fields(cls):
+            if setting.metadata.get("path") and setting.name not in OF_EVERY_ENTRY:
+                names.append(setting.name)
+        return tuple(names)
+
     def arguments(self) -> dict[str, Any]:
         """The arguments of the source's constructor: all settings but those of every entry and what is null."""
         arguments = {}

@@ -86,10 +86,8 @@ def _alike(data: Data, other: Data) -> Seen:
 
 
 def _data(kind: str, entry: Mapping[str, Any]) -> Data:
-    for setting in dataclasses.fields(source_format(kind).settings):
-        if setting.metadata.get("path"):
-            return _data_of_file(entry.get(setting.name))
-    return DRAWN_SCENES
+    paths = source_format(kind).settings.path_names()
+    return _data_of_file(entry.get(paths[0])) if paths else DRAWN_SCENES
 
 
 def _data_of_file(value: Any) -> Data:

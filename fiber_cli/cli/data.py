@@ -118,10 +118,8 @@ def recipes_of(data_set: "DataSet") -> list[str]:
 def _paths_of(recipe: "Recipe") -> Iterator[str]:
     """The files and folders that a recipe's sources name, below its root; folders of several sets tell nothing."""
     for entry in (*recipe.data.train, *recipe.data.val):
-        for setting in dataclasses.fields(entry):
-            if not setting.metadata.get("path") or setting.name == "exclude":
-                continue
-            for path in _listed(vars(entry)[setting.name]):
+        for name in entry.path_names():
+            for path in _listed(vars(entry)[name]):
                 below = str(PurePosixPath(path).relative_to(_ROOT))
                 if below not in _SHARED_FOLDERS:
                     yield below

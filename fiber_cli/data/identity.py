@@ -1,6 +1,5 @@
 """What tells the content of files and sources from others, found without reading all of it."""
 
-import dataclasses
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -67,9 +66,9 @@ def _files(source: Source) -> list[Path]:
     if source.settings is None:
         return []
     files = []
-    for setting in dataclasses.fields(source.settings):
-        if setting.metadata.get("path") and setting.name != "exclude":
-            files.extend(_paths(source.settings.arguments().get(setting.name)))
+    arguments = source.settings.arguments()
+    for name in source.settings.path_names():
+        files.extend(_paths(arguments.get(name)))
     return [path for path in files if path.is_file()]
 
 
