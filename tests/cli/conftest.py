@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import pytest
 
-import fiber_cli.checkpoints.runs  # noqa: F401 - before what it imports is replaced
+import fiber_cli.checkpoints.runs
+import fiber_cli.checkpoints.starting  # noqa: F401 - both before what they import is replaced
 from fiber_cli.cli.app import main
 from fiber_cli.tasks.coarse.settings import CoarseSettings
 
