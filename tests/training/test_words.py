@@ -45,7 +45,7 @@ def words_of_samples(texts) -> set[str]:
 
 
 def test_scenes_tell_other_words_than_their_samples_have():
-    for texts in ("captions", "queries", "full_names"):
+    for texts in ("captions", "queries", "full_names", "counted_names"):
         source = ScenesSource("train", 1200, texts=texts, objects=(2, 3))
         read = words_of_samples(chain.from_iterable(map(source.captions, range(1200))))
         assert words_of_source(source, CAPTIONS) == read

@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from fiber_cli.data.scenes.facts import Attributes, coloured_shapes, related
 from fiber_cli.data.scenes.layout import Scene, SceneObject
-from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, NUMBERS, RELATIONS, listing, noun_phrase, plural_phrase
+from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, NUMBERS, RELATIONS, THINGS, listing, noun_phrase, plural_phrase
 
 #: How many attributes of an object a query names beside what it is.
 _DETAIL = (0, 0, 1, 1, 1, 2)
@@ -77,6 +77,17 @@ def full_names(scene: Scene) -> tuple[str, ...]:
         things = rng.sample(scene.objects, len(scene.objects))
         texts.append(listing([noun_phrase(rng, thing.attributes, "a") for thing in things]))
     return tuple(dict.fromkeys(texts))
+
+
+def counted_names(scene: Scene) -> tuple[str, ...]:
+    """The same behind the number of objects: "two shapes: a small striped red star and a large plain blue ring"."""
+    rng = random.Random(f"{scene.key}/counted_names")
+    count = len(scene.objects)
+    texts = []
+    for names in full_names(scene):
+        thing = rng.choice(THINGS)
+        texts.append(f"{NUMBERS[count]} {thing if count == 1 else f'{thing}s'}: {names}")
+    return tuple(texts)
 
 
 def coloured_shape_queries(scene: Scene, article: str = "a") -> Iterator[SceneQuery]:

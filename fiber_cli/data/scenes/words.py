@@ -33,6 +33,14 @@ _OTHERS: Mapping[str, Mapping[tuple[int, ...], str]] = {
         (4,): "four",
     },
     "full_names": {_ANY: "a", _SEVERAL: "and"},
+    "counted_names": {
+        _ANY: "a",
+        _SEVERAL: "and figures objects shapes",
+        (1,): "one figure object shape",
+        (2,): "two",
+        (3,): "three",
+        (4,): "four",
+    },
     "expressions": {_ANY: "the figure object shape", _SEVERAL: f"{_RELATIONS} {' '.join(EXTREME.values())}"},
     "questions": {
         _ANY: "a an are can colour corner do does figure figures have how in is many object objects or see shape "
@@ -56,8 +64,8 @@ _OTHERS: Mapping[str, Mapping[tuple[int, ...], str]] = {
 def scene_words(kind: str, objects: tuple[int, int]) -> frozenset[str]:
     """The words of all texts of a kind about scenes of so many objects, the fewest and the most.
 
-    Kinds: "captions", "queries", "full_names", "expressions", "questions", "statements" about one scene and
-    "pair_statements" about two.
+    Kinds: "captions", "queries", "full_names", "counted_names", "expressions", "questions", "statements" about one
+    scene and "pair_statements" about two.
     """
     fewest, most = objects
     words = set(_attribute_words())

@@ -16,7 +16,7 @@ from fiber_cli.data.scenes.categories import Naming, categories, category_boxes
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import OBJECTS, Scene, check_scenes, scene, variant
-from fiber_cli.data.scenes.queries import fits, full_names, queries
+from fiber_cli.data.scenes.queries import counted_names, fits, full_names, queries
 from fiber_cli.data.scenes.questions import questions
 from fiber_cli.data.scenes.statements import pair_statements, statements
 from fiber_cli.data.scenes.words import scene_words
@@ -34,11 +34,12 @@ from fiber_cli.data.sources.format import Format
 from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, option
 
-Texts = Literal["captions", "queries", "full_names"]
+Texts = Literal["captions", "queries", "full_names", "counted_names"]
 _SAID: Mapping[Texts, Callable[[Scene], tuple[str, ...]]] = {
     "captions": lambda one: tuple(caption.text for caption in captions(one)),
     "queries": lambda one: tuple(query.text for query in queries(one)),
     "full_names": full_names,
+    "counted_names": counted_names,
 }
 
 
@@ -68,7 +69,7 @@ class ScenesSettings(SourceSettings):
     pairs: bool = option("Statements are about two scenes, or about one.", True)
     texts: Texts = option(
         "Captions of all objects and where they lie, short texts as people search with, or the objects by all their "
-        "attributes alone.",
+        "attributes alone, without and with their number.",
         "captions",
     )
     names: Literal["coloured_shapes", "all_levels"] = option(

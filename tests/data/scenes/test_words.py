@@ -7,7 +7,7 @@ import pytest
 from fiber_cli.data.scenes.captions import captions
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import Scene, scene
-from fiber_cli.data.scenes.queries import full_names, queries
+from fiber_cli.data.scenes.queries import counted_names, full_names, queries
 from fiber_cli.data.scenes.questions import questions
 from fiber_cli.data.scenes.statements import pair_statements, statements
 from fiber_cli.data.scenes.words import scene_words
@@ -17,6 +17,7 @@ SAID: dict[str, Callable[[Scene], Iterator[str]]] = {
     "captions": lambda one: (caption.text for caption in captions(one)),
     "queries": lambda one: (query.text for query in queries(one)),
     "full_names": full_names,
+    "counted_names": counted_names,
     "expressions": lambda one: (expression.text for expression in expressions(one)),
     "questions": lambda one: (question.text for question in questions(one)),
     "statements": lambda one: (statement.text for statement in statements(one)),
