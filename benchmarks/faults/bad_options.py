@@ -31,16 +31,26 @@ SEARCH = ("rerank", "--images", "PICTURES", "--checkpoint", "COARSE", "--index",
 ODINW = ("odinw", "--root", "PICTURES", "--init-from", "FINE", "--output", "NEW")
 VERBS = (
     *("pretrain", "finetune", "eval", "odinw", "few-shot", "rerank", "caption", "answer", "detect", "vqa-answers"),
-    "cider-df",
+    *("cider-df", "ablate", "table", "scenes"),
 )
 #: (what is wrong, the command line)
 COMMAND_LINES: tuple[tuple[str, tuple[str, ...]], ...] = (
     *(
         (f"{verb}: an option that there is none of", (verb, "--no-such-option"))
-        for verb in (*VERBS, "convert", "recipes")
+        for verb in (*VERBS, "convert", "recipes", "models")
     ),
     *((f"{verb}: nothing at all", (verb,)) for verb in (*VERBS, "convert")),
     ("no such command", ("detcet", "ONE", "cat")),
+    ("table: no such table", ("table", "9")),
+    ("table: a file as folder of data", ("table", "4", "--data", "ONE", "--runs", "NEW")),
+    ("ablate: no such recipe", ("ablate", "no_such_recipe", "--output", "NEW")),
+    ("ablate: a picture as grid", ("ablate", "tiny", "--grid", "ONE", "--output", "NEW")),
+    ("scenes: none", ("scenes", "--out", "NEW", "--count", "0")),
+    ("models: no such word", ("models", "cards")),
+    ("data: no such data set", ("data", "get", "imagenet")),
+    ("data: a root that is not there", ("data", "check", "coco", "--root", "NEW")),
+    ("data: an option that there is none of", ("data", "shard", "--no-such-option")),
+    ("data: duplicates by a picture", ("data", "dedup", "ONE", "--output", "NEW")),
     ("eval: a limit of 0", (*EVAL, "--limit", "0")),
     ("eval: a batch of 0", (*EVAL, "--batch", "0")),
     ("eval: a batch of text", (*EVAL, "--batch", "four")),
