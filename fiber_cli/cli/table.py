@@ -9,6 +9,7 @@ import typer
 
 from fiber_cli.cli.evaluation import Evaluated, models_of
 from fiber_cli.cli.options import FittingCheckpoint, Force, ItmCheckpoint, Nproc
+from fiber_cli.errors import UserError
 
 if TYPE_CHECKING:
     from fiber_cli.tables.overview import Asked
@@ -65,6 +66,7 @@ def table(
         raise typer.BadParameter("--markdown or --json: give one of them")
     from fiber_cli.tables.overview import Asked, Shown, make_and_show, show_measured, show_plan, show_retrieval
 
+    check_folders(runs, data, results or ())
     extra = options_of_commands(with_options or [])
     asked = Asked(name, runs, data, results or (), settings or (), nproc, extra)
     shown = Shown("json" if json else "markdown" if markdown else "text", output, force)
@@ -78,6 +80,16 @@ def table(
         raise typer.Exit(make_and_show(asked, shown))
     else:
         show_measured(asked, shown)
+
+
+def check_folders(runs: Path, data: Path | None, results: Sequence[Path]) -> None:
+    """UserError for a folder that is none; that of the runs may not be there yet."""
+    if runs.exists() and not runs.is_dir():
+        raise UserError(f"--runs {runs}: is no folder")
+    named = [("--data", data)] if data is not None else []
+    for option, folder in (*named, *(("--results", folder) for folder in results)):
+        if not folder.is_dir():
+            raise UserError(f"{option} {folder}: no such folder")
 
 
 class DataOfOneSet(NamedTuple):

@@ -94,3 +94,16 @@ def test_a_run_is_not_locked(run, tmp_path, monkeypatch):
         code, _, err = run("table", "3", "--run", "--data", str(tmp_path))
     assert code == 1
     assert "is in use by process " in err
+
+
+@pytest.mark.parametrize("option", ["--data", "--runs", "--results"])
+def test_a_file_is_taken_for_a_folder(run, option):
+    Path("file").write_text("")
+    code, out, err = run("table", "4", option, "file")
+    assert (code, out) == (1, "")
+    assert err.startswith(f"fiber: {option} file: ")
+
+
+@pytest.mark.parametrize("option", ["--data", "--results"])
+def test_a_folder_that_is_not_there_is_taken_for_an_empty_one(run, option):
+    assert run("table", "4", option, "nowhere")[2] == f"fiber: {option} nowhere: no such folder\n"
