@@ -7,7 +7,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from fiber_cli.checkpoints import shipped
-from fiber_cli.checkpoints.config import read_config
+from fiber_cli.checkpoints.config import CheckpointConfig, read_config
 from fiber_cli.checkpoints.digests import WEIGHTS_FILE, check
 from fiber_cli.checkpoints.directory import resolve
 from fiber_cli.checkpoints.published.stage import STAGES
@@ -17,6 +17,7 @@ from fiber_cli.errors import UserError, first_names
 from fiber_cli.outputs import Outputs
 from fiber_cli.printing import say
 from fiber_cli.tasks import declared, published_forms
+from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.declaration import PublishedForm
 from fiber_cli.tasks.vqa.vocabulary import write_vocabulary
 
@@ -36,6 +37,7 @@ def convert_back(source: Path, output: Path, *, force: bool = False) -> Path:
     check(checkpoint)
     config = read_config(checkpoint)
     form = _form_of(config.task.name, checkpoint)
+    _refuse_other_passes(config, checkpoint)
     stage = STAGES[form.stage]
     outputs = Outputs(force=force, inputs=checkpoint.rglob("*"))
     answers = output.with_name(f"{output.stem}.answers.json")
@@ -65,6 +67,19 @@ def _form_of(task: str, checkpoint: Path) -> PublishedForm:
         f"{shipped.label(checkpoint)} is a checkpoint of {task}, which the published code does not have; it has "
         f"{', '.join(others)}"
     )
+
+
+def _refuse_other_passes(config: CheckpointConfig, checkpoint: Path) -> None:
+    """UserError for weights of the published names that the published code would compute otherwise with."""
+    other = []
+    if not config.model.fusion_gate:
+        other.append("model.fusion_gate=false")
+    if isinstance(config.task, CaptionSettings) and config.task.form != "seq2seq":
+        other.append(f"task.form={config.task.form}")
+    if other:
+        raise UserError(
+            f"{shipped.label(checkpoint)} was trained with {first_names(other)}, which the published code does not have"
+        )
 
 
 def _write(file: Path, state: dict[str, Tensor], wrapper: str) -> None:

@@ -1,6 +1,7 @@
 """Published files to ours and back: every bit of them, whatever wraps them and whatever they were trained for."""
 
 import argparse
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.loading import load
-from fiber_cli.checkpoints.published import file
+from fiber_cli.checkpoints.published import back, file
 from fiber_cli.checkpoints.published.back import convert_back
 from fiber_cli.checkpoints.published.file import convert_file
 from fiber_cli.checkpoints.published.stage import STAGES
@@ -208,3 +209,18 @@ def test_the_full_size_loses_a_bit(kind, size):
     assert back.keys() == state.keys()
     for key in state.keys() - unread:
         assert torch.equal(back[key], state[key]), key
+
+
+@pytest.mark.parametrize("setting", ["model.fusion_gate=false", "task.form=fused"])
+def test_weights_go_back_that_the_published_code_computes_otherwise_with(small, tmp_path, monkeypatch, setting):
+    torch.save(wrapped(published_state("caption"), "coarse"), tmp_path / "in.ckpt")
+    run = convert_file(tmp_path / "in.ckpt", tmp_path / "run", task="caption", tokenizer="builtin")
+    config = back.read_config(directory.resolve(run))
+    if setting.startswith("model"):
+        config = dataclasses.replace(config, model=dataclasses.replace(config.model, fusion_gate=False))
+    else:
+        config = dataclasses.replace(config, task=dataclasses.replace(config.task, form="fused"))
+    monkeypatch.setattr(back, "read_config", lambda path: config)
+    with pytest.raises(UserError, match=f"was trained with {setting}, which the published code does not have"):
+        convert_back(run, tmp_path / "out.ckpt")
+    assert not (tmp_path / "out.ckpt").exists()
