@@ -188,7 +188,7 @@ def test_the_card_leaves_out_one_that_lies_there_or_has_one_that_does_not(recipe
     assert sorted(path.name for path in file.parent.iterdir()) == ["MODEL_CARD.md", "retrieval", "vqa"]
     file.write_text("# Mine\n")
     with pytest.raises(SystemExit, match="is there already"):
-        run("card", tmp_path)
+        run("card", tmp_path, "--results", str(results))
     results.write_text(json.dumps({"vqaa": {}}))
     with pytest.raises(SystemExit, match="figures of vqaa, which does not lie in "):
         run("card", tmp_path, "--results", str(results))
