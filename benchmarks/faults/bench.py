@@ -11,7 +11,7 @@ from benchmarks.faults.program import Ended, Program
 from benchmarks.faults.stock import Stock
 
 #: Lines that a refusal may have: its own, and what was said before about the choice of a checkpoint.
-MOST_LINES = 10
+MOST_LINES = 12
 MOST_CHARACTERS = 20_000
 #: Lines about something else: the steps before, what a run compares, and warnings of libraries, of every rank.
 BESIDE = re.compile(r"step \d|ITC contrasts|resumed at|.*Warning: |\s+return func")
