@@ -72,6 +72,21 @@ class TaskSettings:
         return frozenset()
 
 
+def path_settings(kind: type[Any]) -> tuple[str, ...]:
+    """The settings of a dataclass of them that name files or folders, in their order."""
+    return tuple(setting.name for setting in dataclasses.fields(kind) if setting.metadata.get("path"))
+
+
+def paths_in(value: Any) -> Iterator[str]:
+    """The paths in the value of such a setting: one, all in a list or a mapping of them, none of null."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from value.values()
+    else:
+        yield from value or ()
+
+
 #: Settings of an entry of any kind: which source it is, how it is mixed with others and what it leaves out. They are no
 #: arguments of the source's constructor.
 OF_EVERY_ENTRY = frozenset({"kind", "weight", "during", "exclude"})
@@ -98,11 +113,7 @@ class SourceSettings:
     @classmethod
     def path_names(cls) -> tuple[str, ...]:
         """The settings that say where the source's files lie, in their order."""
-        names = []
-        for setting in dataclasses.fields(cls):
-            if setting.metadata.get("path") and setting.name not in OF_EVERY_ENTRY:
-                names.append(setting.name)
-        return tuple(names)
+        return tuple(name for name in path_settings(cls) if name not in OF_EVERY_ENTRY)
 
     def arguments(self) -> dict[str, Any]:
         """The arguments of the source's constructor: all settings but those of every entry and what is null."""

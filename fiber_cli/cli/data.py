@@ -1,7 +1,7 @@
 """`fiber data`: data sets fetched, checked, packed into shards, and freed of what they are to be tested on."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -11,6 +11,7 @@ from fiber_cli.characters import one_line
 from fiber_cli.cli.options import WORKERS, AsJson, Force, Overrides
 from fiber_cli.errors import UserError
 from fiber_cli.printing import say, show, show_json
+from fiber_cli.settings import paths_in
 
 if TYPE_CHECKING:
     from fiber_cli.config.recipe import Recipe
@@ -119,19 +120,10 @@ def _paths_of(recipe: "Recipe") -> Iterator[str]:
     """The files and folders that a recipe's sources name, below its root; folders of several sets tell nothing."""
     for entry in (*recipe.data.train, *recipe.data.val):
         for name in entry.path_names():
-            for path in _listed(vars(entry)[name]):
+            for path in paths_in(vars(entry)[name]):
                 below = str(PurePosixPath(path).relative_to(_ROOT))
                 if below not in _SHARED_FOLDERS:
                     yield below
-
-
-def _listed(value: Any) -> Iterable[str]:
-    """The paths in the value of a setting."""
-    if isinstance(value, dict):
-        return value.values()
-    if isinstance(value, str):
-        return (value,)
-    return value or ()
 
 
 def _described(data_set: "DataSet") -> dict[str, Any]:

@@ -1,8 +1,6 @@
 """Whether a data set lies below a folder as the recipes want it: its layout, how many samples it has, samples
 decoded."""
 
-import dataclasses
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +17,7 @@ from fiber_cli.data.source import (
 )
 from fiber_cli.data.sources import open_source, source_format
 from fiber_cli.errors import UserError
-from fiber_cli.settings import SourceSettings
+from fiber_cli.settings import SourceSettings, path_settings, paths_in
 
 Status = Literal["ok", "missing", "differs"]
 
@@ -71,21 +69,19 @@ def entry_settings(entry: Mapping[str, Any], root: Path) -> SourceSettings:
     """The settings of an entry of a recipe, its paths below `root`."""
     settings = source_format(entry["kind"]).settings
     given = dict(entry)
-    for setting in dataclasses.fields(settings):
-        value = given.get(setting.name)
-        if setting.metadata.get("path") and value is not None:
+    for name in path_settings(settings):
+        value = given.get(name)
+        if value is not None:
             is_mapping = isinstance(value, Mapping)
             below = {key: str(root / path) for key, path in value.items()} if is_mapping else str(root / value)
-            given[setting.name] = below
+            given[name] = below
     return settings(**given)
 
 
 def _paths(settings: SourceSettings) -> Iterator[Path]:
     """The files and folders that an entry names."""
-    for setting in dataclasses.fields(settings):
-        value = vars(settings)[setting.name]
-        if setting.metadata.get("path") and value is not None:
-            yield from map(Path, value.values() if isinstance(value, Mapping) else [os.fspath(value)])
+    for name in path_settings(type(settings)):
+        yield from map(Path, paths_in(vars(settings)[name]))
 
 
 def _decode_some(source: Source) -> str:

@@ -2,11 +2,11 @@
 
 import hashlib
 from pathlib import Path
-from typing import Any
 
 from fiber_cli.data.exclude_files import exclude_files
 from fiber_cli.data.shards import ShardSource
 from fiber_cli.data.source import Source
+from fiber_cli.settings import paths_in
 
 #: Bytes of a block, and how many blocks of a file are read; a smaller file is read whole.
 BLOCK, BLOCKS = 65536, 32
@@ -65,15 +65,8 @@ def _files(source: Source) -> list[Path]:
     """The files that the settings of a source name, folders not included."""
     if source.settings is None:
         return []
-    files = []
+    files: list[Path] = []
     arguments = source.settings.arguments()
     for name in source.settings.path_names():
-        files.extend(_paths(arguments.get(name)))
+        files.extend(map(Path, paths_in(arguments.get(name))))
     return [path for path in files if path.is_file()]
-
-
-def _paths(value: Any) -> list[Path]:
-    """Of a setting that names one file, none or several."""
-    if isinstance(value, str):
-        return [Path(value)]
-    return [Path(each) for each in value] if isinstance(value, tuple | list) else []

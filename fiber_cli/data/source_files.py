@@ -1,6 +1,5 @@
 """The files that sources read beside their pictures, which the outputs of the same command must not replace."""
 
-import dataclasses
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -9,7 +8,7 @@ from typing import Any
 from fiber_cli.data.exclude_files import exclude_files
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.errors import UserError
-from fiber_cli.settings import SourceSettings
+from fiber_cli.settings import SourceSettings, path_settings
 
 #: Settings that name files by patterns → what finds them.
 _FINDERS: Mapping[str, Callable[[Any], list[str]]] = {"shards": find_shards, "exclude": exclude_files}
@@ -18,9 +17,9 @@ _FINDERS: Mapping[str, Callable[[Any], list[str]]] = {"shards": find_shards, "ex
 def source_files(sources: Iterable[SourceSettings]) -> Iterator[Path]:
     """The files that the settings name, those of folders of annotations and the shards among them."""
     for settings in sources:
-        for setting in dataclasses.fields(settings):
-            if setting.metadata.get("path") and setting.name != "images":
-                yield from _files_of(setting.name, settings.__dict__[setting.name])
+        for name in path_settings(type(settings)):
+            if name != "images":
+                yield from _files_of(name, vars(settings)[name])
 
 
 def _files_of(name: str, value: Any) -> Iterator[Path]:

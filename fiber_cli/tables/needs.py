@@ -3,13 +3,12 @@
 Looked at are annotations, folders of pictures and shards, not each picture.
 """
 
-import dataclasses
 import os
 import shutil
 from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.data.shard_paths import find_shards
@@ -22,7 +21,7 @@ from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.evaluation.datasets import eval_data
 from fiber_cli.evaluation.odinw13 import SEEDS, SETS, OdinwArchive, find_archive
-from fiber_cli.settings import SourceSettings
+from fiber_cli.settings import SourceSettings, path_settings, paths_in
 from fiber_cli.tables.commands import HeaderCommand, placed
 
 #: Metrics that pycocoevalcap's Java programs compute, and the one that needs more than Java.
@@ -67,21 +66,9 @@ def training_files(recipe: Recipe, data: Path) -> Files:
 
 def _paths(source: SourceSettings) -> Iterator[str]:
     """Files and folders of an entry of a recipe."""
-    for setting in dataclasses.fields(source):
-        if setting.metadata.get("path"):
-            yield from _paths_in(vars(source)[setting.name])
+    for name in path_settings(type(source)):
+        yield from paths_in(vars(source)[name])
     yield from _known_parts(source)
-
-
-def _paths_in(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for each in value.values():
-            yield from _paths_in(each)
-    elif isinstance(value, tuple):
-        for each in value:
-            yield from _paths_in(each)
 
 
 def _known_parts(source: SourceSettings) -> Iterator[str]:

@@ -57,25 +57,27 @@ class DetectionSet(RegionSet):
         self.prompts = label_prompts(names, tokenizer, text_length, chunk)
         self.image_ids = list(first_sample)
         self._names, self._tokenizer, self._text_length = names, tokenizer, text_length
+        #: Filled with `few_labels`.
+        self._few_prompts: dict[int, EncodedPrompt] = {}
 
     def prompt_batch(self, indices: list[int]) -> PromptBatch:
         """All names; and of some images few by themselves, reported under the numbers behind those of all."""
         batch = PromptBatch.all_pairs(self.prompts, len(indices))
         rows, prompts, numbers = [], [], []
         for row, index in enumerate(indices):
-            labels = self.few_labels.get(index)
-            if labels is not None:
+            if index in self.few_labels:
+                labels = self.few_labels[index]
                 rows.append(row)
-                prompts.append(self._prompt_of(labels))
+                prompts.append(self._few_prompts[index])
                 numbers.append([len(self._names) + label for label in labels])
         return batch.and_own(prompts, rows, numbers)
 
     @cached_property
     def few_labels(self) -> dict[int, list[int]]:
         """Items → the few labels that they are asked by themselves; none where all names are few."""
+        asked: dict[int, list[int]] = {}
         if not self.ASKS_FEW or not self.source.annotated or len(self._names) <= FEW_NAMES:
-            return {}
-        asked = {}
+            return asked
         for index in range(0, len(self), -(-len(self) // _ASKED_FEW)):
             try:
                 regions = self.source.regions(self.chosen[index])
@@ -84,8 +86,10 @@ class DetectionSet(RegionSet):
             if isinstance(regions, NamedBoxes):
                 present = np.unique(regions.labels).tolist()
                 labels = few_labels(present, len(self._names), str(self.image_ids[index]))
-                if not self._prompt_of(labels).truncated:
+                prompt = self._prompt_of(labels)
+                if not prompt.truncated:
                     asked[index] = labels
+                    self._few_prompts[index] = prompt
         return asked
 
     def _prompt_of(self, labels: Sequence[int]) -> EncodedPrompt:
