@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fiber_cli.checkpoints.position_bias import fit_position_biases
+from fiber_cli.checkpoints.positions import fit_positions
 from fiber_cli.checkpoints.published.names import rename
 from fiber_cli.checkpoints.published.towers import ROBERTA
 from fiber_cli.checkpoints.weights import load_into, read_tensors, read_torch_file
@@ -22,6 +22,8 @@ WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
 HUB_FILES = (("model.safetensors*", "model-*.safetensors"), ("pytorch_model.bin*", "pytorch_model-*.bin"))
 #: The norm behind a Swin's last stage.
 LAST_NORM = "image.norm"
+#: The embedding of tokens' positions, which public Swins do not have.
+POSITIONS = "image.position.table"
 
 
 def load_swin(encoder: FusedEncoder, source: str) -> None:
@@ -41,7 +43,7 @@ def load_swin(encoder: FusedEncoder, source: str) -> None:
         derived = key.endswith(("relative_position_index", "attn_mask"))
         if not derived and not key.startswith("head."):
             weights[f"image.{_swin_name(key, merges_at_end)}"] = tensor.float()
-    fitted = fit_position_biases(weights, encoder)
+    fitted = fit_positions(weights, encoder)
     _fill(
         encoder,
         fitted,
@@ -111,12 +113,12 @@ def _fill(
     setting: str,
     without_place: tuple[str, ...] = (),
 ) -> None:
-    """Copy the weights of one tower, all of it but its cross-attention. without_place: beginnings of names that not
-    every encoder has."""
+    """Copy the weights of one tower, all of it but its cross-attention and the embedding of positions. without_place:
+    beginnings of names that not every encoder has."""
     names = [name for name, _ in encoder.named_parameters()]
     if weights.keys().isdisjoint(names):
         raise UserError(f"{title}: no tensor of a known name in it; {setting} wants a model of that family")
-    fresh = [name for name in names if not name.startswith(tower) or ".cross." in name]
+    fresh = [name for name in names if not name.startswith(tower) or ".cross." in name or name == POSITIONS]
     try:
         load_into(encoder, weights, expect_missing=fresh, expect_unexpected=without_place)
     except UserError as error:

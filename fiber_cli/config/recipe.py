@@ -40,6 +40,9 @@ class ModelSettings:
     fusion_gate: bool | None = option(
         "Learned gates of fusion in the backbone; null = as in --init-from, else yes.", None
     )
+    position_embedding: bool | None = option(
+        "A learned embedding of where in the image a token lies; null = as in --init-from, else the preset's.", None
+    )
     hidden: int | None = option("Joint width.", None, ge=1)
     drop_path: float | None = option("Stochastic depth of the last image block.", None, ge=0, lt=1)
     dropout: float | None = option("Dropout in the text encoder.", None, ge=0, lt=1)

@@ -70,6 +70,9 @@ class ImageConfig:
     stem: Stem = "patch"
     mlp_ratio: float = 4.0
     drop_path: float = 0.1
+    #: A learned embedding of its place is added to every token, Swin's option `ape`. Without it windows tell where
+    #: tokens lie to each other, and little of where in the image.
+    position_embedding: bool = False
     #: Windows keep their size on smaller maps, which are padded to it, and odd blocks shift them even where one
     #: window covers the map: so the fine stage of the published model, not its coarse stage.
     fixed_window: bool = False

@@ -86,7 +86,7 @@ class FusedEncoder(nn.Module):
         multiple = self.config.multiple
         if height % multiple or width % multiple:
             raise UserError(f"image of {height}x{width} (height x width): sides must be multiples of {multiple}")
-        x, stages = self._image_blocks(self.image.patch_embed(pixels), self._stem_blocks)
+        x, stages = self._image_blocks(self.image.tokens(pixels), self._stem_blocks)
         return ImageStem(x, stages)
 
     def text_stem(self, ids: Tensor, mask: Tensor) -> TextStem:

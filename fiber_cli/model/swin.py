@@ -23,6 +23,7 @@ from fiber_cli.model.decoder_cache import KeyValues
 from fiber_cli.model.init import initialise
 from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
+from fiber_cli.model.position_embedding import PositionEmbedding
 
 
 def relative_position_index(window: int, height: int, width: int) -> Tensor:
@@ -326,6 +327,7 @@ class Swin(nn.Module):
         super().__init__()
         image = config.image
         self.patch_embed = _patch_embed(image)
+        self.position = _position_embedding(config) if image.position_embedding else None
         rates = iter(_drop_path_rates(image.drop_path, blocks=sum(image.depths)))
         self.stages: ModuleSequence[SwinStage] = ModuleSequence()
         for stage, depth in enumerate(image.depths):
@@ -335,6 +337,16 @@ class Swin(nn.Module):
         #: Applied on the way to the ITC pooler only; fused passes and captioning read the raw stream.
         self.norm: nn.Module = nn.LayerNorm(image.dims[-1])
         initialise(self, config.init_std)
+
+    def tokens(self, pixels: Tensor) -> Tensor:
+        """Pixels (B, 3, H, W) to what the first block reads: (B, H / patch, W / patch, C)."""
+        tokens: Tensor = self.patch_embed(pixels)
+        return tokens if self.position is None else self.position(tokens)
+
+
+def _position_embedding(config: FiberConfig) -> PositionEmbedding:
+    height, width = (side // config.image.patch for side in config.image_size)
+    return PositionEmbedding(height, width, config.image.dims[0])
 
 
 def _patch_embed(image: ImageConfig) -> nn.Module:

@@ -7,7 +7,7 @@ from fiber_cli.checkpoints.backbones import load_roberta, load_swin
 from fiber_cli.checkpoints.config import read_config
 from fiber_cli.checkpoints.directory import choose
 from fiber_cli.checkpoints.loading import saved_tokenizer
-from fiber_cli.checkpoints.position_bias import fit_position_biases
+from fiber_cli.checkpoints.positions import POSITION_EMBEDDING, fit_positions
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.config.recipe import ModelSettings
 from fiber_cli.distributed.collectives import is_main
@@ -32,10 +32,12 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
             f"set model.tokenizer to {path / 'tokenizer'}"
         )
     weights = load_weights(path)
-    fitted = fit_position_biases(weights, task)
+    fitted = fit_positions(weights, task)
     changes = declared(context.settings.name).init_from
     try:
-        fresh, dropped = load_into(task, fitted, expect_missing=changes.fresh, expect_unexpected=changes.dropped)
+        # A model that learned no positions before may learn them now.
+        expected = (*changes.fresh, POSITION_EMBEDDING)
+        fresh, dropped = load_into(task, fitted, expect_missing=expected, expect_unexpected=changes.dropped)
     except UserError as error:
         source = read_config(path).task.name
         message = f"{path}, a checkpoint of {source}, cannot start {context.settings.name}: {error.message}"
@@ -44,7 +46,7 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
         return
     resized = sum(fitted[name] is not weights[name] for name in weights)
     used = len(weights) - len(dropped)
-    say(f"initialised from {choice}: {used} tensors, of which {resized} position-bias tables were resized")
+    say(f"initialised from {choice}: {used} tensors, of which {resized} tables of positions were resized")
     for what, names in (("new", fresh), ("left out", dropped)):
         say(f"  {what}: {', '.join(names) or 'none'}")
 

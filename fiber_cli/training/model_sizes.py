@@ -24,6 +24,7 @@ def model_config(
         depths=settings.depths,
         heads=settings.image_heads,
         drop_path=settings.drop_path,
+        position_embedding=settings.position_embedding,
     )
     text = _given(
         layers=settings.text_layers,

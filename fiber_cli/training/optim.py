@@ -66,8 +66,8 @@ def check_parameters(names: Sequence[str], declaration: TaskDeclaration) -> None
 
 
 def decays(name: str, *, as_published: AsPublished = "none") -> bool:
-    """Whether weight decay applies: not to biases, position-bias tables, norms, gates, the temperature and other
-    scales.
+    """Whether weight decay applies: not to biases, position-bias tables, the image's position embedding, norms,
+    gates, the temperature and other scales.
 
     `as_published` "coarse" and "fine" are the published codes' rules, by fragments of their own names. The coarse one
     spares biases, position-bias tables and ordinary norms, but decays gates, the temperature, the norm of the image
@@ -82,8 +82,9 @@ def decays(name: str, *, as_published: AsPublished = "none") -> bool:
     is_norm = any("norm" in component for component in path)
     if as_published == "coarse":
         return not is_norm or "cross" in path or name.startswith(("vqa.", "nlvr2."))
+    is_position = name == "encoder.image.position.table"
     is_scale = leaf in ("alpha", "temperature", "log_scale", "image_scale", "text_scale") or "scales" in path
-    return not (is_norm or is_scale)
+    return not (is_norm or is_scale or is_position)
 
 
 def param_groups(

@@ -146,17 +146,19 @@ def _context(recipe: Recipe, init_from: str | Path | None) -> TaskContext[Any]:
     free_image_size = declared(recipe.task.name).free_image_size
     settings = recipe.model
     if init_from is not None:
-        settings = _with_fusion_of(settings, read_config(resolve(init_from)).model)
+        settings = _completed_by(settings, read_config(resolve(init_from)).model)
     model = model_config(settings, tokenizer, free_image_size=free_image_size)
     return TaskContext(recipe.task, model, tokenizer, recipe.model.text_length)
 
 
-def _with_fusion_of(settings: ModelSettings, model: FiberConfig) -> ModelSettings:
+def _completed_by(settings: ModelSettings, model: FiberConfig) -> ModelSettings:
     """The settings, with what they leave to the checkpoint that a run begins with."""
     changes: dict[str, Any] = {}
     for name in LEFT_TO_INIT_FROM:
         if getattr(settings, name) is None:
             changes[name] = getattr(model, name)
+    if settings.position_embedding is None:
+        changes["position_embedding"] = model.image.position_embedding
     return replace(settings, **changes)
 
 

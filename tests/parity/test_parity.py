@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from fiber_cli.checkpoints.position_bias import resize_position_bias
+from fiber_cli.checkpoints.positions import resize_position_bias
 from fiber_cli.checkpoints.published import coarse as published
 from fiber_cli.checkpoints.published.names import rename
 from fiber_cli.model.config import FiberConfig, ImageConfig, TextConfig

@@ -15,7 +15,7 @@ from transformers import RobertaForMaskedLM
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.loading import load, new_task
-from fiber_cli.checkpoints.position_bias import resize_position_bias
+from fiber_cli.checkpoints.positions import resize_position_bias
 from fiber_cli.checkpoints.published import coarse, file, fine
 from fiber_cli.checkpoints.published.file import convert_file
 from fiber_cli.checkpoints.weights import load_weights, named_weights
@@ -24,6 +24,7 @@ from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import FiberConfig, ImageConfig, TextConfig
+from fiber_cli.model.position_embedding import resize_position_embedding
 from fiber_cli.tasks import TASKS, declared, published_forms
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.training import initialise as first_weights
@@ -288,6 +289,29 @@ def test_a_recipe_fuses_otherwise_than_its_first_weights(setting, value, tmp_pat
     assert getattr(work(vqa).task.encoder.config, setting) != value
 
 
+def test_positions_may_be_learned_later_and_then_stay(saved, tmp_path, capsys):
+    """null is what the first weights have; those of another image size are resized."""
+    later = work(parse_recipe(RECIPE, "test", ["model.position_embedding=true"]), init_from=saved)
+    assert "  new: encoder.image.position.table\n" in capsys.readouterr().err
+    weights = named_weights(later.task)
+    directory.save(tmp_path, 1, config=later.config, weights=weights, tokenizer=later.tokenizer)
+    vqa = RECIPE.replace("{name: coarse}", "{name: vqa}")
+    on = work(parse_recipe(vqa, "test", ["model.image_size=128"]), init_from=tmp_path)
+    table = on.task.encoder.image.position.table
+    assert table.shape[:2] == (16, 16)
+    kept = resize_position_embedding(weights["encoder.image.position.table"].detach(), (16, 16))
+    torch.testing.assert_close(table.detach(), kept)
+    assert work(parse_recipe(vqa, "test")).task.encoder.image.position is None
+
+
+def test_positions_are_not_lost_unsaid(saved, tmp_path):
+    later = work(parse_recipe(RECIPE, "test", ["model.position_embedding=true"]), init_from=saved)
+    directory.save(tmp_path, 1, config=later.config, weights=named_weights(later.task), tokenizer=later.tokenizer)
+    without = parse_recipe(RECIPE, "test", ["model.position_embedding=false"])
+    with pytest.raises(UserError, match="unexpected"):
+        work(without, init_from=tmp_path)
+
+
 def test_weights_move_to_another_image_size(saved, capsys):
     made = work(parse_recipe(RECIPE, "test", ["model.image_size=128"]), init_from=saved)
     old = load_weights(directory.resolve(saved))
@@ -299,7 +323,7 @@ def test_weights_move_to_another_image_size(saved, capsys):
     assert torch.equal(new["mlm.dense.weight"], old["mlm.dense.weight"])
     resized = sum(new[name].shape != tensor.shape for name, tensor in old.items())
     told = capsys.readouterr().err
-    assert f"{len(old)} tensors, of which {resized} position-bias tables were resized" in told
+    assert f"{len(old)} tensors, of which {resized} tables of positions were resized" in told
     assert resized > 0
 
 

@@ -36,6 +36,7 @@ CASES = {
     "encoder.image.stages.2.blocks.15.cross.norm.weight": ("cross_modal", False, True),
     "encoder.image.stages.2.blocks.15.cross.norm.bias": ("cross_modal", False, False),
     "encoder.image.stages.2.blocks.15.cross.alpha": ("cross_modal", False, True),
+    "encoder.image.position.table": ("backbone", False, True),
     "encoder.image.norm.weight": ("backbone", False, False),
     "encoder.text.embeddings.word.weight": ("backbone", True, True),
     "encoder.text.layers.3.attn_norm.weight": ("backbone", False, False),

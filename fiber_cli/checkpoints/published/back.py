@@ -74,6 +74,8 @@ def _refuse_other_passes(config: CheckpointConfig, checkpoint: Path) -> None:
     other = []
     if not config.model.fusion_gate:
         other.append("model.fusion_gate=false")
+    if config.model.image.position_embedding:
+        other.append("model.position_embedding=true")
     if isinstance(config.task, CaptionSettings) and config.task.form != "seq2seq":
         other.append(f"task.form={config.task.form}")
     if other:

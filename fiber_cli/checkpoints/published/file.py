@@ -11,7 +11,7 @@ from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.digests import WEIGHTS_FILE
 from fiber_cli.checkpoints.loading import new_task
-from fiber_cli.checkpoints.position_bias import window_of
+from fiber_cli.checkpoints.positions import window_of
 from fiber_cli.checkpoints.published.output import check_output, put_in_place, tokenizer_files
 from fiber_cli.checkpoints.published.stage import STAGES, StageName
 from fiber_cli.checkpoints.published.unread import differing, narrow_types, write_kept

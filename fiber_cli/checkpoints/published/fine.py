@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from fiber_cli.checkpoints.position_bias import POSITION_BIAS
+from fiber_cli.checkpoints.positions import POSITION_BIAS
 from fiber_cli.checkpoints.published.names import to_our_names, to_published_names
 from fiber_cli.checkpoints.published.towers import FOLLOWS_FROM_SIZES, position_buffers, position_reasons, towers
 from fiber_cli.model.config import FiberConfig

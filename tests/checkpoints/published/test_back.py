@@ -211,13 +211,17 @@ def test_the_full_size_loses_a_bit(kind, size):
         assert torch.equal(back[key], state[key]), key
 
 
-@pytest.mark.parametrize("setting", ["model.fusion_gate=false", "task.form=fused"])
+@pytest.mark.parametrize("setting", ["model.fusion_gate=false", "model.position_embedding=true", "task.form=fused"])
 def test_weights_go_back_that_the_published_code_computes_otherwise_with(small, tmp_path, monkeypatch, setting):
     torch.save(wrapped(published_state("caption"), "coarse"), tmp_path / "in.ckpt")
     run = convert_file(tmp_path / "in.ckpt", tmp_path / "run", task="caption", tokenizer="builtin")
     config = back.read_config(directory.resolve(run))
-    if setting.startswith("model"):
-        config = dataclasses.replace(config, model=dataclasses.replace(config.model, fusion_gate=False))
+    model = config.model
+    if setting == "model.fusion_gate=false":
+        config = dataclasses.replace(config, model=dataclasses.replace(model, fusion_gate=False))
+    elif setting == "model.position_embedding=true":
+        image = dataclasses.replace(model.image, position_embedding=True)
+        config = dataclasses.replace(config, model=dataclasses.replace(model, image=image))
     else:
         config = dataclasses.replace(config, task=dataclasses.replace(config.task, form="fused"))
     monkeypatch.setattr(back, "read_config", lambda path: config)

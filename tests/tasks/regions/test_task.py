@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from fiber_cli.checkpoints.position_bias import fit_position_biases
+from fiber_cli.checkpoints.positions import fit_positions
 from fiber_cli.checkpoints.weights import load_into, named_weights
 from fiber_cli.distributed import collectives
 from fiber_cli.model.config import TINY, FiberConfig
@@ -240,7 +240,7 @@ def test_coarse_weights_of_another_window_start_the_encoder():
     coarse = CoarseTask(dataclasses.replace(SMALL, image=dataclasses.replace(SMALL.image, window=2)))
     task = small_task()
     changes = declared("fine").init_from
-    weights = fit_position_biases(named_weights(coarse), task)
+    weights = fit_positions(named_weights(coarse), task)
     load_into(task, weights, expect_missing=changes.fresh, expect_unexpected=changes.dropped)
     for name, value in named_weights(task).items():
         if name.startswith("encoder."):

@@ -1,10 +1,10 @@
-"""Position-bias tables at another window size: as the published code resizes them, and only where they must be."""
+"""Tables of positions at another size: as the published code resizes those of windows, and only where they must be."""
 
 import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from fiber_cli.checkpoints.position_bias import fit_position_biases, resize_position_bias, window_of
+from fiber_cli.checkpoints.positions import POSITION_EMBEDDING, fit_positions, resize_position_bias, window_of
 from fiber_cli.checkpoints.weights import load_into, named_weights
 
 
@@ -26,8 +26,20 @@ def test_position_biases_are_fitted_to_the_model():
     weights = {name: value.clone() for name, value in named_weights(net).items()}
     weights["attn.relative_position_bias_table"] = torch.full((25, 2), 0.5)
     weights["unknown.relative_position_bias_table"] = torch.zeros(9, 2)
-    fitted = fit_position_biases(weights, net)
+    fitted = fit_positions(weights, net)
     load_into(net, fitted, expect_unexpected=("unknown.",))
     torch.testing.assert_close(net["attn"].relative_position_bias_table.detach(), torch.full((49, 2), 0.5))
     for name in ("other.weight", "unknown.relative_position_bias_table"):
         assert fitted[name] is weights[name]
+
+
+def test_the_embedding_of_positions_is_fitted_to_the_map():
+    image = nn.ModuleDict({"position": nn.Module()})
+    image["position"].table = nn.Parameter(torch.zeros(4, 6, 2))
+    net = nn.ModuleDict({"encoder": nn.ModuleDict({"image": image})})
+    for size in ((8, 8), (2, 12)):
+        fitted = fit_positions({POSITION_EMBEDDING: torch.full((*size, 2), 0.5)}, net)
+        load_into(net, fitted)
+        torch.testing.assert_close(image["position"].table.detach(), torch.full((4, 6, 2), 0.5))
+    same = {POSITION_EMBEDDING: torch.ones(4, 6, 2)}
+    assert fit_positions(same, net)[POSITION_EMBEDDING] is same[POSITION_EMBEDDING]

@@ -1,4 +1,4 @@
-"""Swin's relative-position-bias tables at another window size."""
+"""Swin's tables of positions at another size: the relative bias of windows and the embedding of the map."""
 
 import math
 from collections.abc import Mapping
@@ -7,8 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fiber_cli.checkpoints.weights import named_weights
+from fiber_cli.model.position_embedding import resize_position_embedding
 
 POSITION_BIAS = "relative_position_bias_table"
+#: Of a task's module.
+POSITION_EMBEDDING = "encoder.image.position.table"
 
 
 def window_of(table: Tensor) -> int:
@@ -31,11 +34,17 @@ def resize_position_bias(table: Tensor, window: int) -> Tensor:
     return rows.to(table.dtype).contiguous()
 
 
-def fit_position_biases(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
-    """`weights` with the position-bias tables resized to the module's windows; the rest as it is."""
+def fit_positions(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str, Tensor]:
+    """`weights` with the position-bias tables resized to the module's windows, and the position embedding to its map;
+    the rest as it is."""
     ours = named_weights(module)
     fitted = dict(weights)
     for name, table in weights.items():
         if name.endswith(POSITION_BIAS) and name in ours and len(ours[name]) != len(table):
             fitted[name] = resize_position_bias(table, window_of(ours[name]))
+    if POSITION_EMBEDDING in weights and POSITION_EMBEDDING in ours:
+        table = weights[POSITION_EMBEDDING]
+        height, width, _ = ours[POSITION_EMBEDDING].shape
+        if table.shape[:2] != (height, width):
+            fitted[POSITION_EMBEDDING] = resize_position_embedding(table, (height, width))
     return fitted
