@@ -8,7 +8,7 @@ from small_encoder import SMALL, make_encoder, make_inputs
 from torch import Tensor
 
 from fiber_cli.model.config import FiberConfig
-from fiber_cli.model.position_embedding import PositionEmbedding, resize_position_embedding
+from fiber_cli.model.position_embedding import PositionEmbedding, resize_position_embedding, waves
 
 
 def with_positions(config: FiberConfig) -> FiberConfig:
@@ -30,6 +30,19 @@ def test_every_token_has_its_own_vector_added():
     expected = [[[100, 101], [102, 103], [104, 105]], [[106, 107], [108, 109], [110, 111]]]
     for row in embedding(x):
         assert row.tolist() == expected
+
+
+@pytest.mark.parametrize("channels", [1, 6, 64])
+@pytest.mark.parametrize("size", [(8, 8), (4, 10)])
+def test_a_table_starts_as_waves_that_tell_all_places_apart(size, channels):
+    table = waves(*size, channels)
+    assert table.shape == (*size, channels)
+    assert table.abs().max() <= 0.5
+    assert table.std() > 0.1 or channels == 1
+    if channels > 4:
+        vectors = table.flatten(0, 1)
+        distances = torch.cdist(vectors, vectors) + 9 * torch.eye(len(vectors))
+        assert distances.min() > 0.02
 
 
 @pytest.mark.parametrize("size", [(4, 4), (16, 16), (8, 12), (3, 20)])
