@@ -22,7 +22,7 @@ AnyTask = Annotated[TaskSettings, OneOf("name", SettingsByName())]
 class ModelSettings:
     """The encoder; an omitted size is the preset's."""
 
-    preset: Literal["tiny", "small", "base"] = option("The sizes to start from.")
+    preset: Literal["tiny", "mini", "base"] = option("The sizes to start from.")
     image_size: int | None = option("Side of the square input in pixels, a multiple of 32.", None, ge=32)
     text_length: int = option("Tokens per caption; longer ones are cut and counted.", 40, ge=3)
     fusion_layers: int | None = option(

@@ -344,8 +344,8 @@ TINY = FiberConfig(
 )
 
 #: As small, for recipes that have minutes on a CPU: shapes are told apart, and pairs judged, many times sooner.
-SMALL = dataclasses.replace(
+MINI = dataclasses.replace(
     TINY, image=dataclasses.replace(TINY.image, stem="convolutions"), norm_image_memory=True, pair_pooler=False
 )
 
-PRESETS = {"tiny": TINY, "small": SMALL, "base": BASE}
+PRESETS = {"tiny": TINY, "mini": MINI, "base": BASE}
