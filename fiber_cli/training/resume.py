@@ -49,13 +49,16 @@ def differing_settings(recipe: Recipe, file: Path) -> list[str]:
 
 
 def _in_present_words(text: str) -> list[str]:
-    """What is put over a stored recipe of the time when the preset `mini` was called `small`."""
+    """What is put over a stored recipe of the time when the preset `mini` was called `small`: stored recipes have
+    every setting, and `model.window` came with the present `small`."""
     try:
         stored = parse_yaml(text)
     except yaml.YAMLError:
         return []  # parsing the recipe says where
-    model = stored.get("model") if isinstance(stored, dict) else None
-    if isinstance(model, dict) and model.get("preset") == "small":
+    if not isinstance(stored, dict):
+        return []
+    model = stored.get("model")
+    if isinstance(model, dict) and model.get("preset") == "small" and "window" not in model:
         return ["model.preset=mini"]
     return []
 
