@@ -20,14 +20,38 @@ from fiber_cli.model.fusion import FusedEncoder
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin", "pytorch_model.pt")
 #: What is fetched from the hub, the second where there is nothing of the first.
 HUB_FILES = (("model.safetensors*", "model-*.safetensors"), ("pytorch_model.bin*", "pytorch_model-*.bin"))
+#: The name of a repository with its owner's.
+REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 #: The norm behind a Swin's last stage.
 LAST_NORM = "image.norm"
 #: The embedding of tokens' positions, which public Swins do not have.
 POSITIONS = "image.position.table"
 
 
+def swin_shapes(source: str) -> Mapping[str, Tensor]:
+    """The tensors of a Swin by name, or others of their shapes: a timm model's need not be fetched. Raises UserError as
+    `load_swin` does."""
+    local = _local_weights(source)
+    if local is not None:
+        return local
+    name = _timm_name(source)
+    if name is None:
+        return _hub_weights("model.swin", source)
+    import timm
+
+    with torch.device("meta"):
+        return timm.create_model(name, pretrained=False, num_classes=0).state_dict()
+
+
+def local_roberta(source: str) -> dict[str, Tensor]:
+    """The tensors of a file, or of a folder. Raises UserError where there are none."""
+    weights = _local_weights(source)
+    assert weights is not None, source
+    return weights
+
+
 def load_swin(encoder: FusedEncoder, source: str) -> None:
-    """Fill the image tower from a timm Swin: a timm model name (downloaded from the hub), a weights file, or a folder
+    """Fill the image tower from a timm Swin: a timm or hub name (downloaded from the hub), a weights file, or a folder
     with one. Position-bias tables of another window are resized; cross-attention keeps its own start, and the last norm
     is left out where the encoder has none, as under a detector, which norms every stage by itself.
 
@@ -35,7 +59,7 @@ def load_swin(encoder: FusedEncoder, source: str) -> None:
     """
     state = _local_weights(source)
     if state is None:
-        state = _timm_weights(source)
+        state = _fetched_swin(source)
     # Microsoft's own files hold a merging at the end of its stage, as we do, timm's at the start of the next.
     merges_at_end = any(key.startswith("layers.0.downsample.") for key in state)
     weights = {}
@@ -54,14 +78,28 @@ def load_swin(encoder: FusedEncoder, source: str) -> None:
     )
 
 
-def _timm_weights(name: str) -> dict[str, Tensor]:
+def _timm_name(source: str) -> str | None:
+    """The timm model that is meant, by its name or by that of its repository; None for a repository of another owner.
+    Raises UserError for what names neither."""
     import timm
 
-    if not timm.is_model(name):
+    name = source.removeprefix("hf-hub:").removeprefix("timm/")
+    if REPOSITORY.fullmatch(name):
+        return None
+    if "/" in name or not timm.is_model(name):
         raise UserError(
-            f"model.swin={name}: neither a file, a folder, nor a timm model name "
+            f"model.swin={source}: neither a file, a folder, a timm model name nor a repository of the hub "
             "(the paper's is swin_base_patch4_window12_384.ms_in22k; null starts at random)"
         )
+    return name
+
+
+def _fetched_swin(source: str) -> dict[str, Tensor]:
+    name = _timm_name(source)
+    if name is None:
+        return _hub_weights("model.swin", source)
+    import timm
+
     with _download("model.swin", f"timm/{name}"), torch.device("cpu"):
         return timm.create_model(name, pretrained=True, num_classes=0).state_dict()
 
@@ -83,7 +121,7 @@ def load_roberta(encoder: FusedEncoder, source: str) -> None:
     """
     state = _local_weights(source)
     if state is None:
-        state = _hub_roberta(source)
+        state = _hub_weights("model.roberta", source)
     weights = {}
     for key, tensor in state.items():
         name = rename(key.removeprefix("roberta."), ROBERTA)
@@ -92,12 +130,21 @@ def load_roberta(encoder: FusedEncoder, source: str) -> None:
     _fill(encoder, weights, tower="text.", title=f"RoBERTa weights {source}", setting="model.roberta")
 
 
-def _hub_roberta(name: str) -> dict[str, Tensor]:
+def fetched_file(name: str, file: str) -> Path:
+    """A file of a text model on the hub, downloaded or from its cache. Raises UserError."""
+    from huggingface_hub import hf_hub_download
+
+    with _download("model.roberta", name):
+        return Path(hf_hub_download(name, file))
+
+
+def _hub_weights(setting: str, source: str) -> dict[str, Tensor]:
     """The weights alone: what else lies beside them on the hub, such as settings that name code, is not fetched."""
     from huggingface_hub import snapshot_download
 
+    name = source.removeprefix("hf-hub:")
     for patterns in HUB_FILES:
-        with _download("model.roberta", name):
+        with _download(setting, name):
             folder = Path(snapshot_download(name, allow_patterns=list(patterns)))
         if _has_weights(folder):
             break

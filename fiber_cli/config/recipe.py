@@ -22,11 +22,19 @@ AnyTask = Annotated[TaskSettings, OneOf("name", SettingsByName())]
 class ModelSettings:
     """The encoder; an omitted size is the preset's."""
 
-    preset: Literal["tiny", "small", "base"] = option("The sizes to start from.")
+    preset: Literal["tiny", "mini", "small", "base", "large"] = option(
+        "The sizes to start from; those of a tower whose weights are named are the weights' own."
+    )
     image_size: int | None = option("Side of the square input in pixels, a multiple of 32.", None, ge=32)
     text_length: int = option("Tokens per caption; longer ones are cut and counted.", 40, ge=3)
+    window: int | None = option(
+        "Tokens along a side of the image tower's windows; null = the tower's own, grown with image_size.", None, ge=1
+    )
     fusion_layers: int | None = option(
-        "Last blocks of both towers that see each other, or of fusion on top its layers; 0 = no fusion.", None, ge=0
+        "Last blocks of both towers that see each other, or of fusion on top its layers; 0 = no fusion; null = the "
+        "preset's, of named text weights at most half of their layers.",
+        None,
+        ge=0,
     )
     fusion: Literal["backbone", "top"] | None = option(
         "In the backbone, or in layers on top of both towers, as in METER; null = as in --init-from, else backbone.",
@@ -53,12 +61,18 @@ class ModelSettings:
     text_hidden: int | None = option("Width of the text encoder.", None, ge=1)
     text_heads: int | None = option("Attention heads of the text encoder.", None, ge=1)
     text_intermediate: int | None = option("Width of the text encoder's feed-forward layers.", None, ge=1)
-    swin: str | None = option("Initial image weights: timm name, file or folder; null = random.", None)
+    swin: str | None = option(
+        "Initial image weights, whose sizes are the tower's: timm or hub name, file or folder; null = random.", None
+    )
     norm_image_query: bool | None = option(
         "LayerNorm on the image's queries of the text; null = as in --init-from, else yes.", None
     )
-    roberta: str | None = option("Initial text weights: hub name or local folder; null = random.", None)
-    tokenizer: str = option("builtin, a hub name, or a local folder.", "builtin")
+    roberta: str | None = option(
+        "Initial text weights, whose sizes are the tower's: hub name or local folder; null = random.", None
+    )
+    tokenizer: str = option(
+        "builtin, a hub name, or a local folder; where it is not given and roberta is, that of roberta.", "builtin"
+    )
 
 
 @dataclass(frozen=True)

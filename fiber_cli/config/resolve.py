@@ -37,6 +37,7 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = (), name: str
     recipe = builder.build(Recipe, root, "")
     problems += builder.errors
     if recipe is not None:
+        recipe = _with_own_tokenizer(recipe, builder)
         for key, message in broken_rules(recipe, builder.bad):
             # A key that is not given is blamed on its section.
             at = builder.places.get(key) or builder.places.get(key.partition(".")[0], where)
@@ -47,6 +48,14 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = (), name: str
     if "name" not in builder.places:
         recipe = dataclasses.replace(recipe, name=name)
     return _absolute(recipe)
+
+
+def _with_own_tokenizer(recipe: Recipe, builder: Builder) -> Recipe:
+    """The recipe with the tokenizer of the text weights that it names, where it names no other."""
+    if "model" in builder.bad or "model.tokenizer" in builder.places or not recipe.model.roberta:
+        return recipe
+    model = dataclasses.replace(recipe.model, tokenizer=recipe.model.roberta)
+    return dataclasses.replace(recipe, model=model)
 
 
 def _compose(text: str, where: str) -> yaml.Node:

@@ -76,6 +76,14 @@ class ImageConfig:
     #: Windows keep their size on smaller maps, which are padded to it, and odd blocks shift them even where one
     #: window covers the map: so the fine stage of the published model, not its coarse stage.
     fixed_window: bool = False
+    #: Windows of every stage, where stages differ in them as in Swin-S3; None: `window` in all.
+    stage_windows: tuple[int, ...] | None = None
+
+    def window_of(self, stage: int) -> int:
+        """Tokens along a side of a stage's windows."""
+        if self.stage_windows is None:
+            return self.window
+        return self.stage_windows[stage]
 
     @property
     def dims(self) -> tuple[int, ...]:
@@ -110,6 +118,12 @@ class TextConfig:
     pad_id: int = 1
     dropout: float = 0.1
     norm_eps: float = 1e-5
+
+    def checked(self) -> Self:
+        """Itself; UserError for a size that a text tower cannot have."""
+        _check_numbers(self)
+        _check_heads("hidden", self.hidden, self.heads)
+        return self
 
 
 @dataclass(frozen=True)
@@ -185,6 +199,13 @@ class FiberConfig:
             raise UserError(
                 f"depths {self.image.depths} and image_heads {self.image.heads} name different numbers of stages"
             )
+        windows = self.image.stage_windows
+        if windows is None:
+            return
+        if len(windows) != len(self.image.depths):
+            raise UserError(f"stage_windows {windows} and depths {self.image.depths} name different numbers of stages")
+        for window in windows:
+            _check_size("window", window)
 
     def _check_stem(self) -> None:
         image = self.image
@@ -244,12 +265,16 @@ class FiberConfig:
         return self.image.strides[-1]
 
     def at_image_size(self, size: tuple[int, int]) -> Self:
-        """The same model for another image size: the window grows with the longer side, as published (12 at 384,
+        """The same model for another image size: the windows grow with the longer side, as published (12 at 384,
         18 at 576). UserError unless both sides are multiples of `multiple`."""
         if any(side % self.multiple for side in size):
             raise UserError(f"image size {size[0]}x{size[1]}: sides must be multiples of {self.multiple}")
-        window = self.image.window * max(size) // max(self.image_size)
-        image = dataclasses.replace(self.image, window=max(1, window))
+        before, after = max(self.image_size), max(size)
+        stage_windows = self.image.stage_windows
+        if stage_windows is not None:
+            stage_windows = tuple(max(1, window * after // before) for window in stage_windows)
+        window = max(1, self.image.window * after // before)
+        image = dataclasses.replace(self.image, window=window, stage_windows=stage_windows)
         return dataclasses.replace(self, image=image, image_size=size)
 
     def to_dict(self) -> dict[str, Any]:
@@ -328,7 +353,23 @@ class DetectorConfig:
             raise UserError(f"detector channels={self.channels}: must be a multiple of 32, for GroupNorm in 16 groups")
 
 
+#: The paper's model: Swin-B and RoBERTa-base.
 BASE = FiberConfig()
+
+#: Swin-T and DistilRoBERTa. Three layers are fused: six would leave the text no stem.
+SMALL = FiberConfig(
+    image=ImageConfig(embed_dim=96, depths=(2, 2, 6, 2), heads=(3, 6, 12, 24), window=7),
+    text=TextConfig(layers=6),
+    fusion_layers=3,
+    image_size=(224, 224),
+)
+
+#: Swin-L and RoBERTa-large.
+LARGE = FiberConfig(
+    image=ImageConfig(embed_dim=192, heads=(6, 12, 24, 48)),
+    text=TextConfig(layers=24, hidden=1024, heads=16, intermediate=4096),
+    hidden=1024,
+)
 
 #: Patches of 8 leave three stages, at the strides 8, 16 and 32.
 _TINY_IMAGE = ImageConfig(embed_dim=64, depths=(2, 2, 1), heads=(2, 4, 8), window=4, patch=8, drop_path=0.0)
@@ -347,8 +388,8 @@ TINY = FiberConfig(
 )
 
 #: As small, for recipes that have minutes on a CPU: shapes are told apart, and pairs judged, many times sooner.
-SMALL = dataclasses.replace(
+MINI = dataclasses.replace(
     TINY, image=dataclasses.replace(TINY.image, stem="convolutions"), norm_image_memory=True, pair_pooler=False
 )
 
-PRESETS = {"tiny": TINY, "small": SMALL, "base": BASE}
+PRESETS = {"tiny": TINY, "mini": MINI, "small": SMALL, "base": BASE, "large": LARGE}

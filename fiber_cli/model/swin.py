@@ -257,9 +257,10 @@ class SwinBlock(nn.Module):
         super().__init__()
         image = config.image
         dim, heads = image.dims[stage], image.heads[stage]
-        shift = image.window // 2 if block % 2 else 0
+        window = image.window_of(stage)
+        shift = window // 2 if block % 2 else 0
         self.norm1 = nn.LayerNorm(dim)
-        self.attn = WindowAttention(dim, heads, image.window, shift, image.fixed_window)
+        self.attn = WindowAttention(dim, heads, window, shift, image.fixed_window)
         self.cross = _image_fusion(config, dim, heads) if fused else None
         self.norm2 = nn.LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * image.mlp_ratio))

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.errors import UserError
@@ -32,7 +34,8 @@ def differing_settings(recipe: Recipe, file: Path) -> list[str]:
     former name is the same setting.
     """
     try:
-        stored = _flat(parse_recipe(read_text(file), str(file)))
+        text = read_text(file)
+        stored = _flat(parse_recipe(text, str(file), _in_present_words(text)))
     except OSError as error:
         raise _unreadable(file, error.strerror or str(error)) from error
     except UserError as error:
@@ -43,6 +46,21 @@ def differing_settings(recipe: Recipe, file: Path) -> list[str]:
         if stored.get(key) != given.get(key):
             differing.append(f"{key}: {stored.get(key)!r} in the run, {given.get(key)!r} now")
     return differing
+
+
+def _in_present_words(text: str) -> list[str]:
+    """What is put over a stored recipe of the time when the preset `mini` was called `small`: stored recipes have
+    every setting, and `model.window` came with the present `small`."""
+    try:
+        stored = parse_yaml(text)
+    except yaml.YAMLError:
+        return []  # parsing the recipe says where
+    if not isinstance(stored, dict):
+        return []
+    model = stored.get("model")
+    if isinstance(model, dict) and model.get("preset") == "small" and "window" not in model:
+        return ["model.preset=mini"]
+    return []
 
 
 def _unreadable(file: Path, reason: str) -> UserError:

@@ -21,7 +21,7 @@ from fiber_cli.data.source import Source
 from fiber_cli.data.sources import open_source
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed import collectives
-from fiber_cli.model.config import FiberConfig
+from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.printing import say, say_lines
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declared
@@ -87,7 +87,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
         check(resolve(init_from))
     torch.manual_seed(recipe.runtime.seed)
     declaration = declared(recipe.task.name)
-    context = _context(recipe, init_from)
+    context = _context(recipe, init_from, fresh=fresh)
     sources = open_sources(recipe.data.train, recipe.data)
     data = training_data(recipe, context, sources)
     context = replace(context, labels=data.labels)
@@ -140,14 +140,24 @@ def training_data(recipe: Recipe, context: TaskContext[Any], sources: Sequence[S
     return data
 
 
-def _context(recipe: Recipe, init_from: str | Path | None) -> TaskContext[Any]:
-    """What the task knows of its run, but for the labels, which its data have."""
+def _context(recipe: Recipe, init_from: str | Path | None, *, fresh: bool) -> TaskContext[Any]:
+    """What the task knows of its run, but for the labels, which its data have. fresh=False: `init_from` is the run
+    itself, whose model is as it was."""
     tokenizer = load_tokenizer(recipe.model.tokenizer)
     free_image_size = declared(recipe.task.name).free_image_size
-    settings = recipe.model
+    settings, trained = recipe.model, None
     if init_from is not None:
-        settings = _completed_by(settings, read_config(resolve(init_from)).model)
-    model = model_config(settings, tokenizer, free_image_size=free_image_size)
+        first = read_config(resolve(init_from)).model
+        settings = _completed_by(settings, first)
+        if not fresh:
+            trained = first
+    model = model_config(settings, tokenizer, free_image_size=free_image_size, trained=trained)
+    if (
+        model.fusion_layers < PRESETS[settings.preset].fusion_layers
+        and settings.fusion_layers is None
+        and collectives.is_main()
+    ):
+        say(f"model.fusion_layers: {model.fusion_layers}, half of the layers of the smaller tower")
     return TaskContext(recipe.task, model, tokenizer, recipe.model.text_length)
 
 

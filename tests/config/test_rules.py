@@ -14,7 +14,10 @@ from fiber_cli.tasks import declarations, declared
     ("overrides", "message"),
     [
         (["model.image_size=100"], "model.image_size: 100 is not a multiple of 32"),
-        (["model.roberta=roberta-base"], "model.tokenizer: the weights 'roberta-base' need their own"),
+        (
+            ["model.roberta=roberta-base", "model.tokenizer=builtin"],
+            "model.tokenizer: the weights 'roberta-base' need their own",
+        ),
         (["task.mlm=0", "task.itm=0", "task.itc=0"], "task: all its weights are 0"),
         (["task.itc=0"], "task.itm_negatives: hard negatives are drawn by ITC similarity"),
         (["task.itm_margin=1", "task.itm_negatives=random"], "task.itm_margin: only hard negatives are chosen by ITC"),

@@ -157,7 +157,8 @@ optim:
 runtime: {micro_batch: 8, global_batch: 100, zero_stage: true, compile: yes, seed: 1.5, seed: 2}
 """
     expected = [
-        r"good.yaml:1: model.preset: unknown value 'tinny' \(did you mean 'tiny'\?\); valid: tiny, small, base",
+        r"good.yaml:1: model.preset: unknown value 'tinny' \(did you mean 'tiny'\?\); valid: tiny, mini, small, "
+        "base, large",
         r"good.yaml:5: data.train.0: unknown kind 'karpaty' \(did you mean 'karpathy'\?\); valid: .*",
         r"good.yaml:6: data.train.1.json: wanted text, got 5",
         r"good.yaml:6: data.train.1.images: missing .*",

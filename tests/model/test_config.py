@@ -6,7 +6,7 @@ import json
 import pytest
 
 from fiber_cli.errors import UserError
-from fiber_cli.model.config import BASE, SMALL, TINY, DetectorConfig, FiberConfig, ImageConfig, TextConfig
+from fiber_cli.model.config import BASE, MINI, TINY, DetectorConfig, FiberConfig, ImageConfig, TextConfig
 
 
 def test_pairing_follows_from_the_depths():
@@ -24,7 +24,7 @@ def test_blocks_are_counted_stage_by_stage():
     assert ImageConfig(depths=(1, 2), heads=(1, 1)).block_positions == ((0, 0), (1, 0), (1, 1))
     assert BASE.image.dims == (128, 256, 512, 1024)
     assert BASE.image.strides == (4, 8, 16, 32)
-    assert BASE.multiple == SMALL.multiple == TINY.multiple == 32
+    assert BASE.multiple == MINI.multiple == TINY.multiple == 32
 
 
 def test_heads_that_do_not_fit_are_named():
@@ -36,7 +36,7 @@ def test_heads_that_do_not_fit_are_named():
         FiberConfig(image=ImageConfig(heads=(4, 7, 16, 32)))
 
 
-@pytest.mark.parametrize("config", [BASE, SMALL, TINY], ids=["base", "small", "tiny"])
+@pytest.mark.parametrize("config", [BASE, MINI, TINY], ids=["base", "mini", "tiny"])
 def test_json_gives_the_same_config(config):
     assert FiberConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 

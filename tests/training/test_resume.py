@@ -63,6 +63,25 @@ def test_a_task_s_setting_under_its_former_name_is_the_same_setting(stored, pres
     check_same_recipe(recipe, stored)
 
 
+def test_a_run_of_the_time_when_mini_was_small_is_of_the_same_preset(stored):
+    recipe = toy_training.recipe({"model.preset": "mini"})
+    text = recipe.to_yaml()
+    assert "  preset: mini\n" in text
+    before = text.replace("  preset: mini\n", "  preset: small\n").replace("  window: null\n", "")
+    stored.write_text(before)
+    check_same_recipe(recipe, stored)
+    with pytest.raises(UserError, match=r"model\.preset: 'mini' in the run, 'tiny' now"):
+        check_same_recipe(toy_training.recipe(), stored)
+
+
+def test_a_run_of_the_present_small_is_no_run_of_mini(stored):
+    small = toy_training.recipe({"model.preset": "small"})
+    stored.write_text(small.to_yaml())
+    check_same_recipe(small, stored)
+    with pytest.raises(UserError, match=r"model\.preset: 'small' in the run, 'mini' now"):
+        check_same_recipe(toy_training.recipe({"model.preset": "mini"}), stored)
+
+
 def test_a_run_of_the_time_of_the_former_names_is_resumed(plain, tmp_path):
     """Its recipe.yaml has settings under former names and lacks those of today."""
     assert run(tmp_path, signal_at=2).codes == [EXIT_STOPPED]

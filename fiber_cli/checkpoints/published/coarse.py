@@ -79,9 +79,9 @@ Shape = tuple[int, ...]
 def derived_buffers(config: FiberConfig) -> dict[str, Tensor]:
     """Buffers that the published state dict holds although the configuration determines them."""
     buffers = position_buffers(config, image=IMAGE, text=TEXT)
-    window = config.image.window
     height, width = config.image_size
     for stage, depth in enumerate(config.image.depths):
+        window = config.image.window_of(stage)
         stride = config.image.patch * 2**stage
         size = height // stride, width // stride
         if max(size) > window:

@@ -62,9 +62,9 @@ def position_buffers(config: FiberConfig, *, image: str, text: str) -> dict[str,
     """Positions that published state dicts of both stages hold although the configuration determines them, below the
     prefixes of the two towers."""
     buffers = {f"{text}embeddings.position_ids": torch.arange(config.text.positions)[None]}
-    window = config.image.window
-    index = relative_position_index(window, window, window)
     for stage, depth in enumerate(config.image.depths):
+        window = config.image.window_of(stage)
+        index = relative_position_index(window, window, window)
         for block in range(depth):
             buffers[f"{image}layers.{stage}.blocks.{block}.attn.relative_position_index"] = index
     return buffers
