@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from fiber_cli.checkpoints.backbones import fetched_file, local_roberta, swin_shapes
-from fiber_cli.checkpoints.position_bias import POSITION_BIAS, window_of
+from fiber_cli.checkpoints.positions import POSITION_BIAS, window_of
 from fiber_cli.data.files import read_json
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import BASE, LARGE, SMALL, ImageConfig, TextConfig
