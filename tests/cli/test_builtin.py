@@ -14,7 +14,7 @@ from shipped_checkpoints import LIKELY, ship_likely
 
 from fiber_cli import Fiber
 from fiber_cli.checkpoints.export import export
-from fiber_cli.cli.options import checkpoint_path
+from fiber_cli.cli.options import checkpoint_name
 from fiber_cli.cli.runs import named_to_start
 from fiber_cli.errors import UserError
 from fiber_cli.inference import detect
@@ -162,9 +162,9 @@ def test_all_sets_of_odinw_start_from_the_detector(ships, tmp_path, monkeypatch)
 
 def test_a_path_with_a_dot_is_never_the_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert checkpoint_path("./builtin") == tmp_path / "builtin"
-    assert checkpoint_path("builtin") == Path("builtin")
-    assert checkpoint_path("runs/tiny") == Path("runs/tiny")
+    assert checkpoint_name("./builtin") == str(tmp_path / "builtin")
+    assert checkpoint_name("builtin") == "builtin"
+    assert checkpoint_name("runs/tiny") == "runs/tiny"
 
 
 @pytest.fixture
