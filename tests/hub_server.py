@@ -54,9 +54,9 @@ class Answer(Exception):
 
 
 class HubServer:
-    """address: of the hub; storage: of its large files, another host. repositories: by org/name. asked: "METHOD path" of
-    every request. failures: part of a path → HTTP codes of the next requests that have it; cuts: part of a path → bytes
-    after which the next such bodies are cut. ranges: the Range of every request for a body."""
+    """address: of the hub; storage: of its large files, another host. repositories: by org/name. asked: "METHOD path"
+    of every request. failures: part of a path → HTTP codes of the next requests that have it; cuts: part of a path →
+    bytes after which the next such bodies are cut. ranges: the Range of every request for a body."""
 
     def __init__(self) -> None:
         self.address = self.storage = ""
@@ -100,7 +100,8 @@ class HubServer:
     def info(self, request: "Request", name: str, revision: str = "main") -> None:
         found, sha = self.readable(request, name, revision)
         siblings = [{"rfilename": path} for path in sorted(found.commits[sha])]
-        request.send_json({"id": name, "sha": sha, "siblings": siblings, "private": found.private, "tags": []})
+        content = {"id": name, "sha": sha, "siblings": siblings, "private": found.private, "tags": []}
+        request.send_file(json.dumps(content).encode(), {}, cut=self.cut(request))
 
     def tree(self, request: "Request", name: str, revision: str) -> None:
         found, sha = self.readable(request, name, revision)

@@ -4,11 +4,10 @@ import time
 from collections.abc import Callable
 from typing import TypeVar
 
-from huggingface_hub import constants
+from huggingface_hub import constants, errors
 from huggingface_hub.errors import (
     GatedRepoError,
     HfHubHTTPError,
-    HTTPError,  # type: ignore[attr-defined]  # of the HTTP client, which is not the same in all versions
     LocalEntryNotFoundError,
     OfflineModeIsEnabled,
     RemoteEntryNotFoundError,
@@ -21,6 +20,9 @@ from fiber_cli.outputs import write_problem
 from fiber_cli.printing import say
 
 Result = TypeVar("Result")
+
+#: Of what the client sends with, which is another package in other versions.
+HTTPError: type[Exception] = errors.HTTPError  # type: ignore[attr-defined]
 
 #: Waits before the tries after the first, where the connection fails or the hub has no time.
 WAITS_SECONDS = (0.5, 2.0)

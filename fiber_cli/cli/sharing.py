@@ -47,8 +47,9 @@ def push(
     if target.revision == "main":
         target = HubName(target.repository)
     _without_storage_elsewhere()
+    from fiber_cli.checkpoints.card import CARD
     from fiber_cli.checkpoints.directory import choose
-    from fiber_cli.checkpoints.push import CARD, Destination, stage
+    from fiber_cli.checkpoints.push import Destination, stage
     from fiber_cli.checkpoints.push import push as push_files
 
     choice = choose(source, latest=latest)

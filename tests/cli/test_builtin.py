@@ -156,8 +156,9 @@ def test_a_folder_of_that_name_stops_every_command(ships, picture, capsys, words
 def test_all_sets_of_odinw_start_from_the_detector(ships, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ship_likely(ships)
-    assert named_to_start("detection", Path("builtin")) == ships / "detection"
-    assert named_to_start("detection", Path("runs/fine")) == Path("runs/fine")
+    assert named_to_start("detection", "builtin") == ships / "detection"
+    Path("runs/fine").mkdir(parents=True)
+    assert named_to_start("detection", "runs/fine") == Path("runs/fine")
 
 
 def test_a_path_with_a_dot_is_never_the_name(tmp_path, monkeypatch):
