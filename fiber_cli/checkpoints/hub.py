@@ -46,7 +46,7 @@ def fetch(name: HubName) -> Path:
     except UserError:
         raise
     except Exception as error:  # the client's own, those of what it sends with, and of the cache's file system
-        raise _neither(name, in_words(error, name)) from error
+        raise _neither(name, error) from error
     return folder
 
 
@@ -125,7 +125,10 @@ def _timeout() -> float:
     return constants.HF_HUB_ETAG_TIMEOUT
 
 
-def _neither(name: HubName, problem: str) -> UserError:
+def _neither(name: HubName, error: Exception) -> UserError:
     """That a name is neither a path here nor one of the hub that can be had."""
-    here = Path(str(name)).absolute()
-    return UserError(f"{name}: {here} does not exist, and {problem}. Give {FORMS}")
+    looked_for = [f"{Path(str(name)).absolute()} does not exist"]
+    if may_pass(error) or constants.is_offline_mode():
+        looked_for.append(f"the hub's cache {constants.HF_HUB_CACHE} does not have it whole")
+    looked_for.append(in_words(error, name))
+    return UserError(f"{name}: {', and '.join(looked_for)}. Give {FORMS}")

@@ -70,7 +70,7 @@ def in_words(error: BaseException, name: HubName) -> str:
     if isinstance(error, HfHubHTTPError):
         return _answer_in_words(error, name)
     if isinstance(error, OfflineModeIsEnabled):
-        return f"the hub is not asked, as HF_HUB_OFFLINE is set, and its cache {constants.HF_HUB_CACHE} has no {name}"
+        return "the hub is not asked, as HF_HUB_OFFLINE is set"
     if isinstance(error, HTTPError):
         kind = type(error).__name__
         return f"{constants.ENDPOINT} cannot be reached ({kind}: {first_line(error)}); try again with a connection"
