@@ -19,6 +19,7 @@ from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.hub_names import HubName
 from fiber_cli.checkpoints.run_facts import Measured, RunFacts
 from fiber_cli.checkpoints.runs import can
+from fiber_cli.errors import first_names
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.abilities import Ability, Answering, Captioning, Detecting, Embedding, Matching
 
@@ -68,9 +69,13 @@ def _digest(text: str) -> str:
 
 def _metadata(facts: CardFacts) -> str:
     """The block of YAML that the hub reads."""
-    pipelines = [tag for ability, tag in _PIPELINES.items() if can(facts.config, ability)]
-    pipeline = pipelines[0] if pipelines else None
-    start = facts.run.start
+    pipeline = None
+    for ability, tag in _PIPELINES.items():
+        if can(facts.config, ability):
+            pipeline = tag
+    base = None
+    if isinstance(facts.run.start, HubName):
+        base = facts.run.start.repository
     results = []
     for measured in facts.run.measured:
         for metric, value in measured.metrics.items():
@@ -88,7 +93,7 @@ def _metadata(facts: CardFacts) -> str:
         license=facts.licence,
         pipeline_tag=pipeline,
         tags=[*TAGS, facts.config.task.name],
-        base_model=start.repository if isinstance(start, HubName) else None,
+        base_model=base,
         model_name=facts.name.repository.partition("/")[2],
         eval_results=results or None,
     )
@@ -111,17 +116,14 @@ def _about(facts: CardFacts) -> str:
         "licence": facts.licence or "not named: ask its author before using it",
     }
     if config.labels is not None:
-        shown = ", ".join(config.labels[:_MOST_LABELS])
-        more = len(config.labels) - _MOST_LABELS
-        rows["labels"] = f"{shown} and {more} more" if more > 0 else shown
+        rows["labels"] = first_names(list(config.labels), _MOST_LABELS)
     return "A checkpoint of FIBER, two towers with fusion in the backbone, made with `fiber`.\n" + _table(rows)
 
 
 def _usage(facts: CardFacts) -> str:
     """How it is used by the command line and from Python, as far as it can do something with pictures of one's own."""
     name = str(facts.name)
-    labels = facts.config.labels or ("cat", "dog")
-    prompt = " . ".join(re.sub(r'["$`\\]', "", label) for label in labels[:_EXAMPLE_LABELS])
+    prompt = _example(facts.config.labels or ("cat", "dog"))
     commands = [f"fiber eval DATASET --checkpoint {name}"]
     calls = []
     if can(facts.config, Detecting):
@@ -138,9 +140,17 @@ def _usage(facts: CardFacts) -> str:
         calls.append('print(model.embed_images("picture.jpg").shape)')
     if can(facts.config, Matching):
         calls.append('print(model.match("picture.jpg", ["one text", "another text"]))')
-    lines = ["## Use", "", "With `fiber` installed, as its README says:", "", "```bash", *commands, "```", ""]
+    lines = ["## Use", "", "With `fiber` installed (the package `fiber-vl`):", "", "```bash", *commands, "```", ""]
     python = ["from fiber_cli import Fiber", "", f'model = Fiber.from_pretrained("{name}")', *calls]
     return "\n".join([*lines, "```python", *python, "```", ""])
+
+
+def _example(labels: Sequence[str]) -> str:
+    """The first labels as a prompt that stands between quotes, of a shell and of Python."""
+    plain = []
+    for label in labels[:_EXAMPLE_LABELS]:
+        plain.append(" ".join(re.sub(r'["$`\\!]', "", label).split()))
+    return " . ".join(plain)
 
 
 def _training(facts: CardFacts) -> str:
@@ -163,10 +173,11 @@ def _training(facts: CardFacts) -> str:
 
 def _data(recipe: dict[str, Any]) -> str:
     """The entries of training data, by their form and the last parts of their paths."""
-    section = recipe.get("data")
-    entries = section.get("train") if isinstance(section, dict) else None
+    section = recipe.get("data") or {}
     named = []
-    for entry in entries or []:
+    for entry in section.get("train") or []:
+        if not isinstance(entry, dict):
+            continue  # of a recipe that somebody has changed
         values = [f"{key} {value}" for key, value in entry.items() if key != "kind" and value not in (None, [], "")]
         named.append(f"{entry.get('kind')} ({', '.join(values)})")
     return "; ".join(named)

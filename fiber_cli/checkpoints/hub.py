@@ -56,14 +56,15 @@ def _current(name: HubName) -> Path | None:
     try:
         info = persistent(lambda: api().model_info(name.repository, revision=_revision(name), timeout=_timeout()))
     except Exception as error:
-        if cached is None or not (may_pass(error) or constants.is_offline_mode()):
+        if cached is None or not (may_pass(error) or constants.HF_HUB_OFFLINE):
             raise
-        if not constants.is_offline_mode() and is_main():
+        if not constants.HF_HUB_OFFLINE and is_main():
             reason = first_line(error)
             say(f"{name}: {constants.ENDPOINT} cannot be asked ({reason}); taking {cached.name}, which is in its cache")
         return cached
-    is_current = cached is not None and cached.name == info.sha
-    return cached if is_current else None
+    if cached is not None and cached.name == info.sha:
+        return cached
+    return None
 
 
 def _cached(name: HubName) -> Path | None:
@@ -104,7 +105,9 @@ def missing_of(folder: Path) -> str | None:
     for name in names:
         if not (folder / name).is_file():
             return name
-    return None if (folder / TOKENIZER_FOLDER).is_dir() else f"{TOKENIZER_FOLDER}/"
+    if not (folder / TOKENIZER_FOLDER).is_dir():
+        return f"{TOKENIZER_FOLDER}/"
+    return None
 
 
 def is_fibers(config: Path) -> bool:
@@ -128,7 +131,7 @@ def _timeout() -> float:
 def _neither(name: HubName, error: Exception) -> UserError:
     """That a name is neither a path here nor one of the hub that can be had."""
     looked_for = [f"{Path(str(name)).absolute()} does not exist"]
-    if may_pass(error) or constants.is_offline_mode():
+    if may_pass(error) or constants.HF_HUB_OFFLINE:
         looked_for.append(f"the hub's cache {constants.HF_HUB_CACHE} does not have it whole")
     looked_for.append(in_words(error, name))
     return UserError(f"{name}: {', and '.join(looked_for)}. Give {FORMS}")

@@ -74,10 +74,9 @@ def in_words(error: BaseException, name: HubName) -> str:
     if isinstance(error, HTTPError):
         kind = type(error).__name__
         return f"{constants.ENDPOINT} cannot be reached ({kind}: {first_line(error)}); try again with a connection"
-    # An OSError without a number is the client's own.
-    is_of_client = isinstance(error, OSError) and error.errno is None
-    problem = None if is_of_client else write_problem(error)
-    if problem is not None:
+    is_of_client = isinstance(error, OSError) and error.errno is None  # has no number of the system
+    problem = write_problem(error)
+    if problem is not None and not is_of_client:
         return f"{constants.HF_HUB_CACHE}, the hub's cache, cannot be written ({problem})"
     return f"{page}: {type(error).__name__}: {first_line(error)}"
 
@@ -93,7 +92,9 @@ def _answer_in_words(error: HfHubHTTPError, name: HubName) -> str:
         return f"{constants.ENDPOINT} has no model {name} (HTTP 404), or a private one: {_LOG_IN}"
     if code in (401, 403):
         return f"{answer}: the token does not open it, or there is none; {_LOG_IN}"
-    return f"{answer}; try again later" if code in _PASSING else answer
+    if code in _PASSING:
+        return f"{answer}; try again later"
+    return answer
 
 
 def first_line(error: BaseException, *, skip: str = "") -> str:

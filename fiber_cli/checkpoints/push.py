@@ -1,8 +1,6 @@
 """A checkpoint to the Hugging Face hub, with a model card: what using it needs and nothing else, over nothing that
 fiber did not write."""
 
-import json
-import shutil
 import tempfile
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -14,7 +12,15 @@ from huggingface_hub.hf_api import RepoFile
 
 from fiber_cli.checkpoints.card import CARD, CardFacts, is_unchanged, model_card
 from fiber_cli.checkpoints.config import CONFIG_FILE, read_config
-from fiber_cli.checkpoints.digests import check, digests_of, files_of, read_digests, write_digests
+from fiber_cli.checkpoints.digests import (
+    TOKENIZER_FOLDER,
+    WEIGHTS_FILE,
+    check,
+    digests_of,
+    files_of,
+    read_digests,
+    write_digests,
+)
 from fiber_cli.checkpoints.directory import Choice
 from fiber_cli.checkpoints.hub import CLIENT, api, is_fibers
 from fiber_cli.checkpoints.hub_errors import in_words, persistent
@@ -23,8 +29,9 @@ from fiber_cli.checkpoints.run_facts import reduced, run_facts
 from fiber_cli.checkpoints.shipped import parameters
 from fiber_cli.checkpoints.words import WORDS_FILE
 from fiber_cli.errors import UserError, first_names
-from fiber_cli.outputs import DIGESTS
+from fiber_cli.outputs import DIGESTS, sha256_of
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
 from fiber_cli.text_files import dump_json
 
 #: Of a tokenizer's settings, where it lay when it was written.
@@ -65,56 +72,63 @@ class _There(NamedTuple):
     has_branch: bool
 
 
-def stage(choice: Choice, folder: Path, name: HubName, licence: str | None) -> list[str]:
-    """Put what is pushed of a checkpoint into an empty folder; the paths of its files there. No place of the user's
-    files is in it. Raises UserError for a damaged checkpoint."""
+def stage(choice: Choice, folder: Path, name: HubName, licence: str | None) -> dict[str, Path]:
+    """What is pushed of a checkpoint, by the paths there: its own files, and those that are not as they lie here, such
+    as the card, in `folder`. No place of the user's files is in them. Raises UserError for a damaged checkpoint."""
     checkpoint = choice.path
     check(checkpoint)
     config = read_config(checkpoint)
-    names = files_of(checkpoint, state=False)
-    for file in names:
-        (folder / file).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(checkpoint / file, folder / file)
+    files = {file: checkpoint / file for file in files_of(checkpoint, state=False)}
     content = config.to_json()
     content["tokenizer"] = reduced(content["tokenizer"])
-    (folder / CONFIG_FILE).write_text(dump_json(content, indent=2) + "\n", encoding="utf-8")
-    for settings in folder.glob("tokenizer/*_config.json"):
-        _drop_places(settings)
-    write_digests(folder, digests_of(folder, names))
+    files[CONFIG_FILE] = _written(folder / CONFIG_FILE, dump_json(content, indent=2) + "\n")
+    settings = f"{TOKENIZER_FOLDER}/tokenizer_config.json"
+    if settings in files:
+        files[settings] = _written(folder / settings, _without_places(files[settings]))
+    digests = {file: sha256_of(path) for file, path in files.items()}
+    write_digests(folder, digests)
+    files[DIGESTS] = folder / DIGESTS
     facts = CardFacts(
         name,
         config,
         run_facts(checkpoint.resolve()),
         licence,
-        parameters(folder / "model.safetensors"),
-        WORDS_FILE in names,
+        parameters(checkpoint / WEIGHTS_FILE),
+        has_words=WORDS_FILE in files,
     )
-    (folder / CARD).write_text(model_card(facts), encoding="utf-8")
-    return [*names, DIGESTS, CARD]
+    files[CARD] = _written(folder / CARD, model_card(facts))
+    return files
 
 
-def _drop_places(settings: Path) -> None:
-    """Take out of a tokenizer's settings where it lay."""
-    content = parse_json(settings.read_bytes())
+def _written(file: Path, text: str) -> Path:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(text, encoding="utf-8", newline="\n")
+    return file
+
+
+def _without_places(settings: Path) -> str:
+    """The settings of a tokenizer without the place where it lay."""
+    content = parse_json(read_regular(settings))
     kept = {name: value for name, value in content.items() if name not in _PLACES}
-    if kept != content:
-        settings.write_text(json.dumps(kept, indent=2) + "\n", encoding="utf-8")
+    return dump_json(kept, indent=2) + "\n"
 
 
-def push(folder: Path, files: Collection[str], destination: Destination) -> Pushed:
-    """Commit staged files to a repository, which is made where there is none. Files of an earlier push that are no more
-    are removed; others stay. Raises UserError where something is in the way that fiber did not write, where it is not
-    allowed, and where the hub cannot be had."""
+def push(files: Mapping[str, Path], destination: Destination) -> Pushed:
+    """Commit files, by their paths there, to a repository, which is made where there is none. Files of an earlier push
+    that are no more are removed; others stay. Raises UserError where something is in the way that fiber did not write,
+    where it is not allowed, and where the hub cannot be had."""
     try:
-        return _push(folder, files, destination)
+        return _push(files, destination)
     except UserError:
         raise
     except Exception as error:  # the client's own, and those of what it sends with
-        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error
+        cause: BaseException = error
+        if isinstance(error, RuntimeError):  # of an upload, around what went wrong
+            cause = error.__cause__ or error
         raise UserError(f"{destination.name}: nothing is pushed: {in_words(cause, destination.name)}") from error
 
 
-def _push(folder: Path, files: Collection[str], destination: Destination) -> Pushed:
+def _push(files: Mapping[str, Path], destination: Destination) -> Pushed:
     name = destination.name
     there = _look(destination)
     written = set(files)
@@ -130,7 +144,7 @@ def _push(folder: Path, files: Collection[str], destination: Destination) -> Pus
         persistent(lambda: client.create_branch(name.repository, branch=name.revision or "", exist_ok=True))
     operations: list[CommitOperationAdd | CommitOperationDelete] = []
     for file in sorted(written):
-        operations.append(CommitOperationAdd(file, folder / file))
+        operations.append(CommitOperationAdd(file, files[file]))
     for file in sorted(stale):
         operations.append(CommitOperationDelete(file))
     commit = client.create_commit(
@@ -176,7 +190,9 @@ def _check_replaceable(there: _There, written: Collection[str], destination: Des
         touched = sorted((there.files.keys() & set(written)) | stale)
         foreign = [file for file in touched if not _is_fibers(there, file, earlier, folder, destination)]
     if foreign:
-        kept = f" --keep-card leaves {CARD} as it is," if CARD in foreign else ""
+        kept = ""
+        if CARD in foreign:
+            kept = f" --keep-card leaves {CARD} as it is,"
         raise UserError(
             f"{destination.page} has {first_names(foreign)}, which fiber did not write or which was changed since;"
             f"{kept} --force replaces them all, or push to another name, or to a branch with --revision"
@@ -191,9 +207,11 @@ def _earlier_push(there: _There, folder: Path, destination: Destination) -> Mapp
     config = _fetch(there, CONFIG_FILE, folder, destination)
     _fetch(there, DIGESTS, folder, destination)
     try:
-        return read_digests(folder) if is_fibers(config) else {}
+        if is_fibers(config):
+            return read_digests(folder)
     except UserError:
-        return {}
+        pass  # a file of that name that is none of fiber's
+    return {}
 
 
 def _is_fibers(there: _There, file: str, earlier: Mapping[str, str], folder: Path, destination: Destination) -> bool:

@@ -47,8 +47,10 @@ class RunFacts(NamedTuple):
 
 def run_facts(checkpoint: Path) -> RunFacts:
     """Of a checkpoint directory, which need not be of a run; a file that is missing or damaged tells nothing."""
+    step = None
     match = _STEP.fullmatch(checkpoint.name)
-    step = None if match is None else int(match[1])
+    if match is not None:
+        step = int(match[1])
     if checkpoint.parent.name != "checkpoints":
         return RunFacts({}, {}, step, None, [])
     run = checkpoint.parent.parent
@@ -72,7 +74,10 @@ def _recipe(file: Path) -> dict[str, Any]:
         recipe = parse_yaml(read_text(file))
     except (OSError, ValueError, yaml.YAMLError):
         return {}
-    return reduced(recipe) if isinstance(recipe, dict) else {}
+    if not isinstance(recipe, dict) or not isinstance(recipe.get("data"), dict):
+        return {}
+    paths_reduced: dict[str, Any] = reduced(recipe)
+    return paths_reduced
 
 
 def _json(file: Path) -> dict[str, Any]:
@@ -93,8 +98,9 @@ def _start(note: Path) -> HubName | str | None:
     of_hub = snapshot(path)
     if of_hub is not None or not path.name:
         return of_hub
-    is_of_run = path.parent.name == "checkpoints"
-    return f"{path.parent.parent.name}, {path.name}" if is_of_run else path.name
+    if path.parent.name == "checkpoints":
+        return f"{path.parent.parent.name}, {path.name}"
+    return path.name
 
 
 def _validation(file: Path, step: int | None) -> list[Measured]:
@@ -111,7 +117,9 @@ def _validation(file: Path, step: int | None) -> list[Measured]:
             continue  # cut by a kill
         if isinstance(record, dict) and record.pop("step", None) == step and _OF_TRAINING not in record:
             last = _numbers(record)
-    return [Measured("the run's validation data", "", last)] if last else []
+    if not last:
+        return []
+    return [Measured("the run's validation data", "", last)]
 
 
 def _evaluations(folder: Path, checkpoint: Path) -> list[Measured]:

@@ -365,7 +365,9 @@ def _name_of(checkpoint: Path) -> str:
     if is_shipped(checkpoint):
         return f"{BUILTIN}-{checkpoint.name}"
     of_hub = snapshot(checkpoint)
-    return checkpoint.name if of_hub is None else f"{of_hub.repository.replace('/', '-')}-{of_hub.revision}"
+    if of_hub is not None:
+        return f"{of_hub.repository.replace('/', '-')}-{of_hub.revision}"
+    return checkpoint.name
 
 
 def default_mode(config: "CheckpointConfig", itm_path: Path | None) -> str:

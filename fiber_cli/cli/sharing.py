@@ -57,15 +57,16 @@ def push(
     if licence is None:
         say("no --license: the card says that none is named, and others may not use it without asking")
     with tempfile.TemporaryDirectory(prefix="fiber-push-") as temporary:
-        folder = Path(temporary)
-        files = stage(choice, folder, target, licence)
+        files = stage(choice, Path(temporary), target, licence)
         if dry_run:
-            for file in files:
-                show(row([file, f"{(folder / file).stat().st_size / _MEGABYTE:.3f} MB"]))
-            show((folder / CARD).read_text(encoding="utf-8"), end="")
+            for file, path in files.items():
+                show(row([file, f"{path.stat().st_size / _MEGABYTE:.3f} MB"]))
+            show(files[CARD].read_text(encoding="utf-8"), end="")
             return
-        pushed = push_files(folder, files, Destination(target, private, message, force, keep_card))
-    done = "pushed" if pushed.is_new else "nothing has changed since the last push"
+        pushed = push_files(files, Destination(target, private, message, force, keep_card))
+    done = "pushed"
+    if not pushed.is_new:
+        done = "nothing has changed since the last push"
     show(one_line(f"{target}: {done}, {pushed.url}"))
     show(one_line(f"use it anywhere with --checkpoint {target}"))
 

@@ -68,10 +68,10 @@ def test_its_command_lines_are_none(task):
 
 
 def test_labels_break_the_example():
-    labels = ('a "quoted" one', "b|c", "back\\slash", "new\nline", "$(rm)")
+    labels = ('a "quoted" one', "b|c\nd", "back\\slash", "new\nline", "$(rm)")
     card = card_of("detection", labels=labels)
-    assert '"a quoted one . b|c . backslash"' in card
-    assert r"b\|c, back\slash, new\nline, $(rm)" in card
+    assert '"a quoted one . b|c d . backslash"' in card
+    assert r"b\|c\nd, back\slash, new\nline, $(rm)" in card
     compile(card.split("```python\n")[1].split("```")[0], "card", "exec")
 
 

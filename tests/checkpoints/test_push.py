@@ -55,7 +55,7 @@ def push_run(run, tmp_path, name=NAME, **options):
     folder = tmp_path / f"stage-{len(list(tmp_path.iterdir()))}"
     folder.mkdir()
     files = stage(choose(run), folder, name, "mit")
-    return push(folder, files, Destination(name, **options))
+    return push(files, Destination(name, **options))
 
 
 def files_on(hub, branch="main"):
