@@ -6,6 +6,9 @@ from pathlib import Path
 import pytest
 from small_runs import RECIPE, TASKS, VAL
 
+# Before the hub's client is loaded: a name that is not here is not asked for out there.
+os.environ["HF_HUB_OFFLINE"] = "1"
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
@@ -68,6 +71,31 @@ def ships(tmp_path_factory, monkeypatch) -> Path:
     folder.mkdir()
     monkeypatch.setattr(shipped, "FOLDER", folder)
     return folder
+
+
+@pytest.fixture
+def hub(tmp_path_factory, monkeypatch):
+    """A local server in place of the Hugging Face hub, with an empty cache and a token that opens everything; for this
+    process by the client's settings, for others by the environment."""
+    from hub_server import TOKEN, hub_serving
+    from huggingface_hub import constants
+
+    from fiber_cli.checkpoints import hub_errors
+
+    cache = tmp_path_factory.mktemp("hub")
+    with hub_serving() as server:
+        template = server.address + "/{repo_id}/resolve/{revision}/{filename}"
+        monkeypatch.setattr(constants, "ENDPOINT", server.address)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(cache))
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+        monkeypatch.setattr(hub_errors, "WAITS_SECONDS", (0.0, 0.0))
+        monkeypatch.setenv("HF_ENDPOINT", server.address)
+        monkeypatch.setenv("HF_HUB_CACHE", str(cache))
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("HF_TOKEN", TOKEN)
+        yield server
 
 
 @pytest.fixture(scope="session")

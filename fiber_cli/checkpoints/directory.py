@@ -28,6 +28,8 @@ from torch import Tensor
 from fiber_cli import outputs
 from fiber_cli.checkpoints import shipped
 from fiber_cli.checkpoints.digests import digest_together, write_digests
+from fiber_cli.checkpoints.hub_names import snapshot
+from fiber_cli.checkpoints.remote import local
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.checkpoints.words import write_words
 from fiber_cli.distributed import collectives
@@ -224,8 +226,8 @@ def _is_there(pointer: Path) -> bool:
 
 
 class Choice(NamedTuple):
-    """A checkpoint directory, and why it is this one of its run, in words, or what one that ships with fiber knows; ""
-    where no other was in question."""
+    """A checkpoint directory, and why it is this one of its run, in words, or what one that ships with fiber knows, or
+    that it is of the hub; "" where no other was in question."""
 
     path: Path
     reason: str
@@ -243,14 +245,15 @@ def resolve(path: str | Path, *, latest: bool = False) -> Path:
 def choose(path: str | Path, *, latest: bool = False) -> Choice:
     """The checkpoint directory meant by `path`: itself, or what the file `latest` or `best` names that `path` is, or of
     a run or a checkpoints folder the best where its recipe keeps one, else, and with latest=True, the latest. Without
-    the file `latest` the newest complete step is the latest. `builtin/<name>` is one that ships with fiber.
+    the file `latest` the newest complete step is the latest. `builtin/<name>` is one that ships with fiber; names of
+    the hub and addresses are fetched, see `remote.local`.
 
     UserError where there is none, and for a damaged `latest` or `best`.
     """
     name = shipped.name_in(path)
-    path = Path(path) if name is None else shipped.find(name)
+    path = local(path) if name is None else shipped.find(name)
     if _is_complete(path):
-        return Choice(path, shipped.KNOWS if shipped.is_shipped(path) else "")
+        return Choice(path, _known_of(path))
     if path.name in POINTERS and _is_there(path) and holds_checkpoints(path.parent):
         return Choice(_follow(path), f"the {path.name}")
     for folder in (path, path / "checkpoints"):
@@ -260,8 +263,16 @@ def choose(path: str | Path, *, latest: bool = False) -> Choice:
         raise UserError(f"{path} is a file; `fiber convert {path} FOLDER` makes a published checkpoint one of ours")
     problem = "holds no checkpoint" if path.exists() else "does not exist"
     raise UserError(
-        f"{path} {problem}; give a step directory (with config.json), a checkpoints folder or a run's --output"
+        f"{path} {problem}; give a step directory (with config.json), a checkpoints folder, a run's --output, or "
+        "org/name of the hub"
     )
+
+
+def _known_of(checkpoint: Path) -> str:
+    """What is said of a checkpoint directory that was named itself: where it is from."""
+    if shipped.is_shipped(checkpoint):
+        return shipped.KNOWS
+    return "from the hub" if snapshot(checkpoint) else ""
 
 
 def _choose_in(folder: Path, latest: bool) -> Choice:

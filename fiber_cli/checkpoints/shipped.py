@@ -16,6 +16,7 @@ from typing import NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from fiber_cli.checkpoints.config import CONFIG_FILE, CheckpointConfig, read_config
+from fiber_cli.checkpoints.hub_names import snapshot
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.regular_files import check_regular
 from fiber_cli.text_files import read_text
@@ -117,8 +118,11 @@ def is_shipped(checkpoint: Path) -> bool:
 
 
 def label(checkpoint: Path) -> str:
-    """How a checkpoint directory, or a run, is called in words: one of these by its name, any other by its path."""
-    return f"{BUILTIN}/{checkpoint.resolve().name}" if is_shipped(checkpoint) else str(checkpoint)
+    """How a checkpoint directory, or a run, is called in words: one of these by its name, one of the hub by its name
+    there and its commit, any other by its path."""
+    if is_shipped(checkpoint):
+        return f"{BUILTIN}/{checkpoint.resolve().name}"
+    return str(snapshot(checkpoint) or checkpoint)
 
 
 def describe(name: str) -> Described:
@@ -126,10 +130,10 @@ def describe(name: str) -> Described:
     checkpoint = directory_of(name)
     files = [path for path in checkpoint.rglob("*") if path.is_file()]
     size = sum(file.stat().st_size for file in files)
-    return Described(name, read_config(checkpoint), _parameters(checkpoint / "model.safetensors"), size)
+    return Described(name, read_config(checkpoint), parameters(checkpoint / "model.safetensors"), size)
 
 
-def _parameters(file: Path) -> int:
+def parameters(file: Path) -> int:
     """Numbers in a safetensors file, of which its header alone is read."""
     try:
         check_regular(file)

@@ -85,7 +85,8 @@ def ablate(
     metric: Annotated[list[str] | None, typer.Option(help="A column instead of the grid's; several times.")] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds with commas, such as 0,1.  [default: the grid's]")] = None,
     init_from: Annotated[
-        Path | None, checkpoint_option("Checkpoint that every run starts from; builtin: a shipped one.")
+        str | None,
+        checkpoint_option("Checkpoint that every run starts from, org/name of the hub too; builtin: a shipped one."),
     ] = None,
     output: Annotated[
         Path | None,
@@ -156,7 +157,7 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
-def _weights(task: str, named: Path) -> Path:
+def _weights(task: str, named: str) -> Path:
     from fiber_cli.checkpoints.directory import resolve
 
     return resolve(named_to_start(task, named))

@@ -31,6 +31,7 @@ from fiber_cli.cli import (
     preparation,
     recipes,
     scenes,
+    sharing,
     table,
     training,
 )
@@ -89,6 +90,7 @@ app.command("scenes")(scenes.scenes)
 app.command("vqa-answers")(preparation.vqa_answers)
 app.command("cider-df")(preparation.cider_df)
 app.command("convert")(preparation.convert)
+app.command("push")(sharing.push)
 app.add_typer(data_app, name="data")
 data_app.command("get")(data.get)
 data_app.command("check")(data.check)

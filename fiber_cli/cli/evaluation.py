@@ -209,8 +209,8 @@ class Evaluated(NamedTuple):
     dataset: str
     split: str | None
     root: Path | None
-    checkpoint: Path | None
-    itm_checkpoint: Path | None
+    checkpoint: str | None
+    itm_checkpoint: str | None
     latest: bool
     output: Path | None
     limit: int | None
@@ -315,11 +315,12 @@ def models_of(evaluated: Evaluated, mode: str | None) -> Models:
         itc = _wanted(evaluated, Embedding)
         itm = _wanted(evaluated, Matching)
         return retrieval_models(checkpoint, itm_checkpoint, itc, replace(itm, option="--itm-checkpoint"))
+    named_itm = None
     if itm_checkpoint is not None:
-        itm_checkpoint = named_for(replace(_wanted(evaluated, Matching), option="--itm-checkpoint"), itm_checkpoint)
+        named_itm = named_for(replace(_wanted(evaluated, Matching), option="--itm-checkpoint"), itm_checkpoint)
         if mode == "itm" and checkpoint is None:
-            return Models(itm_checkpoint)
-    return Models(checkpoint_for(_wanted(evaluated, _ABILITIES[mode]), checkpoint), itm_checkpoint)
+            return Models(named_itm)
+    return Models(checkpoint_for(_wanted(evaluated, _ABILITIES[mode]), checkpoint), named_itm)
 
 
 def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
@@ -358,9 +359,15 @@ def results_folder(measured: str, path: Path, itm_path: Path | None, limit: int 
 
 def _name_of(checkpoint: Path) -> str:
     """A checkpoint's or run's name as part of a folder's."""
+    from fiber_cli.checkpoints.hub_names import snapshot
     from fiber_cli.checkpoints.shipped import BUILTIN, is_shipped
 
-    return f"{BUILTIN}-{checkpoint.name}" if is_shipped(checkpoint) else checkpoint.name
+    if is_shipped(checkpoint):
+        return f"{BUILTIN}-{checkpoint.name}"
+    of_hub = snapshot(checkpoint)
+    if of_hub is not None:
+        return f"{of_hub.repository.replace('/', '-')}-{of_hub.revision}"
+    return checkpoint.name
 
 
 def default_mode(config: "CheckpointConfig", itm_path: Path | None) -> str:

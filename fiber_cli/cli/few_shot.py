@@ -30,7 +30,12 @@ FULL_RECIPE, FEW_SHOT_RECIPE = "odinw", "odinw_few_shot"
 _MAX_PIXELS = "data.max_pixels="
 SETTINGS_FILE, CURVE_FILE = "settings.json", "curve.png"
 
-InitFrom = Annotated[Path, checkpoint_option("Checkpoint that every fine-tuning starts from; builtin: a shipped one.")]
+InitFrom = Annotated[
+    str,
+    checkpoint_option(
+        "Checkpoint that every fine-tuning starts from, org/name of the hub too; builtin: a shipped one."
+    ),
+]
 Seeds = Annotated[str, typer.Option(help="Seeds of the draws.")]
 FullRecipe = Annotated[str, typer.Option(help="Recipe of all data.")]
 FewShotRecipe = Annotated[str, typer.Option("--recipe", help="Recipe of few shots.")]
@@ -46,7 +51,7 @@ class Curve(NamedTuple):
     command: str
     output: Path
     results: str
-    init_from: Path
+    init_from: str
     full_recipe: str
     recipe: str
     overrides: tuple[str, ...]

@@ -33,8 +33,8 @@ def caption(
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
-    checkpoint = checkpoint_with(Captioning, "captions", checkpoint, latest=latest)
-    model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
+    path = checkpoint_with(Captioning, "captions", checkpoint, latest=latest)
+    model = Fiber.from_pretrained(path, latest=latest, batch_size=batch)
     as_published = as_published or published
     describe_images(
         images,
@@ -62,8 +62,8 @@ def answer(
     from fiber_cli.inference.fiber import Fiber
     from fiber_cli.inference.unseen import say_unseen
 
-    checkpoint = checkpoint_with(Answering, "answers", checkpoint, latest=latest)
-    model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
+    path = checkpoint_with(Answering, "answers", checkpoint, latest=latest)
+    model = Fiber.from_pretrained(path, latest=latest, batch_size=batch)
     say_unseen([model.loaded], [question])
     describe_images(
         images,

@@ -46,25 +46,25 @@ Results = Annotated[
 ]
 
 
-def checkpoint_path(text: str) -> Path:
-    """The value of --checkpoint and its like. One that begins with a dot is a path whatever it names: `Path` would take
-    ./builtin for `builtin`, which is what ships with the package."""
-    return Path(text).absolute() if text.startswith(".") else Path(text)
+def checkpoint_name(text: str) -> str:
+    """The value of --checkpoint and its like. One that begins with a dot is a path whatever it names: ./builtin is not
+    what ships with the package, and ./org/name not what the hub has."""
+    return str(Path(text).absolute()) if text.startswith(".") else text
 
 
 def checkpoint_option(about: str) -> Any:
-    """An option that is a checkpoint."""
-    return typer.Option(parser=checkpoint_path, metavar="<path>", help=about)
+    """An option that is a checkpoint: a path, `builtin`, a name on the hub or an address; `cli.runs` finds it."""
+    return typer.Option(parser=checkpoint_name, metavar="<path or org/name>", help=about)
 
 
 FittingCheckpoint = Annotated[
-    Path | None,
+    str | None,
     checkpoint_option(
-        "A run, a checkpoint, or builtin: what ships with fiber.  "
+        "A run, a checkpoint, org/name of the hub, or builtin: what ships with fiber.  "
         "[default: the newest run below runs/ that can, and was trained on the data]"
     ),
 ]
-ItmCheckpoint = Annotated[Path | None, checkpoint_option("Checkpoint that scores pairs, if not the same.")]
+ItmCheckpoint = Annotated[str | None, checkpoint_option("Checkpoint that scores pairs, if not the same.")]
 EvaluationBatch = Annotated[
     int | None, typer.Option(min=1, help="Images, texts or pairs per rank and pass.  [default: 64, for detectors 4]")
 ]
@@ -75,9 +75,10 @@ StemMemory = Annotated[float, typer.Option(min=0, help="GiB of text stems in mem
 # A user's own pictures
 Images = Annotated[list[Path], typer.Argument(help="Image files, and folders with them.", show_default=False)]
 Checkpoint = Annotated[
-    Path | None,
+    str | None,
     checkpoint_option(
-        "A run, a checkpoint, or builtin: what ships with fiber.  [default: the newest run below runs/ that can]"
+        "A run, a checkpoint, org/name of the hub, or builtin: what ships with fiber.  "
+        "[default: the newest run below runs/ that can]"
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]

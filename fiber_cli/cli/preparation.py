@@ -141,7 +141,7 @@ def convert(
 
         if answers is not None or sha256 is not None or downloads is not None:
             raise typer.BadParameter("--answers, --sha256 and --downloads are of the way from a published checkpoint")
-        show(one_line(convert_back(Path(source), output, force=force)))
+        show(one_line(convert_back(source, output, force=force)))
         return
     from fiber_cli.checkpoints.published.file import convert_file
 

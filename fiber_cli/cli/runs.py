@@ -20,27 +20,34 @@ class Models(NamedTuple):
     itm_checkpoint: Path | None = None
 
 
-def checkpoint_for(wanted: "Wanted", named: Path | None) -> Path:
+def checkpoint_for(wanted: "Wanted", named: str | None) -> Path:
     """The checkpoint that is named, of `builtin` the shipped one that can do what is wanted, or without a name the run
     of `find_run`. UserError where there is none."""
     return find_run(wanted) if named is None else named_for(wanted, named)
 
 
-def named_for(wanted: "Wanted", named: Path) -> Path:
-    """What is named, and of `builtin` the directory of the shipped checkpoint that can do what is wanted, which loading
-    it tells. UserError where none can."""
+def named_for(wanted: "Wanted", named: str) -> Path:
+    """What is named, on this machine, fetched where it is elsewhere (`remote.local`), and of `builtin` the directory of
+    the shipped checkpoint that can do what is wanted, which loading it tells. UserError where there is none."""
     from fiber_cli.checkpoints.runs import choose_shipped
     from fiber_cli.checkpoints.shipped import name_in
 
-    return choose_shipped(wanted) if name_in(named) == "" else named
+    return choose_shipped(wanted) if name_in(named) == "" else _here(named)
 
 
-def named_to_start(task: str, named: Path) -> Path:
+def named_to_start(task: str, named: str) -> Path:
     """The same for the checkpoint that training a task begins with."""
     from fiber_cli.checkpoints.shipped import name_in
     from fiber_cli.checkpoints.starting import shipped_to_start
 
-    return shipped_to_start(task) if name_in(named) == "" else named
+    return shipped_to_start(task) if name_in(named) == "" else _here(named)
+
+
+def _here(named: str) -> Path:
+    from fiber_cli.checkpoints.remote import local
+    from fiber_cli.checkpoints.shipped import name_in
+
+    return Path(named) if name_in(named) else local(named)
 
 
 def find_run(wanted: "Wanted") -> Path:
@@ -53,38 +60,36 @@ def find_run(wanted: "Wanted") -> Path:
     return chosen.run.folder
 
 
-def checkpoint_with(ability: type[Ability], what: str, named: Path | None, *, latest: bool = False) -> Path:
+def checkpoint_with(ability: type[Ability], what: str, named: str | None, *, latest: bool = False) -> Path:
     """`checkpoint_for` an ability, whatever the data; what: is done with it, in words; latest: see `Wanted`."""
     from fiber_cli.checkpoints.runs import Wanted
 
     return checkpoint_for(Wanted(what, tasks_with(ability), ability, latest=latest), named)
 
 
-def retrieval_models(checkpoint: Path | None, itm_checkpoint: Path | None, itc: "Wanted", itm: "Wanted") -> Models:
+def retrieval_models(checkpoint: str | None, itm_checkpoint: str | None, itc: "Wanted", itm: "Wanted") -> Models:
     """A dual encoder and what scores pairs, which may be one: those that are named, as `named_for` has them, and runs
     for what is missing, said on standard error. UserError where there is none."""
     from fiber_cli.checkpoints.config import read_config
     from fiber_cli.checkpoints.directory import resolve
     from fiber_cli.checkpoints.runs import can, choose_run
 
-    if checkpoint is not None:
-        checkpoint = named_for(itc, checkpoint)
-    if itm_checkpoint is not None:
-        itm_checkpoint = named_for(itm, itm_checkpoint)
-    if checkpoint is not None and itm_checkpoint is None:
-        config = read_config(resolve(checkpoint, latest=itc.latest))
+    named = None if checkpoint is None else named_for(itc, checkpoint)
+    named_itm = None if itm_checkpoint is None else named_for(itm, itm_checkpoint)
+    if named is not None and named_itm is None:
+        config = read_config(resolve(named, latest=itc.latest))
         has_itc, has_itm = can(config, Embedding), can(config, Matching)
         if has_itc and not has_itm:
-            return Models(checkpoint, find_run(itm))
+            return Models(named, find_run(itm))
         if has_itm and not has_itc:
-            return Models(find_run(itc), checkpoint)
-        return Models(checkpoint)
-    if checkpoint is not None:
-        return Models(checkpoint, itm_checkpoint)
+            return Models(find_run(itc), named)
+        return Models(named)
+    if named is not None:
+        return Models(named, named_itm)
     encoder = choose_run(itc)
     _say(itc, encoder)
-    if itm_checkpoint is not None:
-        return Models(encoder.run.folder, itm_checkpoint)
+    if named_itm is not None:
+        return Models(encoder.run.folder, named_itm)
     scorer = choose_run(itm)
     if scorer.run.folder == encoder.run.folder:
         return Models(encoder.run.folder)

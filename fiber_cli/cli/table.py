@@ -97,8 +97,8 @@ class DataOfOneSet(NamedTuple):
 
     dataset: str | None
     split: str | None
-    checkpoint: Path | None
-    itm_checkpoint: Path | None
+    checkpoint: str | None
+    itm_checkpoint: str | None
 
 
 def options_of_commands(given: Sequence[str]) -> dict[str, list[str]]:

@@ -15,7 +15,10 @@ from fiber_cli.tasks import declarations, declared
 Output = Annotated[Path | None, typer.Option(help="Run folder.  [default: runs/<recipe name>]")]
 Resume = Annotated[bool, typer.Option("--resume", help="Continue the run in the output folder.")]
 InitFrom = Annotated[
-    Path | None, checkpoint_option("Checkpoint to take first weights from; of a run its best; builtin: a shipped one.")
+    str | None,
+    checkpoint_option(
+        "Checkpoint to take first weights from, org/name of the hub too; of a run its best; builtin: a shipped one."
+    ),
 ]
 LatestWeights = Annotated[bool, typer.Option("--latest", help="With --init-from RUN: its latest checkpoint instead.")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="Show the plan and run one batch.")]
@@ -75,7 +78,7 @@ def train(
     recipe_name: str,
     output: Path | None,
     resume: bool,
-    init_from: Path | None,
+    init_from: str | None,
     latest: bool,
     dry_run: bool,
     nproc: int,
@@ -92,31 +95,31 @@ def train(
         raise typer.BadParameter("--resume continues a run, --init-from starts a new one: give one of them")
     if latest and init_from is None:
         raise typer.BadParameter("--latest is of the run that --init-from names; --resume always takes the latest")
-    if init_from is not None:
-        init_from = named_to_start(task, init_from)
     output = output or Path("runs") / recipe.name
     # Other ranks may look after the first has begun to write.
     if not dry_run and is_first_rank():
         check_output(output, resume=resume)
+    start = None if init_from is None else named_to_start(task, init_from)
     if nproc > 1:
         recipe.runtime.micro_steps(nproc)  # checked before anything is started
-        launch_ranks(context, nproc, "--recipe", file)
+        begin = () if start is None else ("--init-from", str(start))
+        launch_ranks(context, nproc, "--recipe", file, *begin)
     if latest:
         from fiber_cli.checkpoints.directory import resolve
 
-        assert init_from is not None
-        init_from = resolve(init_from, latest=True)
+        assert start is not None
+        start = resolve(start, latest=True)
     if dry_run:
         from fiber_cli.training.plan import dry_run as show_plan
 
-        show_plan(recipe, init_from)
+        show_plan(recipe, start)
         return
     from fiber_cli.training.fit import fit
 
     has_backbones = recipe.model.swin or recipe.model.roberta
-    if continues_another(task) and not (init_from or resume or has_backbones):
+    if continues_another(task) and not (start or resume or has_backbones):
         say("no --init-from: training starts from random weights")
-    raise typer.Exit(fit(recipe, output, resume=resume, init_from=init_from))
+    raise typer.Exit(fit(recipe, output, resume=resume, init_from=start))
 
 
 def continues_another(task: str) -> bool:

@@ -82,7 +82,9 @@ class Fiber:
         """Of a checkpoint directory; or of a run or a checkpoints folder, whose best one is taken where its recipe
         keeps one, and with latest=True the latest. Which it is stands in `loaded.path` and on standard error. Or
         "builtin/NAME", one that ships with fiber and knows drawn scenes only, such as "builtin/detection"; "builtin"
-        alone is a UserError that lists the names, because nothing says yet what will be asked.
+        alone is a UserError that lists the names, because nothing says yet what will be asked. Or a name of the Hugging
+        Face hub, "org/name" or "org/name@revision", where nothing here has that path; or the address of an archive with
+        its digest, "https://…/model.tar#sha256=…". Both are fetched once and cached, and no code of theirs is run.
 
         device: such as "cpu", "cuda:1" or "mps"; by default a GPU where there is one. UserError where this machine has
         none of it."""

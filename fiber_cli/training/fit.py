@@ -58,7 +58,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     require_shared_folder(output)
     with locked_by_all(output):
         begun = asked_of_main(lambda: check_output(output, resume=resume))
-        start = output if begun else asked_of_main(lambda: _first_weights(output, init_from, resume=resume))
+        start = output if begun else asked_of_main(lambda: _first_weights(output, given, resume=resume))
         with failing_together():
             # A run that goes on has its own model, whatever has become of the one that it began with.
             planned = work(recipe, start, fresh=not begun)
@@ -77,12 +77,12 @@ def _start_facts(start: Path | None) -> dict[str, str]:
     return {"the checkpoint to start from": identity}
 
 
-def _first_weights(output: Path, init_from: str | Path | None, *, resume: bool) -> Path | None:
-    """The checkpoint that a run starts from: the one that is named, itself, because its run may go on and have a better
-    one by the time that this one starts again; of a run killed before its first checkpoint the same as before."""
-    if init_from is None and resume:
+def _first_weights(output: Path, given: Path | None, *, resume: bool) -> Path | None:
+    """The checkpoint that a run starts from: the one that was given, itself, as its run may go on and have a better one
+    by the time that this one starts again; of a run killed before its first checkpoint the same as before."""
+    if given is None and resume:
         return read_init_from(output)
-    checkpoint = None if init_from is None else resolve(init_from).resolve()
+    checkpoint = None if given is None else given.resolve()
     write_init_from(output, checkpoint)
     return checkpoint
 

@@ -70,6 +70,7 @@ def calls(monkeypatch):
         "checkpoints.published.file": {"convert_file": convert_file},
         "checkpoints.published.back": {"convert_back": convert_back},
         "checkpoints.directory": {"resolve": lambda path, latest=False: path},
+        "checkpoints.remote": {"local": Path},
         "checkpoints.files": {"checkpoint_files": lambda path, latest=False: []},
         "checkpoints.config": {"read_config": lambda path: SimpleNamespace(task=CoarseSettings("coarse"))},
     }

@@ -14,7 +14,7 @@ from shipped_checkpoints import LIKELY, ship_likely
 
 from fiber_cli import Fiber
 from fiber_cli.checkpoints.export import export
-from fiber_cli.cli.options import checkpoint_path
+from fiber_cli.cli.options import checkpoint_name
 from fiber_cli.cli.runs import named_to_start
 from fiber_cli.errors import UserError
 from fiber_cli.inference import detect
@@ -156,15 +156,16 @@ def test_a_folder_of_that_name_stops_every_command(ships, picture, capsys, words
 def test_all_sets_of_odinw_start_from_the_detector(ships, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     ship_likely(ships)
-    assert named_to_start("detection", Path("builtin")) == ships / "detection"
-    assert named_to_start("detection", Path("runs/fine")) == Path("runs/fine")
+    assert named_to_start("detection", "builtin") == ships / "detection"
+    Path("runs/fine").mkdir(parents=True)
+    assert named_to_start("detection", "runs/fine") == Path("runs/fine")
 
 
 def test_a_path_with_a_dot_is_never_the_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert checkpoint_path("./builtin") == tmp_path / "builtin"
-    assert checkpoint_path("builtin") == Path("builtin")
-    assert checkpoint_path("runs/tiny") == Path("runs/tiny")
+    assert checkpoint_name("./builtin") == str(tmp_path / "builtin")
+    assert checkpoint_name("builtin") == "builtin"
+    assert checkpoint_name("runs/tiny") == "runs/tiny"
 
 
 @pytest.fixture

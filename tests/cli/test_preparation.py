@@ -48,7 +48,7 @@ def test_a_file_of_another_digest_is_converted(run, calls):
 
 def test_the_way_back_is_the_way_there(run, calls):
     assert run("convert", "runs/vqa", "out.ckpt", "--to-published", "--force")[0] == 0
-    assert calls.convert_back == [(Path("runs/vqa"), Path("out.ckpt"), {"force": True})]
+    assert calls.convert_back == [("runs/vqa", Path("out.ckpt"), {"force": True})]
     code, _, err = run("convert", "runs/vqa", "out.ckpt", "--to-published", "--answers", "answers.json")
     assert code == 2
     assert "are of the way from a published checkpoint" in " ".join(err.split())

@@ -82,6 +82,17 @@ def test_output_that_is_not_empty_needs_resume(run, calls, tmp_path, monkeypatch
     assert run(*arguments)[0] == 1
 
 
+def test_every_rank_asks_the_hub(run, calls, monkeypatch):
+    remote = sys.modules["fiber_cli.checkpoints.remote"]
+    monkeypatch.setattr(remote, "local", lambda named: Path("/cache", named))
+    given = ["--recipe", "tiny", "--init-from", "org/name", "runtime.micro_batch=8", "runtime.global_batch=16"]
+    assert run("pretrain", "coarse", *given, "--nproc", "2")[0] == 0
+    ((_, passed),) = calls.launch
+    assert passed[passed.index("--init-from", 6) + 1] == "/cache/org/name"
+    assert run("pretrain", "coarse", *given)[0] == 0
+    assert calls.fit[0][3] == Path("/cache/org/name")
+
+
 @pytest.mark.parametrize("option", [["--nproc", "2"], ["--nproc=2"]])
 def test_nproc_launches_the_same_command_as_single_processes(run, calls, option):
     calls.code = 75

@@ -22,7 +22,7 @@ from fiber_cli.tasks.declaration import PublishedForm
 from fiber_cli.tasks.vqa.vocabulary import write_vocabulary
 
 
-def convert_back(source: Path, output: Path, *, force: bool = False) -> Path:
+def convert_back(source: str | Path, output: Path, *, force: bool = False) -> Path:
     """Write a checkpoint as a file that the published code reads; returns that file.
 
     source: as for `directory.choose`. output: a `.ckpt`, `.pt` or `.pth` file, in which the state dict stands where the
