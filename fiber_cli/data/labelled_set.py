@@ -27,7 +27,8 @@ class LabelledSet(NamedTuple):
 
     form: what its files are, in words. folder: what the images' paths are below. files: its images, as the annotations
     name them, and objects. paths: where the images lie below the folder, or anywhere if absolute. categories: in the
-    order of their labels. remarks: what is strange in the files although they can be read, in words.
+    order of their labels. absent: the places, as in `files.left_out`, of pictures that are named and are not there.
+    remarks: what is strange in the files although they can be read, in words.
     """
 
     form: str
@@ -35,6 +36,7 @@ class LabelledSet(NamedTuple):
     files: CocoJson
     paths: Sequence[str]
     categories: Sequence[CocoCategory]
+    absent: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
 
 

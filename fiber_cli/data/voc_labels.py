@@ -112,9 +112,9 @@ def read_voc(
         objects[number].append(content)
     categories = [CocoCategory(number, name, None, None) for number, name in enumerate(names)]
     files = gathered(found, objects, categories, records.left_out)
-    remarks = [*reader.remarks(), *pictures.remarks(len(everything))]
+    remarks = (*reader.remarks(), *pictures.remarks(len(everything)))
     paths = [image.file for image in found]
-    return LabelledSet("Pascal VOC's (XML)", folder, files, paths, categories, tuple(remarks))
+    return LabelledSet("Pascal VOC's (XML)", folder, files, paths, categories, tuple(pictures.absent), remarks)
 
 
 def _listed(folder: Path, split: str, everything: Sequence[Path]) -> list[Path]:
@@ -142,7 +142,7 @@ class _Picture(NamedTuple):
 
 
 class _Pictures:
-    """Finds the pictures of XML files. unmarked: of those in the folders how many have no XML file."""
+    """Finds the pictures of XML files. absent: the XML files, of those read, that have none."""
 
     def __init__(self, folder: Path, annotations: Sequence[Path], images: str | Path | None):
         folders = [Path(images)] if images is not None else _picture_folders(folder, annotations)
@@ -155,6 +155,7 @@ class _Pictures:
         for picture in dict.fromkeys(pictures):
             self.by_stem.setdefault(picture.stem, []).append(picture)
         self.count = len(set(pictures))
+        self.absent: list[str] = []
 
     def read(self, file: Path) -> _Picture:
         """An XML file with its picture. Raises `BadSample`, or ValueError."""
@@ -171,6 +172,7 @@ class _Pictures:
                 return min(
                     candidates, key=lambda path: (path.parent != file.parent, path.name != told.name, _rank(path))
                 )
+        self.absent.append(str(file))
         raise BadSample(f"has no picture {told.name or file.stem} in {', '.join(map(str, self.folders))}")
 
     def remarks(self, annotations: int) -> Iterator[str]:

@@ -59,8 +59,10 @@ def read_yolo(file: str | Path, split: str, *, lenient: bool = False) -> Labelle
     categories = [CocoCategory(number, name, None, None) for number, name in enumerate(data.names)]
     files = gathered(images, list(objects.values()), categories, records.left_out)
     paths = [image.file for image in images]
-    remarks = tuple(_remarks(data, labels, pictures))
-    return LabelledSet("Ultralytics' (YOLO)", data.folder, files, paths, categories, remarks)
+    orphans = _labels_without_picture(pictures)
+    absent = tuple(str(file) for file in [*pictures, *orphans] if file in orphans or not file.is_file())
+    remarks = tuple(_remarks(labels, orphans))
+    return LabelledSet("Ultralytics' (YOLO)", data.folder, files, paths, categories, absent, remarks)
 
 
 class _Read(NamedTuple):
@@ -123,15 +125,14 @@ def _edges(shares: Sequence[float]) -> tuple[float, float, float, float]:
     return min(shares[::2]), min(shares[1::2]), max(shares[::2]), max(shares[1::2])
 
 
-def _remarks(data: DataYaml, labels: _Labels, pictures: Sequence[Path]) -> Iterator[str]:
+def _remarks(labels: _Labels, orphans: Sequence[Path]) -> Iterator[str]:
     without = len(labels.sizes) - labels.files
     if without:
         yield f"{without:,} of {len(labels.sizes):,} pictures have no file of labels: nothing is marked in them"
     if labels.doubles:
         yield f"{labels.doubles:,} lines come twice in their file, and count once"
-    orphans = _labels_without_picture(pictures)
     if orphans:
-        yield f"{len(orphans):,} files of labels have no picture, such as {below(orphans[0], data.folder)}"
+        yield f"{len(orphans):,} files of labels have no picture, such as {orphans[0]}"
 
 
 def _labels_without_picture(pictures: Sequence[Path]) -> list[Path]:
