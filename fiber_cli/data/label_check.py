@@ -222,15 +222,20 @@ def _reaches_past(each: CocoObject, size: Size) -> bool:
 def _twice(facts: Mapping[tuple[str, str], PictureFacts]) -> Iterator[Twice]:
     """Pictures that come twice, those in two splits first: with the same bytes, or with nearly the same image hash, as
     copies of other sizes and qualities have."""
-    keys = list(facts)
-    hashes = np.array([facts[key].hash for key in keys], np.uint64)
-    pairs = near(hashes, hashes, DISTANCE)
-    found = []
-    for left, right in zip(pairs.left.tolist(), pairs.right.tolist(), strict=True):
+    alike: dict[int, list[tuple[str, str]]] = {}
+    for key, each in facts.items():
+        alike.setdefault(each.hash, []).append(key)
+    # Of many that are alike, as frames of a video are, each is told beside the first.
+    pairs = [(keys[0], other) for keys in alike.values() for other in keys[1:]]
+    hashes = np.array(list(alike), np.uint64)
+    nearby = near(hashes, hashes, DISTANCE)
+    for left, right in zip(nearby.left.tolist(), nearby.right.tolist(), strict=True):
         if left < right:
-            first, second = keys[left], keys[right]
-            same_bytes = facts[first].digest == facts[second].digest
-            found.append(Twice("/".join(first), "/".join(second), first[0] != second[0], same_bytes))
+            pairs.append((alike[int(hashes[left])][0], alike[int(hashes[right])][0]))
+    found = []
+    for first, second in pairs:
+        same_bytes = facts[first].digest == facts[second].digest
+        found.append(Twice("/".join(first), "/".join(second), first[0] != second[0], same_bytes))
     yield from sorted(found, key=lambda each: (not each.across, not each.same_bytes))
 
 
