@@ -49,7 +49,7 @@ def read_voc_object(element: Element) -> VocObject:
     box = element.find("bndbox")
     if box is None:
         raise ValueError(f"{name!r} has no <bndbox>")
-    edges = [finite_number(_text(box, edge), f"<{edge}>") for edge in _EDGES]
+    edges = [_number(box, edge) for edge in _EDGES]
     return VocObject(
         name, (edges[0], edges[1], edges[2], edges[3]), flag(_text(element, "difficult") or "0", "difficult")
     )
@@ -60,6 +60,13 @@ def object_names(element: Element) -> Iterator[str]:
     name = _text(element, "name")
     if name:
         yield name
+
+
+def _number(element: Element, tag: str) -> float:
+    text = _text(element, tag)
+    if not text:
+        raise ValueError(f"there is no <{tag}> in <{element.tag}>")
+    return finite_number(text, f"<{tag}>")
 
 
 def _text(element: Element, tag: str) -> str:

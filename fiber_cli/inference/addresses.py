@@ -5,7 +5,7 @@ import re
 import time
 import urllib.error
 import urllib.request
-from email.message import Message
+from http.client import HTTPMessage
 from typing import IO
 
 from fiber_cli import __version__
@@ -24,7 +24,7 @@ class _SameSchemes(urllib.request.HTTPRedirectHandler):
     """Follows a redirection to http and https alone."""
 
     def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: HTTPMessage, newurl: str
     ) -> urllib.request.Request | None:
         if not newurl.lower().startswith(("http://", "https://")):
             raise BadSample(f"the address leads on to {newurl!r:.200}, which is not fetched")
@@ -49,9 +49,8 @@ def fetched_bytes(address: str) -> bytes:
     size = 0
     try:
         with opener.open(request, timeout=SECONDS) as answer:
-            while (
-                piece := answer.read1(_PIECE) if isinstance(answer, http.client.HTTPResponse) else answer.read(_PIECE)
-            ):
+            announced = answer.headers.get("Content-Length", "")
+            while piece := answer.read(_PIECE):
                 pieces.append(piece)
                 size += len(piece)
                 if size > MOST_BYTES:
@@ -64,4 +63,6 @@ def fetched_bytes(address: str) -> bytes:
         raise BadSample(f"cannot be fetched ({error.reason})") from None
     except (TimeoutError, OSError, http.client.HTTPException, ValueError) as error:
         raise BadSample(f"cannot be fetched ({error or type(error).__name__})") from None
+    if announced.isdecimal() and size < int(announced):
+        raise BadSample(f"cannot be fetched ({size:,} of {int(announced):,} bytes came)")
     return b"".join(pieces)

@@ -1,5 +1,8 @@
 """A folder of pictures that a program searches again and again, as `fiber rerank --images` does once."""
 
+# Overloads overlap in `str`, which is one query here although it is a sequence of strings.
+# mypy: disable-error-code="overload-overlap"
+
 import warnings
 from collections.abc import Sequence
 from itertools import groupby
@@ -92,6 +95,7 @@ class FolderSearch:
             options=self._options,
             raw_sum=raw_sum,
             judged=judged,
+            shows_progress=False,
         )
         for name, reason in vanished:
             warnings.warn(f"{name} is left out: {reason}", stacklevel=2)

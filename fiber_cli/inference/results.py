@@ -53,8 +53,8 @@ class Detections(list[Detection]):
     @classmethod
     def of(cls, detections: Iterable[Detection], opened: Image.Image, given: Given, max_pixels: int) -> Self:
         """Those in a picture that was opened from what a user has given."""
-        is_path = isinstance(given, str | os.PathLike)
-        return cls(detections, size=opened.size, picture=given if is_path else opened, max_pixels=max_pixels)
+        picture = given if isinstance(given, str | os.PathLike) else opened
+        return cls(detections, size=opened.size, picture=picture, max_pixels=max_pixels)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # A picture that was given as such stays behind: results go to other processes, and may be many.
@@ -64,8 +64,7 @@ class Detections(list[Detection]):
     @property
     def path(self) -> str | None:
         """The path or address that was given, None where the picture was given otherwise."""
-        is_path = isinstance(self._picture, str | os.PathLike)
-        return os.fspath(self._picture) if is_path else None
+        return os.fspath(self._picture) if isinstance(self._picture, str | os.PathLike) else None
 
     @property
     def labels(self) -> list[str]:
