@@ -15,9 +15,10 @@ from PIL import Image
 
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError, optional
+from fiber_cli.inference.addresses import is_address
 from fiber_cli.inference.annotate import SAME_OBJECT_IOU, annotated, enlargement
 from fiber_cli.inference.detections import Detection, best_of_objects, to_supervision
-from fiber_cli.inference.pictures import Given, Picture, read_picture
+from fiber_cli.inference.pictures import Given, read_picture
 from fiber_cli.outputs import Outputs
 from fiber_cli.text_files import dump_json
 
@@ -33,8 +34,8 @@ _COLUMNS = ("label", "index", "score", "x1", "y1", "x2", "y2")
 class Detections(list[Detection]):
     """The detections of one picture, best first: a list of `Detection`, and what can be made of it.
 
-    size: the picture's (width, height) in pixels, upright. The picture itself is kept, or, of a path, read again where
-    it is drawn.
+    size: the picture's (width, height) in pixels, upright. path: the path or address that was given, None for what was
+    given otherwise. The picture itself is kept; of a path it is read again where it is drawn.
     """
 
     def __init__(
@@ -42,29 +43,28 @@ class Detections(list[Detection]):
         detections: Iterable[Detection] = (),
         *,
         size: tuple[int, int] = (0, 0),
-        picture: Picture | None = None,
+        path: str | None = None,
+        picture: Image.Image | None = None,
         max_pixels: int = MAX_PIXELS,
     ):
         super().__init__(detections)
         self.size = size
+        self.path = path
         self._picture = picture
         self._max_pixels = max_pixels
 
     @classmethod
     def of(cls, detections: Iterable[Detection], opened: Image.Image, given: Given, max_pixels: int) -> Self:
         """Those in a picture that was opened from what a user has given."""
-        picture = given if isinstance(given, str | os.PathLike) else opened
-        return cls(detections, size=opened.size, picture=picture, max_pixels=max_pixels)
+        if not isinstance(given, str | os.PathLike):
+            return cls(detections, size=opened.size, picture=opened)
+        path = os.fspath(given)
+        held = opened if is_address(path) else None
+        return cls(detections, size=opened.size, path=path, picture=held, max_pixels=max_pixels)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # A picture that was given as such stays behind: results go to other processes, and may be many.
-        picture = self._picture if self.path is not None else None
-        return _unpickled, (list(self), self.size, picture, self._max_pixels)
-
-    @property
-    def path(self) -> str | None:
-        """The path or address that was given, None where the picture was given otherwise."""
-        return os.fspath(self._picture) if isinstance(self._picture, str | os.PathLike) else None
+        # The picture stays behind: results go to other processes, and may be many.
+        return _unpickled, (list(self), self.size, self.path, self._max_pixels)
 
     @property
     def labels(self) -> list[str]:
@@ -83,9 +83,11 @@ class Detections(list[Detection]):
 
     def image(self) -> Image.Image:
         """The picture, RGB and upright. UserError where it is no longer there."""
-        if self._picture is None:
+        if self._picture is not None:
+            return self._picture
+        if self.path is None:
             raise UserError("these detections have come without their picture, which only `detect` gives them")
-        return read_picture(self._picture, self._max_pixels)
+        return read_picture(self.path, self._max_pixels)
 
     def to_dict(self) -> dict[str, Any]:
         """`image` (the path, or None), `width`, `height`, and `detections`, each with `label`, `index`, `score` and
@@ -115,7 +117,8 @@ class Detections(list[Detection]):
         """Write what `draw` gives into a picture file, or `to_dict` into one that ends in `.json`; its path. UserError
         for another ending, and for a file that fiber has not written, but for force=True."""
         path = Path(file)
-        outputs = Outputs(force=force, inputs=[] if self.path is None else [Path(self.path)])
+        is_file = self.path is not None and not is_address(self.path)
+        outputs = Outputs(force=force, inputs=[Path(str(self.path))] if is_file else [])
         outputs.reserve(path)
         if path.suffix.lower() == ".json":
             outputs.write(path, dump_json(self.to_dict(), indent=2) + "\n")
@@ -154,10 +157,8 @@ class Detections(list[Detection]):
         return f'<img alt="detections" src="data:image/png;base64,{encoded}">{table}'
 
 
-def _unpickled(
-    detections: list[Detection], size: tuple[int, int], picture: Picture | None, max_pixels: int
-) -> Detections:
-    return Detections(detections, size=size, picture=picture, max_pixels=max_pixels)
+def _unpickled(detections: list[Detection], size: tuple[int, int], path: str | None, max_pixels: int) -> Detections:
+    return Detections(detections, size=size, path=path, max_pixels=max_pixels)
 
 
 def _encoded(picture: Image.Image, form: str) -> bytes:

@@ -80,7 +80,7 @@ def test_a_file_of_another_form_is_refused(data, text, message):
 
 def test_a_split_that_is_not_there_is_told(data):
     read = data("train: images/gone\nnames: [cat]\n")
-    with pytest.raises(UserError, match="train: there is no .*images/gone"):
+    with pytest.raises(UserError, match=r"train: there is no .*images/gone"):
         read.pictures("train")
     with pytest.raises(UserError, match="no split 'test'; it has train"):
         read.pictures("test")

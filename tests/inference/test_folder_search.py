@@ -29,8 +29,11 @@ def test_results_are_those_of_the_command(model, folder, capsys):
     assert [result for of_query in of_queries for result in of_query] == [
         result for result in expected if result.rank <= 3
     ]
-    assert searched.search(QUERIES[1], 3) == of_queries[1]
-    assert searched.search([QUERIES[0], QUERIES[0]], 2)[1] == of_queries[0][:2]
+    for alone, in_list in zip(searched.search(QUERIES[1], 3), of_queries[1], strict=True):
+        assert alone.path == in_list.path
+        assert alone.score == pytest.approx(in_list.score, abs=1e-4)
+    twice = searched.search([QUERIES[0], QUERIES[0]], 2)
+    assert twice[0] == twice[1]
     assert capsys.readouterr().err == ""
 
 

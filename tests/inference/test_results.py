@@ -24,7 +24,7 @@ def picture(tmp_path):
 
 @pytest.fixture
 def found(picture):
-    return Detections(FOUND, size=(60, 40), picture=str(picture))
+    return Detections(FOUND, size=(60, 40), path=str(picture))
 
 
 def test_a_result_is_the_list_that_it_was(found):
@@ -33,7 +33,10 @@ def test_a_result_is_the_list_that_it_was(found):
     assert [detection.label for detection in found] == found.labels
     assert found[0].score == found.scores[0] == 0.75
     assert found.boxes.tolist() == [list(each.box) for each in FOUND]
-    assert json.loads(json.dumps(found)) == [["a <b>cat</b>", 1, 0.75, [2, 3, 40, 30]], ["dog", 0, 0.5, [2, 3, 40, 29.5]]]
+    assert json.loads(json.dumps(found)) == [
+        ["a <b>cat</b>", 1, 0.75, [2, 3, 40, 30]],
+        ["dog", 0, 0.5, [2, 3, 40, 29.5]],
+    ]
     assert Detections().boxes.shape == (0, 4)
 
 
