@@ -215,9 +215,14 @@ def _own_labels(names: Sequence[str], sources: Sequence[str]) -> list[Path]:
     from fiber_cli.data.catalogue import catalogue
 
     known = catalogue().keys() | shipped_recipes().keys()
-    paths = [Path(name) for name in names if name not in known and Path(name).exists()]
-    if (paths or sources) and len(paths) < len(names):
-        others = [name for name in names if name in known or not Path(name).exists()]
+    paths = []
+    others = []
+    for name in names:
+        if name not in known and Path(name).exists():
+            paths.append(Path(name))
+        else:
+            others.append(name)
+    if others and (paths or sources):
         raise UserError(
             f"{others[0]}: is no folder or file of labels; check data sets and own labels in commands of their own"
         )

@@ -110,6 +110,8 @@ def _class_lines(split: "SplitReport") -> Iterator[str]:
 
 
 def _to_json(report: "LabelReport") -> dict[str, object]:
-    splits = [split._asdict() | {"faults": list(split.faults())} for split in report.splits]
+    splits = []
+    for split in report.splits:
+        splits.append(split._asdict() | {"faults": list(split.faults())})
     twice = [each._asdict() for each in report.twice]
     return {"splits": splits, "twice": twice, "faults": report.faults()}

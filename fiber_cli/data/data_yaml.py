@@ -32,16 +32,21 @@ class DataYaml(NamedTuple):
     def pictures(self, split: str) -> list[Path]:
         """The pictures of a split, in its own order, each once, also those that a list names and that are not there.
         `UserError` for a split that the file does not have, and for folders and lists that are not there."""
-        given = next((name for name in split_names(split) if name in self.splits), None)
-        if given is None:
-            known = ", ".join(self.splits) or "none"
-            raise UserError(f"{self.file}: has no split {split!r}; it has {known}")
+        given = self._name_of(split)
         pictures: list[Path] = []
         for place in self.splits[given]:
             pictures += self._pictures_at(given, place)
         if not pictures:
             raise UserError(f"{self.file}: {given}: {', '.join(self.splits[given])} has no pictures")
         return list(dict.fromkeys(pictures))
+
+    def _name_of(self, split: str) -> str:
+        """What the file calls a split."""
+        for name in split_names(split):
+            if name in self.splits:
+                return name
+        known = ", ".join(self.splits) or "none"
+        raise UserError(f"{self.file}: has no split {split!r}; it has {known}")
 
     def _pictures_at(self, split: str, place: str) -> Iterator[Path]:
         candidates = list(self._places(place))
@@ -94,13 +99,17 @@ def _names(content: Any) -> list[str]:
         raise TypeError("it is no mapping")
     names = content.get("names")
     if isinstance(names, dict):
-        by_number = {whole_number(number, "a number of names"): name for number, name in names.items()}
+        by_number = {}
+        for number, name in names.items():
+            by_number[whole_number(number, "a number of names")] = name
         if sorted(by_number) != list(range(len(by_number))):
             raise ValueError(f"the numbers of names must be 0 to {len(by_number) - 1}, each once")
         names = [by_number[number] for number in range(len(by_number))]
     elif names is None:
         raise ValueError("it has no `names`; detection needs them")
-    read = [some_text(str(name) if isinstance(name, int) else name, "a name") for name in listed(names, "names")]
+    read = []
+    for name in listed(names, "names"):
+        read.append(some_text(str(name) if isinstance(name, int) else name, "a name"))
     if not read:
         raise ValueError("`names` is empty; detection needs them")
     count = content.get("nc")
@@ -131,7 +140,9 @@ def _folder(file: Path, content: Mapping[str, Any], splits: Mapping[str, Sequenc
     named = Path(os.path.normpath(home / Path(path_text(content["path"], "path")).expanduser()))
     if named.is_dir():
         return named
-    places = [place for of_split in splits.values() for place in of_split]
+    places: list[str] = []
+    for of_split in splits.values():
+        places.extend(of_split)
     if not any((home / place).exists() for place in places):
         raise UserError(f"{file}: path: there is no folder {named}, and none of {', '.join(places)} lies in {home}")
     say_once(f"{file}: path: there is no folder {named}; its splits are taken from {home}")

@@ -120,13 +120,17 @@ class LabelReport(NamedTuple):
         """Everything that has to be mended, in words; what only looks the same is for a person to judge."""
         faults = []
         for split in self.splits:
-            faults += [f"{split.split}: {fault}" for fault in split.faults()]
+            for fault in split.faults():
+                faults.append(f"{split.split}: {fault}")
         return faults + self.faults_between()
 
     def faults_between(self) -> list[str]:
         """Those that are not of one split alone."""
         faults = list(self.classes_differ)
-        copies = [f"{each.first} is {each.second}" for each in self.twice if each.across and each.same_bytes]
+        copies = []
+        for each in self.twice:
+            if each.across and each.same_bytes:
+                copies.append(f"{each.first} is {each.second}")
         if copies:
             faults.append(f"{len(copies):,} files are in two splits: {first_names(copies, _NAMED)}")
         return faults
@@ -138,7 +142,8 @@ def check_labels(splits: Sequence[LabelSplit]) -> LabelReport:
     facts: dict[tuple[str, str], PictureFacts] = {}
     for split in splits:
         of_split, reasons = _read_pictures(split)
-        facts.update({(split.name, file): each for file, each in of_split.items()})
+        for file, each in of_split.items():
+            facts[split.name, file] = each
         reports.append(_report(split, of_split, reasons))
     return LabelReport(reports, list(_twice(facts)), list(_differing_classes(reports)))
 
@@ -158,7 +163,11 @@ def _read_pictures(split: LabelSplit) -> tuple[dict[str, PictureFacts], dict[str
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding does not hold the interpreter
         for _ in tqdm(pool.map(read, paths), f"reading {split.name}", len(paths), delay=2, disable=None):
             pass
-    return {path: facts[path] for path in paths if path in facts}, reasons
+    in_order = {}
+    for path in paths:
+        if path in facts:
+            in_order[path] = facts[path]
+    return in_order, reasons
 
 
 def _facts(file: Path) -> PictureFacts:
@@ -170,10 +179,10 @@ def _facts(file: Path) -> PictureFacts:
 def _report(split: LabelSplit, facts: Mapping[str, PictureFacts], reasons: Mapping[str, str]) -> SplitReport:
     labelled = split.labelled
     files = labelled.files
-    names = {category.identifier: category.name for category in labelled.categories}
     counts: Counter[int] = Counter()
     past = 0
     ignored = 0
+    empty = 0
     missing = []
     unreadable = []
     other_size = []
@@ -186,21 +195,29 @@ def _report(split: LabelSplit, facts: Mapping[str, PictureFacts], reasons: Mappi
             height, width = facts[path].size
             other_size.append(f"{path} ({image.size[1]} x {image.size[0]} by the annotations, {width} x {height})")
         size = facts[path].size if path in facts else image.size
+        empty += not objects
         for each in objects:
             counts[each.category] += 1
             past += size is not None and _reaches_past(each, size)
             ignored += each.use.name == "CROWD"
-    told = dict(files.left_out)
-    absent = [f"{place} ({told[place]})" if place in told else place for place in labelled.absent]
-    left_out = [f"{place} ({reason})" for place, reason in files.left_out if place not in labelled.absent]
+    classes = {}
+    for category in labelled.categories:
+        classes[category.name] = counts[category.identifier]
+    absent = list(labelled.absent)
+    left_out = []
+    for place, reason in files.left_out:
+        if place in labelled.absent:
+            absent[absent.index(place)] = f"{place} ({reason})"
+        else:
+            left_out.append(f"{place} ({reason})")
     return SplitReport(
         split=split.name,
         form=labelled.form,
         by=split.by,
         pictures=len(files.images),
         boxes=sum(counts.values()),
-        classes={name: counts[identifier] for identifier, name in names.items()},
-        empty=sum(not objects for objects in files.objects),
+        classes=classes,
+        empty=empty,
         past=past,
         without_area=files.without_area,
         thin=files.thin,
@@ -226,7 +243,10 @@ def _twice(facts: Mapping[tuple[str, str], PictureFacts]) -> Iterator[Twice]:
     for key, each in facts.items():
         alike.setdefault(each.hash, []).append(key)
     # Of many that are alike, as frames of a video are, each is told beside the first.
-    pairs = [(keys[0], other) for keys in alike.values() for other in keys[1:]]
+    pairs = []
+    for keys in alike.values():
+        for other in keys[1:]:
+            pairs.append((keys[0], other))
     hashes = np.array(list(alike), np.uint64)
     nearby = near(hashes, hashes, DISTANCE)
     for left, right in zip(nearby.left.tolist(), nearby.right.tolist(), strict=True):

@@ -1,10 +1,10 @@
 """Which form the labels of a folder have: COCO's JSON, Ultralytics' data.yaml or Pascal VOC's XML, as tools export
 them."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from glob import escape
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import yaml
 
@@ -136,9 +136,9 @@ def _images_of(folder: Path, split: str, file: Path) -> Path:
             files.append(file_name(entry))
         except WRONG_CONTENT:
             continue  # told where the file is read
-    folders = [path for path in _below(folder, _JSON_IMAGES, split) if path.is_dir()]
-    folders += [folder, file.parent, file.parent / "data", file.parent / "images"]
-    folders = list(dict.fromkeys(folders))
+    candidates = list(_below(folder, _JSON_IMAGES, split))
+    candidates += [folder, file.parent, file.parent / "data", file.parent / "images"]
+    folders = list(filter(Path.is_dir, dict.fromkeys(candidates)))
     for candidate in folders:
         if lies_below(candidate, files):
             return candidate
@@ -146,28 +146,29 @@ def _images_of(folder: Path, split: str, file: Path) -> Path:
         if lies_below(candidate, in_layout_on_disk(candidate, files)):
             return candidate
     named = files[0] if files else "any"
-    looked = ", ".join(str(candidate) for candidate in folders if candidate.is_dir())
+    looked = ", ".join(map(str, folders))
     raise UserError(f"{file}: its images, such as {named}, lie in none of {looked}; name their folder as `images`")
 
 
 def _data_yamls(folder: Path, split: str) -> Iterator[Path]:
     """Those of a folder that have the split, the usual names first."""
-    usual = [folder / name for name in _YAML_FILES if (folder / name).is_file()]
-    others = [path for path in sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")]) if path not in usual]
-    for file in [*usual, *others]:
-        if any(name in _splits_in(file) for name in split_names(split)):
+    usual = [folder / name for name in _YAML_FILES]
+    others = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
+    wanted = set(split_names(split))
+    for file in dict.fromkeys([*usual, *others]):
+        if file.is_file() and wanted & _splits_in(file):
             yield file
 
 
-def _splits_in(file: Path) -> Mapping[str, Any]:
-    """What a data.yaml names; nothing where it is another file."""
+def _splits_in(file: Path) -> set[str]:
+    """The keys of a data.yaml that are given; none where it is another file."""
     try:
         content = parse_yaml(read_text(file), str(file))
     except (UserError, NotText, OSError, yaml.YAMLError):
-        return {}
+        return set()
     if not isinstance(content, dict) or "names" not in content:
-        return {}
-    return {name: value for name, value in content.items() if value}
+        return set()
+    return {name for name, value in content.items() if value}
 
 
 def _yolo_reader(file: Path, split: str) -> Callable[[bool], LabelledSet]:
@@ -187,7 +188,8 @@ def _voc(folder: Path, split: str) -> Iterator[FoundLabels]:
     for name in split_names(split):
         annotations = folder / ANNOTATIONS / name
         if annotations.is_dir() and annotation_files(annotations):
-            images = next((folder / parent / name for parent in PICTURES if (folder / parent / name).is_dir()), None)
+            pictures = list(filter(Path.is_dir, (folder / parent / name for parent in PICTURES)))
+            images = pictures[0] if pictures else None
             yield FoundLabels("voc", annotations, _voc_reader(folder, annotations, None, images))
             return
         if (folder / name).is_dir() and annotation_files(folder / name):

@@ -54,6 +54,16 @@ def split_names(split: str) -> tuple[str, ...]:
     return (split,)
 
 
+def categories_named(names: Sequence[str]) -> list[CocoCategory]:
+    """Categories of these names, numbered from 0."""
+    return [CocoCategory(number, name, None, None) for number, name in enumerate(names)]
+
+
+def paths_of(images: Sequence[CocoImage]) -> list[str]:
+    """The paths of images whose annotations name them as they lie on disk."""
+    return [image.file for image in images]
+
+
 def gathered(
     images: Sequence[CocoImage],
     objects: Sequence[Sequence[CocoObject | None]],
@@ -66,10 +76,13 @@ def gathered(
     without_area = 0
     thin = 0
     for of_image in objects:
-        inside = [each for each in of_image if each is not None]
-        without_area += len(of_image) - len(inside)
-        thin += sum(each.use is Use.SCORED for each in inside)
-        placed.append(inside)
+        placed.append([])
+        for each in of_image:
+            if each is None:
+                without_area += 1
+            else:
+                placed[-1].append(each)
+                thin += each.use is Use.SCORED
     return CocoJson(list(images), placed, list(categories), True, False, without_area, thin, left_out)
 
 
@@ -98,18 +111,22 @@ def in_order_of_names(labelled: LabelledSet) -> LabelledSet:
     numbered from 1, objects by their categories and boxes; so the same pictures and boxes train and are measured alike
     in every form."""
     by_name = sorted(labelled.categories, key=lambda category: (words_apart(category.name), category.name))
-    number_of = {category.identifier: number for number, category in enumerate(by_name, 1)}
-    categories = [category._replace(identifier=number_of[category.identifier]) for category in by_name]
+    number_of = {}
+    categories = []
+    for number, category in enumerate(by_name, 1):
+        number_of[category.identifier] = number
+        categories.append(category._replace(identifier=number))
     images = labelled.files.images
     in_order = sorted(range(len(images)), key=lambda i: (Path(images[i].file).name, images[i].file))
     ordered_images = []
     ordered_objects = []
+    paths = []
     for number, i in enumerate(in_order, 1):
+        paths.append(labelled.paths[i])
         ordered_images.append(images[i]._replace(identifier=number))
         objects = [each._replace(category=number_of[each.category]) for each in labelled.files.objects[i]]
         ordered_objects.append(sorted(objects, key=lambda each: (each.category, each.box)))
     files = labelled.files._replace(images=ordered_images, objects=ordered_objects, categories=categories)
-    paths = [labelled.paths[i] for i in in_order]
     return labelled._replace(files=files, paths=paths, categories=categories)
 
 

@@ -10,11 +10,20 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from xml.etree.ElementTree import Element
 
-from fiber_cli.data.coco_json import CocoCategory, CocoImage, CocoObject, check_names
+from fiber_cli.data.coco_json import CocoImage, CocoObject, check_names
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.image_formats import SUFFIXES
 from fiber_cli.data.images import upright_size
-from fiber_cli.data.labelled_set import LabelledSet, below, gathered, pictures_in, placed_object, split_names
+from fiber_cli.data.labelled_set import (
+    LabelledSet,
+    below,
+    categories_named,
+    gathered,
+    paths_of,
+    pictures_in,
+    placed_object,
+    split_names,
+)
 from fiber_cli.data.records import Size
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.voc_xml import VocPicture, object_names, read_voc_object, read_voc_xml
@@ -101,8 +110,7 @@ def read_voc(
         raise UserError(f"{folder}: none of {len(everything)} .xml files has an <object> with a <name>")
     found: list[CocoImage] = []
     elements: list[tuple[str, tuple[int, Element]]] = []
-    with_places = [(str(file), file) for file in chosen]
-    for place, read in records.placed("XML files", with_places, pictures.read):
+    for place, read in records.placed("XML files", zip(map(str, chosen), chosen, strict=True), pictures.read):
         for number, element in enumerate(read.objects):
             elements.append((f"{place} object[{number}]", (len(found), element)))
         found.append(CocoImage(len(found) + 1, below(read.picture, folder), read.size, {}))
@@ -110,11 +118,12 @@ def read_voc(
     objects: list[list[CocoObject | None]] = [[] for _ in found]
     for _, (number, content) in records.placed("objects", elements, reader.read):
         objects[number].append(content)
-    categories = [CocoCategory(number, name, None, None) for number, name in enumerate(names)]
+    categories = categories_named(names)
     files = gathered(found, objects, categories, records.left_out)
     remarks = (*reader.remarks(), *pictures.remarks(len(everything)))
-    paths = [image.file for image in found]
-    return LabelledSet("Pascal VOC's (XML)", folder, files, paths, categories, tuple(pictures.absent), remarks)
+    return LabelledSet(
+        "Pascal VOC's (XML)", folder, files, paths_of(found), categories, tuple(pictures.absent), remarks
+    )
 
 
 def _listed(folder: Path, split: str, everything: Sequence[Path]) -> list[Path]:
@@ -151,10 +160,12 @@ class _Pictures:
                 raise UserError(f"{each}: no such folder of images; check the path and data.root")
         self.folders = folders
         self.by_stem: dict[str, list[Path]] = {}
-        pictures = [picture for each in folders for picture in pictures_in(each)]
-        for picture in dict.fromkeys(pictures):
+        pictures: dict[Path, None] = {}
+        for each in folders:
+            pictures.update(dict.fromkeys(pictures_in(each)))
+        for picture in pictures:
             self.by_stem.setdefault(picture.stem, []).append(picture)
-        self.count = len(set(pictures))
+        self.count = len(pictures)
         self.absent: list[str] = []
 
     def read(self, file: Path) -> _Picture:

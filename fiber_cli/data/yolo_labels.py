@@ -11,12 +11,12 @@ from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from fiber_cli.data.coco_json import CocoCategory, CocoImage, CocoObject
+from fiber_cli.data.coco_json import CocoImage, CocoObject
 from fiber_cli.data.data_yaml import DataYaml, read_data_yaml
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.files import read_lines
 from fiber_cli.data.images import upright_size
-from fiber_cli.data.labelled_set import LabelledSet, below, gathered, placed_object
+from fiber_cli.data.labelled_set import LabelledSet, below, categories_named, gathered, paths_of, placed_object
 from fiber_cli.data.records import Size
 from fiber_cli.data.values import finite_number, whole_number
 from fiber_cli.errors import UserError
@@ -43,8 +43,8 @@ def read_yolo(file: str | Path, split: str, *, lenient: bool = False) -> Labelle
     pictures = data.pictures(split)
     records = FileRecords(f"{data.file}: {split}", _WANTED, _LINE, lenient=lenient)
     sizes: dict[Path, Size] = {}
-    placed_pictures = [(str(picture), picture) for picture in pictures]
-    for place, size in records.placed("pictures", placed_pictures, upright_size):
+    with_places = zip(map(str, pictures), pictures, strict=True)
+    for place, size in records.placed("pictures", with_places, upright_size):
         sizes[Path(place)] = size
     labels = _Labels(data, sizes)
     objects: dict[Path, list[CocoObject | None]] = {picture: [] for picture in sizes}
@@ -56,13 +56,13 @@ def read_yolo(file: str | Path, split: str, *, lenient: bool = False) -> Labelle
     images = []
     for number, (picture, size) in enumerate(sizes.items(), 1):
         images.append(CocoImage(number, below(picture, data.folder), size, {}))
-    categories = [CocoCategory(number, name, None, None) for number, name in enumerate(data.names)]
+    categories = categories_named(data.names)
     files = gathered(images, list(objects.values()), categories, records.left_out)
-    paths = [image.file for image in images]
     orphans = _labels_without_picture(pictures)
-    absent = tuple(str(file) for file in [*pictures, *orphans] if file in orphans or not file.is_file())
+    absent = [str(picture) for picture in pictures if not picture.is_file()]
+    absent += map(str, orphans)
     remarks = tuple(_remarks(labels, orphans))
-    return LabelledSet("Ultralytics' (YOLO)", data.folder, files, paths, categories, absent, remarks)
+    return LabelledSet("Ultralytics' (YOLO)", data.folder, files, paths_of(images), categories, tuple(absent), remarks)
 
 
 class _Read(NamedTuple):
@@ -137,7 +137,7 @@ def _remarks(labels: _Labels, orphans: Sequence[Path]) -> Iterator[str]:
 
 def _labels_without_picture(pictures: Sequence[Path]) -> list[Path]:
     """Files of labels in the folders of those of the pictures that belong to no picture there."""
-    wanted = {label_file(picture) for picture in pictures}
+    wanted = set(map(label_file, pictures))
     folders = {file.parent for file in wanted if _LABELS in str(file)}
     orphans = []
     for folder in sorted(folders):

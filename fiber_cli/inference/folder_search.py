@@ -99,6 +99,8 @@ class FolderSearch:
         )
         for name, reason in vanished:
             warnings.warn(f"{name} is left out: {reason}", stacklevel=2)
-        best = {query: list(of_query)[:k] for query, of_query in groupby(results, key=attrgetter("query"))}
+        best = {}
+        for query, of_query in groupby(results, key=attrgetter("query")):
+            best[query] = list(of_query)[:k]
         of_each = [best.get(text, []) for text in texts]
         return of_each[0] if single else of_each

@@ -31,7 +31,11 @@ class _Tile(NamedTuple):
 def draw_label_sheet(splits: Sequence[LabelSplit], file: Path, shown: int, outputs: Outputs) -> None:
     """Write a picture of `shown` pictures of each split, spread over it. UserError where it cannot be written."""
     font = ImageFont.load_default(LETTERS)
-    names = list(dict.fromkeys(category.name for split in splits for category in split.labelled.categories))
+    names: list[str] = []
+    for split in splits:
+        for category in split.labelled.categories:
+            if category.name not in names:
+                names.append(category.name)
     columns = max(2, min(COLUMNS, shown))
     width = GAP + columns * (TILE + GAP)
     strips = [_legend(names, width, font)]
@@ -55,7 +59,10 @@ def draw_label_sheet(splits: Sequence[LabelSplit], file: Path, shown: int, outpu
 
 def _spread(count: int, shown: int) -> list[int]:
     """So many numbers below `count`, from the first to the last."""
-    return sorted({round(step * (count - 1) / max(1, shown - 1)) for step in range(min(shown, count))})
+    numbers = set()
+    for step in range(min(shown, count)):
+        numbers.add(round(step * (count - 1) / max(1, shown - 1)))
+    return sorted(numbers)
 
 
 def _legend(names: Sequence[str], width: int, font: Font) -> Image.Image:

@@ -92,14 +92,18 @@ class Detections(list[Detection]):
     def to_dict(self) -> dict[str, Any]:
         """`image` (the path, or None), `width`, `height`, and `detections`, each with `label`, `index`, `score` and
         `box`; JSON can hold all of it."""
-        described = [{**detection._asdict(), "box": list(detection.box)} for detection in self]
+        described = []
+        for detection in self:
+            described.append({**detection._asdict(), "box": list(detection.box)})
         width, height = self.size
         return {"image": self.path, "width": width, "height": height, "detections": described}
 
     def to_dataframe(self) -> "pandas.DataFrame":
         """A row for each: label, index, score, x1, y1, x2, y2. UserError without pandas."""
         pandas = optional("pandas", "pandas is not installed; get it by `pip install pandas`")
-        rows = [(detection.label, detection.index, detection.score, *detection.box) for detection in self]
+        rows = []
+        for detection in self:
+            rows.append((detection.label, detection.index, detection.score, *detection.box))
         return pandas.DataFrame(rows, columns=list(_COLUMNS))
 
     def to_supervision(self) -> "supervision.Detections":
