@@ -8,13 +8,29 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fiber_cli.inference.detections import Detection, to_supervision
     from fiber_cli.inference.fiber import Fiber
+    from fiber_cli.inference.folder_search import FolderSearch
+    from fiber_cli.inference.results import Detections, ScoredText
+    from fiber_cli.inference.search import SearchResult
 
-__all__ = ["Detection", "Fiber", "__version__", "to_supervision"]
+__all__ = [
+    "Detection",
+    "Detections",
+    "Fiber",
+    "FolderSearch",
+    "ScoredText",
+    "SearchResult",
+    "__version__",
+    "to_supervision",
+]
 __version__ = "0.2.0"
 
 _MODULES = {
     "Fiber": "fiber_cli.inference.fiber",
     "Detection": "fiber_cli.inference.detections",
+    "Detections": "fiber_cli.inference.results",
+    "FolderSearch": "fiber_cli.inference.folder_search",
+    "ScoredText": "fiber_cli.inference.results",
+    "SearchResult": "fiber_cli.inference.search",
     "to_supervision": "fiber_cli.inference.detections",
 }
 

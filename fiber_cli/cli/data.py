@@ -151,17 +151,46 @@ def _show_file(got: "Got") -> None:
 
 
 def check(
-    names: Names = None,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME...",
+            help="Data sets, or recipes, of which all data are meant; or your own labels: a folder as a tool exports "
+            "it, a data.yaml, a JSON file in COCO's form.  [default: all data sets]",
+        ),
+    ] = None,
     *,
-    root: Annotated[Path, typer.Option(help="The recipes' data.root.")],
+    root: Annotated[Path | None, typer.Option(help="The recipes' data.root, for data sets.")] = None,
     any_count: Annotated[
         bool, typer.Option("--any-count", help="The numbers of samples need not be the published ones.")
     ] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(help="Own labels as an entry of recipes, such as {kind: voc, folder: …}; may come several times."),
+    ] = None,
+    images: Annotated[Path | None, typer.Option(help="Own labels: folder of the pictures of a JSON file.")] = None,
+    sheet: Annotated[
+        Path | None, typer.Option(help="Own labels: draw some pictures with their boxes into this file.")
+    ] = None,
+    shown: Annotated[int, typer.Option(min=1, help="Pictures of each split on the sheet.")] = 12,
+    force: Force = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check that data lie as recipes want them: their layout, how many samples there are, and some decoded."""
+    """Check data: that data sets lie as recipes want them, or what is in labels of your own and what is wrong there."""
     from fiber_cli.data.checking import check_data_set
 
+    own = _own_labels(names or (), source or ())
+    if own or source:
+        from fiber_cli.cli.labels import LabelCheck, check_own_labels
+
+        if root is not None or any_count:
+            raise typer.BadParameter("--root and --any-count are of the recipes' data sets, not of own labels")
+        check_own_labels(LabelCheck(own, source or (), images, sheet, shown, force, as_json))
+        return
+    if images is not None or sheet is not None or force:
+        raise typer.BadParameter("--images, --sheet and --force are of own labels; name a folder, data.yaml or JSON")
+    if root is None:
+        raise typer.BadParameter("give --root, the recipes' data.root, or name a folder with labels of your own")
     if not root.is_dir():
         raise UserError(f"--root {root}: no such folder")
     wrong = 0
@@ -178,6 +207,26 @@ def check(
         show_json(rows)
     if wrong:
         raise UserError(f"{wrong} of {len(rows)} checks found something missing or different")
+
+
+def _own_labels(names: Sequence[str], sources: Sequence[str]) -> list[Path]:
+    """The names that are paths of labels; UserError for such beside names of data sets."""
+    from fiber_cli.config.resolve import shipped_recipes
+    from fiber_cli.data.catalogue import catalogue
+
+    known = catalogue().keys() | shipped_recipes().keys()
+    paths = []
+    others = []
+    for name in names:
+        if name not in known and Path(name).exists():
+            paths.append(Path(name))
+        else:
+            others.append(name)
+    if others and (paths or sources):
+        raise UserError(
+            f"{others[0]}: is no folder or file of labels; check data sets and own labels in commands of their own"
+        )
+    return paths
 
 
 def shard(

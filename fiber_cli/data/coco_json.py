@@ -100,16 +100,18 @@ def read_coco_json(
     labelled: bool = False,
     captioned: bool = False,
     file_of: Callable[[Entry], str] | None = None,
+    lenient: bool = False,
 ) -> CocoJson:
     """What a file in COCO's form says, in one form: numbers may be text, `area` and `iscrowd` null or missing, and the
     box is that of the mask where there is no other. Bad records are left out, see `FileRecords`.
 
     labelled: every annotation names a category of the file. captioned: images have a `caption`, annotations spans of
-    it as `tokens_positive`. file_of: an image's path, `file_name` without it. `UserError` for a file of another form,
-    and for ids and category names that come twice, in files without captions for file names too.
+    it as `tokens_positive`. file_of: an image's path, `file_name` without it. lenient: many bad records do not refuse
+    the file. `UserError` for a file of another form, and for ids and category names that come twice, in files without
+    captions for file names too.
     """
     content = read_json(path, wanted)
-    records = FileRecords(path, wanted)
+    records = FileRecords(path, wanted, lenient=lenient)
     image_records = records.entries(content, "images")
     categories = _categories(content, path, wanted) if labelled else []
     federated = _is_federated(image_records, categories, path)
@@ -212,9 +214,10 @@ class _ObjectReader:
         box = _box(annotation, image.size)
         if self.categories is not None and annotation.get("id") is not None:
             self.once.add(identifier(annotation["id"]))
-        if box is None or not _has_area(box, image.size):
+        use = None if box is None else object_use(box, image.size)
+        if box is None or use is None:
             return _Placed(number, None)
-        use = Use.CROWD if is_crowd else _use(box)
+        use = Use.CROWD if is_crowd else use
         return _Placed(number, CocoObject(box, _area(annotation, box), category, use, ignore, spans))
 
     def _category(self, annotation: Entry) -> int:
@@ -284,7 +287,10 @@ def _has_area(box: Box, size: Size | None) -> bool:
     return is_inside and box_width > 0 and box_height > 0
 
 
-def _use(box: Box) -> Use:
+def object_use(box: Box, size: Size | None) -> Use | None:
+    """What an object with this box is good for, if it is no crowd; None where it has no area inside its image."""
+    if not _has_area(box, size):
+        return None
     _, _, width, height = box
     return Use.TRAINED if min(width, height) > 1 else Use.SCORED
 

@@ -12,6 +12,8 @@ from fiber_cli.printing import say
 
 Value = TypeVar("Value")
 Id = TypeVar("Id", bound=Hashable)
+#: What tells a record's place, a number or a text.
+Where = TypeVar("Where")
 
 #: A file is refused where more than one record in a hundred is bad, but not for so few.
 _MOST_PER_HUNDRED = 1
@@ -43,8 +45,8 @@ class FileRecords:
     records of all lists read so far.
     """
 
-    def __init__(self, path: str | Path, wanted: str, form: str = "", *, strict: bool = False):
-        self.path, self.wanted, self.form, self.strict = path, wanted, form, strict
+    def __init__(self, path: str | Path, wanted: str, form: str = "", *, strict: bool = False, lenient: bool = False):
+        self.path, self.wanted, self.form, self.strict, self.lenient = path, wanted, form, strict, lenient
         self.left_out: list[tuple[str, str]] = []
 
     def entries(self, content: Any, what: str) -> list[Any]:
@@ -65,14 +67,20 @@ class FileRecords:
         """Number, from 1, and value of the good lines, empty ones apart."""
         return self._each(read_lines(self.path, self.wanted), read, "line {}", "lines")
 
+    def placed(
+        self, what: str, entries: Iterable[tuple[str, Any]], read: Callable[[Any], Value]
+    ) -> Iterator[tuple[str, Value]]:
+        """Place and value of the good records of many small files, which come with their places."""
+        return self._each(entries, read, "{}", what)
+
     def _each(
         self,
-        numbered: Iterable[tuple[int, Any]],
+        numbered: Iterable[tuple[Where, Any]],
         read: Callable[[Any], Value],
         place: str,
         what: str,
         owners: int | None = None,
-    ) -> Iterator[tuple[int, Value]]:
+    ) -> Iterator[tuple[Where, Value]]:
         bad: list[tuple[str, str]] = []
         of_owner: dict[str, list[str]] = {}  # places
         total = 0
@@ -101,7 +109,7 @@ class FileRecords:
         """`UserError` for more bad records than `most`, else a word about them."""
         if not bad:
             return
-        if self.strict or len(bad) > most:
+        if self.strict or (len(bad) > most and not self.lenient):
             place, reason = bad[0]
             others = f", {len(bad)} of {total:,} such" if len(bad) > 1 else ""
             raise self._refusal(f"see {place} ({reason}){others}")

@@ -37,7 +37,7 @@ class FolderSource(ImageSource):
         if not files:
             raise UserError(f"{name}: lists no image")
         probes = _probes(files)
-        if not any((self.folder / file).is_file() for file in probes):
+        if not lies_below(self.folder, files):
             raise UserError(
                 f"{folder}: holds none of {len(probes)} images looked for, such as {probes[0]}; "
                 "give the folder below which these paths lie"
@@ -66,6 +66,11 @@ class FolderSource(ImageSource):
             raise BadSample(f"{self.folder / self._files[i]}: {error.strerror}") from None
 
 
+def lies_below(folder: str | Path, files: Sequence[str]) -> bool:
+    """Whether one of 32 of the files, spread over the list, is below the folder."""
+    return any((Path(folder) / file).is_file() for file in _probes(files))
+
+
 def in_layout_on_disk(folder: str | Path, files: Sequence[str]) -> Sequence[str]:
     """The paths below the folder under which the files lie: as they are where one of 32 is there, else without their
     first folders, as Objects365 v2's `images/v1/patch8/…` lies in `patch8/…`. Where that does not help either, or makes
@@ -73,7 +78,7 @@ def in_layout_on_disk(folder: str | Path, files: Sequence[str]) -> Sequence[str]
     depth = max((len(PurePosixPath(file).parts) for file in files), default=1)
     for above in range(depth):
         shortened = [_without_first(file, above) for file in files]
-        if any((Path(folder) / file).is_file() for file in _probes(shortened)):
+        if lies_below(folder, shortened):
             is_ambiguous = above > 0 and len(set(shortened)) < len(set(files))
             return files if is_ambiguous or not above else shortened
     return files

@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from fiber_cli.data.exclude_files import exclude_files
+from fiber_cli.data.object_source import ObjectSource
 from fiber_cli.data.shards import ShardSource
 from fiber_cli.data.source import Source
 from fiber_cli.settings import paths_in
@@ -13,6 +14,8 @@ BLOCK, BLOCKS = 65536, 32
 #: How many ids of a source are read.
 KEYS = 2000
 _DIGITS = 12
+#: Kinds of source whose boxes stand in many files, or in one that the settings do not name.
+FILES_OF_LABELS = frozenset({"folder", "yolo", "voc"})
 
 
 def file_identity(path: Path) -> str:
@@ -58,6 +61,8 @@ def own_facts(name: str, source: Source) -> dict[str, str]:
     else:
         for path in _files(source):
             facts[f"{name}: the file {path.name}"] = file_identity(path)
+    if kind in FILES_OF_LABELS and isinstance(source, ObjectSource):
+        facts[f"{name}: the digest of the boxes"] = source.boxes_digest()
     return facts
 
 

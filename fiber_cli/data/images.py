@@ -14,6 +14,7 @@ from PIL import Image, ImageOps, features
 from PIL.ImageFile import ImageFile
 
 from fiber_cli.data.image_formats import FORMATS, unread_format
+from fiber_cli.data.records import Size
 from fiber_cli.data.source import MAX_PIXELS, BadSample
 from fiber_cli.regular_files import check_regular
 
@@ -23,6 +24,8 @@ _PREFIX_BYTES = 16
 _OPTIONAL = {"WEBP": "webp", "AVIF": "avif"}
 #: Pillow's function that plug-ins ask whether a picture has too many pixels.
 _LIMIT = "_decompression_bomb_check"
+#: EXIF's tag of how a picture is turned, and its values of pictures that lie on a side.
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)
 #: What plug-ins of Pillow raise for content of another format.
 _OTHER_FORMAT = (SyntaxError, IndexError, TypeError, struct.error)
 
@@ -61,6 +64,23 @@ def open_image(file: str | Path | bytes, max_pixels: int = MAX_PIXELS, *, at_lea
         raise BadSample(f"no such file: {file!s}") from None
     except IsADirectoryError:
         raise BadSample("a folder; give the image files in it") from None
+    except Exception as error:  # damaged files make decoders raise almost anything
+        raise BadSample(f"not a readable image: {error}") from error
+
+
+def upright_size(file: str | Path, max_pixels: int = MAX_PIXELS) -> Size:
+    """(height, width) of a picture upright by its EXIF orientation, of which the header alone is read. Raises
+    `BadSample`."""
+    try:
+        with _stream(file) as stream, _undecoded(stream, max_pixels) as image:
+            check_pixels(image, max_pixels)
+            width, height = image.size
+            is_turned = image.getexif().get(ORIENTATION) in SIDEWAYS
+            return (width, height) if is_turned else (height, width)
+    except BadSample:
+        raise
+    except FileNotFoundError:
+        raise BadSample(f"no such file: {file!s}") from None
     except Exception as error:  # damaged files make decoders raise almost anything
         raise BadSample(f"not a readable image: {error}") from error
 

@@ -23,3 +23,7 @@ class Ragged:
     def __getitem__(self, i: int) -> np.ndarray:
         start = self._ends[i - 1] if i else 0
         return self._values[start : self._ends[i]]
+
+    def tobytes(self) -> bytes:
+        """All values and where rows end, as bytes."""
+        return self._ends.tobytes() + self._values.tobytes()

@@ -3,23 +3,29 @@
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from fiber_cli.data.coco_json import has_captions
 from fiber_cli.data.files import read_json
 from fiber_cli.data.sources import source_format
 from fiber_cli.data.sources.coco import CocoSettings
+from fiber_cli.data.sources.folder import LabelFolderSettings
 from fiber_cli.data.sources.karpathy import KarpathySettings
 from fiber_cli.data.sources.mdetr import MdetrSettings
 from fiber_cli.data.sources.odvg import OdvgSettings
 from fiber_cli.data.sources.region_shards import RegionShardsSettings
 from fiber_cli.data.sources.statements import StatementsSettings
 from fiber_cli.data.sources.webdataset import WebDatasetSettings
+from fiber_cli.data.sources.yolo import YoloSettings
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file, existing_folder
 from fiber_cli.evaluation.names import DATASETS, SCENES
 from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
+from fiber_cli.parsing import parse_yaml
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declarations, declared
 from fiber_cli.tasks.declaration import TaskDeclaration
+from fiber_cli.text_files import read_text
 
 #: The data set that has prompts of its own.
 PROMPTED = "odinw13"
@@ -34,8 +40,8 @@ KINDS_OF_FILES = {
 }
 KINDS_OF_SHARDS = ("webdataset", "region_shards")
 FORMS_IN_WORDS = (
-    "a JSON of captions or boxes, a JSONL of statements or of ODVG, a YAML list of detection sets, or a folder or "
-    "pattern of .tar shards"
+    "a JSON of captions or boxes, a JSONL of statements or of ODVG, a data.yaml of Ultralytics, a YAML list of "
+    "detection sets, a folder with boxes as labelling tools export them, or a folder or pattern of .tar shards"
 )
 
 
@@ -59,8 +65,8 @@ def eval_data(
     docs/evaluation.md, its pictures also in `images`; the path of a Karpathy JSON, of a JSON with boxes, or of a
     statements JSONL, whose images lie in `images` (or `root`, which is the same of a file) or in images/ beside it; an
     ODVG JSONL or shards of such records, with the names of detection in label_map.json beside them; a YAML list of
-    detection sets in ODinW's manner; or a folder, glob or pattern of shards, which have no splits. published_prompts:
-    of odinw13.
+    detection sets in ODinW's manner; a data.yaml of Ultralytics, or a folder with boxes in its form, COCO's or Pascal
+    VOC's; or a folder, glob or pattern of shards, which have no splits. published_prompts: of odinw13.
     The split is test of captions, of Flickr30k Entities and of ODinW, dev of NLVR2, else val. Raises UserError.
     """
     declaration = declared(task)
@@ -78,6 +84,10 @@ def eval_data(
         assert kind is not None
         return known.find(Request(dataset, split, Path(root or "."), kind, images, published_prompts))
     path = Path(dataset)
+    if _is_data_yaml(path) or (_readable(("folder",), declaration) is not None and _has_folders(path)):
+        if root or images:
+            raise UserError(f"{dataset} names its images itself: leave out --root and --images")
+        return _labelled(path, split or "val")
     if path.suffix in KINDS_OF_FILES:
         return _file(path, declaration, split, _images_of_a_file(root, images))
     if path.is_dir() or path.suffix == ".tar":
@@ -137,6 +147,30 @@ def _file(path: Path, declaration: TaskDeclaration, split: str | None, named: Pa
         raise UserError(f"{path} names the images of its sets itself: leave out --root and --images")
     sets = read_odinw(existing_file(path))
     return EvalData(path.stem, "test", list(sets), details=prompts_in_words(sets))
+
+
+def _has_folders(path: Path) -> bool:
+    """Whether a folder is one of pictures and labels, and not of shards."""
+    return path.is_dir() and not any(path.glob("*.tar")) and any(entry.is_dir() for entry in path.iterdir())
+
+
+def _is_data_yaml(path: Path) -> bool:
+    """Whether a YAML file is of Ultralytics' form, a mapping with `names`; what cannot be read is none."""
+    if path.suffix not in (".yaml", ".yml") or not path.is_file():
+        return False
+    try:
+        content = parse_yaml(read_text(path), str(path))
+    except (UserError, OSError, yaml.YAMLError):
+        return False
+    return isinstance(content, dict) and "names" in content
+
+
+def _labelled(path: Path, split: str) -> EvalData:
+    if path.is_dir():
+        name = path.absolute().name
+        return EvalData(name, split, [LabelFolderSettings(kind="folder", split=split, folder=str(path), name=name)])
+    name = path.absolute().parent.name
+    return EvalData(name, split, [YoloSettings(kind="yolo", data=str(path), split=split, name=name)])
 
 
 def _whole(path: Path, source: SourceSettings) -> EvalData:

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fiber_cli.data.coco_json import read_coco_json
-from fiber_cli.data.sources.coco import COPIES, CocoSettings
+from fiber_cli.data.object_source import COPIES
+from fiber_cli.data.sources.coco import CocoSettings
 
 #: Of a number of shots and a seed, the entry of a recipe with the images of that draw.
 Draw = Callable[[int, int], CocoSettings]
@@ -45,7 +46,7 @@ class Tuning(NamedTuple):
 
 
 def drawn_by_seed(train: CocoSettings) -> Draw:
-    """Images of a set, drawn until each category has so many, see `data.sources.coco.few_shot`."""
+    """Images of a set, drawn until each category has so many, see `data.object_source.few_shot`."""
     return lambda shots, seed: dataclasses.replace(train, shots=shots, seed=seed)
 
 

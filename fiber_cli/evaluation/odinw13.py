@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
-from fiber_cli.data.sources.coco import COPIES, CocoSettings
+from fiber_cli.data.object_source import COPIES
+from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.few_shot import FewShotSet, drawn_from_files
 

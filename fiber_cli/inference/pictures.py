@@ -20,6 +20,7 @@ from fiber_cli.data.images import check_pixels, open_image, to_rgb
 from fiber_cli.data.source import MAX_PIXELS, BadSample
 from fiber_cli.data.text import check_encoded
 from fiber_cli.errors import UserError
+from fiber_cli.inference.addresses import fetched_bytes, is_address
 from fiber_cli.printing import say
 
 
@@ -30,19 +31,17 @@ class BinaryFile(Protocol):
     def read(self, size: int = -1, /) -> bytes: ...
 
 
-#: A path, an encoded image as bytes or as an open file, a picture, or uint8 pixels: an array (H, W) or (H, W, C), or a
-#: tensor (C, H, W), of 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+#: A path, an address (http://, https:// or data:), an encoded image as bytes or as an open file, a picture, or uint8
+#: pixels: an array (H, W) or (H, W, C), or a tensor (C, H, W), of 1 (grey), 3 (RGB) or 4 (RGBA) channels.
 Picture = str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryFile | Image.Image | np.ndarray | torch.Tensor
 #: What becomes of a list in which a picture cannot be read.
 OnError = Literal["raise", "skip"]
 
 WANTED = (
-    "wanted is a path, the bytes of an image file, a file opened as binary, a PIL image, a uint8 array (height, width) "
-    "or (height, width, 1, 3 or 4), or a uint8 tensor (1, 3 or 4, height, width)"
+    "wanted is a path, an address, the bytes of an image file, a file opened as binary, a PIL image, a uint8 array "
+    "(height, width) or (height, width, 1, 3 or 4), or a uint8 tensor (1, 3 or 4, height, width)"
 )
 _CHANNELS = (1, 3, 4)
-#: `C:/` is a drive of Windows.
-_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://|data:")
 #: `Path` makes one of two slashes.
 _URL_AS_PATH = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/|data:")
 
@@ -227,6 +226,8 @@ def _read(picture: Any, max_pixels: int) -> Image.Image:
         return open_image(bytes(picture), max_pixels)
     if isinstance(picture, BinaryFile) and not isinstance(picture, os.PathLike):
         return _read(_held(picture), max_pixels)
+    if isinstance(picture, str) and is_address(picture) and not os.path.exists(picture):
+        return open_image(fetched_bytes(picture), max_pixels)
     if isinstance(picture, str | os.PathLike):
         return open_image(_local_path(os.fspath(picture)), max_pixels)
     raise BadSample(f"no picture; {WANTED}")
@@ -248,10 +249,6 @@ def _local_path(path: str | bytes) -> Path:
         path = os.fsdecode(path)
     if not path:
         raise BadSample("an empty path; give that of an image file")
-    if _URL.match(path) and not os.path.exists(path):
-        raise BadSample(
-            "a URL; download it and give the file, or `urllib.request.urlopen(url)`, which is taken as it is"
-        )
     return Path(path)
 
 

@@ -202,6 +202,7 @@ def search(
     options: PredictOptions,
     raw_sum: bool = False,
     judged: Judgement | None = None,
+    shows_progress: bool = True,
 ) -> tuple[list[SearchResult], LeftOut]:
     """For each query the dual encoder's `top_k` pictures, best first by the sum of ITC and ITM score, both as logits;
     raw_sum: the cosine as it is. `itm` scores the pairs, where it is another checkpoint; the temperature stays that of
@@ -223,7 +224,7 @@ def search(
         wanted.append(np.flatnonzero((candidates == image).any(axis=1)))
     images = image_set(fusion, folder, chosen_paths, options.max_pixels)
     texts = TextSet(queries, fusion.context.tokenizer, fusion.context.text_length)
-    pairs = score_pairs(fusion.ability(Matching), images, texts, wanted, options)
+    pairs = score_pairs(fusion.ability(Matching), images, texts, wanted, options, shows_progress=shows_progress)
     logit_scale = loaded.ability(Embedding).logit_scale()
     results: list[SearchResult] = []
     for number, query in enumerate(queries):

@@ -1,4 +1,4 @@
-"""Beam search for the best caption of every image.
+"""Beam search for the best captions of every image.
 
 Shapes: B images that are still searched, K hypotheses of each, V vocabulary.
 """
@@ -6,6 +6,7 @@ Shapes: B images that are still searched, K hypotheses of each, V vocabulary.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from fiber_cli.model.captioner import Captioner, Prompt, SpecialIds, Stepper
@@ -33,25 +34,54 @@ def beam_search(
     whose ended hypotheses fill all slots once they are the best.
     """
     stepper = Stepper(captioner, memory, beam, special, prompt)
+    tokens, scores = _best(stepper, 1, max_length, as_published)
+    return tokens[:, 0], scores[:, 0]
+
+
+@torch.no_grad()
+def best_captions(
+    captioner: Captioner,
+    memory: ImageMemory,
+    count: int,
+    *,
+    beam: int,
+    max_length: int,
+    special: SpecialIds,
+    as_published: bool = False,
+    prompt: Prompt | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The `count` best captions of each of B images that a search with at least so many hypotheses ends with, best
+    first: tokens int64 (B, count, max_length - 1) and mean log-probabilities float32 (B, count), -inf where there are
+    fewer. The rest: see `beam_search`, whose caption is the first of a search of the same width."""
+    stepper = Stepper(captioner, memory, max(beam, count), special, prompt)
+    return _best(stepper, count, max_length, as_published)
+
+
+def _best(stepper: Stepper, count: int, max_length: int, as_published: bool) -> tuple[Tensor, Tensor]:
     if as_published:
-        return _published_search(stepper, max_length)
-    return _search(stepper, max_length)
+        return _published_search(stepper, count, max_length)
+    return _search(stepper, count, max_length)
 
 
 class Answers:
-    """The best caption of each image so far: `tokens` int64 (images, length), padded, and `scores` (images,)."""
+    """The best captions of each image so far, best first: `tokens` int64 (images, count, length), padded, and `scores`
+    (images, count), -inf where there is none yet."""
 
-    def __init__(self, memory: ImageMemory, length: int, pad: int):
-        self.tokens = torch.full((len(memory), length), pad, device=memory.device)
-        self.scores = torch.full((len(memory),), -torch.inf, device=memory.device)
+    def __init__(self, memory: ImageMemory, count: int, length: int, pad: int):
+        self.pad = pad
+        self.tokens = torch.full((len(memory), count, length), pad, device=memory.device)
+        self.scores = torch.full((len(memory), count), -torch.inf, device=memory.device)
 
     def update(self, images: Tensor, tokens: Tensor, scores: Tensor) -> None:
-        """Take captions (B, at most length) of the images numbered `images` (B,) where their scores (B,) are better."""
-        better = scores > self.scores[images]
-        images = images[better]
-        self.scores[images] = scores[better]
-        # Later answers are longer, so that nothing of an earlier one remains.
-        self.tokens[images, : tokens.shape[1]] = tokens[better]
+        """Take captions (B, C, at most length) of the images numbered `images` (B,) where their scores (B, C) are
+        better; of equal ones the earlier stays."""
+        _, count, length = self.tokens.shape
+        padded = F.pad(tokens, (0, length - tokens.shape[2]), value=self.pad)
+        all_scores = torch.cat([self.scores[images], scores], 1)
+        all_tokens = torch.cat([self.tokens[images], padded], 1)
+        order = all_scores.argsort(dim=1, descending=True, stable=True)[:, :count]
+        self.scores[images] = all_scores.gather(1, order)
+        self.tokens[images] = all_tokens.gather(1, order[..., None].expand(-1, -1, length))
 
 
 class Continuations(NamedTuple):
@@ -63,9 +93,9 @@ class Continuations(NamedTuple):
     tokens: Tensor
 
 
-def _search(stepper: Stepper, max_length: int) -> tuple[Tensor, Tensor]:
+def _search(stepper: Stepper, count: int, max_length: int) -> tuple[Tensor, Tensor]:
     beam, special = stepper.captions_per_image, stepper.special
-    answers = Answers(stepper.memory, max_length - 1, special.pad)
+    answers = Answers(stepper.memory, count, max_length - 1, special.pad)
     images = torch.arange(len(stepper.memory), device=stepper.memory.device)
     finished = torch.zeros_like(images)
     scores = _scores_before_the_first_token(stepper)
@@ -80,8 +110,8 @@ def _search(stepper: Stepper, max_length: int) -> tuple[Tensor, Tensor]:
         eligible |= done[:, None] & ~ended
 
         means = (totals / length).masked_fill(~eligible, -torch.inf)
-        best_scores, best = means.max(1)
-        answers.update(images, _captions(stepper, candidates, best), best_scores)
+        best = means.argsort(dim=1, descending=True, stable=True)[:, :count]
+        answers.update(images, _captions(stepper, candidates, best), means.gather(1, best))
         if done.all():
             break
 
@@ -115,16 +145,16 @@ def _best_candidates(stepper: Stepper, scores: Tensor) -> Continuations:
 
 
 def _captions(stepper: Stepper, candidates: Continuations, best: Tensor) -> Tensor:
-    """Tokens after `cls` of each image's candidate numbered `best` (B,), int64 (B, length)."""
-    images = torch.arange(len(best), device=best.device)
+    """Tokens after `cls` of each image's candidates numbered `best` (B, C), int64 (B, C, length)."""
+    images = torch.arange(len(best), device=best.device)[:, None]
     hypotheses = stepper.tokens.view(len(best), stepper.captions_per_image, -1)
-    parents = candidates.parents[images, best]
+    parents = candidates.parents.gather(1, best)
     earlier = hypotheses[images, parents, 1:]
-    last = candidates.tokens[images, best]
-    return torch.cat([earlier, last[:, None]], 1)
+    last = candidates.tokens.gather(1, best)
+    return torch.cat([earlier, last[..., None]], 2)
 
 
-def _published_search(stepper: Stepper, max_length: int) -> tuple[Tensor, Tensor]:
+def _published_search(stepper: Stepper, count: int, max_length: int) -> tuple[Tensor, Tensor]:
     """Images stay until all are done, because the ended slots of one go on being sorted while others are live."""
     beam, special = stepper.captions_per_image, stepper.special
     scores = _scores_before_the_first_token(stepper)
@@ -145,5 +175,5 @@ def _published_search(stepper: Stepper, max_length: int) -> tuple[Tensor, Tensor
         stepper.append(tokens, parents)
         if ended.all():
             break
-    best_of_each_image = stepper.padded(max_length)[::beam, 1:]
-    return best_of_each_image, means[:, 0]
+    of_each_image = stepper.padded(max_length).view(len(scores), beam, -1)
+    return of_each_image[:, :count, 1:], means[:, :count]

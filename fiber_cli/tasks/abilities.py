@@ -81,6 +81,14 @@ class Matching(Ability):
         """ITM logits (B, 2) of the pairs (image b, text b); index 1 is "matched". pooled: see `FusedEncoder.fuse`."""
 
 
+class BestTexts(NamedTuple):
+    """The best texts of each of B inputs, best first. rows: (B, K) numbers of answers, or tokens (B, K, L), padded, as
+    int64; scores: float32 (B, K), 0 to 1, 0 where there are fewer than K."""
+
+    rows: "Tensor"
+    scores: "Tensor"
+
+
 class Answering(Ability):
     """Answers to questions, out of a closed list or generated."""
 
@@ -91,6 +99,12 @@ class Answering(Ability):
     def answer(self, image: "ImageStem", ids: "Tensor", mask: "Tensor") -> "Tensor":
         """Of the pairs (image b, question b), ids int64 and mask bool (B, L): the rows that `predict` gives, which
         `tasks.vqa.answers` puts in words."""
+
+    @abstractmethod
+    def best_answers(self, image: "ImageStem", ids: "Tensor", mask: "Tensor", count: int) -> BestTexts:
+        """The `count` best answers of each pair, the first of them that of `answer`; of a closed list no more than it
+        has. Scores: of a closed list the sigmoid of the logit, of generated texts the geometric mean of their tokens'
+        probabilities."""
 
 
 class Captioning(Ability):
@@ -105,6 +119,13 @@ class Captioning(Ability):
     ) -> "Tensor":
         """Captions of pixels uint8 (B, 3, H, W): token ids int64 (B, L), padded. beam, as_published: see
         `model.beam_search`; None: as the task's settings have it."""
+
+    @abstractmethod
+    def best_captions(
+        self, pixels: "Tensor", count: int, *, beam: int | None = None, as_published: bool | None = None
+    ) -> BestTexts:
+        """The `count` best captions that the search ends with. Scores: the geometric mean of their tokens'
+        probabilities. The rest: see `caption_pixels`."""
 
 
 class Detecting(Ability):

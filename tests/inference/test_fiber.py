@@ -265,6 +265,48 @@ def test_threads_with_other_options_share_a_detector(detector, readable):
         assert_same(detections, of_option)
 
 
+def test_eight_threads_with_different_options_give_what_each_gives_alone(runs, detector, readable, retriever, folder):
+    """To the bit: nothing of one call is seen by another, of one object or of several."""
+    captioner, answerer = (Fiber.from_pretrained(runs[task], batch_size=2) for task in ("caption", "vqa_generated"))
+    searched = Fiber(retriever(), batch_size=2).with_index(folder)
+    calls = [
+        partial(detector.detect, readable[1], LABELS, threshold=0, top_k=3),
+        partial(detector.detect, readable, "cat", threshold=0.1, nms_iou=0.2),
+        partial(captioner.caption, readable, 1),
+        partial(captioner.captions, readable[0], 3, beam=2),
+        partial(captioner.captions, readable[:2], 2, as_published=True),
+        partial(answerer.answer, readable, "what is it?"),
+        partial(answerer.answers, readable[2], ["how many?", "which colour?"], 2),
+        partial(searched.search, "a red circle", 2),
+    ]
+    alone = [call() for call in calls]
+    assert run_in_threads(calls * 4, threads=8) == alone * 4
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_a_lower_precision_gives_nearly_the_same_of_every_kind(runs, detector_run, readable, precision):
+    for path in (runs["coarse"], detector_run):
+        full, low = Fiber.from_pretrained(path), Fiber.from_pretrained(path, precision=precision)
+        assert next(low.task.parameters()).dtype == torch.float32
+        if path == detector_run:
+            found, expected = (model.detect(readable[0], LABELS, threshold=0, top_k=1) for model in (low, full))
+            np.testing.assert_allclose(found.scores, expected.scores, atol=0.1)
+            continue
+        for of_low, of_full in (
+            (low.embed_images(readable), full.embed_images(readable)),
+            (low.embed_texts(["a moon"]), full.embed_texts(["a moon"])),
+        ):
+            assert of_low.dtype == np.float32
+            np.testing.assert_allclose(of_low, of_full, atol=0.05)
+            assert (of_low != of_full).any()
+        assert low.match(readable[0], "a moon") == pytest.approx(full.match(readable[0], "a moon"), abs=1)
+
+
+def test_an_unknown_precision_is_refused(runs):
+    with pytest.raises(UserError, match="precision 'int8': give one of fp32, bf16, fp16"):
+        Fiber.from_pretrained(runs["coarse"], precision="int8")
+
+
 def overlap(a, b):
     """IoU of boxes given by their edges."""
     width, height = (min(a[2 + i], b[2 + i]) - max(a[i], b[i]) for i in (0, 1))

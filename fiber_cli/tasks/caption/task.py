@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fiber_cli.data.text import special_ids
-from fiber_cli.model.beam_search import beam_search
+from fiber_cli.model.beam_search import beam_search, best_captions
 from fiber_cli.model.captioner import Captioner, SpecialIds
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.decoder_cache import ImageMemory
@@ -22,7 +22,7 @@ from fiber_cli.model.heads import MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
 from fiber_cli.model.sampling import sample
 from fiber_cli.settings import Owner, owned
-from fiber_cli.tasks.abilities import Captioning
+from fiber_cli.tasks.abilities import BestTexts, Captioning
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.caption.cider import CiderD, CiderReward, read_document_frequency
 from fiber_cli.tasks.caption.settings import CaptionSettings
@@ -148,6 +148,24 @@ class CaptionTask(Task, Captioning):
             special=self.special,
             as_published=as_published,
         )
+        return self._without_ends(tokens)
+
+    def best_captions(
+        self, pixels: Tensor, count: int, *, beam: int | None = None, as_published: bool | None = None
+    ) -> BestTexts:
+        tokens, log_probs = best_captions(
+            self.captioner,
+            self.captioner.memory(normalize(pixels)),
+            count,
+            beam=self.beam if beam is None else beam,
+            max_length=self.max_length,
+            special=self.special,
+            as_published=self.search_as_published if as_published is None else as_published,
+        )
+        return BestTexts(self._without_ends(tokens), log_probs.exp())
+
+    def _without_ends(self, tokens: Tensor) -> Tensor:
+        """The tokens, with padding in place of those that begin and end a caption."""
         hidden = (tokens == self.special.cls) | (tokens == self.special.sep)
         return tokens.masked_fill(hidden, self.special.pad)
 

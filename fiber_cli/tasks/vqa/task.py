@@ -9,7 +9,7 @@ from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.heads import Classifier, PairPooler
 from fiber_cli.model.pixels import normalize
-from fiber_cli.tasks.abilities import Answering
+from fiber_cli.tasks.abilities import Answering, BestTexts
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.context import TaskContext
 
@@ -46,6 +46,11 @@ class VqaTask(Task, Answering):
 
     def answer(self, image: ImageStem, ids: Tensor, mask: Tensor) -> Tensor:
         return self.logits(image, self.encoder.text_stem(ids, mask)).argmax(1)
+
+    def best_answers(self, image: ImageStem, ids: Tensor, mask: Tensor, count: int) -> BestTexts:
+        logits = self.logits(image, self.encoder.text_stem(ids, mask)).float()
+        best = logits.sort(dim=1, descending=True, stable=True)
+        return BestTexts(best.indices[:, :count], best.values[:, :count].sigmoid())
 
     def batch_logits(self, batch: dict[str, Any]) -> Tensor:
         """Float32 (B, labels) of a batch as for `predict`."""

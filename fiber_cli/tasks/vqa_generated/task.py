@@ -9,14 +9,14 @@ from torch import Tensor
 
 from fiber_cli.data.text import special_ids
 from fiber_cli.errors import UserError
-from fiber_cli.model.beam_search import beam_search
+from fiber_cli.model.beam_search import beam_search, best_captions
 from fiber_cli.model.captioner import Captioner, Prompt, SpecialIds
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.fusion import FusedEncoder, ImageStem
 from fiber_cli.model.heads import MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
 from fiber_cli.settings import Owner, owned
-from fiber_cli.tasks.abilities import Answering
+from fiber_cli.tasks.abilities import Answering, BestTexts
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.token_losses import token_losses
@@ -89,3 +89,15 @@ class GeneratedVqaTask(Task, Answering):
             prompt=Prompt(ids, mask),
         )
         return tokens.masked_fill(tokens == self.special.sep, self.special.pad)
+
+    def best_answers(self, image: ImageStem, ids: Tensor, mask: Tensor, count: int) -> BestTexts:
+        tokens, log_probs = best_captions(
+            self.captioner,
+            self.encoder.memory(image),
+            count,
+            beam=self.beam,
+            max_length=self.answer_length + 1,
+            special=self.special,
+            prompt=Prompt(ids, mask),
+        )
+        return BestTexts(tokens.masked_fill(tokens == self.special.sep, self.special.pad), log_probs.exp())

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from region_files import coco_box, coco_file, write_image
 
-from fiber_cli.data.sources.coco import CocoSource, few_shot
+from fiber_cli.data.object_source import few_shot
+from fiber_cli.data.sources.coco import CocoSource
 from fiber_cli.errors import UserError
 
 

@@ -1,0 +1,116 @@
+"""A checkpoint that is in use: where and how it computes, and how pictures and texts become its input."""
+
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar, cast
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from fiber_cli.checkpoints.loading import Loaded
+from fiber_cli.checkpoints.words import unseen_words
+from fiber_cli.data.text import encode
+from fiber_cli.data.transforms import EvalTransform
+from fiber_cli.distributed.device import AUTOCAST, precision_context, prediction_device
+from fiber_cli.errors import UserError
+from fiber_cli.inference.pictures import OnError, Pairs, PictureReader, batches, texts_of
+from fiber_cli.model.fusion import ImageStem, TextStem
+from fiber_cli.model.pixels import normalize
+from fiber_cli.tasks.abilities import Detecting
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+#: Inputs in one pass, where that is not given.
+BATCH_SIZE, DETECTION_BATCH_SIZE = 32, 4
+PRECISIONS = ("fp32", *AUTOCAST)
+
+
+class InUse:
+    """A checkpoint in use. device: None for a GPU where there is one; precision: "fp32", "bf16" or "fp16", of the
+    computation; batch_size: inputs in one pass. Nothing of it changes after it is made, so that threads can share it:
+    what a call needs, it has for itself."""
+
+    def __init__(
+        self,
+        loaded: Loaded,
+        device: torch.device | None = None,
+        batch_size: int | None = None,
+        precision: str = "fp32",
+    ):
+        if precision not in PRECISIONS:
+            raise UserError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
+        self.loaded = loaded
+        self.context = loaded.context
+        self.device = device or prediction_device()
+        self.precision = precision
+        self.task = loaded.task.to(self.device)
+        usual = DETECTION_BATCH_SIZE if isinstance(self.task, Detecting) else BATCH_SIZE
+        self.batch_size = batch_size or usual
+        self.transform = EvalTransform(loaded.context.model.image_size)
+
+    def unseen_words(self, texts: str | Sequence[str]) -> list[str]:
+        """The words of the texts that no caption, name, question or other text of the checkpoint's training had, in
+        small letters, each once: what is said of them is a guess. None where the words of its training are not known.
+        No method warns of them by itself; the commands do."""
+        sentences, _ = texts_of(texts)
+        return unseen_words(self.loaded.path, sentences)
+
+    def _read_pairs(
+        self, pairs: Pairs, on_error: OnError, max_pixels: int
+    ) -> Iterator[tuple[list[int], ImageStem, list[str]]]:
+        """Numbers, image stems and texts of the pairs that can be read, a batch at a time; a picture of several pairs
+        of a batch has its stem computed once."""
+        reader = PictureReader(pairs.one_picture, on_error, max_pixels)
+        for numbers in batches(range(len(pairs.texts)), self.batch_size):
+            opened: list[Image.Image] = []
+            row_of: dict[int, int | None] = {}
+            rows = []
+            kept = []
+            for number in numbers:
+                picture = pairs.pictures[number]
+                if id(picture) not in row_of:
+                    image = reader.read(number, picture)
+                    row_of[id(picture)] = None if image is None else len(opened)
+                    if image is not None:
+                        opened.append(image)
+                row = row_of[id(picture)]
+                if row is not None:
+                    rows.append(row)
+                    kept.append(number)
+            if kept:
+                stems = self._image_stems(opened)
+                yield kept, ImageStem(stems.map[rows]), [pairs.texts[number] for number in kept]
+
+    def _image_stems(self, pictures: list[Image.Image]) -> ImageStem:
+        return self.task.encoder.image_stem(normalize(self._pixels(pictures)))
+
+    def _pixels(self, pictures: list[Image.Image]) -> Tensor:
+        """Of RGB pictures, uint8 (B, 3, H, W) on the device."""
+        pixels = [self.transform(picture) for picture in pictures]
+        return torch.stack(pixels).to(self.device)
+
+    def _text_stems(self, texts: list[str]) -> TextStem:
+        return self.task.encoder.text_stem(*self._encoded(texts))
+
+    def _encoded(self, texts: list[str]) -> tuple[Tensor, Tensor]:
+        """Tokens int64 and mask bool (B, L) on the device. UserError for texts that would be cut."""
+        ids, mask, truncated = encode(self.context.tokenizer, texts, self.context.text_length)
+        if truncated:
+            longest = max(texts, key=len)
+            raise UserError(
+                f"{truncated} of the texts are longer than the model's {self.context.text_length} tokens, such as "
+                f"{longest[:80]!r}; shorten them"
+            )
+        return ids.to(self.device), mask.to(self.device)
+
+
+def computing(method: Method) -> Method:
+    """A method of `InUse` that computes without gradients and in the precision of its object; of other threads none of
+    this is."""
+
+    @functools.wraps(method)
+    def compute(self: InUse, *arguments: Any, **named: Any) -> Any:
+        with torch.inference_mode(), precision_context(self.precision, self.device):
+            return method(self, *arguments, **named)
+
+    return cast(Method, compute)

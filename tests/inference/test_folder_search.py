@@ -1,0 +1,68 @@
+"""Searching a folder again and again."""
+
+import shutil
+
+import pytest
+
+from fiber_cli.errors import UserError
+from fiber_cli.inference.fiber import Fiber
+from fiber_cli.inference.index import INDEX, build_index
+from fiber_cli.inference.search import search
+from fiber_cli.tasks.prediction import PredictOptions
+
+QUERIES = ["a red circle", "a big blue star", "two moons"]
+
+
+@pytest.fixture
+def model(retriever):
+    return Fiber(retriever())
+
+
+def test_results_are_those_of_the_command(model, folder, capsys):
+    searched = model.with_index(folder)
+    assert len(searched) == 7
+    assert (folder / INDEX).is_file()
+    index, _ = build_index(model.loaded, folder, options=PredictOptions(32, 0))
+    expected, _ = search(model.loaded, folder, index, QUERIES, top_k=50, options=PredictOptions(32, 0))
+    capsys.readouterr()
+    of_queries = searched.search(QUERIES, 3)
+    assert [result for of_query in of_queries for result in of_query] == [
+        result for result in expected if result.rank <= 3
+    ]
+    for alone, in_list in zip(searched.search(QUERIES[1], 3), of_queries[1], strict=True):
+        assert alone.path == in_list.path
+        assert alone.score == pytest.approx(in_list.score, abs=1e-4)
+    twice = searched.search([QUERIES[0], QUERIES[0]], 2)
+    assert twice[0] == twice[1]
+    assert capsys.readouterr().err == ""
+
+
+def test_new_pictures_are_taken_in_and_the_index_may_lie_elsewhere(model, folder, tmp_path):
+    searched = model.with_index(folder, index=tmp_path / "elsewhere.safetensors")
+    assert not (folder / INDEX).exists()
+    shutil.copy(folder / "0.png", folder / "more.png")
+    searched.refresh()
+    assert "more.png" in searched.paths
+    assert len(searched.search("a red circle", 20)) == 8
+
+
+def test_pictures_that_have_gone_are_told(model, folder):
+    searched = model.with_index(folder)
+    (folder / "3.png").unlink()
+    with pytest.warns(UserWarning, match=r"3\.png is left out"):
+        assert len(searched.search("a red circle", 20)) == 6
+
+
+def test_what_cannot_be_searched_is_told(model, folder, retriever, detector):
+    with pytest.raises(UserError, match="no such folder"):
+        model.with_index(folder / "none")
+    with pytest.raises(UserError, match="without dual-encoder features"):
+        detector.with_index(folder)
+    searched = model.with_index(folder)
+    for query, options, message in ((" ", {}, "a query is empty"), ("x", {"k": 0}, "must be at least 1")):
+        with pytest.raises(UserError, match=message):
+            searched.search(query, **options)
+    alone = Fiber(retriever(itm=0.0))
+    with pytest.raises(UserError, match="without an ITM head"):
+        alone.with_index(folder)
+    assert len(alone.with_index(folder, fusion=model).search("a red circle", 2)) == 2
