@@ -34,6 +34,8 @@ Stem = Literal["patch", "convolutions"]
 FusionPlace = Literal["backbone", "top"]
 #: How a block looks at the other modality: by an attention beside its own, or by one attention over both.
 FusionAttention = Literal["co", "merged"]
+#: What finds boxes on the feature pyramid: ATSS with DynamicHead as published, or torchvision's heads.
+HeadKind = Literal["atss", "retinanet", "faster_rcnn"]
 #: Whether the detection head fuses text and image too, as GLIP's does.
 HeadFusion = Literal["none", "deep"]
 #: A convolutional stem halves its map until a patch is one token.
@@ -307,22 +309,45 @@ def _check_heads(name: str, width: int, heads: int) -> None:
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """What stands on the encoder in the fine stage: width of the feature pyramid and of the head's `blocks`, and the
-    rate of DropBlock in the pyramid. log_scale: at first the alignment of anchors with tokens is exp(-log_scale) times
-    their product; 0 as published, below it narrow heads begin to name things sooner."""
+    """What stands on the encoder in the fine stage: width of the feature pyramid and of the head, and the rate of
+    DropBlock in the pyramid. blocks, fusion: DynamicHead's blocks, of the head "atss" alone, and what stands before
+    each. log_scale: at first the alignment of regions with tokens is exp(-log_scale) times their product; 0 as
+    published, below it narrow heads begin to name things sooner."""
 
     channels: int = 256
     blocks: int = 6
     drop_block: float = 0.3
     log_scale: float = 0.0
     fusion: HeadFusion = "none"
+    head: HeadKind = "atss"
 
     def __post_init__(self) -> None:
         _check_numbers(self)
         _check_choice("head_fusion", self.fusion, HeadFusion)
+        _check_choice("head", self.head, HeadKind)
+        problem = self.problem_of_head(self.head, self.blocks, self.fusion)
+        if problem is not None:
+            raise UserError(f"task.head={problem}")
         if self.channels % 32:
             # A group of one channel has no spread on a level of one position.
             raise UserError(f"detector channels={self.channels}: must be a multiple of 32, for GroupNorm in 16 groups")
+
+    @classmethod
+    def problem_of_head(cls, head: HeadKind, blocks: int, fusion: HeadFusion) -> str | None:
+        """What is wrong with settings of DynamicHead beside another head, in words; None where nothing is."""
+        if head == "atss":
+            return None
+        if fusion != "none":
+            return (
+                f"{head} with task.head_fusion={fusion}: that fusion stands before DynamicHead's blocks, which only "
+                "atss has; set task.head_fusion to none, or task.head to atss"
+            )
+        if blocks != cls.blocks:
+            return (
+                f"{head} with task.blocks={blocks}: these are DynamicHead's blocks, which only atss has; leave "
+                f"task.blocks out, or at {cls.blocks}, or set task.head to atss"
+            )
+        return None
 
 
 BASE = FiberConfig()

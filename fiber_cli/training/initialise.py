@@ -34,8 +34,9 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     weights = load_weights(path)
     fitted = fit_position_biases(weights, task)
     changes = declared(context.settings.name).init_from
+    dropped_prefixes = (*changes.dropped, *task.without_place)
     try:
-        fresh, dropped = load_into(task, fitted, expect_missing=changes.fresh, expect_unexpected=changes.dropped)
+        fresh, dropped = load_into(task, fitted, expect_missing=changes.fresh, expect_unexpected=dropped_prefixes)
     except UserError as error:
         source = read_config(path).task.name
         message = f"{path}, a checkpoint of {source}, cannot start {context.settings.name}: {error.message}"

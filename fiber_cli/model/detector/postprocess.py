@@ -1,7 +1,7 @@
-"""The head's output to the detections of an image.
+"""The regions that a head finds to the detections of an image.
 
-Shapes: N anchors of all levels (finest first, row-major), L text length, J labels, K detections. A pair is an anchor
-with a label, numbered anchor by anchor: n * J + j.
+Shapes: N regions of all levels, L text length, J labels, K detections. A pair is a region with a label, numbered region
+by region: n * J + j.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from fiber_cli.boxes import class_nms
-from fiber_cli.model.detector.anchors import decode_boxes, make_anchors
-from fiber_cli.model.detector.head import HeadOutput
+from fiber_cli.model.detector.detection_head import DetectionOutput
 
 
 class ImageDetections(NamedTuple):
@@ -25,7 +24,7 @@ class ImageDetections(NamedTuple):
 
 
 def postprocess(
-    out: HeadOutput,
+    out: DetectionOutput,
     image: int,
     size: tuple[int, int],
     tokens: Sequence[Sequence[int]],
@@ -40,19 +39,18 @@ def postprocess(
 
     size: true (height, width) of the image, boxes are clipped to it. tokens: the token positions of every label; a
     label's score is the "mean" or the "max" of its tokens' probabilities, and a label without tokens is never found.
-    Candidates are the (anchor, label) pairs scored above `score_threshold`, on every level the best `pre_nms_topk`
-    by score times centerness; the reported score is the root of that product. `max_detections` may be exceeded by
-    ties.
+    Candidates are the (region, label) pairs scored above `score_threshold`, on every level the best `pre_nms_topk`. Of
+    heads that judge how well their boxes lie, such as by centerness, they are ranked by score times that quality, and
+    the reported score is the root of that product. `max_detections` may be exceeded by ties.
     """
-    scores_JN = label_scores(out.logits[image], tokens, aggregation)
-    centerness_N = out.centerness[image].sigmoid()
-    quality_JN = torch.where(scores_JN > score_threshold, scores_JN * centerness_N, -1.0)
-    quality, pairs = _best_of_every_level(quality_JN, out.sizes, pre_nms_topk)
-    scores = quality.sqrt()
-    anchor_numbers, labels = pairs // len(tokens), pairs % len(tokens)
-    anchors = make_anchors(out.sizes, out.deltas)[anchor_numbers]
-    boxes = decode_boxes(out.deltas[image][anchor_numbers], anchors)
-    boxes = _clip(boxes, size)
+    regions = out.regions(image)
+    scores_JN = label_scores(regions.logits, tokens, aggregation)
+    ranks_JN = scores_JN if regions.quality is None else scores_JN * regions.quality
+    ranks_JN = torch.where(scores_JN > score_threshold, ranks_JN, -1.0)
+    ranks, pairs = _best_of_every_level(ranks_JN, regions.level_lengths, pre_nms_topk)
+    scores = ranks if regions.quality is None else ranks.sqrt()
+    region_numbers, labels = pairs // len(tokens), pairs % len(tokens)
+    boxes = _clip(regions.boxes[region_numbers], size)
     best_first = class_nms(boxes, scores, labels, nms_iou)
     if len(best_first) > max_detections:
         lowest = scores[best_first[max_detections - 1]]
@@ -61,7 +59,7 @@ def postprocess(
 
 
 def postprocess_apart(
-    out: HeadOutput, image: int, size: tuple[int, int], tokens: Sequence[Sequence[int]], **settings: Any
+    out: DetectionOutput, image: int, size: tuple[int, int], tokens: Sequence[Sequence[int]], **settings: Any
 ) -> ImageDetections:
     """As `postprocess`, but of every label as if it were the only one: with candidates and `max_detections` of its own;
     best first within each label."""
@@ -89,19 +87,19 @@ def label_scores(logits_NL: Tensor, tokens: Sequence[Sequence[int]], aggregation
     return torch.segment_reduce(probabilities, aggregation, lengths=lengths, axis=0)
 
 
-def _best_of_every_level(quality_JN: Tensor, sizes: Sequence[tuple[int, int]], topk: int) -> tuple[Tensor, Tensor]:
-    """The best `topk` pairs on each level, less those of a negative quality: their quality and their numbers."""
-    pairs_per_level = [height * width * len(quality_JN) for height, width in sizes]
-    qualities, numbers = [], []
+def _best_of_every_level(ranks_JN: Tensor, level_lengths: Sequence[int], topk: int) -> tuple[Tensor, Tensor]:
+    """The best `topk` pairs on each level, less those of a negative rank: their ranks and their numbers."""
+    pairs_per_level = [length * len(ranks_JN) for length in level_lengths]
+    best, numbers = [], []
     first = 0
-    for level in quality_JN.T.flatten().split(pairs_per_level):
+    for level in ranks_JN.T.flatten().split(pairs_per_level):
         values, indices = level.topk(min(topk, len(level)))
-        qualities.append(values)
+        best.append(values)
         numbers.append(indices + first)
         first += len(level)
-    quality = torch.cat(qualities)
-    candidates = quality >= 0
-    return quality[candidates], torch.cat(numbers)[candidates]
+    ranks = torch.cat(best)
+    candidates = ranks >= 0
+    return ranks[candidates], torch.cat(numbers)[candidates]
 
 
 def _clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
