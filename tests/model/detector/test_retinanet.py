@@ -85,8 +85,8 @@ def test_regions_are_of_another_image_or_in_other_pixels(images):
     assert last.quality is None
     assert sum(last.level_lengths) == len(last.boxes) == len(last.logits)
     alone = head([level[-1:] for level in pyramid(images)], text[-1:]).regions(0)
-    torch.testing.assert_close(last.boxes, alone.boxes)
-    torch.testing.assert_close(last.logits, alone.logits)
+    torch.testing.assert_close(last.boxes, alone.boxes, atol=1e-3, rtol=1e-3)
+    torch.testing.assert_close(last.logits, alone.logits, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(to_edges(last.boxes), out.boxes[-1])
 
 

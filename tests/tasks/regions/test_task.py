@@ -257,7 +257,7 @@ def test_text_padding_does_not_matter(head):
     for image in (0, 1):
         of_long, of_short = long.regions(image), short.regions(image)
         torch.testing.assert_close(of_long.logits[:, :LENGTH], of_short.logits, atol=1e-4, rtol=1e-4)
-        torch.testing.assert_close(of_long.boxes, of_short.boxes, atol=1e-3, rtol=1e-4)
+        torch.testing.assert_close(of_long.boxes, of_short.boxes, atol=2e-2, rtol=1e-3)
 
 
 def test_coarse_weights_of_another_window_start_the_encoder():
