@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torchvision.models.detection.faster_rcnn import TwoMLPHead
+from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import MultiScaleRoIAlign
@@ -145,16 +146,11 @@ class FasterRcnnHead(DetectionHead):
         the module must be training then."""
         images = image_list(levels)
         named = {str(number): level for number, level in enumerate(levels)}
-        targets = None if truth is None else _targets(truth, levels[0])
-        proposals, of_proposals = self.rpn(images, named, targets)
         sampled = None
-        if targets is not None:
-            assert self.training, "torchvision's first stage has losses in training alone"
-            proposals, numbers, labels, deltas = self.roi.select_training_samples(proposals, targets)
-            matched = []
-            for number_N, label_N in zip(numbers, labels, strict=True):
-                matched.append(number_N.masked_fill(label_N == 0, -1))
-            sampled = Sampled(matched, deltas, _named(of_proposals))
+        if truth is None:
+            proposals, _ = self.rpn(images, named)
+        else:
+            proposals, sampled = self._sample(images, named, truth)
         pooled = self.roi.box_roi_pool(named, proposals, images.image_sizes)
         vectors_RC, deltas_R4 = self.roi.box_predictor(self.roi.box_head(pooled))
         boxes = self.roi.box_coder.decode(deltas_R4, proposals).view(-1, 4)
@@ -163,13 +159,25 @@ class FasterRcnnHead(DetectionHead):
         logits = [of_image[:count] for of_image, count in zip(logits_BNL, counts, strict=True)]
         return FasterRcnnOutput(boxes.split(counts), logits, deltas_R4, sampled)
 
+    def _sample(self, images: ImageList, levels: Mapping[str, Tensor], truth: Truth) -> tuple[list[Tensor], Sampled]:
+        """Of each image those of its proposals and true boxes that training learns from, edges (N, 4)."""
+        assert self.training, "torchvision's first stage has losses in training alone"
+        targets = _targets(truth, levels["0"].device)
+        proposals, of_proposals = self.rpn(images, levels, targets)
+        edges, numbers, labels, deltas = self.roi.select_training_samples(proposals, targets)
+        matched = []
+        for number_N, label_N in zip(numbers, labels, strict=True):
+            matched.append(number_N.masked_fill(label_N == 0, -1))
+        return edges, Sampled(matched, deltas, _named(of_proposals))
 
-def _targets(truth: Truth, like: Tensor) -> list[dict[str, Tensor]]:
+
+def _targets(truth: Truth, device: torch.device) -> list[dict[str, Tensor]]:
     """The true boxes in torchvision's form: edges of one class, whose number is 1; background is 0."""
     targets = []
     for boxes in truth.boxes:
-        edges = to_edges(widened(boxes.to(like.device)))
-        targets.append({"boxes": edges, "labels": torch.ones(len(edges), dtype=torch.int64, device=like.device)})
+        edges = to_edges(widened(boxes.to(device)))
+        labels = torch.ones(len(edges), dtype=torch.int64, device=device)
+        targets.append({"boxes": edges, "labels": labels})
     return targets
 
 
