@@ -122,7 +122,9 @@ def test_another_heads_checkpoint_starts_nothing_or_too_much(fine, head, tmp_pat
     """What all heads have is taken, the other head's own is left out, and both are told."""
     recipe = FINE.replace("optim: {lr: 1e-3", "optim: {lr: 1e-12")
     run = train(recipe, tmp_path / "atss", "task.head=atss", "task.blocks=1", *NOT_VALIDATED, init_from=fine)
-    new, left_out = capsys.readouterr().err.partition("  new: ")[2].split("  left out")[:2]
+    new, usual, left_out = capsys.readouterr().err.partition("  new: ")[2].split("  left out")
+    assert usual == ": none\n"
+    assert left_out.startswith(", because task has other settings than the checkpoint's: ")
     own = {"retinanet": "detector.head.features.", "faster_rcnn": "detector.head.rpn."}[head]
     assert own in left_out
     assert "detector.head.tower.0." in new
