@@ -33,7 +33,7 @@ def _retinanet(detector: DetectorConfig, text: TextConfig) -> DetectionHead:
 
 
 def _faster_rcnn(detector: DetectorConfig, text: TextConfig) -> DetectionHead:
-    return FasterRcnnHead(detector.channels, text.hidden, detector.log_scale)
+    return FasterRcnnHead(detector.channels, text.hidden, detector.log_scale, detector.sampled_regions)
 
 
 #: What `DetectorConfig.head` names.

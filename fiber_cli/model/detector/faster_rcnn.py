@@ -104,11 +104,12 @@ class TokenPredictor(nn.Module):
 
 class FasterRcnnHead(DetectionHead):
     """torchvision's region proposal network on all levels and its second stage on the first three, with its samplers,
-    matchers and box coders; all numbers are torchvision's."""
+    matchers and box coders; all numbers are torchvision's. sampled_regions: of an image, that training learns from, a
+    quarter of them with a box at most; 512 in torchvision."""
 
     OWN: ClassVar[tuple[str, ...]] = ("rpn.", "roi.")
 
-    def __init__(self, channels: int, text_dim: int, log_scale: float = 0.0):
+    def __init__(self, channels: int, text_dim: int, log_scale: float = 0.0, sampled_regions: int = 512):
         super().__init__()
         self.rpn = RegionProposalNetwork(
             PyramidAnchors(ANCHOR_SIDES, (ASPECT_RATIOS,) * len(ANCHOR_SIDES)),
@@ -129,7 +130,7 @@ class FasterRcnnHead(DetectionHead):
             TokenPredictor(width, channels),
             fg_iou_thresh=0.5,
             bg_iou_thresh=0.5,
-            batch_size_per_image=512,
+            batch_size_per_image=sampled_regions,
             positive_fraction=0.25,
             bbox_reg_weights=None,
             # Of torchvision's own postprocessing, which is not used.

@@ -45,6 +45,12 @@ class RegionSettings(TaskSettings):
         "none",
         owner=MODEL,
     )
+    sampled_regions: int = option(
+        "Regions of an image that faster_rcnn learns from, of those that it proposes; fewer for small pictures.",
+        512,
+        ge=4,
+        owner=MODEL,
+    )
     frozen_stages: int = option(
         "First image stages that do not learn, the patch embedding with them.", 0, ge=0, owner=MODEL
     )
@@ -154,11 +160,13 @@ def a_side_is_named(recipe: "Recipe") -> str | None:
     return None if region_settings(recipe).short_sides else "names no size"
 
 
-@rule("task.head", "task.blocks", "task.head_fusion")
+@rule("task.head", "task.blocks", "task.head_fusion", "task.sampled_regions")
 def the_head_has_what_is_set(recipe: "Recipe") -> str | None:
-    """DynamicHead's settings are for its head."""
+    """Some settings are for one head."""
     settings = region_settings(recipe)
-    return DetectorConfig.problem_of_head(settings.head, settings.blocks, settings.head_fusion)
+    return DetectorConfig.problem_of_head(
+        settings.head, settings.blocks, settings.head_fusion, settings.sampled_regions
+    )
 
 
 @rule("task.control")

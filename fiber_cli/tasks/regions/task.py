@@ -35,10 +35,10 @@ class _Prompts(NamedTuple):
 class RegionTask(Task, Detecting):
     """The detector and its losses; the module of all four region-level tasks.
 
-    channels, head, blocks, drop_block, log_scale, head_fusion: see `DetectorConfig`. frozen_stages: the patch embedding
-    and so many image stages keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what a
-    region without a box should name, "none" or, as published, the "last_token" slot. score_threshold, pre_nms_topk,
-    nms_iou, max_detections, aggregation: see `postprocess`.
+    channels, head, blocks, drop_block, log_scale, head_fusion, sampled_regions: see `DetectorConfig`. frozen_stages:
+    the patch embedding and so many image stages keep their weights and run as in evaluation; 0 trains everything.
+    unmatched_target: what a region without a box should name, "none" or, as published, the "last_token" slot.
+    score_threshold, pre_nms_topk, nms_iou, max_detections, aggregation: see `postprocess`.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class RegionTask(Task, Detecting):
         drop_block: float = DetectorConfig.drop_block,
         log_scale: float = DetectorConfig.log_scale,
         head_fusion: HeadFusion = DetectorConfig.fusion,
+        sampled_regions: int = DetectorConfig.sampled_regions,
         frozen_stages: int = 0,
         unmatched_target: Literal["none", "last_token"] = "none",
         score_threshold: float = POSTPROCESSING["score_threshold"],
@@ -72,7 +73,8 @@ class RegionTask(Task, Detecting):
             "aggregation": aggregation,
         }
         self.threshold = threshold
-        self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block, log_scale, head_fusion, head))
+        sizes = DetectorConfig(channels, blocks, drop_block, log_scale, head_fusion, head, sampled_regions)
+        self.detector = Detector(config, sizes)
         self.last_token_unmatched = unmatched_target == "last_token"
         self._frozen = self._first_modules(frozen_stages)
         for module in self._frozen:

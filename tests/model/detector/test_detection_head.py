@@ -65,6 +65,8 @@ def test_own_parameters_are_mixed_up_with_those_of_all_heads(kind):
         ),
         ({"head": "faster_rcnn", "fusion": "deep"}, "faster_rcnn with task.head_fusion=deep"),
         ({"head": "faster_rcnn", "blocks": 2}, "faster_rcnn with task.blocks=2: .*leave task.blocks out, or at 6"),
+        ({"head": "atss", "sampled_regions": 64}, "atss with task.sampled_regions=64: only faster_rcnn samples"),
+        ({"head": "retinanet", "sampled_regions": 64}, "set task.head to faster_rcnn"),
         ({"head": "fcos"}, "head='fcos': must be one of atss, retinanet, faster_rcnn"),
     ],
 )
