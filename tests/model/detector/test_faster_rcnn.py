@@ -42,6 +42,13 @@ def test_true_boxes_are_not_among_those_that_training_learns_from(head):
         assert (out.sampled.deltas[0][first == number].abs().amax(1) < 1e-5).any()
 
 
+def test_training_learns_from_more_regions_than_are_set():
+    head = FasterRcnnHead(CHANNELS, TEXT, sampled_regions=16).train()
+    out = head(pyramid(), text(), truth=TRUTH)
+    assert [len(matched) for matched in out.sampled.matched] == [16, 16]
+    assert 2 <= int((out.sampled.matched[0] >= 0).sum()) <= 4
+
+
 def test_losses_are_not_torchvisions(head):
     """Of boxes; and of tokens the focal loss over the real ones, of which regions without a box name none."""
     out = head.train()(pyramid(), text(), truth=TRUTH)
