@@ -44,7 +44,7 @@ class LossSum(NamedTuple):
     at least `least`. weight: of the quotient in the sum of all losses."""
 
     total: Tensor
-    count: Tensor
+    divisor: Tensor
     least: float = 1.0
     weight: float = 1.0
 

@@ -190,11 +190,11 @@ class RegionTask(Task, Detecting):
 
 def _over_ranks(sums: Mapping[str, LossSum]) -> dict[str, Tensor]:
     """Each loss, divided by the mean of its counts over the ranks."""
-    counts = torch.stack([each.count for each in sums.values()])
-    counts = collectives.all_reduce_sum(counts) / collectives.world_size()
+    of_this_rank = torch.stack([each.divisor for each in sums.values()])
+    divisors = collectives.all_reduce_sum(of_this_rank) / collectives.world_size()
     losses = {}
-    for (name, each), count in zip(sums.items(), counts, strict=True):
-        losses[name] = each.weight * each.total / count.clamp(min=each.least)
+    for (name, each), divisor in zip(sums.items(), divisors, strict=True):
+        losses[name] = each.weight * each.total / divisor.clamp(min=each.least)
     return losses
 
 
