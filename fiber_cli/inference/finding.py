@@ -267,7 +267,7 @@ class _Limits:
 
     def over(self, postprocessing: Mapping[str, Any]) -> dict[str, Any]:
         """The checkpoint's settings of `model.detector.postprocess` with these over them."""
-        # A score is the root of a probability times another one, so it needs a probability of its square.
+        # A score is a probability, or the root of one times another one, so it needs a probability of its square.
         settings = {**postprocessing, "score_threshold": self.threshold**2}
         if self.nms_iou is not None:
             settings["nms_iou"] = self.nms_iou

@@ -23,6 +23,7 @@ _LARGEST = {
     "positions": 2**20,
     "vocab": 2**24,
     "pad_id": 2**20,
+    "sampled_regions": 2**16,
 }
 #: Sizes that may be 0.
 _MAY_BE_ZERO = ("depths", "pad_id")
@@ -34,6 +35,8 @@ Stem = Literal["patch", "convolutions"]
 FusionPlace = Literal["backbone", "top"]
 #: How a block looks at the other modality: by an attention beside its own, or by one attention over both.
 FusionAttention = Literal["co", "merged"]
+#: What finds boxes on the feature pyramid: ATSS with DynamicHead as published, or torchvision's heads.
+HeadKind = Literal["atss", "retinanet", "faster_rcnn"]
 #: Whether the detection head fuses text and image too, as GLIP's does.
 HeadFusion = Literal["none", "deep"]
 #: A convolutional stem halves its map until a patch is one token.
@@ -335,22 +338,52 @@ def _check_heads(name: str, width: int, heads: int) -> None:
 
 @dataclass(frozen=True)
 class DetectorConfig:
-    """What stands on the encoder in the fine stage: width of the feature pyramid and of the head's `blocks`, and the
-    rate of DropBlock in the pyramid. log_scale: at first the alignment of anchors with tokens is exp(-log_scale) times
-    their product; 0 as published, below it narrow heads begin to name things sooner."""
+    """What stands on the encoder in the fine stage: width of the feature pyramid and of the head, and the rate of
+    DropBlock in the pyramid. log_scale: at first the alignment of regions with tokens is exp(-log_scale) times their
+    product; 0 as published, below it narrow heads begin to name things sooner. blocks, fusion: DynamicHead's blocks, of
+    the head "atss" alone, and what stands before each. sampled_regions: how many regions of an image the second stage
+    of "faster_rcnn" learns from."""
 
     channels: int = 256
     blocks: int = 6
     drop_block: float = 0.3
     log_scale: float = 0.0
     fusion: HeadFusion = "none"
+    head: HeadKind = "atss"
+    sampled_regions: int = 512
 
     def __post_init__(self) -> None:
         _check_numbers(self)
         _check_choice("head_fusion", self.fusion, HeadFusion)
+        _check_choice("head", self.head, HeadKind)
+        problem = self.problem_of_head(self.head, self.blocks, self.fusion, self.sampled_regions)
+        if problem is not None:
+            raise UserError(f"task.head={problem}")
         if self.channels % 32:
             # A group of one channel has no spread on a level of one position.
             raise UserError(f"detector channels={self.channels}: must be a multiple of 32, for GroupNorm in 16 groups")
+
+    @classmethod
+    def problem_of_head(cls, head: HeadKind, blocks: int, fusion: HeadFusion, sampled_regions: int) -> str | None:
+        """What is wrong with settings of one head beside another, in words; None where nothing is."""
+        if head != "faster_rcnn" and sampled_regions != cls.sampled_regions:
+            return (
+                f"{head} with task.sampled_regions={sampled_regions}: only faster_rcnn samples regions; leave "
+                f"task.sampled_regions out, or at {cls.sampled_regions}, or set task.head to faster_rcnn"
+            )
+        if head == "atss":
+            return None
+        if fusion != "none":
+            return (
+                f"{head} with task.head_fusion={fusion}: that fusion stands before DynamicHead's blocks, which only "
+                "atss has; set task.head_fusion to none, or task.head to atss"
+            )
+        if blocks != cls.blocks:
+            return (
+                f"{head} with task.blocks={blocks}: these are DynamicHead's blocks, which only atss has; leave "
+                f"task.blocks out, or at {cls.blocks}, or set task.head to atss"
+            )
+        return None
 
 
 #: The paper's model: Swin-B and RoBERTa-base.

@@ -55,6 +55,12 @@ class Task(nn.Module, ABC):
         return frozenset()
 
     @property
+    def without_place(self) -> tuple[str, ...]:
+        """Prefixes of weights that other settings have and these have not: `--init-from` leaves them out, beside those
+        that the declaration drops."""
+        return ()
+
+    @property
     def comparisons(self) -> tuple[Comparison, ...]:
         """Which of the losses compare samples with each other."""
         return ()

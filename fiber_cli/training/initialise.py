@@ -34,10 +34,11 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     weights = load_weights(path)
     fitted = fit_positions(weights, task)
     changes = declared(context.settings.name).init_from
+    dropped_prefixes = (*changes.dropped, *task.without_place)
     try:
         # A model that learned no positions before may learn them now.
         expected = (*changes.fresh, POSITION_EMBEDDING)
-        fresh, dropped = load_into(task, fitted, expect_missing=expected, expect_unexpected=changes.dropped)
+        fresh, dropped = load_into(task, fitted, expect_missing=expected, expect_unexpected=dropped_prefixes)
     except UserError as error:
         source = read_config(path).task.name
         message = f"{path}, a checkpoint of {source}, cannot start {context.settings.name}: {error.message}"
@@ -47,8 +48,12 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     resized = sum(fitted[name] is not weights[name] for name in weights)
     used = len(weights) - len(dropped)
     say(f"initialised from {choice}: {used} tensors, of which {resized} tables of positions were resized")
-    for what, names in (("new", fresh), ("left out", dropped)):
+    other = [name for name in dropped if name.startswith(task.without_place)]
+    usual = [name for name in dropped if name not in other]
+    for what, names in (("new", fresh), ("left out", usual)):
         say(f"  {what}: {', '.join(names) or 'none'}")
+    if other:
+        say(f"  left out, because task has other settings than the checkpoint's: {', '.join(other)}")
 
 
 def load_backbones(task: Task, model: ModelSettings) -> None:

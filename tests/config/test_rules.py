@@ -158,6 +158,24 @@ def test_every_task_can_use_what_yields_its_samples():
 
 
 @pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["task.head=retinanet"], "task.head: retinanet with task.blocks=2: these are DynamicHead's blocks"),
+        (
+            ["task.head=faster_rcnn", "task.head_fusion=deep"],
+            "task.head: faster_rcnn with task.head_fusion=deep: that fusion stands before DynamicHead's blocks",
+        ),
+        (["task.head=fcos"], "task.head: unknown value 'fcos'; valid: atss, retinanet, faster_rcnn"),
+    ],
+)
+def test_settings_of_dynamic_head_are_taken_by_another(overrides, told):
+    with pytest.raises(RecipeError) as error:
+        resolve_recipe("tiny_detection", overrides)
+    assert told in str(error.value)
+    assert resolve_recipe("tiny_detection", ["task.head=retinanet", "task.blocks=6"]).task.head == "retinanet"
+
+
+@pytest.mark.parametrize(
     ("recipe", "metric", "kinds"),
     [
         ("tiny_detection", "refexp/acc@iou50", "phrases with boxes, and no source in data.val (scene_detection)"),

@@ -11,7 +11,9 @@ from fiber_cli.checkpoints.published.coarse import COARSE
 from fiber_cli.checkpoints.published.names import rename
 from fiber_cli.config.recipe import ModelSettings
 from fiber_cli.errors import DeclarationError
-from fiber_cli.model.config import BASE
+from fiber_cli.model.config import BASE, TINY, DetectorConfig
+from fiber_cli.model.detector.detector import HEADS as HEADS_OF_DETECTOR
+from fiber_cli.model.detector.detector import Detector
 from fiber_cli.tasks import TASKS, declared
 from fiber_cli.tasks.caption.task import CaptionTask
 from fiber_cli.tasks.coarse.task import CoarseTask
@@ -126,6 +128,20 @@ def test_groups_hold_every_trained_parameter_once():
 def test_empty_groups_are_left_out():
     groups = param_groups([("temperature", torch.nn.Parameter(torch.zeros(1)))], KINDS, weight_decay=0.1)
     assert [group["name"] for group in groups] == ["backbone/no_decay"]
+
+
+@pytest.mark.parametrize("head", HEADS_OF_DETECTOR)
+def test_norms_of_a_detection_head_decay(head):
+    """torchvision's layers have numbers for names."""
+    with torch.device("meta"):
+        detector = Detector(TINY, DetectorConfig(channels=32, head=head))
+    norms = 0
+    for prefix, module in detector.named_modules(prefix="detector"):
+        if isinstance(module, torch.nn.GroupNorm | torch.nn.LayerNorm):
+            assert not decays(f"{prefix}.weight")
+            norms += 1
+    assert norms >= 3
+    assert decays("detector.head.features.conv.0.0.weight")
 
 
 #: Task → its heads, which learn `optim.head_mult` times faster than the backbone.

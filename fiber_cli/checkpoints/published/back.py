@@ -19,6 +19,7 @@ from fiber_cli.printing import say
 from fiber_cli.tasks import declared, published_forms
 from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.declaration import PublishedForm
+from fiber_cli.tasks.regions.settings import RegionSettings
 from fiber_cli.tasks.vqa.vocabulary import write_vocabulary
 
 
@@ -78,6 +79,11 @@ def _refuse_other_passes(config: CheckpointConfig, checkpoint: Path) -> None:
         other.append("model.position_embedding=true")
     if isinstance(config.task, CaptionSettings) and config.task.form != "seq2seq":
         other.append(f"task.form={config.task.form}")
+    if isinstance(config.task, RegionSettings):
+        if config.task.head != "atss":
+            other.append(f"task.head={config.task.head}")
+        if config.task.head_fusion != "none":
+            other.append(f"task.head_fusion={config.task.head_fusion}")
     if other:
         raise UserError(
             f"{shipped.label(checkpoint)} was trained with {first_names(other)}, which the published code does not have"

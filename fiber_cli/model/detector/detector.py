@@ -4,15 +4,45 @@ The encoder stays outside, so that one image stem serves the prompts of all chun
 `FusedEncoder.fuse(..., last_norm=True)` returns.
 """
 
+from collections.abc import Callable, Mapping
+
 from torch import nn
 
 from fiber_cli.errors import UserError
-from fiber_cli.model.config import DetectorConfig, FiberConfig
+from fiber_cli.model.config import DetectorConfig, FiberConfig, TextConfig
 from fiber_cli.model.detector.anchors import STRIDES
 from fiber_cli.model.detector.deep_fusion import DeepFusion
+from fiber_cli.model.detector.detection_head import DetectionHead, DetectionOutput, Truth
+from fiber_cli.model.detector.faster_rcnn import FasterRcnnHead
 from fiber_cli.model.detector.fpn import Fpn
-from fiber_cli.model.detector.head import HeadOutput, TokenHead
+from fiber_cli.model.detector.head import TokenHead
+from fiber_cli.model.detector.retinanet import RetinaNetHead
 from fiber_cli.model.fusion import Fused
+
+
+def _atss(detector: DetectorConfig, text: TextConfig) -> DetectionHead:
+    fusions = []
+    if detector.fusion == "deep":
+        for _ in range(detector.blocks):
+            fusions.append(DeepFusion(detector.channels, text))
+    return TokenHead(detector.channels, detector.blocks, text.hidden, detector.log_scale, fusions)
+
+
+def _retinanet(detector: DetectorConfig, text: TextConfig) -> DetectionHead:
+    return RetinaNetHead(detector.channels, text.hidden, detector.log_scale)
+
+
+def _faster_rcnn(detector: DetectorConfig, text: TextConfig) -> DetectionHead:
+    return FasterRcnnHead(detector.channels, text.hidden, detector.log_scale, detector.sampled_regions)
+
+
+#: What `DetectorConfig.head` names.
+HEADS: Mapping[str, Callable[[DetectorConfig, TextConfig], DetectionHead]] = {
+    "atss": _atss,
+    "retinanet": _retinanet,
+    "faster_rcnn": _faster_rcnn,
+}
+_CLASSES: tuple[type[DetectionHead], ...] = (TokenHead, RetinaNetHead, FasterRcnnHead)
 
 
 class Detector(nn.Module):
@@ -36,16 +66,23 @@ class Detector(nn.Module):
         dims = image.dims[-3:]
         self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims)
         self.fpn = Fpn(dims, detector.channels, detector.drop_block)
-        fusions = []
-        if detector.fusion == "deep":
-            for _ in range(detector.blocks):
-                fusions.append(DeepFusion(detector.channels, config.text))
-        self.head = TokenHead(detector.channels, detector.blocks, config.text.hidden, detector.log_scale, fusions)
+        self.head = HEADS[detector.head](detector, config.text)
 
-    def forward(self, fused: Fused) -> HeadOutput:
-        """The output of a fused pass with the last text LayerNorm on -> HeadOutput."""
+    @property
+    def of_other_heads(self) -> tuple[str, ...]:
+        """Beginnings of the names of weights that a detector with another head has and this one has not."""
+        prefixes: list[str] = []
+        for other in _CLASSES:
+            if not isinstance(self.head, other):
+                prefixes.extend(f"head.{prefix}" for prefix in other.OWN)
+        return tuple(prefixes)
+
+    def forward(self, fused: Fused, truth: Truth | None = None) -> DetectionOutput:
+        """The output of a fused pass with the last text LayerNorm on -> what the head says. truth: in training, see
+        `DetectionHead`."""
         maps = []
         for norm, map_BHWC in zip(self.norms, fused.pyramid[-3:], strict=True):
             maps.append(norm(map_BHWC).permute(0, 3, 1, 2))
         text_BLC = fused.text * fused.mask[:, :, None]
-        return self.head(self.fpn(maps), text_BLC, fused.mask)
+        output: DetectionOutput = self.head(self.fpn(maps), text_BLC, fused.mask, truth)
+        return output

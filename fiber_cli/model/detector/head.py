@@ -1,19 +1,26 @@
-"""The head of the detector: boxes, and the alignment of every anchor with every token of the text.
+"""The published head: ATSS on DynamicHead, one anchor a position, with a centerness beside each box.
 
 Shapes: B batch, N anchors of all levels (finest first, row-major), C channels, L text length, H and W sides of a level.
 """
 
-import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import ClassVar, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fiber_cli.model.detector.anchors import STRIDES
+from fiber_cli.model.detector.anchors import STRIDES, decode_boxes, make_anchors
 from fiber_cli.model.detector.deep_fusion import DeepFusion
+from fiber_cli.model.detector.detection_head import (
+    BOX_WEIGHT,
+    DetectionHead,
+    LossSum,
+    Regions,
+    Truth,
+    flatten_levels,
+)
 from fiber_cli.model.detector.dyhead import DyBlock
+from fiber_cli.model.detector.losses import loss_sums
 from fiber_cli.model.init import zero_bias
 from fiber_cli.model.module_sequence import ModuleSequence
 
@@ -27,12 +34,35 @@ class HeadOutput(NamedTuple):
     logits: Tensor
     sizes: tuple[tuple[int, int], ...]
 
+    @property
+    def level_lengths(self) -> list[int]:
+        """How many anchors each level has."""
+        return [height * width for height, width in self.sizes]
 
-class TokenHead(nn.Module):
+    def regions(self, image: int) -> Regions:
+        """See `DetectionOutput`."""
+        boxes = decode_boxes(self.deltas[image], make_anchors(self.sizes, self.deltas))
+        return Regions(boxes, self.logits[image], self.centerness[image].sigmoid(), self.level_lengths)
+
+    def loss_sums(self, truth: Truth) -> Mapping[str, LossSum]:
+        """See `DetectionOutput`."""
+        sums = loss_sums(self, truth)
+        positives = sums.positives.to(sums.centerness_target)
+        return {
+            "token_loss": LossSum(sums.token, positives),
+            # Without any positive the sum is 0, and so is its quotient.
+            "reg_loss": LossSum(sums.box, sums.centerness_target, least=1e-6, weight=BOX_WEIGHT),
+            "centerness_loss": LossSum(sums.centerness, positives),
+        }
+
+
+class TokenHead(DetectionHead):
     """DynamicHead tower, then box, centerness and the alignment of every anchor with every token.
 
     fusions: what stands before each block of the tower; none, or one for each.
     """
+
+    OWN: ClassVar[tuple[str, ...]] = ("tower.", "fusions.", "box.", "centerness.", "scales.")
 
     def __init__(
         self, channels: int, blocks: int, text_dim: int, log_scale: float = 0.0, fusions: Sequence[DeepFusion] = ()
@@ -43,46 +73,29 @@ class TokenHead(nn.Module):
         self.box = nn.Conv2d(channels, 4, 1)
         self.centerness = nn.Conv2d(channels, 1, 1)
         self.scales = nn.ParameterList(torch.ones(1) for _ in STRIDES)
-        self.text_proj = nn.Linear(text_dim, channels)
-        self.log_scale = nn.Parameter(torch.full((1,), log_scale))
-        self.bias_lang = nn.Parameter(torch.zeros(text_dim))
-        #: Every token starts with a probability of 0.01.
-        self.bias0 = nn.Parameter(torch.full((1,), -math.log(99)))
+        self.add_alignment(channels, text_dim, log_scale)
         for conv in (self.box, self.centerness):
             nn.init.normal_(conv.weight, std=0.01)
             zero_bias(conv)
 
-    def forward(self, levels: list[Tensor], text_BLC: Tensor, mask_BL: Tensor | None = None) -> HeadOutput:
-        """levels: (B, C, H_l, W_l) each; text_BLC: text states, 0 at padding positions; mask: bool, True for real
-        tokens, needed where text and image are fused."""
+    def forward(
+        self, levels: list[Tensor], text_BLC: Tensor, mask_BL: Tensor | None = None, truth: Truth | None = None
+    ) -> HeadOutput:
+        """See `DetectionHead`; the mask is needed where text and image are fused, and the truth is not."""
         for number, block in enumerate(self.tower):
             if self.fusions:
                 assert mask_BL is not None, "fusion needs the text's mask"
                 levels, text_BLC = self.fusions[number](levels, text_BLC, mask_BL)
                 text_BLC = text_BLC * mask_BL[:, :, None]
             levels = block(levels)
-        logits_BNL = self._align(flatten_levels(levels), text_BLC)
+        logits_BNL = self.align(flatten_levels(levels), text_BLC)
         delta_maps, centerness_maps, sizes = [], [], []
         for level, scale in zip(levels, self.scales, strict=True):
             delta_maps.append(scale * self.box(level))
             centerness_maps.append(self.centerness(level))
             height, width = level.shape[-2:]
             sizes.append((height, width))
-        dtype = torch.promote_types(logits_BNL.dtype, torch.float32)
+        dtype = logits_BNL.dtype
         deltas = flatten_levels(delta_maps).to(dtype)
         centerness = flatten_levels(centerness_maps).squeeze(-1).to(dtype)
-        logits = logits_BNL.to(dtype).clamp(-50000, 50000)
-        return HeadOutput(deltas, centerness, logits, tuple(sizes))
-
-    def _align(self, anchors_BNC: Tensor, text_BLC: Tensor) -> Tensor:
-        """Logits (B, N, L)."""
-        embedded = F.normalize(text_BLC, dim=-1)
-        tokens_BLC = self.text_proj(embedded / 2) * torch.exp(-self.log_scale)
-        bias_BL = embedded @ self.bias_lang + self.bias0
-        return anchors_BNC @ tokens_BLC.transpose(1, 2) + bias_BL[:, None]
-
-
-def flatten_levels(levels: Sequence[Tensor]) -> Tensor:
-    """Maps (B, C, H_l, W_l) -> (B, N, C)."""
-    flat = [level.flatten(2).transpose(1, 2) for level in levels]
-    return torch.cat(flat, 1)
+        return HeadOutput(deltas, centerness, logits_BNL, tuple(sizes))

@@ -1,7 +1,7 @@
-"""The head's output to the detections of an image.
+"""The regions that a head finds to the detections of an image.
 
-Shapes: N anchors of all levels (finest first, row-major), L text length, J labels, K detections. A pair is an anchor
-with a label, numbered anchor by anchor: n * J + j.
+Shapes: N regions of all levels, L text length, J labels, K detections. A pair is a region with a label, numbered region
+by region: n * J + j.
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from fiber_cli.boxes import class_nms
-from fiber_cli.model.detector.anchors import decode_boxes, make_anchors
-from fiber_cli.model.detector.head import HeadOutput
+from fiber_cli.model.detector.detection_head import DetectionOutput, Regions
 
 
 class ImageDetections(NamedTuple):
@@ -24,58 +23,68 @@ class ImageDetections(NamedTuple):
     labels: Tensor
 
 
+class Postprocessing(NamedTuple):
+    """What makes detections of regions.
+
+    Candidates are the (region, label) pairs scored above `score_threshold`, on every level the best `pre_nms_topk`; of
+    those of one label that overlap by more than `nms_iou` the best is kept, and of all the best `max_detections`, which
+    may be exceeded by ties. A label's score is the "mean" or the "max" of its tokens' probabilities (`aggregation`).
+    """
+
+    score_threshold: float = 0.05
+    pre_nms_topk: int = 1000
+    nms_iou: float = 0.6
+    max_detections: int = 100
+    aggregation: str = "mean"
+
+
+#: The settings of `postprocess` and their defaults.
+POSTPROCESSING: Mapping[str, Any] = Postprocessing()._asdict()
+
+
 def postprocess(
-    out: HeadOutput,
-    image: int,
-    size: tuple[int, int],
-    tokens: Sequence[Sequence[int]],
-    *,
-    score_threshold: float = 0.05,
-    pre_nms_topk: int = 1000,
-    nms_iou: float = 0.6,
-    max_detections: int = 100,
-    aggregation: str = "mean",
+    out: DetectionOutput, image: int, size: tuple[int, int], tokens: Sequence[Sequence[int]], **settings: Any
 ) -> ImageDetections:
     """Detections of one image of a batch, in the pixels of the network's input.
 
     size: true (height, width) of the image, boxes are clipped to it. tokens: the token positions of every label; a
-    label's score is the "mean" or the "max" of its tokens' probabilities, and a label without tokens is never found.
-    Candidates are the (anchor, label) pairs scored above `score_threshold`, on every level the best `pre_nms_topk`
-    by score times centerness; the reported score is the root of that product. `max_detections` may be exceeded by
-    ties.
+    label without tokens is never found. settings: see `Postprocessing`. Regions of heads that judge how well their
+    boxes lie, such as by centerness, are ranked by score times that quality, and the reported score is the root of that
+    product.
     """
-    scores_JN = label_scores(out.logits[image], tokens, aggregation)
-    centerness_N = out.centerness[image].sigmoid()
-    quality_JN = torch.where(scores_JN > score_threshold, scores_JN * centerness_N, -1.0)
-    quality, pairs = _best_of_every_level(quality_JN, out.sizes, pre_nms_topk)
-    scores = quality.sqrt()
-    anchor_numbers, labels = pairs // len(tokens), pairs % len(tokens)
-    anchors = make_anchors(out.sizes, out.deltas)[anchor_numbers]
-    boxes = decode_boxes(out.deltas[image][anchor_numbers], anchors)
-    boxes = _clip(boxes, size)
-    best_first = class_nms(boxes, scores, labels, nms_iou)
-    if len(best_first) > max_detections:
-        lowest = scores[best_first[max_detections - 1]]
-        best_first = best_first[scores[best_first] >= lowest]
-    return ImageDetections(boxes[best_first], scores[best_first], labels[best_first])
+    return _detections(out.regions(image), size, tokens, Postprocessing(**settings))
 
 
 def postprocess_apart(
-    out: HeadOutput, image: int, size: tuple[int, int], tokens: Sequence[Sequence[int]], **settings: Any
+    out: DetectionOutput, image: int, size: tuple[int, int], tokens: Sequence[Sequence[int]], **settings: Any
 ) -> ImageDetections:
     """As `postprocess`, but of every label as if it were the only one: with candidates and `max_detections` of its own;
     best first within each label."""
+    regions = out.regions(image)
     boxes, scores, labels = [], [], []
     for label, of_label in enumerate(tokens):
-        found = postprocess(out, image, size, [of_label], **settings)
-        boxes.append(found.boxes)
-        scores.append(found.scores)
-        labels.append(torch.full_like(found.labels, label))
+        detections = _detections(regions, size, [of_label], Postprocessing(**settings))
+        boxes.append(detections.boxes)
+        scores.append(detections.scores)
+        labels.append(torch.full_like(detections.labels, label))
     return ImageDetections(torch.cat(boxes), torch.cat(scores), torch.cat(labels))
 
 
-#: The settings of `postprocess` and their defaults.
-POSTPROCESSING: Mapping[str, Any] = dict(postprocess.__kwdefaults__ or {})
+def _detections(
+    regions: Regions, size: tuple[int, int], tokens: Sequence[Sequence[int]], settings: Postprocessing
+) -> ImageDetections:
+    scores_JN = label_scores(regions.logits, tokens, settings.aggregation)
+    ranks_JN = scores_JN if regions.quality is None else scores_JN * regions.quality
+    ranks_JN = torch.where(scores_JN > settings.score_threshold, ranks_JN, -1.0)
+    ranks, pairs = _best_of_every_level(ranks_JN, regions.level_lengths, settings.pre_nms_topk)
+    scores = ranks if regions.quality is None else ranks.sqrt()
+    region_numbers, labels = pairs // len(tokens), pairs % len(tokens)
+    boxes = _clip(regions.boxes[region_numbers], size)
+    best_first = class_nms(boxes, scores, labels, settings.nms_iou)
+    if len(best_first) > settings.max_detections:
+        lowest = scores[best_first[settings.max_detections - 1]]
+        best_first = best_first[scores[best_first] >= lowest]
+    return ImageDetections(boxes[best_first], scores[best_first], labels[best_first])
 
 
 def label_scores(logits_NL: Tensor, tokens: Sequence[Sequence[int]], aggregation: str) -> Tensor:
@@ -89,19 +98,19 @@ def label_scores(logits_NL: Tensor, tokens: Sequence[Sequence[int]], aggregation
     return torch.segment_reduce(probabilities, aggregation, lengths=lengths, axis=0)
 
 
-def _best_of_every_level(quality_JN: Tensor, sizes: Sequence[tuple[int, int]], topk: int) -> tuple[Tensor, Tensor]:
-    """The best `topk` pairs on each level, less those of a negative quality: their quality and their numbers."""
-    pairs_per_level = [height * width * len(quality_JN) for height, width in sizes]
-    qualities, numbers = [], []
+def _best_of_every_level(ranks_JN: Tensor, level_lengths: Sequence[int], topk: int) -> tuple[Tensor, Tensor]:
+    """The best `topk` pairs on each level, less those of a negative rank: their ranks and their numbers."""
+    pairs_per_level = [length * len(ranks_JN) for length in level_lengths]
+    best, numbers = [], []
     first = 0
-    for level in quality_JN.T.flatten().split(pairs_per_level):
+    for level in ranks_JN.T.flatten().split(pairs_per_level):
         values, indices = level.topk(min(topk, len(level)))
-        qualities.append(values)
+        best.append(values)
         numbers.append(indices + first)
         first += len(level)
-    quality = torch.cat(qualities)
-    candidates = quality >= 0
-    return quality[candidates], torch.cat(numbers)[candidates]
+    ranks = torch.cat(best)
+    candidates = ranks >= 0
+    return ranks[candidates], torch.cat(numbers)[candidates]
 
 
 def _clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from fiber_cli.data.source import CategorySource, PhraseSource, Source
 from fiber_cli.data.sources import source_format
+from fiber_cli.model.config import DetectorConfig
 from fiber_cli.settings import Owner, SourceSettings, TaskSettings, option
 from fiber_cli.tasks.declaration import rule
 
@@ -29,20 +30,32 @@ class RegionSettings(TaskSettings):
     """What the tasks that find boxes for words share."""
 
     channels: int = option("Width of the feature pyramid and the head, a multiple of 32.", 256, ge=32, owner=MODEL)
-    blocks: int = option("DynamicHead blocks.", 6, ge=1, owner=MODEL)
+    head: Literal["atss", "retinanet", "faster_rcnn"] = option(
+        "What finds boxes on the pyramid and aligns them with words: atss with DynamicHead, as published, or the "
+        "retinanet or faster_rcnn of torchvision.",
+        "atss",
+        owner=MODEL,
+    )
+    blocks: int = option("DynamicHead blocks, of atss.", 6, ge=1, owner=MODEL)
     drop_block: float = option("Rate of DropBlock in the pyramid.", 0.3, ge=0, lt=1, owner=MODEL)
     log_scale: float = option("Of the first alignment of places and words; as_published: 0.", 0.0, owner=MODEL)
     head_fusion: Literal["none", "deep"] = option(
-        "Deep fusion in the head, as in GLIP: places and words look at each other before each of its blocks; with "
-        "model.fusion_layers=0 it is the only one.",
+        "Deep fusion in the head, as in GLIP: places and words look at each other before each of its blocks, of atss; "
+        "with model.fusion_layers=0 it is the only one.",
         "none",
+        owner=MODEL,
+    )
+    sampled_regions: int = option(
+        "Regions of an image that faster_rcnn learns from, of those that it proposes; fewer for small pictures.",
+        512,
+        ge=4,
         owner=MODEL,
     )
     frozen_stages: int = option(
         "First image stages that do not learn, the patch embedding with them.", 0, ge=0, owner=MODEL
     )
     unmatched_target: Literal["none", "last_token"] = option(
-        "Of anchors without a box; as_published: last_token.", "none", owner=MODEL
+        "Of regions without a box; as_published: last_token.", "none", owner=MODEL
     )
     prompt: Literal["sampled", "all"] = option(
         "Category names: those in the picture and others, or all.", "sampled", owner=READER
@@ -79,7 +92,7 @@ class RegionSettings(TaskSettings):
     longest_side: int = option("The longer side has at most so many pixels.", 1333, ge=32, owner=READER)
     flip: float = option("Chance of mirroring.", 0.5, ge=0, le=1, owner=READER)
     score_threshold: float = option("Least score of a detection before centerness.", 0.05, ge=0, lt=1, owner=MODEL)
-    pre_nms_topk: int = option("Candidates per level before NMS.", 1000, ge=1, owner=MODEL)
+    pre_nms_topk: int = option("Candidates before NMS, per level; of faster_rcnn in all.", 1000, ge=1, owner=MODEL)
     nms_iou: float = option("Overlap past which NMS drops a box.", 0.6, gt=0, le=1, owner=MODEL)
     max_detections: int = option("Detections per image and prompt.", 100, ge=1, owner=MODEL)
     threshold: float | None = option(
@@ -147,6 +160,15 @@ def a_side_is_named(recipe: "Recipe") -> str | None:
     return None if region_settings(recipe).short_sides else "names no size"
 
 
+@rule("task.head", "task.blocks", "task.head_fusion", "task.sampled_regions")
+def the_head_has_what_is_set(recipe: "Recipe") -> str | None:
+    """Some settings are for one head."""
+    settings = region_settings(recipe)
+    return DetectorConfig.problem_of_head(
+        settings.head, settings.blocks, settings.head_fusion, settings.sampled_regions
+    )
+
+
 @rule("task.control")
 def chances_are_a_share(recipe: "Recipe") -> str | None:
     """The rest of the chances is any number of names."""
@@ -208,6 +230,7 @@ REGION_RULES = (
     regions_have_their_own_transform,
     captions_come_one_by_one,
     a_side_is_named,
+    the_head_has_what_is_set,
     chances_are_a_share,
     the_range_ascends,
     one_number_decides_what_is_best,

@@ -14,17 +14,14 @@ from torch import Tensor, nn
 
 from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
-from fiber_cli.model.config import DetectorConfig, FiberConfig, HeadFusion
+from fiber_cli.model.config import DetectorConfig, FiberConfig, HeadFusion, HeadKind
+from fiber_cli.model.detector.detection_head import DetectionOutput, LossSum, Truth
 from fiber_cli.model.detector.detector import Detector
-from fiber_cli.model.detector.head import HeadOutput
-from fiber_cli.model.detector.losses import LossSums, loss_sums
 from fiber_cli.model.detector.postprocess import POSTPROCESSING, ImageDetections, postprocess, postprocess_apart
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.pixels import normalize, padded
 from fiber_cli.tasks.abilities import Detecting
 from fiber_cli.tasks.base import Task
-
-BOX_WEIGHT = 2.0
 
 
 class _Prompts(NamedTuple):
@@ -38,10 +35,10 @@ class _Prompts(NamedTuple):
 class RegionTask(Task, Detecting):
     """The detector and its losses; the module of all four region-level tasks.
 
-    channels, blocks, drop_block, log_scale, head_fusion: see `DetectorConfig`. frozen_stages: the patch embedding and
-    so many image stages keep their weights and run as in evaluation; 0 trains everything. unmatched_target: what an
-    anchor without a box should name, "none" or, as published, the "last_token" slot. score_threshold, pre_nms_topk,
-    nms_iou, max_detections, aggregation: see `postprocess`.
+    channels, head, blocks, drop_block, log_scale, head_fusion, sampled_regions: see `DetectorConfig`. frozen_stages:
+    the patch embedding and so many image stages keep their weights and run as in evaluation; 0 trains everything.
+    unmatched_target: what a region without a box should name, "none" or, as published, the "last_token" slot.
+    score_threshold, pre_nms_topk, nms_iou, max_detections, aggregation: see `postprocess`.
     """
 
     def __init__(
@@ -49,10 +46,12 @@ class RegionTask(Task, Detecting):
         config: FiberConfig,
         *,
         channels: int = DetectorConfig.channels,
+        head: HeadKind = DetectorConfig.head,
         blocks: int = DetectorConfig.blocks,
         drop_block: float = DetectorConfig.drop_block,
         log_scale: float = DetectorConfig.log_scale,
         head_fusion: HeadFusion = DetectorConfig.fusion,
+        sampled_regions: int = DetectorConfig.sampled_regions,
         frozen_stages: int = 0,
         unmatched_target: Literal["none", "last_token"] = "none",
         score_threshold: float = POSTPROCESSING["score_threshold"],
@@ -74,7 +73,8 @@ class RegionTask(Task, Detecting):
             "aggregation": aggregation,
         }
         self.threshold = threshold
-        self.detector = Detector(config, DetectorConfig(channels, blocks, drop_block, log_scale, head_fusion))
+        sizes = DetectorConfig(channels, blocks, drop_block, log_scale, head_fusion, head, sampled_regions)
+        self.detector = Detector(config, sizes)
         self.last_token_unmatched = unmatched_target == "last_token"
         self._frozen = self._first_modules(frozen_stages)
         for module in self._frozen:
@@ -87,6 +87,11 @@ class RegionTask(Task, Detecting):
         if not frozen_stages:
             return []
         return [image.patch_embed, *image.stages[:frozen_stages]]
+
+    @property
+    def without_place(self) -> tuple[str, ...]:
+        """A checkpoint with another head gives the encoder, the pyramid and the alignment."""
+        return tuple(f"detector.{prefix}" for prefix in self.detector.of_other_heads)
 
     def train(self, mode: bool = True) -> Self:
         super().train(mode)
@@ -104,14 +109,14 @@ class RegionTask(Task, Detecting):
         inside_B1HW = rows_BH[:, None, :, None] & columns_BW[:, None, None, :]
         return self.encoder.image_stem(normalize(pixels) * inside_B1HW)
 
-    def detect(self, image: ImageStem, text: TextStem) -> HeadOutput:
-        """What the head says about the images for one text each."""
-        output: HeadOutput = self.detector(self.encoder.fuse(image, text, last_norm=True))
+    def detect(self, image: ImageStem, text: TextStem, truth: Truth | None = None) -> DetectionOutput:
+        """What the head says about the images for one text each; truth: in training, see `DetectionHead`."""
+        output: DetectionOutput = self.detector(self.encoder.fuse(image, text, last_norm=True), truth)
         return output
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
-        """One step's losses: "loss" carries the graph; "token_loss", "reg_loss" and "centerness_loss", whose sum it
-        is, are for the log.
+        """One step's losses: "loss" carries the graph; those whose sum it is are for the log: "token_loss" of the
+        alignment, "reg_loss" of the boxes, and what the head has besides, such as "centerness_loss".
 
         batch: pixels and sizes as in `image_stem`; ids int64 and mask bool (B, L); of all images one after another
         boxes (N, 4), xyxy with inclusive ends, and positive_map (N, L), non-zero where a token names the box;
@@ -119,28 +124,18 @@ class RegionTask(Task, Detecting):
         """
         image = self.image_stem(batch["pixels"], batch["sizes"])
         text = self.encoder.text_stem(batch["ids"], batch["mask"])
-        return self.losses(self.detect(image, text), batch)
+        return self.losses(self.detect(image, text, self._truth(batch)), batch)
 
-    def losses(self, out: HeadOutput, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def losses(self, out: DetectionOutput, batch: dict[str, Any]) -> dict[str, Tensor]:
         """The losses of `forward` from the head's output."""
-        box_counts = batch["box_counts"].tolist()
-        sums = loss_sums(
-            out,
-            batch["mask"],
-            batch["boxes"].split(box_counts),
-            batch["positive_map"].split(box_counts),
-            last_token_unmatched=self.last_token_unmatched,
-        )
-        positives, centerness_target = _mean_counts(sums)
-        positives = positives.clamp(min=1)
-        losses = {
-            "token_loss": sums.token / positives,
-            # Without any positive the sum is 0, and so is its quotient.
-            "reg_loss": BOX_WEIGHT * sums.box / centerness_target.clamp(min=1e-6),
-            "centerness_loss": sums.centerness / positives,
-        }
+        losses = _over_ranks(out.loss_sums(self._truth(batch)))
         logged = {name: loss.detach() for name, loss in losses.items()}
-        return {"loss": losses["token_loss"] + losses["reg_loss"] + losses["centerness_loss"], **logged}
+        return {"loss": torch.stack(list(losses.values())).sum(), **logged}
+
+    def _truth(self, batch: dict[str, Any]) -> Truth:
+        box_counts = batch["box_counts"].tolist()
+        boxes, names = batch["boxes"].split(box_counts), batch["positive_map"].split(box_counts)
+        return Truth(batch["mask"], boxes, names, self.last_token_unmatched)
 
     @torch.no_grad()
     def predict(self, batch: dict[str, Any]) -> list[np.ndarray]:
@@ -184,7 +179,7 @@ class RegionTask(Task, Detecting):
             tokens.append([label.nonzero().flatten().tolist() for label in positive_map])
         return _Prompts(stem, tokens, numbers)
 
-    def _detect_pairs(self, images: ImageStem, texts: TextStem, pairs: Sequence[tuple[int, int]]) -> HeadOutput:
+    def _detect_pairs(self, images: ImageStem, texts: TextStem, pairs: Sequence[tuple[int, int]]) -> DetectionOutput:
         """The head's output for each pair of an image and a text, by their rows."""
         image_rows, text_rows = map(list, zip(*pairs, strict=True))
         earlier = tuple(stage[image_rows] for stage in images.earlier)
@@ -193,11 +188,14 @@ class RegionTask(Task, Detecting):
         return self.detect(paired_images, paired_texts)
 
 
-def _mean_counts(sums: LossSums) -> tuple[Tensor, Tensor]:
-    """The number of positive anchors and the sum of their centerness targets, means over the ranks."""
-    counts = torch.stack([sums.positives.to(sums.centerness_target), sums.centerness_target])
-    positives, centerness_target = collectives.all_reduce_sum(counts) / collectives.world_size()
-    return positives, centerness_target
+def _over_ranks(sums: Mapping[str, LossSum]) -> dict[str, Tensor]:
+    """Each loss, divided by the mean of its counts over the ranks."""
+    of_this_rank = torch.stack([each.divisor for each in sums.values()])
+    divisors = collectives.all_reduce_sum(of_this_rank) / collectives.world_size()
+    losses = {}
+    for (name, each), divisor in zip(sums.items(), divisors, strict=True):
+        losses[name] = each.weight * each.total / divisor.clamp(min=each.least)
+    return losses
 
 
 def _same_padded_size(sizes: Tensor) -> Iterator[tuple[list[int], tuple[int, int]]]:

@@ -5,8 +5,9 @@ import torch
 import torch.nn.functional as F
 
 from fiber_cli.model.detector.anchors import centres_of, make_anchors
+from fiber_cli.model.detector.detection_head import Truth, token_focal
 from fiber_cli.model.detector.head import HeadOutput
-from fiber_cli.model.detector.losses import centerness_of, loss_sums, token_focal
+from fiber_cli.model.detector.losses import centerness_of, loss_sums
 
 SIZES = ((4, 4), (2, 2), (1, 1), (1, 1), (1, 1))
 ANCHORS = 23
@@ -42,11 +43,11 @@ def test_boxes_that_are_found_exactly_have_no_loss():
     deltas = torch.cat([10 * shift, 5 * (true_size / size).log()], -1)
     out = head_output(images=1)
     mask, names = torch.ones(1, TOKENS, dtype=torch.bool), [torch.ones(1, TOKENS)]
-    exact = loss_sums(out._replace(deltas=deltas[None]), mask, [true_box], names)
+    exact = loss_sums(out._replace(deltas=deltas[None]), Truth(mask, [true_box], names))
     assert exact.positives > 0
     assert exact.centerness_target > 0
     assert exact.box.item() == pytest.approx(0, abs=1e-4)
-    assert loss_sums(out, mask, [true_box], names).box > 0.1
+    assert loss_sums(out, Truth(mask, [true_box], names)).box > 0.1
 
 
 def test_token_loss_is_over_the_real_tokens_of_all_anchors():
@@ -54,7 +55,7 @@ def test_token_loss_is_over_the_real_tokens_of_all_anchors():
     out = head_output()
     mask = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])
     boxes, names = [torch.zeros(0, 4)] * 2, [torch.zeros(0, TOKENS)] * 2
-    sums = loss_sums(out, mask, boxes, names)
+    sums = loss_sums(out, Truth(mask, boxes, names))
     probabilities = out.logits.sigmoid()
     expected = 0.75 * probabilities**2 * F.softplus(out.logits) * mask[:, None]
     torch.testing.assert_close(sums.token, expected.sum())
@@ -67,7 +68,7 @@ def test_the_published_target_names_the_last_token():
     boxes, names = [torch.zeros(0, 4)] * 2, [torch.zeros(0, TOKENS)] * 2
     targets = torch.zeros(2, ANCHORS, TOKENS, dtype=torch.bool)
     targets[:, :, -1] = True
-    sums = loss_sums(out, mask, boxes, names, last_token_unmatched=True)
+    sums = loss_sums(out, Truth(mask, boxes, names, last_token_unmatched=True))
     torch.testing.assert_close(sums.token, token_focal(out.logits, targets).sum())
 
 
@@ -78,7 +79,7 @@ def test_gradients_reach_what_the_losses_are_of():
     boxes = [anchors[5:7] + 2, anchors[18:19]]
     names = [F.one_hot(torch.tensor([1, 2]), TOKENS), F.one_hot(torch.tensor([3]), TOKENS)]
     mask = torch.ones(2, TOKENS, dtype=torch.bool)
-    sums = loss_sums(HeadOutput(deltas, centerness, logits, SIZES), mask, boxes, names)
+    sums = loss_sums(HeadOutput(deltas, centerness, logits, SIZES), Truth(mask, boxes, names))
     (sums.token + sums.box + sums.centerness).backward()
     assert logits.grad.abs().min() > 0
     # Of boxes and centerness the positives alone have a gradient.

@@ -1,9 +1,12 @@
 """From the head's output to detections, against loops."""
 
+from typing import NamedTuple
+
 import pytest
 import torch
 
 from fiber_cli.model.detector.anchors import decode_boxes, make_anchors
+from fiber_cli.model.detector.detection_head import Regions
 from fiber_cli.model.detector.head import HeadOutput
 from fiber_cli.model.detector.postprocess import POSTPROCESSING, label_scores, postprocess, postprocess_apart
 
@@ -116,3 +119,23 @@ def test_labels_apart_are_found_as_if_asked_alone():
         assert torch.equal(apart.scores[mine], alone.scores)
         assert len(alone.scores)
     assert len(postprocess(out, 0, (30, 40), tokens, **limits).labels) < len(apart.labels)
+
+
+class WithoutQuality(NamedTuple):
+    """Of a head that does not judge how well its boxes lie."""
+
+    found: Regions
+
+    def regions(self, image: int) -> Regions:
+        return self.found
+
+
+@pytest.mark.parametrize("search", [postprocess, postprocess_apart])
+def test_a_head_without_centerness_has_other_scores_than_probabilities(search):
+    logits = torch.tensor([[2.0, -1.0], [-3.0, 1.0], [-9.0, -9.0]])
+    boxes = torch.tensor([[0.0, 0, 9, 9], [20, 20, 50, 60], [1, 1, 2, 2]])
+    out = WithoutQuality(Regions(boxes, logits, None, (2, 1)))
+    detections = search(out, 0, (40, 40), [[0], [1]], score_threshold=0.3)
+    torch.testing.assert_close(detections.scores, torch.tensor([2.0, 1.0]).sigmoid())
+    assert detections.labels.tolist() == [0, 1]
+    assert detections.boxes.tolist() == [[0, 0, 9, 9], [20, 20, 39, 39]]
