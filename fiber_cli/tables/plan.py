@@ -10,6 +10,7 @@ from fiber_cli.tables.commands import (
     HeaderCommand,
     Stage,
     chain,
+    placed,
     source_command,
     source_runs,
     stage_of,
@@ -110,6 +111,14 @@ class Planner:
             over = [f"data.root={self.data}", *settings_for(name, self.settings)]
             self._recipes[name] = resolve_recipe(name, over)
         return self._recipes[name]
+
+    def words(self, command: HeaderCommand) -> list[str]:
+        """The arguments of `fiber` of a header's command: with the folders of these data and runs, and with the
+        settings, where it goes by a recipe."""
+        words = placed(command.arguments, self.data, self.runs)
+        if command.verb in ("eval", "rerank"):
+            return words
+        return words + settings_for(command.recipe, self.settings)
 
     def rows(self, table: Table) -> Iterator[RowPlan]:
         """Every row of a table."""

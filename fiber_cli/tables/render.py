@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fiber_cli.characters import one_line
-from fiber_cli.tables.commands import placed
+from fiber_cli.tables.commands import HeaderCommand
 from fiber_cli.tables.costs import total
 from fiber_cli.tables.plan import Need, Planner, RowPlan, StageNeed
 from fiber_cli.tables.results import Figure
@@ -175,7 +175,7 @@ class PlannedTable:
                     "run": str(self.planner.runs / stage.stage.run),
                     "recipe": stage.stage.recipe,
                     "state": stage.state,
-                    "command": self._command(stage.stage.training.arguments),
+                    "command": self._command(stage.stage.training),
                     "data": {"there": stage.files.there, "missing": stage.files.missing},
                     "hub": stage.hub,
                     "gpu_hours": stage.cost.gpu_hours,
@@ -185,7 +185,7 @@ class PlannedTable:
         return {
             "columns": need.columns,
             "state": need.state,
-            "command": need.command and self._command(need.command.arguments),
+            "command": need.command and self._command(need.command),
             "checkpoints": checkpoints,
             "data": {"there": need.files.there, "missing": need.files.missing, "partial": need.files.partial},
             "missing": need.missing,
@@ -194,8 +194,8 @@ class PlannedTable:
             "cost": [str(cost) for cost in total(list(need.costs))],
         }
 
-    def _command(self, arguments: Sequence[str]) -> str:
-        return shlex.join(["fiber", *placed(arguments, self.planner.data, self.planner.runs)])
+    def _command(self, command: HeaderCommand) -> str:
+        return shlex.join(["fiber", *self.planner.words(command)])
 
     def as_text(self) -> str:
         """The plan for the screen; the trainings stand in a list of their own (`stages_as_text`)."""
@@ -221,7 +221,7 @@ class PlannedTable:
         if need.programs:
             yield f"  not installed: {', '.join(need.programs)}"
         if need.command is not None:
-            yield f"  command: {self._command(need.command.arguments)}"
+            yield f"  command: {self._command(need.command)}"
         if need.server is not None:
             yield f"  scored by a test server: {need.server}"
         if need.costs:

@@ -1,6 +1,7 @@
 """What is run for a table, in which order, and what is not run again."""
 
 import json
+import shlex
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +14,7 @@ from fiber_cli.tables import needs, plan
 from fiber_cli.tables.make import Maker
 from fiber_cli.tables.paper import TABLES
 from fiber_cli.tables.plan import Planner
+from fiber_cli.tables.render import PlannedTable
 from fiber_cli.tables.results import Results
 
 
@@ -205,3 +207,32 @@ def test_new_weights_keep_old_figures(runs, data, launched):
     make(runs, data, "6")
     assert evaluated()[:2] == ["eval fine", "eval fine"]
     assert json.loads((runs / "fine" / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["3", "5", "8", "fig5"])
+def test_the_plan_says_other_commands_than_are_run(runs, data, launched, name):
+    """The plan's can be copied: with the folders of these runs, and with the settings."""
+    settings = ["log.every=7"]
+    planned = PlannedTable(TABLES[name], Planner(Results(runs), data, settings)).as_json()
+    said = set()
+    for row in planned["rows"]:
+        for need in row["needs"]:
+            said.update(checkpoint["command"] for checkpoint in need["checkpoints"])
+            said.add(need["command"])
+    make(runs, data, name, settings=settings)
+    for command in launched.commands:
+        if command[0] in ("vqa-answers", "cider-df"):
+            continue
+        words = [word for word in command if not word.startswith(("task.answers=", "task.cider_df="))]
+        if command[0] == "odinw":
+            assert words[-2:] == ["--nproc", "1"]
+            del words[-2:]
+        assert shlex.join(["fiber", *words]) in said
+
+
+def test_few_shots_lie_elsewhere_than_the_other_runs(runs, data, launched):
+    finish(runs / "fine_no_coarse")
+    finish(runs / "fine")
+    make(runs, data, "8")
+    folders = {dict(pairwise(command))["--output"] for command in launched.commands if command[0] == "odinw"}
+    assert folders == {str(runs / "odinw13"), str(runs / "odinw13_no_coarse")}
