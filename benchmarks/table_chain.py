@@ -2,12 +2,13 @@
 ended twice on the way and given again.
 
     python -m benchmarks.table_chain --root DATA --runs FOLDER --json benchmarks/results/table_chain.json
+    python -m benchmarks.table_chain --root DATA --runs FOLDER --table 2 --end SIGKILL@coco_scratch
 
 DATA holds all data sets of the recipes' headers, as they are published; FOLDER is new. What is run is `fiber table all
 --run` with the sizes of `benchmarks.official_forms` put over all recipes (docs/tables.md). Each of `--end` ends it in
-the midst of a training, then it is given again; what was made is compared with the plan and the tables. Whatever is
-wrong is told and makes the exit code 1. Linux only: the processor time of commands whose parent was killed can be
-counted there.
+the midst of a training, once that says how its steps go and has a checkpoint to go on from; then it is given again.
+What was made is compared with the plan and the tables. Whatever is wrong is told and makes the exit code 1. Linux only:
+the processor time of commands whose parent was killed can be counted there.
 """
 
 import argparse
@@ -28,9 +29,13 @@ from benchmarks.official_forms import FEW_QUESTIONS, NO_WEIGHTS, SMALLER, SMALLE
 
 #: Commands read their data in their own process: there are few samples, and starting readers takes longer.
 NO_READERS = ("--workers", "0")
+#: A checkpoint after every step: of two steps the last is said, the first is kept.
+SAVED = "log.save_every=1"
 WITH = (("vqa-answers", *FEW_QUESTIONS), ("eval", *NO_READERS), ("rerank", *NO_READERS))
 #: How `fiber table` tells that a command begins, and in the end that one has failed.
 BEGINS, FAILED = "table: fiber ", "table: failed: "
+#: How a training says how its steps go.
+STEPS = "step "
 #: States of figures that can still be made.
 TO_MAKE = ("to make", "in part")
 PICTURE_BEGINS = b"\x89PNG"
@@ -38,14 +43,14 @@ _BECOME_REAPER = 36  # PR_SET_CHILD_SUBREAPER
 
 
 class Ending(NamedTuple):
-    """A signal that ends `fiber table` in the training of a run, once that says its first line."""
+    """A signal that ends `fiber table` in the training of a run, once that says how its steps go."""
 
     name: str
     run: str
 
 
 class Call:
-    """One call of `fiber table all --run`."""
+    """One call of `fiber table --run`."""
 
     def __init__(self, words: list[str], ending: Ending | None = None):
         self.words = words
@@ -75,7 +80,7 @@ class Call:
         if line.startswith(BEGINS):
             self.commands.append((line.removeprefix("table: "), time.monotonic()))
             self._is_due = self.ending is not None and is_training_of(self.ending.run, line)
-        elif self._is_due and self.ending is not None:
+        elif self._is_due and self.ending is not None and line.startswith(STEPS):
             process.send_signal(signal.Signals[self.ending.name])
             self._is_due = False
         if line.startswith(FAILED):
@@ -88,17 +93,18 @@ def is_training_of(run: str, line: str) -> bool:
     return "--output" in words and Path(words[words.index("--output") + 1]).name == run
 
 
-def table_words(root: Path, runs: Path, *more: str) -> list[str]:
-    """`fiber table all` on these data and runs."""
-    words = [sys.executable, "-m", "fiber_cli", "table", "all", "--data", str(root), "--runs", str(runs), *more]
-    for setting in (*SMALLER, *NO_WEIGHTS, *SMALLER_DETECTOR, "model.tokenizer=builtin", "data.workers=0"):
+def table_words(args: argparse.Namespace, *more: str) -> list[str]:
+    """`fiber table` on these data and runs."""
+    words = [sys.executable, "-m", "fiber_cli", "table", args.table]
+    words += ["--data", str(args.root), "--runs", str(args.runs), *more]
+    for setting in (*SMALLER, *NO_WEIGHTS, *SMALLER_DETECTOR, SAVED, "model.tokenizer=builtin", "data.workers=0"):
         words += ["--set", setting]
     return words
 
 
-def run_words(root: Path, runs: Path, nproc: int) -> list[str]:
+def run_words(args: argparse.Namespace) -> list[str]:
     """That makes what is missing."""
-    words = table_words(root, runs, "--run", "--nproc", str(nproc))
+    words = table_words(args, "--run", "--nproc", str(args.nproc))
     for command in WITH:
         words += ["--with", shlex.join(command)]
     return words
@@ -156,11 +162,11 @@ def noted(tables: list[dict[str, Any]]) -> list[str]:
     return found
 
 
-def form_problems(root: Path, runs: Path, tables: list[dict[str, Any]]) -> list[str]:
+def form_problems(args: argparse.Namespace, tables: list[dict[str, Any]]) -> list[str]:
     """What is wrong with the files of `--output`: each table as text, Markdown and JSON, and Figure 5 as a picture."""
     problems = []
     with tempfile.TemporaryDirectory() as folder:
-        words = [*table_words(root, runs), "--output", folder, "--markdown"]
+        words = [*table_words(args), "--output", folder, "--markdown"]
         subprocess.run(words, stdout=subprocess.DEVNULL, check=True)
         for table in tables:
             stem = Path(folder, "figure5" if table["table"] == "fig5" else f"table{table['table']}")
@@ -171,8 +177,8 @@ def form_problems(root: Path, runs: Path, tables: list[dict[str, Any]]) -> list[
                 for row in table["rows"]:
                     if row["row"].strip() not in text:
                         problems.append(f"{stem.name}{suffix} has no row {row['row']}")
-        if not Path(folder, "figure5.png").read_bytes().startswith(PICTURE_BEGINS):
-            problems.append("figure5.png is no PNG")
+            if table["table"] == "fig5" and not stem.with_suffix(".png").read_bytes().startswith(PICTURE_BEGINS):
+                problems.append(f"{stem.name}.png is no PNG")
     return problems
 
 
@@ -222,6 +228,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="the folder of all data sets")
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs, new")
+    parser.add_argument("--table", default="all", help="another table than all")
     parser.add_argument("--nproc", type=int, default=1, help="processes of every training and evaluation")
     parser.add_argument(
         "--end",
@@ -238,9 +245,9 @@ def main() -> int:
     ctypes.CDLL(None).prctl(_BECOME_REAPER, 1)
     # What was ignored here would be ignored by the program too, as in the background of some shells.
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    root, runs = args.root.resolve(), args.runs.resolve()
+    args.root, args.runs = args.root.resolve(), args.runs.resolve()
     endings = args.end or [Ending("SIGKILL", "caption_mle"), Ending("SIGINT", "fine_no_coarse")]
-    report = chain(root, runs, args.nproc, endings)
+    report = chain(args, endings)
     if args.json:
         args.json.write_text(json.dumps(report, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     summary = {name: report[name] for name in ("wall_seconds", "processor_seconds", "problems")}
@@ -248,9 +255,9 @@ def main() -> int:
     return 1 if report["problems"] else 0
 
 
-def chain(root: Path, runs: Path, nproc: int, endings: list[Ending]) -> dict[str, Any]:
+def chain(args: argparse.Namespace, endings: list[Ending]) -> dict[str, Any]:
     """The whole of it, in words and numbers."""
-    words = run_words(root, runs, nproc)
+    words = run_words(args)
     began = time.monotonic()
     calls: list[Call] = []
     rows: list[dict[str, Any]] = []
@@ -266,32 +273,40 @@ def chain(root: Path, runs: Path, nproc: int, endings: list[Ending]) -> dict[str
     for row in rows[:-1]:
         if row["exit_code"] == 0:
             problems.append(f"a call came to its end before {row['ended_by']}")
+    for call in calls[1:]:
+        if call.commands and "--resume" not in shlex.split(call.commands[0][0]):
+            problems.append(f"begun again, not gone on with: {call.commands[0][0]}")
     calls.append(Call(words))
     calls[-1].run()
     problems += repetitions(calls)
-    tables = printed([*table_words(root, runs), "--json"])
-    plan = printed([*table_words(root, runs), "--plan", "--json"])
+    tables = printed([*table_words(args), "--json"])
+    plan = printed([*table_words(args), "--plan", "--json"])
     problems += needs_in(plan, *TO_MAKE)
-    problems += form_problems(root, runs, tables)
+    problems += form_problems(args, tables)
     return {
-        "command": f"fiber {shlex.join(words[3:])}".replace(str(root), "DATA").replace(str(runs), "FOLDER"),
+        "command": in_words(f"fiber {shlex.join(words[3:])}", args),
         "processors": len(os.sched_getaffinity(0)),
         "wall_seconds": round(ends[-1] - began),
         "processor_seconds": round(used),
-        "calls": [_without_folders(row, root, runs) for row in rows],
+        "calls": [without_settings(row, args) for row in rows],
         "commands": seconds_by_verb(calls[:-1], ends),
         "figures": figures(tables),
-        "missing": [line.replace(str(runs), "FOLDER") for line in [*noted(tables), *needs_in(plan, "missing")]],
+        "missing": [in_words(line, args) for line in [*noted(tables), *needs_in(plan, "missing")]],
         "problems": problems,
     }
 
 
-def _without_folders(row: dict[str, Any], root: Path, runs: Path) -> dict[str, Any]:
-    """A call's row, without its many settings and where things lay here."""
+def without_settings(row: dict[str, Any], args: argparse.Namespace) -> dict[str, Any]:
+    """A call's row, without the many settings of the command that it ended in."""
     if "ended_in" in row:
         words = [word for word in shlex.split(row["ended_in"]) if "=" not in word]
-        row["ended_in"] = shlex.join(words).replace(str(root), "DATA").replace(str(runs), "FOLDER")
+        row["ended_in"] = in_words(shlex.join(words), args)
     return row
+
+
+def in_words(text: str, args: argparse.Namespace) -> str:
+    """Without where things lay here."""
+    return text.replace(str(args.root), "DATA").replace(str(args.runs), "FOLDER")
 
 
 if __name__ == "__main__":

@@ -175,7 +175,8 @@ class PlannedTable:
                     "run": str(self.planner.runs / stage.stage.run),
                     "recipe": stage.stage.recipe,
                     "state": stage.state,
-                    "command": self._command(stage.stage.training),
+                    "preparation": [in_shell(self.planner.preparation_words(each)) for each in stage.unprepared],
+                    "command": in_shell(self.planner.training_words(stage)),
                     "data": {"there": stage.files.there, "missing": stage.files.missing},
                     "hub": stage.hub,
                     "gpu_hours": stage.cost.gpu_hours,
@@ -195,7 +196,7 @@ class PlannedTable:
         }
 
     def _command(self, command: HeaderCommand) -> str:
-        return shlex.join(["fiber", *self.planner.words(command)])
+        return in_shell(self.planner.words(command))
 
     def as_text(self) -> str:
         """The plan for the screen; the trainings stand in a list of their own (`stages_as_text`)."""
@@ -229,6 +230,11 @@ class PlannedTable:
 
     def _run_in_words(self, need: StageNeed) -> str:
         return f"{self.planner.runs / need.stage.run} ({need.state})"
+
+
+def in_shell(words: Sequence[str]) -> str:
+    """Arguments of `fiber` as a line for a shell."""
+    return shlex.join(["fiber", *words])
 
 
 def row_state(plan: RowPlan) -> str:
@@ -278,6 +284,8 @@ def _stage_lines(need: StageNeed) -> Iterator[str]:
         yield f"  data there: {', '.join(need.files.there)}"
     if need.files.missing:
         yield f"  data missing: {', '.join(need.files.missing)}"
+    for prepared in need.unprepared:
+        yield f"  made before it: {prepared.file}, by fiber {prepared.command.verb}"
     if need.hub:
         yield f"  from the Hugging Face hub on first use: {', '.join(need.hub)}"
 

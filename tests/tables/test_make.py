@@ -11,9 +11,10 @@ from tables.conftest import finish
 
 from fiber_cli.config.resolve import shipped_recipes
 from fiber_cli.tables import needs, plan
+from fiber_cli.tables.commands import stages
 from fiber_cli.tables.make import Maker
 from fiber_cli.tables.paper import TABLES
-from fiber_cli.tables.plan import Planner
+from fiber_cli.tables.plan import Planner, StageNeed
 from fiber_cli.tables.render import PlannedTable
 from fiber_cli.tables.results import Results
 
@@ -217,17 +218,33 @@ def test_the_plan_says_other_commands_than_are_run(runs, data, launched, name):
     said = set()
     for row in planned["rows"]:
         for need in row["needs"]:
-            said.update(checkpoint["command"] for checkpoint in need["checkpoints"])
+            for checkpoint in need["checkpoints"]:
+                said.update([*checkpoint["preparation"], checkpoint["command"]])
             said.add(need["command"])
     make(runs, data, name, settings=settings)
     for command in launched.commands:
-        if command[0] in ("vqa-answers", "cider-df"):
-            continue
-        words = [word for word in command if not word.startswith(("task.answers=", "task.cider_df="))]
         if command[0] == "odinw":
-            assert words[-2:] == ["--nproc", "1"]
-            del words[-2:]
-        assert shlex.join(["fiber", *words]) in said
+            assert command[-2:] == ["--nproc", "1"]
+            del command[-2:]
+        assert shlex.join(["fiber", *command]) in said
+
+
+def test_what_is_made_before_is_planned_once_it_is_there(runs, data, launched):
+    def stage(name: str) -> StageNeed:
+        planner = Planner(Results(runs), data)
+        return planner.stage_need(stages()[name])
+
+    assert [each.command.verb for each in stage("vqav2").unprepared] == ["vqa-answers"]
+    make(runs, data, "3")
+    assert stage("vqav2").unprepared == []
+    assert stage("nlvr2").prepared == ()
+
+
+def test_runs_below_a_folder_data_are_written_among_the_data(data, launched):
+    """As headers write the folder of the data sets."""
+    planner = Planner(Results(Path("/data/runs")), data)
+    (prepared,) = planner.stage_need(stages()["vqav2"]).prepared
+    assert planner.preparation_words(prepared)[-2:] == ["--output", "/data/runs/prepared/vqa/answers.json"]
 
 
 def test_few_shots_lie_elsewhere_than_the_other_runs(runs, data, launched):
