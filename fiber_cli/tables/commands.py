@@ -63,7 +63,7 @@ class HeaderCommand(NamedTuple):
 
 class Stage(NamedTuple):
     """A training of the chain. run: the name of its folder; starts_from: that of the run whose weights it begins with,
-    None where it begins with public backbones; preparation: what is made before it."""
+    None where it begins with public backbones; training: with `--output`; preparation: what is made before it."""
 
     recipe: str
     run: str
@@ -110,7 +110,7 @@ def stages() -> dict[str, Stage]:
         preparation = tuple(command for command in commands if command.part == "prepare")
         for command in commands:
             if command.verb in ("pretrain", "finetune"):
-                stage = Stage(recipe, command.output, command.run("--init-from"), command, preparation)
+                stage = Stage(recipe, command.output, command.run("--init-from"), _into_run(command), preparation)
                 found.setdefault(stage.run, stage)
     return found
 
@@ -166,6 +166,13 @@ def _with_options(command: HeaderCommand, options: Mapping[str, str]) -> HeaderC
     return command._replace(arguments=tuple(words), written=shlex.join(["fiber", *words]))
 
 
+def _into_run(command: HeaderCommand) -> HeaderCommand:
+    """A training that names the folder of its run, where the header leaves it to the default."""
+    if command.option("--output") is not None:
+        return command
+    return command._replace(arguments=(*command.arguments, "--output", f"{_RUNS}/{command.output}"))
+
+
 def _evaluations(source: Evaluated) -> list[HeaderCommand]:
     """Those of the header on a figure's data and in its mode: with its split, or, after these, with none."""
     commands = []
@@ -192,7 +199,7 @@ def tuning_command(source: Tuned) -> HeaderCommand | None:
     """The call of `fiber odinw` in a recipe's header; None where it has none."""
     for command in header_commands(source.recipe):
         if command.verb == "odinw" and source.starts_from in (None, command.run("--init-from")):
-            return command
+            return _into_run(command)
     return None
 
 

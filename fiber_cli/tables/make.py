@@ -1,8 +1,6 @@
 """Making what a table lacks: the commands of the recipes' headers, one after another, each where the last call of it
 left off."""
 
-import dataclasses
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,16 +9,12 @@ from fiber_cli.checkpoints.config import CONFIG_FILE
 from fiber_cli.distributed.launch import launch
 from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.printing import say
-from fiber_cli.settings import TaskSettings
-from fiber_cli.tables.commands import HeaderCommand, Stage, placed
+from fiber_cli.tables.commands import HeaderCommand
 from fiber_cli.tables.plan import Need, Planner, StageNeed
 from fiber_cli.tables.results import run_state
 from fiber_cli.tables.rows import Table
-from fiber_cli.tables.settings import settings_for
 from fiber_cli.training.run_folder import is_new
 
-#: Below the folder of the runs: what commands make before a training, where the folder of the data has it not.
-PREPARED = "prepared"
 #: Codes of commands that were asked to end: by SIGHUP and SIGTERM, the last two.
 _ASKED_TO_END = (EXIT_STOPPED, EXIT_INTERRUPTED, 129, 143)
 
@@ -78,58 +72,34 @@ class Maker:
             if not self._train(stage):
                 return
         if need.command is not None:
-            self._run(need.command.arguments, self._options(need.command))
+            self._run(self.planner.words(need.command), self._options(need.command))
         self.planner.results.read()
 
     def _train(self, need: StageNeed) -> bool:
         """Whether a training is finished, from where it stands."""
-        stage = need.stage
-        folder = self.planner.runs / stage.run
+        folder = self.planner.runs / need.stage.run
         if run_state(folder) == "finished":
             return True
-        made = self._prepare(stage)
-        if made is None:
-            return False
-        return self._run(self._start(stage, folder), [*self._settings(stage.recipe), *made, "--output", str(folder)])
+        for prepared in need.unprepared:
+            if not self._run(self.planner.preparation_words(prepared), ()):
+                return False
+        return self._run(self._start(need, folder), ())
 
-    def _start(self, stage: Stage, folder: Path) -> tuple[str, ...]:
+    def _start(self, need: StageNeed, folder: Path) -> list[str]:
         """The arguments of a training, or of its continuation. Raises UserError for a folder that holds no run."""
-        words = list(stage.training.arguments)
-        if "--output" in words:
-            place = words.index("--output")
-            del words[place : place + 2]
+        words = self.planner.training_words(need)
         if not is_new(folder):
             if "--init-from" in words:
                 place = words.index("--init-from")
                 del words[place : place + 2]
             words.append("--resume")
-        return tuple(words)
-
-    def _prepare(self, stage: Stage) -> list[str] | None:
-        """Settings that name what is made before a training, once it is there; None where that fails."""
-        task = self.planner.recipe(stage.recipe).task
-        settings = []
-        for command in stage.preparation:
-            name, path = _made_by(task, command)
-            # From the root: of a relative path a recipe takes that below the folder of the data.
-            file = self.planner.runs.absolute() / PREPARED / os.path.relpath(path, self.planner.data)
-            if os.path.isfile(path) and not file.is_file():
-                continue  # where the recipe looks for it
-            options = [*self._settings(stage.recipe), "--output", str(file)]
-            if not file.is_file() and not self._run(command.arguments, options):
-                return None
-            settings.append(f"task.{name}={file}")
-        return settings
-
-    def _settings(self, recipe: str) -> list[str]:
-        return settings_for(recipe, self.planner.settings)
+        return words
 
     def _options(self, command: HeaderCommand) -> list[str]:
         """What an evaluation, or `fiber odinw`, takes besides its arguments."""
         runs = self.planner.runs
         if command.verb == "odinw":
-            output = runs / command.output
-            return [*self._settings(command.recipe), "--output", str(output), "--nproc", str(self.nproc)]
+            return ["--nproc", str(self.nproc)]
         measured = command.run("--checkpoint")
         if measured is None or not (runs / measured / CONFIG_FILE).is_file():
             return []  # into the run
@@ -139,8 +109,7 @@ class Maker:
     def _run(self, arguments: Sequence[str], options: Sequence[str]) -> bool:
         """Whether a command ends well; one that has failed is not tried again by this call. Raises Stopped."""
         verb = arguments[0]
-        placed_arguments = placed(arguments, self.planner.data, self.planner.runs)
-        words = [*placed_arguments, *options, *self.extra.get(verb, ())]
+        words = [*arguments, *options, *self.extra.get(verb, ())]
         key = tuple(words)
         if key in self._tried:
             return False
@@ -158,12 +127,3 @@ class Maker:
         if code != EXIT_OK:
             self.failed.append(written)
         return code == EXIT_OK
-
-
-def _made_by(task: TaskSettings, command: HeaderCommand) -> tuple[str, str]:
-    """The setting of a task that names what a command makes, and the path that it has. Raises UserError where the
-    recipe names none."""
-    for setting in dataclasses.fields(task):
-        if setting.metadata.get("made_by") == command.verb and vars(task)[setting.name]:
-            return setting.name, vars(task)[setting.name]
-    raise UserError(f"{command.recipe}: its task names no file that fiber {command.verb} makes")

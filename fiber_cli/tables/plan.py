@@ -10,6 +10,7 @@ from fiber_cli.tables.commands import (
     HeaderCommand,
     Stage,
     chain,
+    placed,
     source_command,
     source_runs,
     stage_of,
@@ -24,6 +25,7 @@ from fiber_cli.tables.needs import (
     training_files,
     tuning_files,
 )
+from fiber_cli.tables.preparation import Prepared, prepared_files
 from fiber_cli.tables.results import Figure, Results, run_state
 from fiber_cli.tables.rows import Cell, Evaluated, Row, Source, Table, Trained, Tuned
 from fiber_cli.tables.settings import settings_for
@@ -35,13 +37,21 @@ State = Literal["there", "to send", "to make", "in part", "missing"]
 
 class StageNeed(NamedTuple):
     """A training that a figure needs. state: see `results.run_state`; files: what it reads; hub: what it takes from the
-    Hugging Face hub; cost: of all of it."""
+    Hugging Face hub; prepared: what is made before it; cost: of all of it."""
 
     stage: Stage
     state: str
     files: Files
     hub: tuple[str, ...]
+    prepared: tuple[Prepared, ...]
     cost: Cost
+
+    @property
+    def unprepared(self) -> list[Prepared]:
+        """What is still to be made before it."""
+        if self.state == "finished":
+            return []
+        return [each for each in self.prepared if not each.file.is_file()]
 
 
 class Need(NamedTuple):
@@ -110,6 +120,22 @@ class Planner:
             over = [f"data.root={self.data}", *settings_for(name, self.settings)]
             self._recipes[name] = resolve_recipe(name, over)
         return self._recipes[name]
+
+    def words(self, command: HeaderCommand) -> list[str]:
+        """The arguments of `fiber` of a header's command: with the folders of these data and runs, and with the
+        settings, where it goes by a recipe."""
+        words = placed(command.arguments, self.data, self.runs)
+        if command.verb in ("eval", "rerank"):
+            return words
+        return words + settings_for(command.recipe, self.settings)
+
+    def preparation_words(self, prepared: Prepared) -> list[str]:
+        """Likewise of what is made before a training."""
+        return [*self.words(prepared.command), "--output", str(prepared.file)]
+
+    def training_words(self, need: StageNeed) -> list[str]:
+        """Likewise of a training that begins."""
+        return self.words(need.stage.training) + [prepared.setting for prepared in need.prepared]
 
     def rows(self, table: Table) -> Iterator[RowPlan]:
         """Every row of a table."""
@@ -211,11 +237,13 @@ class Planner:
 
     def stage_need(self, stage: Stage) -> StageNeed:
         """How far a training is and what it reads."""
+        recipe = self.recipe(stage.recipe)
         if stage.run not in self._files:
-            recipe = self.recipe(stage.recipe)
             self._files[stage.run] = training_files(recipe, self.data), hub_files(recipe)
         files, hub = self._files[stage.run]
-        return StageNeed(stage, run_state(self.runs / stage.run), files, hub, training_cost(stage.recipe))
+        state = run_state(self.runs / stage.run)
+        prepared = tuple(prepared_files(stage, recipe, self.data, self.runs))
+        return StageNeed(stage, state, files, hub, prepared, training_cost(stage.recipe))
 
 
 def _programs(cells: Sequence[Cell]) -> list[str]:

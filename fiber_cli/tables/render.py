@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from fiber_cli.characters import one_line
-from fiber_cli.tables.commands import placed
+from fiber_cli.tables.commands import HeaderCommand
 from fiber_cli.tables.costs import total
 from fiber_cli.tables.plan import Need, Planner, RowPlan, StageNeed
 from fiber_cli.tables.results import Figure
@@ -175,7 +175,8 @@ class PlannedTable:
                     "run": str(self.planner.runs / stage.stage.run),
                     "recipe": stage.stage.recipe,
                     "state": stage.state,
-                    "command": self._command(stage.stage.training.arguments),
+                    "preparation": [in_shell(self.planner.preparation_words(each)) for each in stage.unprepared],
+                    "command": in_shell(self.planner.training_words(stage)),
                     "data": {"there": stage.files.there, "missing": stage.files.missing},
                     "hub": stage.hub,
                     "gpu_hours": stage.cost.gpu_hours,
@@ -185,7 +186,7 @@ class PlannedTable:
         return {
             "columns": need.columns,
             "state": need.state,
-            "command": need.command and self._command(need.command.arguments),
+            "command": need.command and self._command(need.command),
             "checkpoints": checkpoints,
             "data": {"there": need.files.there, "missing": need.files.missing, "partial": need.files.partial},
             "missing": need.missing,
@@ -194,8 +195,8 @@ class PlannedTable:
             "cost": [str(cost) for cost in total(list(need.costs))],
         }
 
-    def _command(self, arguments: Sequence[str]) -> str:
-        return shlex.join(["fiber", *placed(arguments, self.planner.data, self.planner.runs)])
+    def _command(self, command: HeaderCommand) -> str:
+        return in_shell(self.planner.words(command))
 
     def as_text(self) -> str:
         """The plan for the screen; the trainings stand in a list of their own (`stages_as_text`)."""
@@ -221,7 +222,7 @@ class PlannedTable:
         if need.programs:
             yield f"  not installed: {', '.join(need.programs)}"
         if need.command is not None:
-            yield f"  command: {self._command(need.command.arguments)}"
+            yield f"  command: {self._command(need.command)}"
         if need.server is not None:
             yield f"  scored by a test server: {need.server}"
         if need.costs:
@@ -229,6 +230,11 @@ class PlannedTable:
 
     def _run_in_words(self, need: StageNeed) -> str:
         return f"{self.planner.runs / need.stage.run} ({need.state})"
+
+
+def in_shell(words: Sequence[str]) -> str:
+    """Arguments of `fiber` as a line for a shell."""
+    return shlex.join(["fiber", *words])
 
 
 def row_state(plan: RowPlan) -> str:
@@ -278,6 +284,8 @@ def _stage_lines(need: StageNeed) -> Iterator[str]:
         yield f"  data there: {', '.join(need.files.there)}"
     if need.files.missing:
         yield f"  data missing: {', '.join(need.files.missing)}"
+    for prepared in need.unprepared:
+        yield f"  made before it: {prepared.file}, by fiber {prepared.command.verb}"
     if need.hub:
         yield f"  from the Hugging Face hub on first use: {', '.join(need.hub)}"
 

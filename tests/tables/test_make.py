@@ -1,6 +1,7 @@
 """What is run for a table, in which order, and what is not run again."""
 
 import json
+import shlex
 import shutil
 from itertools import pairwise
 from pathlib import Path
@@ -10,9 +11,11 @@ from tables.conftest import finish
 
 from fiber_cli.config.resolve import shipped_recipes
 from fiber_cli.tables import needs, plan
+from fiber_cli.tables.commands import stages
 from fiber_cli.tables.make import Maker
 from fiber_cli.tables.paper import TABLES
-from fiber_cli.tables.plan import Planner
+from fiber_cli.tables.plan import Planner, StageNeed
+from fiber_cli.tables.render import PlannedTable
 from fiber_cli.tables.results import Results
 
 
@@ -205,3 +208,48 @@ def test_new_weights_keep_old_figures(runs, data, launched):
     make(runs, data, "6")
     assert evaluated()[:2] == ["eval fine", "eval fine"]
     assert json.loads((runs / "fine" / "summary.json").read_text())
+
+
+@pytest.mark.parametrize("name", ["3", "5", "8", "fig5"])
+def test_the_plan_says_other_commands_than_are_run(runs, data, launched, name):
+    """The plan's can be copied: with the folders of these runs, and with the settings."""
+    settings = ["log.every=7"]
+    planned = PlannedTable(TABLES[name], Planner(Results(runs), data, settings)).as_json()
+    said = set()
+    for row in planned["rows"]:
+        for need in row["needs"]:
+            for checkpoint in need["checkpoints"]:
+                said.update([*checkpoint["preparation"], checkpoint["command"]])
+            said.add(need["command"])
+    make(runs, data, name, settings=settings)
+    for command in launched.commands:
+        if command[0] == "odinw":
+            assert command[-2:] == ["--nproc", "1"]
+            del command[-2:]
+        assert shlex.join(["fiber", *command]) in said
+
+
+def test_what_is_made_before_is_planned_once_it_is_there(runs, data, launched):
+    def stage(name: str) -> StageNeed:
+        planner = Planner(Results(runs), data)
+        return planner.stage_need(stages()[name])
+
+    assert [each.command.verb for each in stage("vqav2").unprepared] == ["vqa-answers"]
+    make(runs, data, "3")
+    assert stage("vqav2").unprepared == []
+    assert stage("nlvr2").prepared == ()
+
+
+def test_runs_below_a_folder_data_are_written_among_the_data(data, launched):
+    """As headers write the folder of the data sets."""
+    planner = Planner(Results(Path("/data/runs")), data)
+    (prepared,) = planner.stage_need(stages()["vqav2"]).prepared
+    assert planner.preparation_words(prepared)[-2:] == ["--output", "/data/runs/prepared/vqa/answers.json"]
+
+
+def test_few_shots_lie_elsewhere_than_the_other_runs(runs, data, launched):
+    finish(runs / "fine_no_coarse")
+    finish(runs / "fine")
+    make(runs, data, "8")
+    folders = {dict(pairwise(command))["--output"] for command in launched.commands if command[0] == "odinw"}
+    assert folders == {str(runs / "odinw13"), str(runs / "odinw13_no_coarse")}

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from fiber_cli.data.source import CaptionSource, Source, readable_captions, require
-from fiber_cli.tasks.caption.metrics import caption_metrics
+from fiber_cli.tasks.caption.metrics import Captions, grouped_caption_metrics
 from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evalset import EvalSet, Score, by_index
@@ -79,9 +79,10 @@ def _metrics(scored: Sequence[ScoredCaption]) -> tuple[dict[str, float], list[st
             groups.setdefault(f"caption/{item.domain}/", []).append(item)
     metrics = {}
     notes: list[str] = []
-    for prefix, items in groups.items():
-        captions = [item.caption for item in items]
-        values, remarks = caption_metrics(captions, [item.references for item in items])
+    captions = []
+    for items in groups.values():
+        captions.append(Captions([item.caption for item in items], [item.references for item in items]))
+    for prefix, (values, remarks) in zip(groups, grouped_caption_metrics(captions), strict=True):
         for name, value in values.items():
             metrics[prefix + name.removeprefix("caption/")] = value
         for remark in remarks:

@@ -2,9 +2,10 @@
 
 import re
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import pycocoevalcap
 from pycocoevalcap.bleu.bleu import Bleu
@@ -26,6 +27,28 @@ PLAIN_TOKENS = " (plain tokens)"
 TextsOfImages = dict[int, list[str]]
 
 
+class Captions(NamedTuple):
+    """Captions, one an image, and the references of each, at least one."""
+
+    hypotheses: Sequence[str]
+    references: Sequence[Sequence[str]]
+
+    @property
+    def texts(self) -> list[str]:
+        """All of them, the captions first."""
+        texts = [*self.hypotheses]
+        for of_image in self.references:
+            texts.extend(of_image)
+        return texts
+
+
+class Tokenized(NamedTuple):
+    """References and captions, tokenised."""
+
+    truth: TextsOfImages
+    results: TextsOfImages
+
+
 class LeftOut(Exception):
     """Why a metric is not computed."""
 
@@ -36,41 +59,56 @@ def caption_metrics(
     """Percentages `caption/bleu1` to `bleu4`, `rouge_l`, `cider`, `meteor` and `spice` of one caption an image against
     its references, at least one; and notes on what is left out and why. Without Java only what needs none is computed,
     on a plain tokenisation and with that in the name, as in `caption/cider (plain tokens)`."""
-    texts = [*hypotheses]
-    for of_image in references:
-        texts.extend(of_image)
+    return grouped_caption_metrics([Captions(hypotheses, references)])[0]
+
+
+def grouped_caption_metrics(groups: Sequence[Captions]) -> list[tuple[dict[str, float], list[str]]]:
+    """`caption_metrics` of each group. METEOR's program is started once, which takes as long as many captions."""
+    if not groups:
+        return []
+    texts: list[str] = []
+    for group in groups:
+        texts += group.texts
     try:
-        tokenized = ptb_tokens(texts)
+        tokens = iter(ptb_tokens(texts))
     except (OSError, subprocess.CalledProcessError) as error:
         note = (
             "METEOR, SPICE and the standard tokeniser are left out because Java, which they need, does not run "
             f"({error}): install a Java runtime. BLEU, ROUGE-L and CIDEr are of plain lower-cased words, so not to be "
             "compared"
         )
-        results, truth = _by_image(plain_tokens(texts), references)
-        scores = _python_scores(truth, results)
-        return _percentages(scores, suffix=PLAIN_TOKENS), [note, *_notes_on_cider(scores, len(references))]
-    results, truth = _by_image(tokenized, references)
-    scores = _python_scores(truth, results)
-    scores["meteor"] = _meteor(truth, results)
-    notes = _notes_on_cider(scores, len(references))
+        tokens = iter(plain_tokens(texts))
+        return [_plain_metrics(_by_image(tokens, group.references), note) for group in groups]
+    tokenized = [_by_image(tokens, group.references) for group in groups]
+    meteors = _meteors(tokenized)
+    return [_standard_metrics(each, meteor) for each, meteor in zip(tokenized, meteors, strict=True)]
+
+
+def _plain_metrics(tokenized: Tokenized, note: str) -> tuple[dict[str, float], list[str]]:
+    scores = _python_scores(tokenized)
+    return _percentages(scores, suffix=PLAIN_TOKENS), [note, *_notes_on_cider(scores, len(tokenized.truth))]
+
+
+def _standard_metrics(tokenized: Tokenized, meteor: float) -> tuple[dict[str, float], list[str]]:
+    scores = _python_scores(tokenized)
+    scores["meteor"] = meteor
+    notes = _notes_on_cider(scores, len(tokenized.truth))
     try:
-        scores["spice"] = _spice(truth, results)
+        scores["spice"] = _spice(tokenized)
     except LeftOut as reason:
         notes.append(f"SPICE is left out: {reason}")
     return _percentages(scores), notes
 
 
-def _by_image(tokenized: Sequence[str], references: Sequence[Sequence[str]]) -> tuple[TextsOfImages, TextsOfImages]:
-    """Captions, one an image, and references, which stand behind all captions in `tokenized`."""
-    texts = iter(tokenized)
+def _by_image(tokens: Iterator[str], references: Sequence[Sequence[str]]) -> Tokenized:
+    """The next captions, one an image, and the references, which stand behind them."""
     results: TextsOfImages = {}
     truth: TextsOfImages = {}
     for image in range(len(references)):
-        results[image] = [next(texts)]
+        results[image] = [next(tokens)]
     for image, of_image in enumerate(references):
-        truth[image] = list(islice(texts, len(of_image)))
-    return results, truth
+        truth[image] = list(islice(tokens, len(of_image)))
+    return Tokenized(truth, results)
 
 
 def _percentages(scores: dict[str, float], *, suffix: str = "") -> dict[str, float]:
@@ -106,14 +144,14 @@ def plain_tokens(texts: Sequence[str]) -> list[str]:
     return [" ".join(re.findall(r"\w+", text.lower())) for text in texts]
 
 
-def _python_scores(truth: TextsOfImages, results: TextsOfImages) -> dict[str, float]:
+def _python_scores(tokenized: Tokenized) -> dict[str, float]:
     """What needs no Java."""
     scores = {}
-    bleu, _ = Bleu(ORDERS).compute_score(truth, results, verbose=0)
+    bleu, _ = Bleu(ORDERS).compute_score(*tokenized, verbose=0)
     for order, score in enumerate(bleu, 1):
         scores[f"bleu{order}"] = score
-    scores["rouge_l"], _ = Rouge().compute_score(truth, results)
-    scores["cider"], _ = Cider().compute_score(truth, results)
+    scores["rouge_l"], _ = Rouge().compute_score(*tokenized)
+    scores["cider"], _ = Cider().compute_score(*tokenized)
     return scores
 
 
@@ -127,23 +165,27 @@ def _notes_on_cider(scores: dict[str, float], images: int) -> list[str]:
     return [f"{rarity}, and all {images} have the words that captions and references share: evaluate more"]
 
 
-def _meteor(truth: TextsOfImages, results: TextsOfImages) -> float:
+def _meteors(groups: Sequence[Tokenized]) -> list[float]:
+    """Of each group, by one process."""
     meteor = Meteor()
+    scores = []
     with meteor.meteor_p as process:
         try:
-            score, _ = meteor.compute_score(truth, results)
+            for tokenized in groups:
+                score, _ = meteor.compute_score(*tokenized)
+                scores.append(score)
         finally:
             process.kill()
-    return score
+    return scores
 
 
-def _spice(truth: TextsOfImages, results: TextsOfImages) -> float:
+def _spice(tokenized: Tokenized) -> float:
     """Raises `LeftOut`."""
     if not all((FOLDER / "spice" / "lib" / file).is_file() for file in SPICE_FILES):
         command = "python -m pycocoevalcap.spice.get_stanford_models"
         raise LeftOut(f"its CoreNLP models are not installed; to fetch them (about 400 MB), run {command}")
     try:
-        score, _ = Spice().compute_score(truth, results)
+        score, _ = Spice().compute_score(*tokenized)
     except (OSError, subprocess.CalledProcessError) as error:
         raise LeftOut(f"its program failed ({error}); it was made for Java 8") from error
     return score

@@ -50,6 +50,38 @@ def test_metrics_by_hand(monkeypatch):
     assert 0 < values["caption/meteor"] < 100
 
 
+@java
+def test_groups_score_as_alone_and_start_meteor_once(monkeypatch):
+    starts = []
+
+    class Counted(metrics.Meteor):
+        def __init__(self):
+            starts.append(self)
+            super().__init__()
+
+    monkeypatch.setattr(metrics, "SPICE_FILES", ("absent.jar",))
+    birds = metrics.Captions(["two red birds sing", "a bird"], [["two red birds fly", "birds"], ["one bird", "a dog"]])
+    horse = metrics.Captions(["A man rides, a horse."], [["a man on a horse"]])
+    both = metrics.Captions([*birds.hypotheses, *horse.hypotheses], [*birds.references, *horse.references])
+    alone = [metrics.caption_metrics(*group) for group in (both, birds, horse)]
+    monkeypatch.setattr(metrics, "Meteor", Counted)
+    assert metrics.grouped_caption_metrics([both, birds, horse]) == alone
+    assert len(starts) == 1
+    assert len({values["caption/meteor"] for values, _ in alone}) == 3
+    assert metrics.grouped_caption_metrics([]) == []
+    assert len(starts) == 1
+
+
+def test_groups_without_java_are_mixed_up(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    right = metrics.Captions(["a red cat", "two dogs"], [["a red cat"], ["two dogs"]])
+    wrong = metrics.Captions(["birds"], [["a red cat"]])
+    (of_right, _), (of_wrong, notes) = metrics.grouped_caption_metrics([right, wrong])
+    assert of_right[f"caption/rouge_l{PLAIN_TOKENS}"] == pytest.approx(100)
+    assert of_wrong[f"caption/rouge_l{PLAIN_TOKENS}"] == 0
+    assert "Java" in notes[0]
+
+
 def test_without_java_the_names_say_so(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     values, notes = metrics.caption_metrics(["A man rides, a horse", "x"], [["a man rides a horse."], ["y"]])
