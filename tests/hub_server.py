@@ -15,6 +15,8 @@ from urllib.parse import unquote, urlsplit
 
 #: Whoever has it may read everything and write everything.
 TOKEN = "hf_of_the_tests"
+#: Of a failure that is a connection that ends without an answer.
+CUT = 0
 Files = dict[str, bytes]
 
 
@@ -72,7 +74,11 @@ class HubServer:
         try:
             for part, codes in self.failures.items():
                 if part in request.path and codes:
-                    raise Answer(codes.pop(0))
+                    code = codes.pop(0)
+                    if code == CUT:
+                        request.close_connection = True
+                        return
+                    raise Answer(code)
             for pattern, respond in _ROUTES[request.command]:
                 match = re.fullmatch(pattern, urlsplit(request.path).path)
                 if match is not None:
@@ -80,7 +86,8 @@ class HubServer:
                     return
             raise Answer(404)
         except Answer as answer:
-            request.send_json({"error": answer.message or answer.error}, answer.code, {"X-Error-Code": answer.error})
+            headers = {"X-Error-Code": answer.error} if request.codes else {}
+            request.send_json({"error": answer.message or answer.error}, answer.code, headers)
 
     def repository(self, request: "Request", name: str) -> Repository:
         found = self.repositories.get(name)
@@ -214,10 +221,11 @@ class HubServer:
 
 
 class Request(BaseHTTPRequestHandler):
-    """A request, and how it is answered."""
+    """A request, and how it is answered. codes: whether answers say what is wrong by the hub's own codes."""
 
     protocol_version = "HTTP/1.1"
     hub: HubServer
+    codes = True
 
     @property
     def has_token(self) -> bool:

@@ -167,7 +167,8 @@ def _training(facts: CardFacts) -> str:
         rows["steps of the run"] = f"{summary['steps']}, {summary.get('images')} images, {summary.get('seconds')} s"
         rows["hardware"] = f"{summary.get('ranks')} × {summary.get('device')}"
         rows["versions"] = f"fiber {summary.get('fiber')}, torch {summary.get('torch')}"
-    recipe = yaml.safe_dump(run.recipe, sort_keys=False, width=110, allow_unicode=True)
+    # Lists and mappings of plain values stand in one line.
+    recipe = yaml.safe_dump(run.recipe, sort_keys=False, width=110, allow_unicode=True, default_flow_style=None)
     return f"## Training\n{_table(rows)}\nThe recipe, its paths without their folders:\n\n```yaml\n{recipe}```\n"
 
 

@@ -6,8 +6,8 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, constants, hf_hub_download
-from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, ModelInfo, constants, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
 from huggingface_hub.hf_api import RepoFile
 
 from fiber_cli.checkpoints.card import CARD, CardFacts, is_unchanged, model_card
@@ -36,6 +36,8 @@ from fiber_cli.text_files import dump_json
 
 #: Of a tokenizer's settings, where it lay when it was written.
 _PLACES = ("name_or_path",)
+#: Answers for what is not there; the hub gives the first to whoever has no token.
+_NOT_THERE = (401, 404)
 
 
 class Destination(NamedTuple):
@@ -139,7 +141,8 @@ def _push(files: Mapping[str, Path], destination: Destination) -> Pushed:
         stale = _check_replaceable(there, written, destination)
     client = api()
     if there.commit is None:
-        persistent(lambda: client.create_repo(name.repository, private=destination.private, exist_ok=True))
+        # One that is there after all has not been looked at.
+        persistent(lambda: client.create_repo(name.repository, private=destination.private))
     if name.revision is not None and not there.has_branch:
         persistent(lambda: client.create_branch(name.repository, branch=name.revision or "", exist_ok=True))
     operations: list[CommitOperationAdd | CommitOperationDelete] = []
@@ -159,15 +162,14 @@ def _push(files: Mapping[str, Path], destination: Destination) -> Pushed:
 
 def _look(destination: Destination) -> _There:
     """What is there. UserError for a repository that others can read where a private one is asked for."""
-    client, repository = api(), destination.name.repository
-    has_branch = True
-    try:
-        info = persistent(lambda: client.model_info(repository, revision=destination.name.revision))
-    except RepositoryNotFoundError:
-        return _There(None, {}, destination.private, destination.name.revision is None)
-    except RevisionNotFoundError:
-        has_branch = False
-        info = persistent(lambda: client.model_info(repository))
+    client = api()
+    repository, branch = destination.name
+    info = _info(client, repository, branch)
+    has_branch = info is not None
+    if info is None and branch is not None:
+        info = _info(client, repository, None)
+    if info is None:
+        return _There(None, {}, destination.private, has_branch=branch is None)
     if destination.private and not info.private:
         raise UserError(
             f"{destination.page} is there and public; --private is for new repositories: make it private in its "
@@ -176,6 +178,16 @@ def _look(destination: Destination) -> _There:
     entries = persistent(lambda: list(client.list_repo_tree(repository, recursive=True, revision=info.sha)))
     files = {entry.path: entry for entry in entries if isinstance(entry, RepoFile)}
     return _There(info.sha, files, bool(info.private), has_branch)
+
+
+def _info(client: HfApi, repository: str, branch: str | None) -> ModelInfo | None:
+    """What the hub says of a repository or a branch; None where there is none for this user."""
+    try:
+        return persistent(lambda: client.model_info(repository, revision=branch))
+    except HfHubHTTPError as error:
+        if error.response.status_code in _NOT_THERE:
+            return None
+        raise
 
 
 def _check_replaceable(there: _There, written: Collection[str], destination: Destination) -> set[str]:

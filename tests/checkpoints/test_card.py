@@ -91,7 +91,7 @@ def test_task_data_recipe_and_figures_are_missing():
         "| begun with | org/base@abc |",
         "| steps | 9 |",
         "| steps of the run | 10, 80 images, 3.5 s |",
-        "preset: tiny",
+        "model: {preset: tiny}",
         "| `ap` | 40.5 |",
         "On my cells test:",
         "| `ap` | 0.3333 |",

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hub_server import Repository
+from hub_server import CUT, Repository
 from huggingface_hub import constants
 from run_folders import CELLS, make_run
 
@@ -208,6 +208,38 @@ def test_an_ill_storage_or_no_hub_has_a_traceback(hub, run, tmp_path, monkeypatc
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(UserError, match=r"nothing is pushed: the hub is not asked, as HF_HUB_OFFLINE is set$"):
         push_run(run, tmp_path)
+
+
+def test_a_server_without_the_hub_s_own_codes_is_not_pushed_to(hub, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("hub_server.Request.codes", False)
+    push_run(run, tmp_path)
+    push_run(run, tmp_path, HubName("me/cells", "v2"))
+    assert set(hub.repositories["me/cells"].branches) == {"main", "v2"}
+    with pytest.raises(UserError, match=r"has no model me/none \(HTTP 404\)"):
+        fetch(HubName("me/none"))
+
+
+def test_a_repository_that_cannot_be_looked_at_is_overwritten(hub, run, tmp_path):
+    push_run(run, tmp_path)
+    before = hub.repositories["me/cells"].sha("main")
+    hub.failures["/api/models/me/cells"] = [401]
+    with pytest.raises(UserError, match=r"nothing is pushed: .* HTTP 409 .*already created"):
+        push_run(run, tmp_path, force=True)
+    assert hub.repositories["me/cells"].sha("main") == before
+
+
+def test_a_cut_connection_loses_what_was_sent(hub, run, tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
+    hub.failures = {"/lfs/": [CUT], "/preupload": [CUT], "/repos/create": [CUT], "/api/models/me": [CUT]}
+    assert push_run(run, tmp_path).is_new
+    (run / "checkpoints" / "step-000001" / "words.txt").write_text("other\n")
+    digest(run / "checkpoints" / "step-000001")
+    hub.failures = {"/commit/": [CUT] * 9}
+    with pytest.raises(UserError, match=r"nothing is pushed: .* cannot be reached \(RemoteProtocolError"):
+        push_run(run, tmp_path)
+    hub.failures = {}
+    assert push_run(run, tmp_path).is_new
+    assert files_on(hub)["words.txt"] == b"other\n"
 
 
 def test_a_damaged_checkpoint_is_pushed(hub, run, tmp_path):
