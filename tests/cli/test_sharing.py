@@ -1,13 +1,17 @@
 """`fiber push`, and the names of the hub wherever a command takes a checkpoint."""
 
+import hashlib
 import subprocess
 import sys
+import tarfile
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 import typer
 from commands import command
+from files_server import serving
 from PIL import Image
 
 from fiber_cli import Fiber
@@ -72,6 +76,27 @@ def test_another_ability_is_asked_of_a_path(hub, runs, picture, capsys):
     code, _, err = command(capsys, "caption", picture, "--checkpoint", "me/answers")
     assert code == 1
     assert f"fiber: me/answers@{hub.repositories['me/answers'].sha('main')[:10]} is a checkpoint of vqa, without" in err
+
+
+def test_an_address_is_no_checkpoint_of_a_verb(runs, picture, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    packed = BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+        tar.add(runs["vqa"] / "checkpoints" / "step-000001", "step-000001")
+    content = packed.getvalue()
+    lines = []
+    with serving({"model.tar": content}) as server:
+        address = f"{server.folder}/model.tar#sha256={hashlib.sha256(content).hexdigest()}"
+        for checkpoint in (runs["vqa"], address):
+            code, out, err = command(capsys, "answer", picture, "what is it?", "--json", "--checkpoint", checkpoint)
+            assert code == 0, err
+            lines.append(out)
+        assert lines[0] == lines[1]
+        assert server.asked == [None]
+    assert Fiber.from_pretrained(address).answer(picture, "what is it?") in lines[0]
+    code, _, err = command(capsys, "answer", picture, "what is it?", "--checkpoint", address.partition("#")[0])
+    assert code == 1
+    assert "put #sha256=DIGEST behind it" in err
 
 
 def test_an_option_for_checkpoints_takes_paths_alone():
