@@ -46,12 +46,12 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     resized = sum(fitted[name] is not weights[name] for name in weights)
     used = len(weights) - len(dropped)
     say(f"initialised from {choice}: {used} tensors, of which {resized} position-bias tables were resized")
-    other = [name for name in dropped if name.startswith(task.without_place)]
-    usual = [name for name in dropped if name not in other]
+    of_other_settings = [name for name in dropped if name.startswith(task.without_place)]
+    usual = [name for name in dropped if name not in of_other_settings]
     for what, names in (("new", fresh), ("left out", usual)):
         say(f"  {what}: {', '.join(names) or 'none'}")
-    if other:
-        say(f"  left out, because task has other settings than the checkpoint's: {', '.join(other)}")
+    if of_other_settings:
+        say(f"  left out, because task has other settings than the checkpoint's: {', '.join(of_other_settings)}")
 
 
 def load_backbones(task: Task, model: ModelSettings) -> None:
