@@ -72,7 +72,7 @@ def _duration(hours: float) -> str:
 
 
 def _assumption(estimated: Estimate, gpu: Gpu, share: float | None) -> str:
-    rate = f"of the {gpu.rate:g} TFLOPS that its maker states for a {gpu.title}"
+    rate = f"of the {gpu.rate:g} TFLOPS that its maker states for the {gpu.title}"
     if share is not None:
         return f"{share:.0%} {rate} are reached, as --share says; reading data holds nothing up"
     if estimated.share == BOXES_SHARE:
