@@ -28,6 +28,7 @@ from fiber_cli.cli import (
     last_resort,
     models,
     odinw,
+    plan,
     preparation,
     recipes,
     scenes,
@@ -77,6 +78,7 @@ def fiber(
 # In the order in which the help lists them.
 app.command("pretrain")(training.pretrain)
 app.command("finetune")(training.finetune)
+app.command("plan")(plan.plan)
 app.command("eval")(evaluation.evaluate)
 app.command("odinw")(odinw.odinw)
 app.command("ablate")(ablation.ablate)

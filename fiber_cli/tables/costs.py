@@ -11,9 +11,10 @@ from functools import cache
 from typing import NamedTuple
 
 from fiber_cli.config.resolve import resolve_recipe
+from fiber_cli.training.gpus import GPUS, SHARE
 
-#: Tera-operations a second of an A100 in bfloat16, and the share of it that training is taken to reach.
-A100_RATE, SHARE = 312.0, 0.4
+#: Tera-operations a second of an A100 in bfloat16.
+A100_RATE = GPUS["a100"].rate
 #: What a cost goes by.
 ESTIMATE, PAPER = "estimate", "the paper's"
 _SECONDS_AN_HOUR = 3600

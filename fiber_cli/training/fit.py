@@ -7,8 +7,10 @@ from pathlib import Path
 
 import torch
 
+from fiber_cli.checkpoints.digests import STATE_FOLDER
 from fiber_cli.checkpoints.directory import check_name, resolve
 from fiber_cli.checkpoints.identity import checkpoint_identity
+from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.agreement import failing_together, require_agreement, require_shared_folder
 from fiber_cli.distributed.collectives import any_rank, world_size
@@ -26,6 +28,7 @@ from fiber_cli.training.resume import check_same_recipe, recipe_facts
 from fiber_cli.training.run import Run
 from fiber_cli.training.run_folder import RECIPE, check_output, has_checkpoint, read_init_from, write_init_from
 from fiber_cli.training.signals import StopRequest
+from fiber_cli.training.state import read_state
 from fiber_cli.training.work import Work, work
 
 
@@ -92,8 +95,12 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
     begun = asked_of_main(lambda: has_checkpoint(output))
     if begun and not resume:
         raise UserError(f"{output} already holds a run; continue it with --resume or choose another --output")
+    on_ranks = world_size()
     if begun:
-        asked_of_main(lambda: check_same_recipe(recipe, output / RECIPE))
+        on_ranks = asked_of_main(lambda: _check_continuation(recipe, work, output))
+        if on_ranks != world_size() and recipe.runtime.zero_stage:
+            with failing_together():
+                load_into(work.task, load_weights(resolve(output, latest=True)))
     run = Run(recipe, work, output)
     if begun:
         run.load(resolve(output, latest=True))
@@ -102,7 +109,7 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
     # Closed here, because a frame that an error report keeps would keep the loader and its workers.
     with StopRequest() as stop, log, closing(work.batches(progress.step)) as batches:
         if begun:
-            log.say(f"resumed at step {progress.step}")
+            log.say(f"resumed at step {progress.step}{_other_ranks(on_ranks, recipe)}")
         elif resume:
             log.say(f"{output} holds no checkpoint yet: starting afresh")
         compared = comparison_line(work.task, recipe.runtime, world_size())
@@ -139,6 +146,27 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
         with failing_together():
             log.finish(summary)
     return EXIT_OK
+
+
+def _check_continuation(recipe: Recipe, work: Work, output: Path) -> int:
+    """On how many ranks the run was. Raises UserError where it cannot go on with the recipe."""
+    try:
+        state = read_state(resolve(output, latest=True) / STATE_FOLDER)
+    except UserError:
+        # Told when all of it is read, by the digests first.
+        check_same_recipe(recipe, output / RECIPE)
+        return world_size()
+    same_ranks = len(state.ranks) == world_size()
+    check_same_recipe(recipe, output / RECIPE, same_ranks=same_ranks, step=state.progress.step, steps=work.steps)
+    return len(state.ranks)
+
+
+def _other_ranks(before: int, recipe: Recipe) -> str:
+    """What is said where a run goes on on other ranks than before."""
+    if before == world_size():
+        return ""
+    averages = "; AdamW's averages begin anew, as ZeRO had them in shards" if recipe.runtime.zero_stage else ""
+    return f" on {world_size()} ranks, before on {before}: not to the bit what it would have been there{averages}"
 
 
 def _open_log(run: Run) -> RunLog:

@@ -78,8 +78,8 @@ def _peak_memory(device: torch.device) -> int | None:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def memory_in_words(parameters: int, recipe: Recipe, world: int) -> str:
-    """What float32 weights, gradients and AdamW take on one rank."""
+def memory_parts(parameters: int, recipe: Recipe, world: int) -> dict[str, float]:
+    """GiB that float32 weights, gradients and AdamW take on one rank."""
     stage = recipe.runtime.zero_stage
     weights = FLOAT32_BYTES * parameters / GIB
     gib = {"weights": weights, "gradients": weights, "optimiser": weights * OPTIMIZER_SIZES[stage]}
@@ -89,6 +89,12 @@ def memory_in_words(parameters: int, recipe: Recipe, world: int) -> str:
             gib[owner] /= world
     if recipe.runtime.ema:
         gib["moving average"] = weights
+    return gib
+
+
+def memory_in_words(parameters: int, recipe: Recipe, world: int) -> str:
+    """The same as a line."""
+    gib = memory_parts(parameters, recipe, world)
     words = "  ".join(f"{owner} {amount:.2f}" for owner, amount in gib.items())
     where = " (optimiser on the CPU)" if recipe.runtime.offload == "cpu" else ""
     return f"{words} GiB{where}"

@@ -5,25 +5,71 @@ from typing import Any
 
 import yaml
 
-from fiber_cli.config.recipe import Recipe
+from fiber_cli.config.recipe import Recipe, warmup_steps
 from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.errors import UserError
 from fiber_cli.parsing import parse_yaml
 from fiber_cli.text_files import read_text
 
 #: Settings that may differ between a run and its continuation.
-FREE_ON_RESUME = ("log.", "data.workers", "name")
+FREE_ON_RESUME: tuple[str, ...] = ("log.", "data.workers", "name")
+#: Those that may also differ where the ranks are more or fewer than before.
+FREE_ON_OTHER_RANKS = ("runtime.micro_batch", "runtime.activation_checkpointing")
+#: How long a run is, and the schedules whose rate does not depend on it.
+LENGTH = ("optim.steps", "optim.epochs")
+OPEN_SCHEDULES = ("constant", "plateau")
 
 
-def check_same_recipe(recipe: Recipe, file: Path) -> None:
-    """Raises UserError with every setting that differs from the run's, whose recipe is in `file`."""
-    differing = [each for each in differing_settings(recipe, file) if not each.startswith(FREE_ON_RESUME)]
+def check_same_recipe(recipe: Recipe, file: Path, *, same_ranks: bool = True, step: int = 0, steps: int = 0) -> None:
+    """Raises UserError with every setting that differs from the run's, whose recipe is in `file`.
+
+    same_ranks: as many ranks as before. step: where the run stands; steps: at which it would end now.
+    """
+    stored = _stored(file)
+    free = FREE_ON_RESUME
+    if not same_ranks:
+        free += FREE_ON_OTHER_RANKS
+    why_no_longer = None
+    if _is_longer(recipe, stored):
+        why_no_longer = _why_no_longer(recipe, step, steps)
+        if why_no_longer is None:
+            free += LENGTH
+    differing = [each for each in _differing(recipe, stored) if not each.startswith(free)]
     if differing:
+        reasons = [] if why_no_longer is None else [why_no_longer]
         raise UserError(
             f"--resume continues a run with the same recipe; {len(differing)} settings differ from {file} "
             "(give the same ones, or start another run with --init-from):",
             *differing,
+            *reasons,
         )
+
+
+def _is_longer(recipe: Recipe, stored: Recipe) -> bool:
+    """Whether the recipe has more steps, or more epochs, than the run's."""
+    before, now = stored.optim, recipe.optim
+    if before.steps is not None and now.steps is not None:
+        return now.steps > before.steps
+    if before.epochs is not None and now.epochs is not None:
+        return now.epochs > before.epochs
+    return False
+
+
+def _why_no_longer(recipe: Recipe, step: int, steps: int) -> str | None:
+    """Why a run cannot be made longer; None where no rate of the steps that it has made would have been another."""
+    schedule = recipe.optim.schedule
+    if schedule not in OPEN_SCHEDULES:
+        return (
+            f"optim.schedule={schedule} falls towards the end that the run was begun with; a run can be made longer "
+            f"with {' or '.join(OPEN_SCHEDULES)}"
+        )
+    warmup = warmup_steps(recipe.optim.warmup, steps)
+    if 0 < recipe.optim.warmup < 1 and step < warmup:
+        return (
+            f"optim.warmup={recipe.optim.warmup:g} is a share of the run, now {warmup} steps, and it stands at {step}: "
+            "it can be made longer once it is past them"
+        )
+    return None
 
 
 def differing_settings(recipe: Recipe, file: Path) -> list[str]:
@@ -33,18 +79,25 @@ def differing_settings(recipe: Recipe, file: Path) -> list[str]:
     The file is read as any recipe is: a setting that it does not know has its default, and one that it has under a
     former name is the same setting.
     """
+    return _differing(recipe, _stored(file))
+
+
+def _stored(file: Path) -> Recipe:
     try:
         text = read_text(file)
-        stored = _flat(parse_recipe(text, str(file), _in_present_words(text)))
+        return parse_recipe(text, str(file), _in_present_words(text))
     except OSError as error:
         raise _unreadable(file, error.strerror or str(error)) from error
     except UserError as error:
         raise _unreadable(file, " ".join(str(error).split())) from error
-    given = _flat(recipe)
+
+
+def _differing(recipe: Recipe, stored: Recipe) -> list[str]:
+    before, now = _flat(stored), _flat(recipe)
     differing = []
-    for key in sorted(stored.keys() | given.keys()):
-        if stored.get(key) != given.get(key):
-            differing.append(f"{key}: {stored.get(key)!r} in the run, {given.get(key)!r} now")
+    for key in sorted(before.keys() | now.keys()):
+        if before.get(key) != now.get(key):
+            differing.append(f"{key}: {before.get(key)!r} in the run, {now.get(key)!r} now")
     return differing
 
 

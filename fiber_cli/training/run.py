@@ -43,7 +43,7 @@ from fiber_cli.training.state import (
     TENSORS_FILE,
     RankState,
     RunState,
-    check_ranks,
+    local_state,
     read_state,
     read_state_tensors,
     readable,
@@ -272,22 +272,25 @@ class Run:
         (folder / TENSORS_FILE).write_bytes(to_bytes(float32(tensors)))
 
     def load(self, checkpoint: Path) -> None:
-        """Inverse of `save`, by what lies in state/; raises UserError on all ranks where it does not fit or is
-        damaged."""
+        """Inverse of `save`, by what lies in state/. Under ZeRO the state of another number of ranks leaves the weights
+        as the task has them, and the optimiser without its averages. Raises UserError on all ranks where the state does
+        not fit or is damaged."""
         check_together(checkpoint)
         self.has_saved = True
         folder = checkpoint / STATE_FOLDER
         with failing_together():
             self.words = read_words(checkpoint)
             state = read_state(folder)
-            check_ranks(folder, len(state.ranks))
             tensors = read_state_tensors(folder)
-            with readable(folder):
+        # Shards of other ranks than these fit none of them.
+        is_whole = len(state.ranks) == collectives.world_size() or self.recipe.runtime.zero_stage == 0
+        if is_whole:
+            with failing_together(), readable(folder):
                 self.engine.read_state(folder)
+            with failing_together(), readable(folder):
+                self.engine.load_state(folder)
         with failing_together(), readable(folder):
-            self.engine.load_state(folder)
-        with failing_together(), readable(folder):
-            local = state.ranks[collectives.rank()]
+            local = local_state(state.ranks)
             self.progress = dataclasses.replace(state.progress, truncated=local.truncated)
             self.bad.load_state_dict(local.bad)
             if self.engine.scaler is not None:

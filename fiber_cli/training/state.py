@@ -67,13 +67,15 @@ def read_state_tensors(folder: Path) -> dict[str, Tensor]:
         return read_tensors(folder / TENSORS_FILE)
 
 
-def check_ranks(folder: Path, count: int) -> None:
-    """Raises UserError where a state is of another number of ranks."""
-    if count != collectives.world_size():
-        raise UserError(
-            f"{folder} is of a run on {count} ranks, this one has {collectives.world_size()}; start as "
-            f"many, or begin a new run from its weights with --init-from {folder.parent}"
-        )
+def local_state(ranks: list[RankState]) -> RankState:
+    """What this rank counts from now on: its own part, or of other ranks than now are the first all of it."""
+    rank = collectives.rank()
+    if len(ranks) == collectives.world_size():
+        return ranks[rank]
+    if rank:
+        return RankState({"seen": 0, "bad": 0}, 0)
+    counts = {name: sum(each.bad[name] for each in ranks) for name in ("seen", "bad")}
+    return RankState(counts, sum(each.truncated for each in ranks))
 
 
 @contextmanager

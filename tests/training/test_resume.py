@@ -98,6 +98,61 @@ def test_a_run_of_the_time_of_the_former_names_is_resumed(plain, tmp_path):
     assert file.read_text() == before
 
 
+LONGER = {"optim.schedule": "constant", "optim.warmup": 2}
+
+
+def test_a_run_made_longer_ends_as_if_it_had_been_so_long_from_the_first(tmp_path):
+    assert run(tmp_path / "short", recipe=LONGER | {"optim.steps": 4}).codes == [EXIT_OK]
+    codes, log = run(tmp_path / "short", resume=True, recipe=LONGER | {"optim.steps": 8})
+    assert codes == [EXIT_OK], log
+    assert "resumed at step 4" in log
+    assert "  steps: 8\n" in (tmp_path / "short/recipe.yaml").read_text()
+    assert run(tmp_path / "long", recipe=LONGER | {"optim.steps": 8}).codes == [EXIT_OK]
+    assert_equal(weights(tmp_path / "short"), weights(tmp_path / "long"))
+
+
+def longer(stored, schedule, warmup, step, **lengths):
+    """Checks a run of 8 steps that stands at `step`, with other lengths."""
+    before = {"optim.schedule": schedule, "optim.warmup": warmup}
+    stored.write_text(toy_training.recipe(before).to_yaml())
+    changes = before | {f"optim.{name}": value for name, value in lengths.items()}
+    check_same_recipe(toy_training.recipe(changes), stored, step=step, steps=16)
+
+
+@pytest.mark.parametrize(("warmup", "step"), [(0, 1), (2, 1), (0.25, 4)])
+def test_a_rate_that_does_not_know_its_end_keeps_a_run_from_being_longer(stored, warmup, step):
+    longer(stored, "constant", warmup, step, steps=16)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "step", "lengths", "message"),
+    [
+        ("linear", 2, 8, {"steps": 16}, r"optim\.schedule=linear falls towards the end .* constant or plateau"),
+        ("cosine", 2, 8, {"steps": 16}, r"optim\.schedule=cosine falls towards the end"),
+        ("steps", 2, 8, {"steps": 16}, r"optim\.schedule=steps falls towards the end"),
+        ("constant", 0.25, 3, {"steps": 16}, r"optim\.warmup=0\.25 is a share of the run, now 4 steps"),
+        ("constant", 2, 8, {"steps": 4}, r"optim\.steps: 8 in the run, 4 now"),
+        ("constant", 2, 8, {"steps": None, "epochs": 9}, r"optim\.epochs: None in the run, 9 now"),
+    ],
+)
+def test_a_rate_that_would_have_been_another_keeps_a_run_as_long_as_it_was(
+    stored, schedule, warmup, step, lengths, message
+):
+    with pytest.raises(UserError, match=message):
+        longer(stored, schedule, warmup, step, **lengths)
+
+
+def test_on_other_ranks_a_batch_is_cut_otherwise(stored):
+    recipe = toy_training.recipe({"runtime.micro_batch": 4})
+    check_same_recipe(recipe, stored, same_ranks=False)
+    with pytest.raises(UserError, match=r"runtime\.micro_batch: 8 in the run, 4 now"):
+        check_same_recipe(recipe, stored)
+    with pytest.raises(UserError, match=r"runtime\.global_batch: 8 in the run, 4 now"):
+        check_same_recipe(
+            toy_training.recipe({"runtime.micro_batch": 4, "runtime.global_batch": 4}), stored, same_ranks=False
+        )
+
+
 def test_a_recipe_that_the_user_has_changed_is_rewritten(tmp_path):
     assert run(tmp_path, signal_at=2).codes == [EXIT_STOPPED]
     file = tmp_path / "recipe.yaml"

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 import toy_training
-from toy_runs import assert_equal, max_difference, metrics, run, weights
+from toy_runs import assert_equal, max_difference, metrics, run, summary, weights
 
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training.progress import Progress
@@ -94,12 +94,27 @@ def test_a_step_with_a_nonfinite_loss_changes_nothing(tmp_path, stage, world, va
     assert records[2]["loss"] < 10
 
 
-def test_resume_on_other_ranks_is_refused(tmp_path):
-    recipe = {"runtime.micro_batch": 4}
-    assert run(tmp_path, signal_at=2, recipe=recipe).codes == [EXIT_STOPPED]
-    codes, log = run(tmp_path, resume=True, world=2, recipe=recipe)
-    assert codes == [1, 1]
-    assert "on 1 ranks, this one has 2" in log
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
+def test_a_run_on_other_ranks_does_not_go_on_as_before_but_for_rounding(plain, tmp_path, before, after):
+    assert run(tmp_path, world=before, signal_at=2).codes == [EXIT_STOPPED] * before
+    codes, log = run(tmp_path, resume=True, world=after)
+    assert codes == [EXIT_OK] * after, log
+    assert f"resumed at step 3 on {after} ranks, before on {before}: not to the bit" in log
+    assert "begin anew" not in log
+    assert_equal(weights(tmp_path), weights(plain), atol=1e-5, rtol=1e-5)
+    assert [record["step"] for record in metrics(tmp_path)] == list(range(1, 9))
+
+
+@pytest.mark.parametrize("stage", [1, 3])
+def test_shards_of_other_ranks_are_read_or_the_weights_are_lost(tmp_path, stage):
+    recipe = {"runtime.zero_stage": stage, "log.save_every": 1, "log.keep_last": 9}
+    assert run(tmp_path, world=2, signal_at=2, recipe=recipe).codes == [EXIT_STOPPED] * 2
+    codes, log = run(tmp_path, resume=True, world=1, recipe=recipe)
+    assert codes == [EXIT_OK], log
+    assert "before on 2: not to the bit what it would have been there; AdamW's averages begin anew" in log
+    # A step of Adam's changes no weight by more than a few rates.
+    assert max_difference(weights(tmp_path, 4), weights(tmp_path, 3)) < 0.1
+    assert summary(tmp_path)["steps"] == 8
 
 
 def test_damaged_state_is_one_clear_error(tmp_path):

@@ -4,9 +4,10 @@ import json
 
 import pytest
 
+from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
 from fiber_cli.training.progress import Progress
-from fiber_cli.training.state import RankState, RunState, read_state
+from fiber_cli.training.state import RankState, RunState, local_state, read_state
 
 BEST = {"metric": "itc/ir@1", "value": 40.0, "step": 4}
 
@@ -81,3 +82,16 @@ def test_a_state_that_is_no_folder_is_a_traceback(folder):
     folder.write_text("a file")
     with pytest.raises(UserError, match="state is not a folder"):
         read_state(folder)
+
+
+def test_what_ranks_have_counted_is_lost_on_others(monkeypatch):
+    ranks = [RankState({"seen": 8, "bad": 1}, 2), RankState({"seen": 7, "bad": 0}, 3)]
+    none = RankState({"seen": 0, "bad": 0}, 0)
+    for world, expected in ((2, ranks), (1, [RankState({"seen": 15, "bad": 1}, 5)])):
+        monkeypatch.setattr(collectives, "world_size", lambda world=world: world)
+        for rank, local in enumerate(expected):
+            monkeypatch.setattr(collectives, "rank", lambda rank=rank: rank)
+            assert local_state(ranks) == local
+    monkeypatch.setattr(collectives, "world_size", lambda: 3)
+    monkeypatch.setattr(collectives, "rank", lambda: 1)
+    assert local_state(ranks) == none
