@@ -1,24 +1,32 @@
 """The paper's ablations on built-in scenes, by `fiber ablate`: their tables and pictures in benchmarks/results/.
 
-    python -m benchmarks.ablation --nproc 2                                   # hours on two cores
-    python -m benchmarks.ablation --nproc 2 --only caption --seeds 0
+    python -m benchmarks.ablation                                    # about two hours of one core for each seed
+    python -m benchmarks.ablation --seeds 0 --only caption
 
-`pretraining` is the grid of the recipe `ablation`: where the towers are fused, merged attention or co-attention, gates,
-fused layers, objectives, negatives. `caption` is that of `tiny_caption`: captions in the form of a sequence-to-sequence
-model or fused, from the checkpoint that ships. The same command again goes on where it was. Settings, as
-SECTION.KEY=VALUE, are put over both recipes.
+`pretraining` is the grid of the recipe `ablation`, over the towers of `ablation_towers`, which are trained first: where the
+towers are fused, merged attention or co-attention, gates, fused layers, objectives, negatives. `caption` is that of
+`tiny_caption`: captions in the form of a sequence-to-sequence model or fused, from the checkpoint that ships, in a third
+of the recipe's steps with half of its batch. The same command again goes on where it was. Settings, as
+SECTION.KEY=VALUE, are put over all recipes.
 """
 
 import argparse
+import json
+import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.builtin import commit
+
+TOWERS = "ablation_towers"
+SHORTER = ["optim.steps=100", "log.validate_every=100", "log.save_every=50", "data.workers=0"]
 #: Name of a study → what of `fiber ablate` it is.
 STUDIES = {
     "pretraining": ["ablation"],
-    "caption": ["tiny_caption", "--init-from", "builtin"],
+    "caption": ["tiny_caption", "--init-from", "builtin", *SHORTER, "runtime.global_batch=64"],
 }
 RESULTS = Path(__file__).parent / "results"
 
@@ -27,24 +35,73 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", help="SECTION.KEY=VALUE, put over the recipes")
     parser.add_argument("--only", choices=STUDIES, help="one study alone")
+    parser.add_argument("--variants", nargs="+", default=[], help="train these alone now; the comparison has all")
     parser.add_argument("--seeds", help="other seeds than the grids', with commas")
-    parser.add_argument("--nproc", default="1", help="processes of each run")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of tables and pictures")
     args = parser.parse_intermixed_args()
     for name, study in STUDIES.items():
-        if args.only in (None, name):
-            output = args.runs / f"ablate-{name}"
-            command = [sys.executable, "-m", "fiber_cli", "ablate", *study, *args.settings]
-            command += ["--output", str(output), "--nproc", args.nproc]
-            if args.seeds:
-                command += ["--seeds", args.seeds]
-            code = subprocess.run(command).returncode
-            if code:
-                sys.exit(code)
-            args.results.mkdir(parents=True, exist_ok=True)
-            for ending in ("json", "md", "png"):
-                shutil.copy(output / f"comparison.{ending}", args.results / f"ablation_{name}.{ending}")
+        if args.only not in (None, name):
+            continue
+        output = args.runs / f"ablate-{name}"
+        command = ["ablate", *study, *args.settings, "--output", str(output)]
+        if args.seeds:
+            command += ["--seeds", args.seeds]
+        if name == "pretraining":
+            command.append(f"model.towers={train_towers(args.runs, args.settings)}")
+        selected = []
+        for variant in args.variants:
+            selected += ["--only", variant]
+        if unfinished([*command, *selected]):
+            note_commit(output)
+        fiber([*command, *selected])
+        publish(output, args.results / f"ablation_{name}", command)
+
+
+def fiber(arguments: Sequence[str]) -> None:
+    """A command of the program; ends with its exit code where it fails."""
+    code = subprocess.run([sys.executable, "-m", "fiber_cli", *arguments]).returncode
+    if code:
+        sys.exit(code)
+
+
+def train_towers(runs: Path, settings: Sequence[str]) -> Path:
+    """The folder of the run with the towers that all variants begin with, trained unless it is there."""
+    folder = runs / TOWERS
+    if not (folder / "summary.json").is_file():
+        begun = ["--resume"] if folder.is_dir() else []
+        fiber(["pretrain", "coarse", "--recipe", TOWERS, "--output", str(folder), *begun, *settings])
+    return folder
+
+
+def unfinished(command: Sequence[str]) -> bool:
+    """Whether something is left to train or to measure."""
+    plan = subprocess.run([sys.executable, "-m", "fiber_cli", *command, "--dry-run"], stdout=subprocess.PIPE, text=True)
+    if plan.returncode:
+        sys.exit(plan.returncode)
+    return any(not line.startswith("finished\t") for line in plan.stdout.splitlines())
+
+
+def note_commit(output: Path) -> None:
+    """Keep beside the runs of which commits they are, the earliest first."""
+    file = output / "commits.json"
+    earlier = json.loads(file.read_text()) if file.is_file() else []
+    output.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(list(dict.fromkeys([*earlier, commit()]))))
+
+
+def publish(output: Path, target: Path, command: Sequence[str]) -> None:
+    """The comparison of a study as results: its table, its picture, and all figures with where they come from."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for ending in ("md", "png"):
+        shutil.copy(output / f"comparison.{ending}", target.with_suffix(f".{ending}"))
+    source = {
+        "command": f"fiber {' '.join(command)}",
+        "commits": json.loads((output / "commits.json").read_text()),
+        "hardware": f"1 of {os.cpu_count()} CPU cores",
+    }
+    comparison = json.loads((output / "comparison.json").read_text())
+    target.with_suffix(".json").write_text(json.dumps(source | comparison, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -55,6 +55,11 @@ class ModelSettings:
         "LayerNorm on the image's queries of the text; null = as in --init-from, else yes.", None
     )
     roberta: str | None = option("Initial text weights: hub name or local folder; null = random.", None)
+    towers: str | None = option(
+        "Initial image and text weights: a run or checkpoint of fiber's, whose fusion and heads are left out; null = "
+        "random, or of swin and roberta.",
+        None,
+    )
     tokenizer: str = option("builtin, a hub name, or a local folder.", "builtin")
 
 

@@ -39,8 +39,18 @@ class VariantResults(NamedTuple):
 
     def spread(self, metric: str) -> "Spread | None":
         """Of a metric over the seeds; None where no run has it."""
-        values = [run.metrics[metric] for run in self.runs.values() if metric in run.metrics]
+        values = list(self.values(metric).values())
         return Spread.of(values) if values else None
+
+    def values(self, metric: str) -> dict[int, float]:
+        """A metric by seed, of the runs that have it."""
+        return {seed: run.metrics[metric] for seed, run in self.runs.items() if metric in run.metrics}
+
+    def difference(self, metric: str, other: "VariantResults") -> float | None:
+        """How much more of a metric this has than the other, a mean over the seeds that both have; None without one."""
+        ours, theirs = self.values(metric), other.values(metric)
+        differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+        return statistics.fmean(differences) if differences else None
 
 
 class Spread(NamedTuple):
@@ -124,7 +134,8 @@ def comparison(grid: Grid, results: Sequence[VariantResults]) -> dict[str, Any]:
 
 def table(grid: Grid, results: Sequence[VariantResults]) -> list[list[str]]:
     """Rows of cells, the heading first: of each metric the mean, with several seeds its deviation, and the difference
-    from the first variant; parameters of fusion; seconds a step; what the paper says, where it says something."""
+    from the first variant with the same seeds; parameters of fusion; seconds a step; what the paper says, where it says
+    something."""
     says_something = any(each.variant.paper for each in results)
     heading = ["", *grid.metrics, "fusion parameters", "s a step"]
     if says_something:
@@ -137,7 +148,8 @@ def table(grid: Grid, results: Sequence[VariantResults]) -> list[list[str]]:
             rows.append([group])
         cells = [each.variant.name]
         for metric in grid.metrics:
-            cells.append(_metric_cell(each.spread(metric), results[0].spread(metric), is_first=each is results[0]))
+            difference = None if each is results[0] else each.difference(metric, results[0])
+            cells.append(_metric_cell(each.spread(metric), difference))
         cells += _cost_cells(each)
         if says_something:
             cells.append(each.variant.paper)
@@ -145,15 +157,13 @@ def table(grid: Grid, results: Sequence[VariantResults]) -> list[list[str]]:
     return rows
 
 
-def _metric_cell(spread: Spread | None, first: Spread | None, *, is_first: bool) -> str:
+def _metric_cell(spread: Spread | None, difference: float | None) -> str:
     if spread is None:
         return NOTHING
     text = f"{spread.mean:.1f}"
     if spread.seeds > 1:
         text += f" ± {spread.std:.1f}"
-    if first is None or is_first:
-        return text
-    return f"{text} ({spread.mean - first.mean:+.1f})"
+    return text if difference is None else f"{text} ({difference:+.1f})"
 
 
 def _cost_cells(each: VariantResults) -> list[str]:

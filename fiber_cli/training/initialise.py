@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from fiber_cli.checkpoints.backbones import load_roberta, load_swin
+from fiber_cli.checkpoints.backbones import load_roberta, load_swin, load_towers
 from fiber_cli.checkpoints.config import read_config
+from fiber_cli.checkpoints.digests import check
 from fiber_cli.checkpoints.directory import choose
 from fiber_cli.checkpoints.loading import saved_tokenizer
 from fiber_cli.checkpoints.position_bias import fit_position_biases
@@ -25,12 +26,7 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     """
     choice = choose(path)
     path = choice.path
-    other = saved_tokenizer(path)
-    if other.get_vocab() != context.tokenizer.get_vocab():
-        raise UserError(
-            f"{path}: its tokeniser is not the recipe's, so that its word embeddings would stand for other words; "
-            f"set model.tokenizer to {path / 'tokenizer'}"
-        )
+    _check_tokenizer(path, context)
     weights = load_weights(path)
     fitted = fit_position_biases(weights, task)
     changes = declared(context.settings.name).init_from
@@ -55,3 +51,26 @@ def load_backbones(task: Task, model: ModelSettings) -> None:
         load_swin(task.encoder, model.swin)
     if model.roberta:
         load_roberta(task.encoder, model.roberta)
+
+
+def initialise_towers(task: Task, context: TaskContext[Any], source: str) -> None:
+    """The two towers of another run's checkpoint, `model.towers`; fusion and heads keep their own start. Raises
+    UserError where there is no such checkpoint, and where tokenisers or weights do not fit."""
+    try:
+        choice = choose(source)
+        check(choice.path)
+    except UserError as error:
+        raise UserError(f"model.towers: {error.message}", *error.details) from error
+    _check_tokenizer(choice.path, context)
+    load_towers(task.encoder, load_weights(choice.path), str(choice.path))
+    if is_main():
+        say(f"towers from {choice}; fusion and heads are new")
+
+
+def _check_tokenizer(path: Path, context: TaskContext[Any]) -> None:
+    other = saved_tokenizer(path)
+    if other.get_vocab() != context.tokenizer.get_vocab():
+        raise UserError(
+            f"{path}: its tokeniser is not the recipe's, so that its word embeddings would stand for other words; "
+            f"set model.tokenizer to {path / 'tokenizer'}"
+        )

@@ -32,7 +32,7 @@ from fiber_cli.tasks.evaluation import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 from fiber_cli.training.best_metric import check_measurable
-from fiber_cli.training.initialise import initialise, load_backbones
+from fiber_cli.training.initialise import initialise, initialise_towers, load_backbones
 from fiber_cli.training.model_sizes import model_config
 from fiber_cli.training.optim import check_parameters
 from fiber_cli.training.words import words_of_training
@@ -104,6 +104,8 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
         initialise(task, context, init_from)
     elif fresh:
         load_backbones(task, recipe.model)
+        if recipe.model.towers:
+            initialise_towers(task, context, recipe.model.towers)
     task.prepare_training(context)
     validated = open_sources(recipe.data.val, recipe.data) if recipe.log.validate_every else []
     config = CheckpointConfig(context.model, recipe.task, context.text_length, context.labels, recipe.model.tokenizer)

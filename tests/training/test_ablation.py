@@ -70,7 +70,7 @@ def test_a_figure_that_is_not_there_is_a_zero(results):
         ["", "a", "b", "fusion parameters", "s a step", "the paper"],
         ["plain", "82.0 ± 2.0", "10.0 ± 0.0", "5", "0.50", ""],
         ["gates"],
-        ["no | gates", "79.0 (-3.0)", "–", "5", "0.50", "lower"],
+        ["no | gates", "79.0 (-1.0)", "–", "5", "0.50", "lower"],
         ["later", "–", "–", "–", "–", ""],
     ]
     compared = comparison(GRID, results)
@@ -87,7 +87,7 @@ def test_a_name_breaks_the_table(results):
     markdown = as_markdown(rows).splitlines()
     assert markdown[1] == "|---|---|---|---|---|---|"
     assert markdown[3] == "| **gates** |  |  |  |  |  |"
-    assert markdown[4].startswith("| no \\| gates | 79.0 (-3.0) | – |")
+    assert markdown[4].startswith("| no \\| gates | 79.0 (-1.0) | – |")
 
 
 def test_a_picture_is_none(results):

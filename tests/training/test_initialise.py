@@ -27,7 +27,7 @@ from fiber_cli.model.config import FiberConfig, ImageConfig, TextConfig
 from fiber_cli.tasks import TASKS, declared, published_forms
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.training import initialise as first_weights
-from fiber_cli.training.initialise import initialise, load_backbones
+from fiber_cli.training.initialise import initialise, initialise_towers, load_backbones
 from fiber_cli.training.work import work
 
 LABELS = ("yes", "no")
@@ -326,3 +326,62 @@ def test_public_weights_are_read_where_the_recipe_names_them(monkeypatch):
     assert read == []
     load_backbones(task, ModelSettings("tiny", swin="a", roberta="b"))
     assert read == [("swin", "a"), ("roberta", "b")]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["model.fusion_layers=0"],
+        ["model.fusion_layers=2"],
+        ["model.fusion=top"],
+        ["model.fusion_attention=merged", "model.fusion_gate=false"],
+        ["task.mlm=0"],
+        ["model.image_size=128"],
+    ],
+)
+def test_towers_bring_how_they_were_fused(saved, overrides, capsys):
+    """Of the weights both towers and nothing else, whatever looks at what in the model that they begin."""
+    fresh = named_weights(work(parse_recipe(RECIPE, "test", overrides)).task)
+    started = named_weights(work(parse_recipe(RECIPE, "test", [*overrides, f"model.towers={saved}"])).task)
+    told = capsys.readouterr().err
+    assert f"towers from {directory.resolve(saved)}" in told
+    assert "fusion and heads are new" in told
+    weights = load_weights(directory.resolve(saved))
+    assert started.keys() == fresh.keys()
+    for name, value in started.items():
+        if not name.startswith(("encoder.image.", "encoder.text.")) or ".cross." in name:
+            assert torch.equal(value, fresh[name]), name
+        elif value.shape == weights[name].shape:
+            assert torch.equal(value, weights[name]), name
+        else:
+            assert "relative_position_bias_table" in name
+            assert not torch.equal(value, fresh[name])
+
+
+@pytest.mark.parametrize("form", ["detection", "caption", "coarse"])
+def test_towers_begin_another_task_than_their_own(ours, tokenizer, form):
+    """A detector has no norm behind the last stage; what there is of the towers is taken."""
+    task, context = make(form, tokenizer, 1)
+    initialise_towers(task, context, str(ours["vqa"]))
+    weights = load_weights(directory.resolve(ours["vqa"]))
+    for name, value in named_weights(task).items():
+        if name.startswith(("encoder.image.", "encoder.text.")) and ".cross." not in name:
+            assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["model.towers=no/such"], "model.towers: no/such does not exist"),
+        (["model.towers=SAVED", "model.text_layers=3"], "the text tower of .*model.towers.*do not fit the model"),
+        (["model.towers=SAVED", "model.tokenizer=OTHER"], "its tokeniser is not the recipe's"),
+    ],
+)
+def test_towers_that_do_not_fit_are_taken(saved, tmp_path, overrides, told):
+    other = load_tokenizer("builtin")
+    other.add_tokens(["zyzzyva"])
+    other.save_pretrained(tmp_path / "other")
+    settings = [each.replace("SAVED", str(saved)).replace("OTHER", str(tmp_path / "other")) for each in overrides]
+    with pytest.raises(UserError, match=told):
+        work(parse_recipe(RECIPE, "test", settings))
