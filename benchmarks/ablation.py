@@ -1,12 +1,12 @@
 """The paper's ablations on built-in scenes, by `fiber ablate`: their tables and pictures in benchmarks/results/.
 
-    python -m benchmarks.ablation                                    # about two hours of one core for each seed
+    python -m benchmarks.ablation                                    # about half an hour of one core for each seed
     python -m benchmarks.ablation --seeds 0 --only caption
 
-`pretraining` is the grid of the recipe `ablation`, over the towers of `ablation_towers`, which are trained first: where the
-towers are fused, merged attention or co-attention, gates, fused layers, objectives, negatives. `caption` is that of
-`tiny_caption`: captions in the form of a sequence-to-sequence model or fused, from the checkpoint that ships, in a third
-of the recipe's steps with half of its batch. The same command again goes on where it was. Settings, as
+`pretraining` is the grid of the recipe `ablation`, over the towers of `ablation_towers`, which are trained first: where
+the towers are fused, merged attention or co-attention, gates, fused layers, objectives, negatives. `caption` is that of
+`tiny_caption`: captions in the form of a sequence-to-sequence model or fused, from the checkpoint that ships, in a
+third of the steps with half of the batch. The same command again goes on where it was. Settings, as
 SECTION.KEY=VALUE, are put over all recipes.
 """
 

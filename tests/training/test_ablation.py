@@ -92,3 +92,11 @@ def test_a_name_breaks_the_table(results):
 
 def test_a_picture_is_none(results):
     assert picture(GRID, results).startswith(b"\x89PNG")
+
+
+def test_seeds_that_one_alone_has_make_a_difference():
+    first = VariantResults(Variant("plain"), {0: result(a=80.0), 1: result(a=90.0)})
+    other = VariantResults(Variant("other"), {1: result(a=85.0), 2: result(a=10.0)})
+    assert other.difference("a", first) == -5.0
+    assert other.difference("b", first) is None
+    assert VariantResults(Variant("third"), {2: result(a=1.0)}).difference("a", first) is None
