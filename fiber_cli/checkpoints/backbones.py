@@ -106,9 +106,9 @@ def _hub_roberta(name: str) -> dict[str, Tensor]:
 
 
 def load_towers(encoder: FusedEncoder, weights: Mapping[str, Tensor], source: str) -> None:
-    """Fill both towers from the weights of a task, by name, of which fusion and heads are left out: how the towers look
-    at each other keeps its own start, whatever they were trained with. Position-bias tables of another window are
-    resized. Raises UserError where the sizes differ."""
+    """Fill both towers from the weights of a task, by name, of which fusion is left out: how the towers look at each
+    other keeps its own start, whatever they were trained with. Position-bias tables of another window are resized.
+    Raises UserError where the sizes differ."""
     for tower in ("image.", "text."):
         prefix = f"encoder.{tower}"
         own = {}

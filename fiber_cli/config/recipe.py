@@ -56,8 +56,8 @@ class ModelSettings:
     )
     roberta: str | None = option("Initial text weights: hub name or local folder; null = random.", None)
     towers: str | None = option(
-        "Initial image and text weights: a run or checkpoint of fiber's, whose fusion and heads are left out; null = "
-        "random, or of swin and roberta.",
+        "Initial weights of both towers, and of the heads that fit: a run or checkpoint of fiber's, whose fusion is "
+        "left out; null = random, or of swin and roberta.",
         None,
     )
     tokenizer: str = option("builtin, a hub name, or a local folder.", "builtin")

@@ -1,7 +1,11 @@
 """First weights of a run: another run's checkpoint, or public backbones."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from fiber_cli.checkpoints.backbones import load_roberta, load_swin, load_towers
 from fiber_cli.checkpoints.config import read_config
@@ -9,7 +13,7 @@ from fiber_cli.checkpoints.digests import check
 from fiber_cli.checkpoints.directory import choose
 from fiber_cli.checkpoints.loading import saved_tokenizer
 from fiber_cli.checkpoints.position_bias import fit_position_biases
-from fiber_cli.checkpoints.weights import load_into, load_weights
+from fiber_cli.checkpoints.weights import load_into, load_weights, named_weights
 from fiber_cli.config.recipe import ModelSettings
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError
@@ -54,17 +58,42 @@ def load_backbones(task: Task, model: ModelSettings) -> None:
 
 
 def initialise_towers(task: Task, context: TaskContext[Any], source: str) -> None:
-    """The two towers of another run's checkpoint, `model.towers`; fusion and heads keep their own start. Raises
-    UserError where there is no such checkpoint, and where tokenisers or weights do not fit."""
+    """The two towers of another run's checkpoint, `model.towers`, and of its heads what the task has in the same sizes;
+    fusion keeps its own start. Raises UserError where there is no such checkpoint, and where tokenisers or towers do
+    not fit."""
     try:
         choice = choose(source)
         check(choice.path)
     except UserError as error:
         raise UserError(f"model.towers: {error.message}", *error.details) from error
     _check_tokenizer(choice.path, context)
-    load_towers(task.encoder, load_weights(choice.path), str(choice.path))
+    weights = load_weights(choice.path)
+    load_towers(task.encoder, weights, str(choice.path))
+    taken, fresh = _load_heads(task, weights)
     if is_main():
-        say(f"towers from {choice}; fusion and heads are new")
+        say(f"towers from {choice}; fusion is new")
+        say(f"  heads from there: {', '.join(taken) or 'none'}")
+        say(f"  new: {', '.join(fresh) or 'none'}")
+
+
+def _load_heads(task: Task, weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:
+    """Fill what is not the encoder's, head by head, from weights of the same names and shapes. The heads that are, and
+    those that keep their start."""
+    heads: dict[str, dict[str, Tensor]] = {}
+    for name, value in named_weights(task).items():
+        head, _, _ = name.partition(".")
+        if head != "encoder":
+            heads.setdefault(head, {})[name] = value
+    taken, fresh = [], []
+    for head, ours in heads.items():
+        if any(name not in weights or weights[name].shape != value.shape for name, value in ours.items()):
+            fresh.append(head)
+            continue
+        taken.append(head)
+        with torch.no_grad():
+            for name, value in ours.items():
+                value.copy_(weights[name])
+    return taken, fresh
 
 
 def _check_tokenizer(path: Path, context: TaskContext[Any]) -> None:
