@@ -4,9 +4,9 @@
     python -m benchmarks.ablation --seeds 0 --only caption
 
 `pretraining` is the grid of the recipe `ablation`: where the towers are fused, merged attention or co-attention, gates,
-fused layers, objectives, negatives. `caption` is that of `tiny_caption`, in fewer steps with a smaller batch: captions in
-the form of a sequence-to-sequence model or fused. Both begin with checkpoints that ship. The same command again goes on
-where it was. Settings, as SECTION.KEY=VALUE, are put over both recipes.
+fused layers, objectives, negatives. `caption` is that of `tiny_caption`, in fewer steps with a smaller batch: captions
+in the form of a sequence-to-sequence model or fused. Both begin with checkpoints that ship. The same command again goes
+on where it was. Settings, as SECTION.KEY=VALUE, are put over both recipes.
 """
 
 import argparse
@@ -23,11 +23,11 @@ from benchmarks.builtin import commit
 
 #: What makes the captions' study as short as the other one.
 SHORTER = [
-    "optim.steps=60",
+    "optim.steps=40",
     "runtime.micro_batch=32",
     "runtime.global_batch=32",
-    "log.validate_every=60",
-    "log.save_every=60",
+    "log.validate_every=40",
+    "log.save_every=40",
     "data.workers=0",
     "data.val=[{kind: scenes, split: val, count: 60}]",
 ]
