@@ -2,6 +2,7 @@
 the rest is told, and what may not start says so."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -341,16 +342,19 @@ def test_public_weights_are_read_where_the_recipe_names_them(monkeypatch):
     ],
 )
 def test_towers_bring_how_they_were_fused(saved, overrides, capsys):
-    """Of the weights both towers and nothing else, whatever looks at what in the model that they begin."""
+    """Of the weights both towers and the heads that fit, whatever looks at what in the model that they begin."""
     fresh = named_weights(work(parse_recipe(RECIPE, "test", overrides)).task)
     started = named_weights(work(parse_recipe(RECIPE, "test", [*overrides, f"model.towers={saved}"])).task)
     told = capsys.readouterr().err
     assert f"towers from {directory.resolve(saved)}" in told
-    assert "fusion and heads are new" in told
+    taken = re.search(r"heads from there: (.*)", told)[1].split(", ")
+    assert ("mlm" in taken) == (overrides != ["task.mlm=0"])
+    assert ("pool" in taken) == (overrides != ["model.fusion=top"])  # which pools maps of the joint width
     weights = load_weights(directory.resolve(saved))
     assert started.keys() == fresh.keys()
     for name, value in started.items():
-        if not name.startswith(("encoder.image.", "encoder.text.")) or ".cross." in name:
+        is_of_the_towers = name.startswith(("encoder.image.", "encoder.text.")) and ".cross." not in name
+        if not is_of_the_towers and name.partition(".")[0] not in taken:
             assert torch.equal(value, fresh[name]), name
         elif value.shape == weights[name].shape:
             assert torch.equal(value, weights[name]), name
