@@ -52,16 +52,16 @@ def main() -> None:
         if args.only not in (None, name):
             continue
         output = args.runs / f"ablate-{name}"
-        command = ["ablate", *study, *args.settings, "--output", str(output)]
-        if args.seeds:
-            command += ["--seeds", args.seeds]
+        seeds = ["--seeds", args.seeds] if args.seeds else []
+        command = ["ablate", *study, *args.settings, "--output", str(output), *seeds]
         selected = []
         for variant in args.variants:
             selected += ["--only", variant]
         if unfinished([*command, *selected]):
             note_commit(output)
         fiber([*command, *selected])
-        publish(output, args.results / f"ablation_{name}", command)
+        made_by = shlex.join(["--only", name, *args.settings, *seeds])
+        publish(output, args.results / f"ablation_{name}", f"python -m benchmarks.ablation {made_by}")
 
 
 def fiber(arguments: Sequence[str]) -> None:
@@ -87,13 +87,13 @@ def note_commit(output: Path) -> None:
     file.write_text(json.dumps(list(dict.fromkeys([*earlier, commit()]))))
 
 
-def publish(output: Path, target: Path, command: Sequence[str]) -> None:
+def publish(output: Path, target: Path, command: str) -> None:
     """The comparison of a study as results: its table, its picture, and all figures with where they come from."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for ending in ("md", "png"):
         shutil.copy(output / f"comparison.{ending}", target.with_suffix(f".{ending}"))
     source = {
-        "command": f"fiber {shlex.join(command)}",
+        "command": command,
         "commits": json.loads((output / "commits.json").read_text()),
         "hardware": f"1 of {os.cpu_count()} CPU cores",
     }
