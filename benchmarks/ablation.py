@@ -43,7 +43,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("settings", nargs="*", help="SECTION.KEY=VALUE, put over the recipes")
     parser.add_argument("--only", choices=STUDIES, help="one study alone")
-    parser.add_argument("--variants", nargs="+", default=[], help="train these alone now; the comparison has all")
+    parser.add_argument(
+        "--variant", action="append", default=[], help="train this alone now; several times; the comparison has all"
+    )
     parser.add_argument("--seeds", help="other seeds than the grids', with commas")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="folder of all runs")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of tables and pictures")
@@ -55,7 +57,7 @@ def main() -> None:
         seeds = ["--seeds", args.seeds] if args.seeds else []
         command = ["ablate", *study, *args.settings, "--output", str(output), *seeds]
         selected = []
-        for variant in args.variants:
+        for variant in args.variant:
             selected += ["--only", variant]
         if unfinished([*command, *selected]):
             note_commit(output)

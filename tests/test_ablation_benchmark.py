@@ -37,7 +37,7 @@ def study(tmp_path, monkeypatch, *arguments: str) -> None:
 
 
 def test_a_result_does_not_say_where_it_comes_from(tmp_path, monkeypatch, commands):
-    study(tmp_path, monkeypatch, "--only", "pretraining", "--seeds", "0", "--variants", "no fusion", "optim.steps=3")
+    study(tmp_path, monkeypatch, "--only", "pretraining", "--seeds", "0", "--variant", "no fusion", "optim.steps=3")
     (words,) = commands.run
     assert words[:3] == ["ablate", "ablation", "optim.steps=3"]
     assert words[-4:] == ["--seeds", "0", "--only", "no fusion"]
