@@ -1,4 +1,5 @@
-"""Starting weights of the two towers: ImageNet Swin in timm's form, RoBERTa in transformers' form."""
+"""Starting weights of the two towers: ImageNet Swin in timm's form, RoBERTa in transformers' form, or the towers of a
+checkpoint of fiber's."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fiber_cli.checkpoints.positions import fit_positions
+from fiber_cli.checkpoints.positions import POSITION_EMBEDDING, fit_positions
 from fiber_cli.checkpoints.published.names import rename
 from fiber_cli.checkpoints.published.towers import ROBERTA
 from fiber_cli.checkpoints.weights import load_into, read_tensors, read_torch_file
@@ -24,8 +25,8 @@ HUB_FILES = (("model.safetensors*", "model-*.safetensors"), ("pytorch_model.bin*
 REPOSITORY = re.compile(r"\w[\w.-]*/\w[\w.-]*")
 #: The norm behind a Swin's last stage.
 LAST_NORM = "image.norm"
-#: The embedding of tokens' positions, which public Swins do not have.
-POSITIONS = "image.position.table"
+#: In the names of what a tower looks at the other one with.
+CROSS = ".cross."
 
 
 def swin_shapes(source: str) -> Mapping[str, Tensor]:
@@ -151,6 +152,21 @@ def _hub_weights(setting: str, source: str) -> dict[str, Tensor]:
     return _weights_below(folder)
 
 
+def load_towers(encoder: FusedEncoder, weights: Mapping[str, Tensor], source: str) -> None:
+    """Fill both towers from the weights of a task, by name, of which fusion is left out: how the towers look at each
+    other keeps its own start, whatever they were trained with. Position-bias tables of another window are resized.
+    Raises UserError where the sizes differ."""
+    for tower in ("image.", "text."):
+        prefix = f"encoder.{tower}"
+        own = {}
+        for name, tensor in weights.items():
+            if name.startswith(prefix) and CROSS not in name:
+                own[name.removeprefix("encoder.")] = tensor
+        fitted = fit_positions(own, encoder)
+        title = f"the {tower[:-1]} tower of {source}"
+        _fill(encoder, fitted, tower=tower, title=title, setting="model.towers", without_place=(f"{LAST_NORM}.",))
+
+
 def _fill(
     encoder: FusedEncoder,
     weights: Mapping[str, Tensor],
@@ -165,7 +181,7 @@ def _fill(
     names = [name for name, _ in encoder.named_parameters()]
     if weights.keys().isdisjoint(names):
         raise UserError(f"{title}: no tensor of a known name in it; {setting} wants a model of that family")
-    fresh = [name for name in names if not name.startswith(tower) or ".cross." in name or name == POSITIONS]
+    fresh = [name for name in names if not name.startswith(tower) or CROSS in name or name == POSITION_EMBEDDING]
     try:
         load_into(encoder, weights, expect_missing=fresh, expect_unexpected=without_place)
     except UserError as error:

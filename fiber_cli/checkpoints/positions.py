@@ -10,8 +10,8 @@ from fiber_cli.checkpoints.weights import named_weights
 from fiber_cli.model.position_embedding import resize_position_embedding
 
 POSITION_BIAS = "relative_position_bias_table"
-#: Of a task's module.
-POSITION_EMBEDDING = "encoder.image.position.table"
+#: Of an encoder.
+POSITION_EMBEDDING = "image.position.table"
 
 
 def window_of(table: Tensor) -> int:
@@ -42,9 +42,7 @@ def fit_positions(weights: Mapping[str, Tensor], module: nn.Module) -> dict[str,
     for name, table in weights.items():
         if name.endswith(POSITION_BIAS) and name in ours and len(ours[name]) != len(table):
             fitted[name] = resize_position_bias(table, window_of(ours[name]))
-    if POSITION_EMBEDDING in weights and POSITION_EMBEDDING in ours:
-        table = weights[POSITION_EMBEDDING]
-        height, width, _ = ours[POSITION_EMBEDDING].shape
-        if table.shape[:2] != (height, width):
-            fitted[POSITION_EMBEDDING] = resize_position_embedding(table, (height, width))
+        if name.endswith(POSITION_EMBEDDING) and name in ours and ours[name].shape != table.shape:
+            height, width, _ = ours[name].shape
+            fitted[name] = resize_position_embedding(table, (height, width))
     return fitted

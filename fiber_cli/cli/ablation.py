@@ -1,7 +1,6 @@
 """`fiber ablate`: variants of a recipe, trained one after another with the same steps, and their comparison."""
 
 import os
-import re
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from fiber_cli.characters import one_line, row
+from fiber_cli.cli.ablation_evaluations import problem_of, results_folder
 from fiber_cli.cli.options import Force, Nproc, Overrides, checkpoint_option
 from fiber_cli.cli.runs import named_to_start
 from fiber_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED, UserError
@@ -56,17 +56,22 @@ class AblationRun(NamedTuple):
 
     @property
     def is_trained(self) -> bool:
-        """Whether it has ended. Raises UserError where what is there is a run of other settings."""
-        from fiber_cli.training.resume import FREE_ON_RESUME, differing_settings
-        from fiber_cli.training.run_folder import RECIPE, SUMMARY
+        """Whether it has ended."""
+        from fiber_cli.training.run_folder import SUMMARY
 
-        if not (self.folder / SUMMARY).is_file():
-            return False
+        return (self.folder / SUMMARY).is_file()
+
+    def check_settings(self) -> None:
+        """Raises UserError where what has ended there is a run of other settings; one that goes on refuses them."""
+        from fiber_cli.training.resume import FREE_ON_RESUME, differing_settings
+        from fiber_cli.training.run_folder import RECIPE
+
+        if not self.is_trained:
+            return
         differing = differing_settings(self.recipe, self.folder / RECIPE)
         differing = [each for each in differing if not each.startswith(FREE_ON_RESUME)]
         if differing:
             raise UserError(f"{self.folder} holds a run with other settings; give another --output:", *differing)
-        return True
 
 
 def ablate(
@@ -83,6 +88,9 @@ def ablate(
         list[str] | None, typer.Option(help='Another variant, as "NAME: section.key=value …"; several times.')
     ] = None,
     metric: Annotated[list[str] | None, typer.Option(help="A column instead of the grid's; several times.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Train this variant now; several times. The comparison still has all.")
+    ] = None,
     seeds: Annotated[str | None, typer.Option(help="Seeds with commas, such as 0,1.  [default: the grid's]")] = None,
     init_from: Annotated[
         str | None,
@@ -121,8 +129,11 @@ def ablate(
     folder = output or Path("runs") / f"ablate-{file.stem}"
     plain = resolve_recipe(str(file), overrides or [])
     runs = _runs(planned_grid, file, overrides or [], folder, nproc)
+    wanted = _of_variants(runs, planned_grid, only or [])
+    for run in runs:
+        run.check_settings()
     if dry_run:
-        _show_plan(runs)
+        _show_plan(wanted)
         return
     start = None if init_from is None else _weights(plain.task.name, init_from)
     outputs = Outputs(force=force)
@@ -130,9 +141,11 @@ def ablate(
         outputs.check(folder / f"{COMPARISON}.{ending}")
     with locked(folder):
         _keep_start(folder / SETTINGS_FILE, start, outputs)
-        for number, run in enumerate(runs, 1):
-            say(f"ablate: {number} of {len(runs)}, {run.folder}")
+        for number, run in enumerate(wanted, 1):
+            say(f"ablate: {number} of {len(wanted)}, {run.folder}")
             _train_and_evaluate(run, file, start, nproc, force=force)
+            if run.variant is planned_grid.variants[0]:
+                _tell_missing_metrics(run, planned_grid.metrics)
             text = _write_comparison(planned_grid, runs, folder, outputs)
     show(text)
     show(one_line(f"{folder / COMPARISON}.md, .txt, .json and .png"))
@@ -157,6 +170,17 @@ def _seeds(text: str) -> tuple[int, ...]:
     return tuple(numbers)
 
 
+def _of_variants(runs: list[AblationRun], grid: "Grid", names: Sequence[str]) -> list[AblationRun]:
+    """Those of the variants that are named, of all where none is. Raises UserError for a name that none has."""
+    from fiber_cli.config.strict import unknown
+
+    known = [variant.name for variant in grid.variants]
+    for name in names:
+        if name not in known:
+            raise typer.BadParameter(f"--only: {unknown('variant', name, known)}")
+    return [run for run in runs if not names or run.variant.name in names]
+
+
 def _weights(task: str, named: str) -> Path:
     from fiber_cli.checkpoints.directory import resolve
 
@@ -179,7 +203,7 @@ def _runs(grid: "Grid", file: Path, overrides: Sequence[str], output: Path, npro
             settings.append(f"{_SEED}{seed}")
             folder = output / variant.folder / f"seed-{seed}"
             lines = grid.evaluate if variant.evaluate is None else variant.evaluate
-            evaluations = {folder / _results_folder(line): line for line in lines}
+            evaluations = {folder / results_folder(line): line for line in lines}
             try:
                 recipe = resolve_recipe(str(file), settings)
                 recipe.runtime.micro_steps(nproc)
@@ -190,15 +214,14 @@ def _runs(grid: "Grid", file: Path, overrides: Sequence[str], output: Path, npro
                 problems.append(
                     f"{variant.name}: log.validate_every is null and evaluate is empty: nothing is measured"
                 )
+            for line in lines:
+                problem = problem_of(line, recipe.task)
+                if problem is not None:
+                    problems.append(f"{variant.name}: {problem}")
             runs.append(AblationRun(variant, seed, recipe, folder, settings, evaluations))
     if problems:
         raise RecipeError("variants that cannot be trained:", *dict.fromkeys(problems))
     return runs
-
-
-def _results_folder(line: str) -> str:
-    """The name of the folder with the results of a line of arguments, so that other arguments have another one."""
-    return "eval-" + re.sub(r"[^\w.+]+", "-", line).strip("-")
 
 
 def _show_plan(runs: Sequence[AblationRun]) -> None:
@@ -302,6 +325,19 @@ def _results(grid: "Grid", runs: Sequence[AblationRun]) -> "list[VariantResults]
                 of_variant[run.seed] = ended
         results.append(VariantResults(variant, of_variant))
     return results
+
+
+def _tell_missing_metrics(run: AblationRun, metrics: Sequence[str]) -> None:
+    """A word where what the others are compared with lacks a column: a misspelt one is known after the first run."""
+    from fiber_cli.training.ablation import read_run
+
+    ended = read_run(run.folder, list(run.evaluations))
+    if ended is None:
+        return
+    missing = [metric for metric in metrics if metric not in ended.metrics]
+    if missing:
+        lacks, has = ", ".join(missing), ", ".join(sorted(ended.metrics))
+        say(f"ablate: {run.variant.name}, which the others are compared with, has no {lacks}; it has {has}")
 
 
 def _refuse_unknown_metrics(grid: "Grid", results: "Sequence[VariantResults]") -> None:

@@ -116,7 +116,7 @@ def train(
         return
     from fiber_cli.training.fit import fit
 
-    has_backbones = recipe.model.swin or recipe.model.roberta
+    has_backbones = recipe.model.swin or recipe.model.roberta or recipe.model.towers
     if continues_another(task) and not (start or resume or has_backbones):
         say("no --init-from: training starts from random weights")
     raise typer.Exit(fit(recipe, output, resume=resume, init_from=start))

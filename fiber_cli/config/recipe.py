@@ -49,7 +49,9 @@ class ModelSettings:
         "Learned gates of fusion in the backbone; null = as in --init-from, else yes.", None
     )
     position_embedding: bool | None = option(
-        "A learned embedding of where in the image a token lies; null = as in --init-from, else the preset's.", None
+        "A learned embedding of where in the image a token lies; null = as in --init-from or towers, else the "
+        "preset's.",
+        None,
     )
     hidden: int | None = option("Joint width.", None, ge=1)
     drop_path: float | None = option("Stochastic depth of the last image block.", None, ge=0, lt=1)
@@ -69,6 +71,11 @@ class ModelSettings:
     )
     roberta: str | None = option(
         "Initial text weights, whose sizes are the tower's: hub name or local folder; null = random.", None
+    )
+    towers: str | None = option(
+        "Initial weights of both towers, and of the heads that fit: a run or checkpoint of fiber's, whose fusion is "
+        "left out; null = random, or of swin and roberta.",
+        None,
     )
     tokenizer: str = option(
         "builtin, a hub name, or a local folder; where it is not given and roberta is, that of roberta.", "builtin"

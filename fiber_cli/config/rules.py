@@ -35,6 +35,14 @@ def weights_have_their_own_words(recipe: Recipe) -> str | None:
     return None
 
 
+@rule("model.towers", "model.swin", "model.roberta")
+def towers_begin_with_one_thing(recipe: Recipe) -> str | None:
+    model = recipe.model
+    if model.towers and (model.swin or model.roberta):
+        return "towers are the weights of both: set swin and roberta to null, or towers"
+    return None
+
+
 @rule("data.train")
 def a_source_is_named(recipe: Recipe) -> str | None:
     return None if recipe.data.train else "names no source"
@@ -162,6 +170,7 @@ def the_passthrough_is_deepspeeds(recipe: Recipe) -> str | None:
 RULES = (
     image_size_fits_the_windows,
     weights_have_their_own_words,
+    towers_begin_with_one_thing,
     a_source_is_named,
     the_task_can_read_its_sources,
     the_length_is_given_once,

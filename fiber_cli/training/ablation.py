@@ -11,16 +11,21 @@ from fiber_cli.config.grid import Grid, Variant
 from fiber_cli.errors import UserError
 from fiber_cli.parsing import parse_json
 from fiber_cli.regular_files import read_regular
-from fiber_cli.training.run_folder import SUMMARY
+from fiber_cli.training.records import read_records
+from fiber_cli.training.run_folder import METRICS, SUMMARY
 
 RESULTS = "results.json"
+#: What the last steps of a run are of all.
+LAST_STEPS = 0.2
+#: What of the log of a step is about learning.
+_OF_A_STEP = ("_loss", "_accuracy")
 #: What stands for a figure that there is not.
 NOTHING = "–"
 
 
 class RunResult(NamedTuple):
-    """What a finished run ended with: metrics of its last validation and of its evaluations by name, numbers of
-    parameters by what they are of, and seconds a step."""
+    """What a finished run ended with: metrics of its last validation and of its evaluations, and means of what its last
+    steps logged, by name; numbers of parameters by what they are of, and seconds a step."""
 
     metrics: Mapping[str, float]
     parameters: Mapping[str, int]
@@ -39,8 +44,18 @@ class VariantResults(NamedTuple):
 
     def spread(self, metric: str) -> "Spread | None":
         """Of a metric over the seeds; None where no run has it."""
-        values = [run.metrics[metric] for run in self.runs.values() if metric in run.metrics]
+        values = list(self.values(metric).values())
         return Spread.of(values) if values else None
+
+    def values(self, metric: str) -> dict[int, float]:
+        """A metric by seed, of the runs that have it."""
+        return {seed: run.metrics[metric] for seed, run in self.runs.items() if metric in run.metrics}
+
+    def difference(self, metric: str, other: "VariantResults") -> float | None:
+        """How much more of a metric this has than the other, a mean over the seeds that both have; None without one."""
+        ours, theirs = self.values(metric), other.values(metric)
+        differences = [ours[seed] - theirs[seed] for seed in ours if seed in theirs]
+        return statistics.fmean(differences) if differences else None
 
 
 class Spread(NamedTuple):
@@ -61,18 +76,33 @@ def read_run(folder: Path, evaluations: Sequence[Path]) -> RunResult | None:
     summary = _read(folder / SUMMARY)
     if summary is None:
         return None
-    metrics = dict(_numbers(folder / SUMMARY, summary, "metrics"))
+    steps, seconds = summary.get("steps"), summary.get("seconds")
+    if not isinstance(steps, int) or not isinstance(seconds, int | float):
+        raise _foreign(folder / SUMMARY)
+    metrics = last_steps(folder / METRICS, steps) | _numbers(folder / SUMMARY, summary, "metrics")
     for evaluation in evaluations:
         results = _read(evaluation / RESULTS)
         if results is None:
             return None
         metrics |= _numbers(evaluation / RESULTS, results, "metrics")
     parameters = _numbers(folder / SUMMARY, summary, "parameters")
-    steps, seconds = summary.get("steps"), summary.get("seconds")
-    if not isinstance(steps, int) or not isinstance(seconds, int | float):
-        raise _foreign(folder / SUMMARY)
     counts = {name: int(count) for name, count in parameters.items()}
     return RunResult(metrics, counts, seconds / max(1, steps))
+
+
+def last_steps(file: Path, steps: int) -> dict[str, float]:
+    """Losses and accuracies of a metrics.jsonl by name, each a mean over what the last fifth of the steps logged.
+
+    One that was no number at a step is left out. Raises UserError for a file of another form.
+    """
+    values: dict[str, list[Any]] = {}
+    for record in read_records(file):
+        if record["step"] <= steps - max(1, round(steps * LAST_STEPS)):
+            continue
+        for name, value in record.items():
+            if name.endswith(_OF_A_STEP) and "/" not in name:
+                values.setdefault(name, []).append(value)
+    return {name: statistics.fmean(each) for name, each in values.items() if None not in each}
 
 
 def _read(file: Path) -> dict[str, Any] | None:
@@ -124,7 +154,8 @@ def comparison(grid: Grid, results: Sequence[VariantResults]) -> dict[str, Any]:
 
 def table(grid: Grid, results: Sequence[VariantResults]) -> list[list[str]]:
     """Rows of cells, the heading first: of each metric the mean, with several seeds its deviation, and the difference
-    from the first variant; parameters of fusion; seconds a step; what the paper says, where it says something."""
+    from the first variant with the same seeds; parameters of fusion; seconds a step; what the paper says, where it says
+    something."""
     says_something = any(each.variant.paper for each in results)
     heading = ["", *grid.metrics, "fusion parameters", "s a step"]
     if says_something:
@@ -137,7 +168,8 @@ def table(grid: Grid, results: Sequence[VariantResults]) -> list[list[str]]:
             rows.append([group])
         cells = [each.variant.name]
         for metric in grid.metrics:
-            cells.append(_metric_cell(each.spread(metric), results[0].spread(metric), is_first=each is results[0]))
+            difference = None if each is results[0] else each.difference(metric, results[0])
+            cells.append(_metric_cell(each.spread(metric), difference, _digits(metric)))
         cells += _cost_cells(each)
         if says_something:
             cells.append(each.variant.paper)
@@ -145,15 +177,18 @@ def table(grid: Grid, results: Sequence[VariantResults]) -> list[list[str]]:
     return rows
 
 
-def _metric_cell(spread: Spread | None, first: Spread | None, *, is_first: bool) -> str:
+def _digits(metric: str) -> int:
+    """Behind the point: percentages, whose names have a slash, change in the tenths, losses in the thousandths."""
+    return 1 if "/" in metric else 3
+
+
+def _metric_cell(spread: Spread | None, difference: float | None, digits: int) -> str:
     if spread is None:
         return NOTHING
-    text = f"{spread.mean:.1f}"
+    text = f"{spread.mean:.{digits}f}"
     if spread.seeds > 1:
-        text += f" ± {spread.std:.1f}"
-    if first is None or is_first:
-        return text
-    return f"{text} ({spread.mean - first.mean:+.1f})"
+        text += f" ± {spread.std:.{digits}f}"
+    return text if difference is None else f"{text} ({difference:+.{digits}f})"
 
 
 def _cost_cells(each: VariantResults) -> list[str]:

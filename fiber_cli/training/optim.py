@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from torch import nn
 
+from fiber_cli.checkpoints.positions import POSITION_EMBEDDING
 from fiber_cli.errors import DeclarationError
 from fiber_cli.tasks.declaration import ParameterKinds, TaskDeclaration
 
@@ -82,7 +83,7 @@ def decays(name: str, *, as_published: AsPublished = "none") -> bool:
     is_norm = any("norm" in component for component in path)
     if as_published == "coarse":
         return not is_norm or "cross" in path or name.startswith(("vqa.", "nlvr2."))
-    is_position = name == "encoder.image.position.table"
+    is_position = name == f"encoder.{POSITION_EMBEDDING}"
     is_scale = leaf in ("alpha", "temperature", "log_scale", "image_scale", "text_scale") or "scales" in path
     return not (is_norm or is_scale or is_position)
 

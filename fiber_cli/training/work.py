@@ -32,7 +32,7 @@ from fiber_cli.tasks.evaluation import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 from fiber_cli.training.best_metric import check_measurable
-from fiber_cli.training.initialise import initialise, load_backbones
+from fiber_cli.training.initialise import chosen_towers, initialise, initialise_towers, load_backbones
 from fiber_cli.training.model_sizes import model_config
 from fiber_cli.training.optim import check_parameters
 from fiber_cli.training.words import words_of_training
@@ -104,6 +104,8 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
         initialise(task, context, init_from)
     elif fresh:
         load_backbones(task, recipe.model)
+        if recipe.model.towers:
+            initialise_towers(task, context, recipe.model.towers)
     task.prepare_training(context)
     validated = open_sources(recipe.data.val, recipe.data) if recipe.log.validate_every else []
     config = CheckpointConfig(context.model, recipe.task, context.text_length, context.labels, recipe.model.tokenizer)
@@ -151,6 +153,9 @@ def _context(recipe: Recipe, init_from: str | Path | None, *, fresh: bool) -> Ta
         settings = _completed_by(settings, first)
         if not fresh:
             trained = first
+    elif settings.towers:
+        towers = read_config(chosen_towers(settings.towers).path).model
+        settings = _with_positions_of(settings, towers)
     model = model_config(settings, tokenizer, free_image_size=free_image_size, trained=trained)
     if (
         model.fusion_layers < PRESETS[settings.preset].fusion_layers
@@ -167,9 +172,15 @@ def _completed_by(settings: ModelSettings, model: FiberConfig) -> ModelSettings:
     for name in LEFT_TO_INIT_FROM:
         if getattr(settings, name) is None:
             changes[name] = getattr(model, name)
-    if settings.position_embedding is None:
-        changes["position_embedding"] = model.image.position_embedding
-    return replace(settings, **changes)
+    return _with_positions_of(replace(settings, **changes), model)
+
+
+def _with_positions_of(settings: ModelSettings, model: FiberConfig) -> ModelSettings:
+    """With an embedding of positions or without, as the towers that a run begins with, where the settings leave it
+    open."""
+    if settings.position_embedding is not None:
+        return settings
+    return replace(settings, position_embedding=model.image.position_embedding)
 
 
 def _batches(recipe: Recipe, data: TrainingData, mixture: Mixture, steps: int) -> MakeBatches:

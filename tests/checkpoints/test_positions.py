@@ -38,8 +38,8 @@ def test_the_embedding_of_positions_is_fitted_to_the_map():
     image["position"].table = nn.Parameter(torch.zeros(4, 6, 2))
     net = nn.ModuleDict({"encoder": nn.ModuleDict({"image": image})})
     for size in ((8, 8), (2, 12)):
-        fitted = fit_positions({POSITION_EMBEDDING: torch.full((*size, 2), 0.5)}, net)
+        fitted = fit_positions({f"encoder.{POSITION_EMBEDDING}": torch.full((*size, 2), 0.5)}, net)
         load_into(net, fitted)
         torch.testing.assert_close(image["position"].table.detach(), torch.full((4, 6, 2), 0.5))
-    same = {POSITION_EMBEDDING: torch.ones(4, 6, 2)}
-    assert fit_positions(same, net)[POSITION_EMBEDDING] is same[POSITION_EMBEDDING]
+    same = torch.ones(4, 6, 2)
+    assert fit_positions({f"encoder.{POSITION_EMBEDDING}": same}, net)[f"encoder.{POSITION_EMBEDDING}"] is same

@@ -180,3 +180,66 @@ def test_a_plan_trains(run, launched):
     assert not Path("out").exists()
     assert run(*ABLATE, "--seeds", "0")[0] == 0
     assert [line.split("\t")[0] for line in run(*ABLATE, "--dry-run")[1].splitlines()] == ["finished"] * 3 + ["new"] * 3
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("scens --mode itm", "unknown dataset 'scens'"),
+        ("scenes --mode ITM", "'ITM' is not one of 'itc', 'itm', 'itc+itm'"),
+        ("scenes 'a", "No closing quotation; quote a value with spaces as a whole"),
+        ("scenes --limt 3", "No such option: --limt"),
+        ("scenes --limit 0", "greater than or equal to 1"),
+        ("--limit 3", "Missing argument"),
+        ("nocaps", "nocaps is for checkpoints of caption, not of coarse"),
+        ("flickr8k --root no/such", "no/such"),
+        ("scenes --help", "--help measures nothing"),
+        ("scenes --checkpoint x", "without --checkpoint: each run is measured by itself"),
+        ("scenes --itm-checkpoint x", "without --itm-checkpoint"),
+        ("scenes --output x", "without --output"),
+        ("scenes --nproc 2", "without --nproc"),
+    ],
+)
+def test_a_wrong_evaluation_is_found_out_after_the_first_training(run, launched, line, told):
+    Path("grid.yaml").write_text(GRID.replace("scenes --mode itm --limit 4", line))
+    code, _, err = run(*ABLATE)
+    assert code == 2
+    assert f"in the backbone: evaluate {line!r}: " in err
+    assert told in err
+    assert "without ITM" not in err
+    assert not launched.commands
+
+
+def test_a_variant_is_measured_by_the_head_of_another(run, launched):
+    """`fiber eval` takes what a checkpoint lacks from another run."""
+    Path("grid.yaml").write_text(GRID.replace(", evaluate: []", ""))
+    code, _, err = run(*ABLATE)
+    assert code == 2
+    assert "without ITM: evaluate 'scenes --mode itm --limit 4': --mode itm of a model without ITM" in err
+    assert "on top" not in err
+
+
+def test_more_than_the_variants_that_are_asked_for_is_trained(run, launched):
+    only = ("--only", "without ITM", "--only", "in the backbone", "--seeds", "1")
+    assert run(*ABLATE, *only)[0] == 0
+    assert outputs(launched.commands) == [
+        "pretrain out/in-the-backbone/seed-1",
+        "eval out/in-the-backbone/seed-1/eval-scenes-mode-itm-limit-4",
+        "pretrain out/without-ITM/seed-1",
+    ]
+    assert "on top" in Path("out/comparison.txt").read_text()
+    code, _, err = run(*ABLATE, "--only", "without ITC")
+    assert code == 2
+    assert "--only: unknown variant 'without ITC'" in err
+    # What is only compared must have been trained with the same settings.
+    code, _, err = run(*ABLATE, "optim.lr=1e-5", "--only", "on top")
+    assert code == 1
+    assert "out/in-the-backbone/seed-1 holds a run with other settings" in err
+    assert len(launched.commands) == 3
+
+
+def test_a_misspelt_metric_is_told_after_all_runs(run, launched):
+    launched.fail_at = 3
+    code, _, err = run(*ABLATE, "--metric", "itm/ir@1", "--metric", "itm/ri@1")
+    assert code == 75
+    assert "in the backbone, which the others are compared with, has no itm/ri@1; it has itc/ir@1, itm/ir@1" in err

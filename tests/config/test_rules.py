@@ -44,6 +44,7 @@ from fiber_cli.tasks import declarations, declared
             "log.keep_best: 'itc/ir@1' is no metric of this coarse task; it has itm/ir@1",
         ),
         (["optim.schedule=plateau"], "log.keep_best: optim.schedule=plateau goes by it: name a metric"),
+        (["model.towers=runs/x", "model.swin=y"], "model.towers: towers are the weights of both"),
     ],
 )
 def test_settings_that_do_not_go_together(overrides, message):
@@ -57,6 +58,7 @@ def test_settings_that_do_not_go_together(overrides, message):
         ["task.itc=0", "task.itm_negatives=random"],
         ["task.itc=0", "task.itm=0"],
         ["model.roberta=x", "model.tokenizer=x"],
+        ["model.towers=runs/x"],
         ["optim.steps=null", "optim.epochs=3", "optim.warmup=1000"],
         ["optim.warmup=99"],
         ["runtime.ema=0.999", "runtime.zero_stage=2", "runtime.offload=cpu"],

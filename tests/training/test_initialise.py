@@ -2,6 +2,7 @@
 the rest is told, and what may not start says so."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from fiber_cli.model.position_embedding import resize_position_embedding
 from fiber_cli.tasks import TASKS, declared, published_forms
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.training import initialise as first_weights
-from fiber_cli.training.initialise import initialise, load_backbones
+from fiber_cli.training.initialise import initialise, initialise_towers, load_backbones
 from fiber_cli.training.work import work
 
 LABELS = ("yes", "no")
@@ -350,3 +351,65 @@ def test_public_weights_are_read_where_the_recipe_names_them(monkeypatch):
     assert read == []
     load_backbones(task, ModelSettings("tiny", swin="a", roberta="b"))
     assert read == [("swin", "a"), ("roberta", "b")]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        [],
+        ["model.fusion_layers=0"],
+        ["model.fusion_layers=2"],
+        ["model.fusion=top"],
+        ["model.fusion_attention=merged", "model.fusion_gate=false"],
+        ["task.mlm=0"],
+        ["model.image_size=128"],
+    ],
+)
+def test_towers_bring_how_they_were_fused(saved, overrides, capsys):
+    """Of the weights both towers and the heads that fit, whatever looks at what in the model that they begin."""
+    fresh = named_weights(work(parse_recipe(RECIPE, "test", overrides)).task)
+    started = named_weights(work(parse_recipe(RECIPE, "test", [*overrides, f"model.towers={saved}"])).task)
+    told = capsys.readouterr().err
+    assert f"towers from {directory.resolve(saved)}" in told
+    taken = re.search(r"heads from there: (.*)", told)[1].split(", ")
+    assert ("mlm" in taken) == (overrides != ["task.mlm=0"])
+    assert ("pool" in taken) == (overrides != ["model.fusion=top"])  # which pools maps of the joint width
+    weights = load_weights(directory.resolve(saved))
+    assert started.keys() == fresh.keys()
+    for name, value in started.items():
+        is_of_the_towers = name.startswith(("encoder.image.", "encoder.text.")) and ".cross." not in name
+        if not is_of_the_towers and name.partition(".")[0] not in taken:
+            assert torch.equal(value, fresh[name]), name
+        elif value.shape == weights[name].shape:
+            assert torch.equal(value, weights[name]), name
+        else:
+            assert "relative_position_bias_table" in name
+            assert not torch.equal(value, fresh[name])
+
+
+@pytest.mark.parametrize("form", ["detection", "caption", "coarse"])
+def test_towers_begin_another_task_than_their_own(ours, tokenizer, form):
+    """A detector has no norm behind the last stage; what there is of the towers is taken."""
+    task, context = make(form, tokenizer, 1)
+    initialise_towers(task, context, str(ours["vqa"]))
+    weights = load_weights(directory.resolve(ours["vqa"]))
+    for name, value in named_weights(task).items():
+        if name.startswith(("encoder.image.", "encoder.text.")) and ".cross." not in name:
+            assert torch.equal(value, weights[name]), name
+
+
+@pytest.mark.parametrize(
+    ("overrides", "told"),
+    [
+        (["model.towers=no/such"], "model.towers: no/such does not exist"),
+        (["model.towers=SAVED", "model.text_layers=3"], "the text tower of .*model.towers.*do not fit the model"),
+        (["model.towers=SAVED", "model.tokenizer=OTHER"], "its tokeniser is not the recipe's"),
+    ],
+)
+def test_towers_that_do_not_fit_are_taken(saved, tmp_path, overrides, told):
+    other = load_tokenizer("builtin")
+    other.add_tokens(["zyzzyva"])
+    other.save_pretrained(tmp_path / "other")
+    settings = [each.replace("SAVED", str(saved)).replace("OTHER", str(tmp_path / "other")) for each in overrides]
+    with pytest.raises(UserError, match=told):
+        work(parse_recipe(RECIPE, "test", settings))
