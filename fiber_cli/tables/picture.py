@@ -1,5 +1,6 @@
 """Figure 5 as a picture: mean AP over ODinW-13 by the number of shots."""
 
+import math
 from collections.abc import Sequence
 from io import BytesIO
 
@@ -13,14 +14,13 @@ def few_shot_curve(measured: MeasuredTable) -> bytes:
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     columns = measured.table.columns
+    places = range(len(columns))
     for row, cells in measured.rows:
         ours = [each.figure.value for each in cells]
         paper = [each.cell.paper for each in cells]
-        places, values = _present(ours)
-        axes.plot(places, values, "o-", label=f"{row.label}, ours{_in_part(cells)}")
-        places, values = _present(paper)
-        axes.plot(places, values, "x", color="black", label=f"{row.label}, the paper's numbers")
-    axes.set(title=measured.table.title, ylabel="AP", xticks=range(len(columns)), xticklabels=columns)
+        axes.plot(places, _with_gaps(ours), "o-", label=f"{row.label}, ours{_in_part(cells)}")
+        axes.plot(places, _with_gaps(paper), "x", color="black", label=f"{row.label}, the paper's numbers")
+    axes.set(title=measured.table.title, ylabel="AP", xticks=places, xticklabels=columns)
     axes.grid(alpha=0.3)
     axes.legend(fontsize="small")
     picture = BytesIO()
@@ -28,15 +28,9 @@ def few_shot_curve(measured: MeasuredTable) -> bytes:
     return picture.getvalue()
 
 
-def _present(values: Sequence[float | None]) -> tuple[list[int], list[float]]:
-    """The values that there are, and their places."""
-    places = []
-    present = []
-    for place, value in enumerate(values):
-        if value is not None:
-            places.append(place)
-            present.append(value)
-    return places, present
+def _with_gaps(values: Sequence[float | None]) -> list[float]:
+    """The values; no point and no line where there is none."""
+    return [math.nan if value is None else value for value in values]
 
 
 def _in_part(cells: Sequence[Measured]) -> str:
