@@ -13,6 +13,7 @@ RetinaNet"; it shows none.
 """
 
 import argparse
+import hashlib
 import json
 import statistics
 import subprocess
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 
 from benchmarks.common import hardware, write
+from fiber_cli.checkpoints.directory import choose
 from fiber_cli.config.resolve import resolve_recipe
 from fiber_cli.training.work import Work, work
 
@@ -42,6 +44,12 @@ def train(args: argparse.Namespace) -> dict[str, Any]:
         sys.exit(code)
     compared: dict[str, Any] = json.loads((args.runs / "comparison.json").read_text(encoding="utf-8"))
     return compared
+
+
+def weights_digest(checkpoint: str) -> str:
+    """SHA-256 of the weights that every head starts on."""
+    with (choose(checkpoint).path / "model.safetensors").open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def step_seconds(tasks: dict[str, Work], repeats: int) -> dict[str, list[float]]:
@@ -96,6 +104,7 @@ def main() -> None:
         "hardware": hardware(torch.device("cpu")),
         "torch": torch.__version__,
         "init_from": args.init_from,
+        "init_from_sha256": weights_digest(args.init_from),
         "steps": recipe.optim.steps,
         "images_a_step": recipe.runtime.global_batch,
         "seeds": compared["seeds"],
