@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -218,6 +219,18 @@ def repetitions(calls: list[Call]) -> list[str]:
     return found
 
 
+def restarts(calls: list[Call]) -> list[str]:
+    """Trainings that were ended and began again, where they had a checkpoint to go on from."""
+    found = []
+    for ended, call in pairwise(calls):
+        if ended.ending is None or not call.commands:
+            continue
+        command = call.commands[0][0]
+        if is_training_of(ended.ending.run, command) and "--resume" not in shlex.split(command):
+            found.append(f"begun again, not gone on with: {command}")
+    return found
+
+
 def ending(text: str) -> Ending:
     """The value of `--end`."""
     name, _, run = text.partition("@")
@@ -273,9 +286,7 @@ def chain(args: argparse.Namespace, endings: list[Ending]) -> dict[str, Any]:
     for row in rows[:-1]:
         if row["exit_code"] == 0:
             problems.append(f"a call came to its end before {row['ended_by']}")
-    for call in calls[1:]:
-        if call.commands and "--resume" not in shlex.split(call.commands[0][0]):
-            problems.append(f"begun again, not gone on with: {call.commands[0][0]}")
+    problems += restarts(calls)
     calls.append(Call(words))
     calls[-1].run()
     problems += repetitions(calls)

@@ -135,7 +135,10 @@ class Planner:
 
     def training_words(self, need: StageNeed) -> list[str]:
         """Likewise of a training that begins."""
-        return self.words(need.stage.training) + [prepared.setting for prepared in need.prepared]
+        words = self.words(need.stage.training)
+        for prepared in need.prepared:
+            words.append(prepared.setting)
+        return words
 
     def rows(self, table: Table) -> Iterator[RowPlan]:
         """Every row of a table."""

@@ -70,18 +70,16 @@ def grouped_caption_metrics(groups: Sequence[Captions]) -> list[tuple[dict[str, 
     for group in groups:
         texts += group.texts
     try:
-        tokens = iter(ptb_tokens(texts))
+        tokenized = _by_group(ptb_tokens(texts), groups)
     except (OSError, subprocess.CalledProcessError) as error:
         note = (
             "METEOR, SPICE and the standard tokeniser are left out because Java, which they need, does not run "
             f"({error}): install a Java runtime. BLEU, ROUGE-L and CIDEr are of plain lower-cased words, so not to be "
             "compared"
         )
-        tokens = iter(plain_tokens(texts))
-        return [_plain_metrics(_by_image(tokens, group.references), note) for group in groups]
-    tokenized = [_by_image(tokens, group.references) for group in groups]
-    meteors = _meteors(tokenized)
-    return [_standard_metrics(each, meteor) for each, meteor in zip(tokenized, meteors, strict=True)]
+        tokenized = _by_group(plain_tokens(texts), groups)
+        return [_plain_metrics(group, note) for group in tokenized]
+    return list(map(_standard_metrics, tokenized, _meteors(tokenized)))
 
 
 def _plain_metrics(tokenized: Tokenized, note: str) -> tuple[dict[str, float], list[str]]:
@@ -98,6 +96,15 @@ def _standard_metrics(tokenized: Tokenized, meteor: float) -> tuple[dict[str, fl
     except LeftOut as reason:
         notes.append(f"SPICE is left out: {reason}")
     return _percentages(scores), notes
+
+
+def _by_group(tokenized: Sequence[str], groups: Sequence[Captions]) -> list[Tokenized]:
+    """The texts of all groups, as `Captions.texts` has those of each."""
+    tokens = iter(tokenized)
+    of_groups = []
+    for group in groups:
+        of_groups.append(_by_image(tokens, group.references))
+    return of_groups
 
 
 def _by_image(tokens: Iterator[str], references: Sequence[Sequence[str]]) -> Tokenized:
