@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -28,17 +27,12 @@ def in_a_process(*argv: str, **environment: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=True)
 
 
-def test_help_is_quick_and_imports_nothing_heavy():
-    seconds = []
-    for _ in range(3):
-        start = time.monotonic()
-        done = in_a_process("--help")
-        seconds.append(time.monotonic() - start)
+def test_help_imports_nothing_heavy():
+    done = in_a_process("--help")
     assert done.stdout.splitlines()[-1] == "[]"
     assert "75 stopped by a" in done.stdout
     assert "--install-completion" in done.stdout
     assert "--version" in done.stdout
-    assert min(seconds) < 1.0  # 0.2 on an idle machine, a third of it on the processor
 
 
 @pytest.mark.parametrize("command", ["pretrain", "eval", "rerank", "caption", "detect", "convert", "recipes"])
