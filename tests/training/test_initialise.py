@@ -401,12 +401,12 @@ def test_towers_begin_another_task_than_their_own(ours, tokenizer, form):
 @pytest.mark.parametrize(
     ("overrides", "told"),
     [
-        (["model.towers=no/such"], "model.towers: no/such does not exist"),
+        (["model.towers=./no/such"], "model.towers: no/such does not exist"),
         (["model.towers=SAVED", "model.text_layers=3"], "the text tower of .*model.towers.*do not fit the model"),
         (["model.towers=SAVED", "model.tokenizer=OTHER"], "its tokeniser is not the recipe's"),
     ],
 )
-def test_towers_that_do_not_fit_are_taken(saved, tmp_path, overrides, told):
+def test_towers_that_do_not_fit_are_refused(saved, tmp_path, overrides, told):
     other = load_tokenizer("builtin")
     other.add_tokens(["zyzzyva"])
     other.save_pretrained(tmp_path / "other")

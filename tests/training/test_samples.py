@@ -26,17 +26,18 @@ def test_epochs_of_public_data_are_known_without_them(recipe, samples):
 
 
 def test_epochs_of_data_of_one_s_own_are_known_when_these_are_there(tmp_path):
-    recipe = resolve_recipe("detection", [f"data.root={tmp_path}", "optim.steps=null", "optim.epochs=3"])
+    folder = tmp_path / "labels"
+    recipe = resolve_recipe("detection", [f"data.root={folder}", "optim.steps=null", "optim.epochs=3"])
     unknown = length_of(recipe)
     assert (unknown.steps, unknown.samples) == (None, None)
-    assert f"{tmp_path}/instances_train.json" in unknown.basis
-    (tmp_path / "train").mkdir()
+    assert str(folder) in unknown.basis
+    (folder / "train").mkdir(parents=True)
     for number in range(20):
-        Image.new("RGB", (9, 9)).save(tmp_path / f"train/{number}.png")
+        Image.new("RGB", (9, 9)).save(folder / f"train/{number}.png")
     images = [{"id": i, "file_name": f"{i}.png", "width": 9, "height": 9} for i in range(20)]
     boxes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 4, 4], "area": 16, "iscrowd": 0}]
     content = {"images": images, "annotations": boxes, "categories": [{"id": 1, "name": "cat"}]}
-    (tmp_path / "instances_train.json").write_text(json.dumps(content))
+    (folder / "instances_train.json").write_text(json.dumps(content))
     length = length_of(recipe)
     assert length.samples == length.steps * 8
     assert 0 < length.steps <= 3 * 20 // 8
