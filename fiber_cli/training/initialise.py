@@ -53,8 +53,8 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     for what, names in (("new", fresh), ("left out", usual)):
         say(f"  {what}: {', '.join(names) or 'none'}")
     if of_other_settings:
-        names = ", ".join(of_other_settings)
-        say(f"  left out, because task has other settings than the checkpoint's: {names}")
+        in_words = ", ".join(of_other_settings)
+        say(f"  left out, because task has other settings than the checkpoint's: {in_words}")
 
 
 def load_backbones(task: Task, model: ModelSettings) -> None:
