@@ -28,7 +28,7 @@ from torch import Tensor
 from fiber_cli import outputs
 from fiber_cli.checkpoints import shipped
 from fiber_cli.checkpoints.digests import digest_together, write_digests
-from fiber_cli.checkpoints.hub_names import snapshot
+from fiber_cli.checkpoints.hub_names import FORMS, snapshot
 from fiber_cli.checkpoints.remote import local
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.checkpoints.words import write_words
@@ -262,10 +262,7 @@ def choose(path: str | Path, *, latest: bool = False) -> Choice:
     if path.is_file():
         raise UserError(f"{path} is a file; `fiber convert {path} FOLDER` makes a published checkpoint one of ours")
     problem = "holds no checkpoint" if path.exists() else "does not exist"
-    raise UserError(
-        f"{path} {problem}; give a step directory (with config.json), a checkpoints folder, a run's --output, or "
-        "org/name of the hub"
-    )
+    raise UserError(f"{path} {problem}; give {FORMS}")
 
 
 def _known_of(checkpoint: Path) -> str:

@@ -14,7 +14,7 @@ from fiber_cli import __version__
 from fiber_cli.checkpoints.config import CONFIG_FILE
 from fiber_cli.checkpoints.digests import STATE_FOLDER, TOKENIZER_FOLDER, WEIGHTS_FILE, read_digests
 from fiber_cli.checkpoints.hub_errors import first_line, in_words, may_pass, persistent
-from fiber_cli.checkpoints.hub_names import HubName
+from fiber_cli.checkpoints.hub_names import FORMS, HubName
 from fiber_cli.checkpoints.words import WORDS_FILE
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError
@@ -25,8 +25,6 @@ from fiber_cli.regular_files import read_regular
 
 #: All that is fetched of a repository, as patterns.
 PATTERNS = (CONFIG_FILE, WEIGHTS_FILE, WORDS_FILE, DIGESTS, f"{TOKENIZER_FOLDER}/*.json", f"{TOKENIZER_FOLDER}/*.txt")
-#: What a user is told to give.
-FORMS = "a step directory (with config.json), a checkpoints folder, a run's --output, or org/name of the hub"
 #: Who asks, as the hub counts it.
 CLIENT: dict[str, Any] = {"library_name": "fiber", "library_version": __version__}
 

@@ -15,6 +15,8 @@ _RESERVED = ("--", "..")
 _LONGEST = 96
 #: Folders of the client's cache: of a repository, and of a commit in it.
 _SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
+#: What a user is told to give for a checkpoint.
+FORMS = "a step directory (with config.json), a checkpoints folder, a run's --output, or org/name of the hub"
 #: As many digits of a commit as people write.
 _SHORT = 10
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from fiber_cli.data.coco_json import LVIS_LISTS, CocoObject, Use
 from fiber_cli.data.folder import FolderSource
-from fiber_cli.data.labelled_set import LabelledSet
+from fiber_cli.data.labelled_set import LabelledSet, say_remarks
 from fiber_cli.data.ragged import Ragged
 from fiber_cli.data.records import NamedBoxes
 from fiber_cli.data.source import CategorySource, Source
@@ -22,10 +22,10 @@ COPIES = {1: 8, 3: 4, 5: 2, 10: 1}
 class ObjectSource(FolderSource, CategorySource):
     """Every image of what a reader made of its files, also those without boxes, with its boxes and labels.
 
-    The order of the set's categories is that of `names` and of `category_ids`, a label is a number in both. name: of
-    the set in results. shots: only the first images of an order
-    by `seed` in which some category has not yet so many images. copies: of each image. prompts: name → {name, prefix,
-    suffix} for names that prompts show otherwise.
+    The order of the set's categories is that of `names` and of `category_ids`, a label is a number in both. What is
+    strange in its files is said on standard error. name: of the set in results. shots: only the first images of an
+    order by `seed` in which some category has not yet so many images. copies: of each image. prompts: name → {name,
+    prefix, suffix} for names that prompts show otherwise.
     """
 
     def __init__(
@@ -38,6 +38,7 @@ class ObjectSource(FolderSource, CategorySource):
         seed: int = 0,
         copies: int | None = None,
     ):
+        say_remarks(name, labelled)
         files = labelled.files
         categories = labelled.categories
         self.prompts = prompts

@@ -33,8 +33,16 @@ def beam_search(
     `as_published=True` is the search of the published code, whose lengths belong to slots instead of hypotheses and
     whose ended hypotheses fill all slots once they are the best.
     """
-    stepper = Stepper(captioner, memory, beam, special, prompt)
-    tokens, scores = _best(stepper, 1, max_length, as_published)
+    tokens, scores = best_captions(
+        captioner,
+        memory,
+        1,
+        beam=beam,
+        max_length=max_length,
+        special=special,
+        as_published=as_published,
+        prompt=prompt,
+    )
     return tokens[:, 0], scores[:, 0]
 
 
@@ -54,10 +62,6 @@ def best_captions(
     first: tokens int64 (B, count, max_length - 1) and mean log-probabilities float32 (B, count), -inf where there are
     fewer. The rest: see `beam_search`, whose caption is the first of a search of the same width."""
     stepper = Stepper(captioner, memory, max(beam, count), special, prompt)
-    return _best(stepper, count, max_length, as_published)
-
-
-def _best(stepper: Stepper, count: int, max_length: int, as_published: bool) -> tuple[Tensor, Tensor]:
     if as_published:
         return _published_search(stepper, count, max_length)
     return _search(stepper, count, max_length)

@@ -1,6 +1,7 @@
 """First weights of a run: another run's checkpoint, or public backbones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,8 @@ def initialise_towers(task: Task, context: TaskContext[Any], source: str) -> Non
     fusion keeps its own start. Raises UserError where there is no such checkpoint, and where tokenisers or towers do
     not fit."""
     choice = chosen_towers(source)
+    with _told_of_towers():
+        check(choice.path)
     _check_tokenizer(choice.path, context)
     weights = load_weights(choice.path)
     load_towers(task.encoder, weights, str(choice.path))
@@ -81,13 +84,18 @@ def initialise_towers(task: Task, context: TaskContext[Any], source: str) -> Non
 
 
 def chosen_towers(source: str) -> Choice:
-    """The checkpoint that `model.towers` names. Raises UserError where there is none, or a damaged one."""
+    """The checkpoint that `model.towers` names. Raises UserError where there is none."""
+    with _told_of_towers():
+        return choose(source)
+
+
+@contextmanager
+def _told_of_towers() -> Iterator[None]:
+    """Inside, a UserError says which setting it is about."""
     try:
-        choice = choose(source)
-        check(choice.path)
+        yield
     except UserError as error:
         raise UserError(f"model.towers: {error.message}", *error.details) from error
-    return choice
 
 
 def _load_heads(task: Task, weights: Mapping[str, Tensor]) -> tuple[list[str], list[str]]:

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from fiber_cli.data.file_records import say_once
 from fiber_cli.data.label_folder import Form, find_labels
-from fiber_cli.data.labelled_set import in_order_of_names, say_remarks
+from fiber_cli.data.labelled_set import in_order_of_names
 from fiber_cli.data.object_source import ObjectSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.settings import SourceSettings, option
@@ -54,7 +54,6 @@ class LabelFolderSource(ObjectSource):
         labelled = in_order_of_names(found.read(False))
         name = name or f"{Path(folder).absolute().name}-{split}"
         say_once(f"{name}: labels in {labelled.form} form, by {found.file}: {len(labelled.files.images):,} pictures")
-        say_remarks(name, labelled)
         super().__init__(
             name,
             labelled,

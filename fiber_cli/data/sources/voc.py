@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fiber_cli.data.labelled_set import say_remarks
 from fiber_cli.data.object_source import ObjectSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.voc_labels import BoxesAre, VocOptions, read_voc
@@ -56,7 +55,6 @@ class VocSource(ObjectSource):
     ):
         labelled = read_voc(folder, split, images, VocOptions(boxes, difficult, names))
         name = name or "-".join([Path(folder).absolute().name, *([split] if split else [])])
-        say_remarks(name, labelled)
         super().__init__(
             name,
             labelled,

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from fiber_cli.data.labelled_set import say_remarks
 from fiber_cli.data.object_source import ObjectSource
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.yolo_labels import read_yolo
@@ -42,7 +41,6 @@ class YoloSource(ObjectSource):
     ):
         labelled = read_yolo(data, split)
         name = name or f"{Path(data).absolute().parent.name}-{split}"
-        say_remarks(name, labelled)
         super().__init__(
             name,
             labelled,
