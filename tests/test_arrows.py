@@ -23,6 +23,7 @@ LEAVES = {
     "seeds",
     "settings",
     "stop_signals",
+    "suppression",
     "text_files",
 }
 #: Room → the rooms that it may import, itself and the leaves apart.
@@ -39,6 +40,7 @@ ALLOWED = {
     "seeds": set(),
     "settings": set(),
     "stop_signals": set(),
+    "suppression": set(),
     "distributed": set(),
     "model": set(),
     "data": set(),
@@ -64,6 +66,15 @@ ONLY_THROUGH = {
 ONLY = {
     "deepspeed": {"training/deepspeed_engine.py"},
     "pycocotools": {"tasks/regions/coco_ap.py", "data/masks.py"},
+    "timm": {"checkpoints/backbones.py"},
+    "torchvision": {
+        "model/detector/deform_conv.py",
+        "model/detector/faster_rcnn.py",
+        "model/detector/retinanet.py",
+        "model/detector/torchvision_boxes.py",
+        "suppression.py",
+    },
+    "transformers": {"data/tokenizer_files.py"},
     "matplotlib": {
         "evaluation/few_shot_curve.py",
         "tables/picture.py",
@@ -72,7 +83,7 @@ ONLY = {
     },
 }
 #: Third-party packages of the networks.
-MODEL_PACKAGES = {"torch", "torchvision", "timm"}
+MODEL_PACKAGES = {"torch", "torchvision"}
 #: What must not be loaded for `fiber --help`.
 HEAVY = {"torch", "torchvision", "timm", "transformers", "deepspeed", "numpy", "PIL", "matplotlib", "safetensors"}
 

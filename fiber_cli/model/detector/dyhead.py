@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
-from fiber_cli.model.detector.deform_conv import TAPS, deform_conv_by_rows
+from fiber_cli.model.detector.deform_conv import TAPS, deform_conv
 from fiber_cli.model.init import zero_bias
 
 
@@ -42,11 +41,10 @@ class DeformConv(nn.Module):
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         """offset: (B, 18, h, w), (dy, dx) per tap in row-major order; mask: (B, 9, h, w); h, w: the output's sides.
         In the weights' precision also under autocast, as published."""
-        convolve = deform_conv_by_rows if x.device.type == "cpu" else deform_conv2d
         dtype = self.weight.dtype
         with torch.autocast(x.device.type, enabled=False):
             x, offset, mask = x.to(dtype), offset.to(dtype), mask.to(dtype)
-            out = convolve(x, offset, self.weight, self.bias, self.stride, padding=1, mask=mask)
+            out = deform_conv(x, offset, self.weight, self.bias, self.stride, 1, mask)
             return self.norm(out)
 
 
