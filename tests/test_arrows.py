@@ -65,6 +65,7 @@ ONLY_THROUGH = {
 #: Third-party packages that only these files import.
 ONLY = {
     "deepspeed": {"training/deepspeed_engine.py"},
+    "faster_coco_eval": {"tasks/regions/coco_ap.py"},
     "pycocotools": {"tasks/regions/coco_ap.py", "data/masks.py"},
     "timm": {"checkpoints/backbones.py"},
     "torchvision": {
