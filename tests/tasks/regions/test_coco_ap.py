@@ -4,9 +4,9 @@ import copy
 
 import numpy as np
 import pytest
-from ap_sets import made_set
 from coco_detections import detections
 
+from benchmarks.made_boxes import made_set
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.regions.coco_ap import ap_library, coco_ap, odinw_ap
 
