@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, rank
+from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, rank, world_size
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import ImageStem, TextStem
 
@@ -93,8 +93,12 @@ def _draw(chances: Tensor, excluded: Tensor, uniform: Tensor) -> Tensor:
 
 
 def fetch(image: ImageStem, text: TextStem, negatives: Negatives) -> tuple[ImageStem, TextStem]:
-    """Stems of global rows, from the ranks that computed them; gradients flow back there."""
+    """Stems of global rows, from the ranks that computed them; gradients flow back there. What the first fused pair has
+    made of the images comes from this rank alone: to compute it again is cheaper than to send it."""
     masks = all_gather_grad(text.mask.to(torch.uint8))
     mask = masks[negatives.texts].bool()
-    negative_image = ImageStem(exchange_rows(image.map, negatives.images))
+    if world_size() == 1:
+        negative_image = image._replace(earlier=()).rows(negatives.images)
+    else:
+        negative_image = ImageStem(exchange_rows(image.map, negatives.images))
     return negative_image, TextStem(exchange_rows(text.tokens, negatives.texts), mask)

@@ -113,7 +113,7 @@ class CoarseTask(Task, Embedding, Matching):
         losses: dict[str, Tensor] = {}
         log: dict[str, Tensor] = {}
         similarities = None
-        image = self.encoder.image_stem(normalize(batch["pixels"]))
+        image = self.encoder.with_first_pair(self.encoder.image_stem(normalize(batch["pixels"])))
         if self.weights["itc"] or self.weights["itm"]:
             text = self.encoder.text_stem(batch["ids"], batch["mask"])
         if self.temperature is not None:
@@ -123,14 +123,17 @@ class CoarseTask(Task, Embedding, Matching):
         if self.weights["mlm"]:
             first = slice(self.mlm_pairs)
             ids, mask, labels = batch["mlm_ids"][first], batch["mask"][first], batch["mlm_labels"][first]
-            losses["mlm"] = self.mlm_loss(ImageStem(image.map[first]), ids, mask, labels)
+            losses["mlm"] = self.mlm_loss(image.rows(first), ids, mask, labels)
         if self.weights["itm"]:
             first = slice(self.itm_pairs)
             weights = self.negative_weights(similarities)
             drawn = draw_negatives(batch["image_key"], batch["seed"], weights)
-            negatives = fetch(image, text, drawn.first(self.itm_pairs))
-            matched = ImageStem(image.map[first]), TextStem(text.tokens[first], text.mask[first])
-            losses["itm"], log["itm_accuracy"] = self.itm_loss(*matched, *negatives)
+            negative_image, negative_text = fetch(image, text, drawn.first(self.itm_pairs))
+            if negative_image.first is None:
+                negative_image = self.encoder.with_first_pair(negative_image)
+            matched_text = TextStem(text.tokens[first], text.mask[first])
+            itm = self.itm_loss(image.rows(first), matched_text, negative_image, negative_text)
+            losses["itm"], log["itm_accuracy"] = itm
         if self.training and self.queue.size and self.temperature is not None:
             self.queue.push(all_gather_grad(image_features.detach()), all_gather_grad(text_features.detach()))
         total = torch.zeros((), device=image.map.device)
@@ -213,10 +216,10 @@ class CoarseTask(Task, Embedding, Matching):
     ) -> tuple[Tensor, Tensor]:
         """Matched or not over 3B pairs: (image, text), (image, negative text), (negative image, text). Also the
         accuracy, in [0, 1]."""
-        images = ImageStem(torch.cat([image.map, image.map, negative_image.map]))
+        images = ImageStem.joined([image, image, negative_image])
         tokens = torch.cat([text.tokens, negative_text.tokens, text.tokens])
         masks = torch.cat([text.mask, negative_text.mask, text.mask])
-        logits = self.match(images, TextStem(tokens, masks)).float()
+        logits = self.match(images, TextStem(tokens, masks), pooled=True).float()
         matched = torch.arange(len(logits), device=logits.device) < len(image.map)
         labels = matched.long()
         correct = logits.detach().argmax(1) == labels
