@@ -207,9 +207,7 @@ class SwinBlock(nn.Module):
         attended: Tensor = self.attn(self.norm1(x_BHWC))
         return attended
 
-    def mean(
-        self, x_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor, attended_BHWC: Tensor | None = None
-    ) -> Tensor:
+    def mean(self, x_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor, attended_BHWC: Tensor | None = None) -> Tensor:
         """The mean of `forward` over the map, (B, 1, 1, C). It commutes with the MLP's second linear map, which then
         costs 1/(H*W)."""
         x = self._attend(x_BHWC, text_BTC, mask_BT, attended_BHWC)

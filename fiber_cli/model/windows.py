@@ -4,11 +4,13 @@ Shapes: B batch, H and W sides of the token map, C channels, G windows a map, N 
 (height, width).
 """
 
-from functools import lru_cache
+from collections.abc import Callable, Hashable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+from fiber_cli.model.kept import Kept
 
 #: How many plans are kept; of more the least recently used goes. One takes 8 bytes a window: of a picture of 800 x 1333
 #: pixels 5 KiB for all stages, so that all together take 2 MiB.
@@ -56,16 +58,15 @@ def _make_plan(height: int, width: int, window: int, shift: int, device: torch.d
     windows = (window if along_H else height, window if along_W else width)
     shifts = (shift if along_H else 0, shift if along_W else 0)
     padded = (_round_up(height, windows[0]), _round_up(width, windows[1]))
-    if torch.compiler.is_compiling():
-        make_index, make_masks = relative_position_index, shift_masks
-    else:
-        make_index, make_masks = _kept_index, _kept_masks
-    bias_index = make_index(window, *windows, device)
+    bias_index = _table(relative_position_index, _kept_index, window, *windows, device)
     if shifts == (0, 0):
         return WindowPlan(padded, windows, shifts, bias_index, None, None)
-    return WindowPlan(
-        padded, windows, shifts, bias_index, make_masks(windows, shifts, device), window_kinds(padded, windows, device)
-    )
+    masks = _table(shift_masks, _kept_masks, windows, shifts, device)
+    return WindowPlan(padded, windows, shifts, bias_index, masks, window_kinds(padded, windows, device))
+
+
+def _table(make: Callable[..., Tensor], kept: Kept[Tensor], *sizes: Hashable) -> Tensor:
+    return make(*sizes) if torch.compiler.is_compiling() else kept(*sizes)
 
 
 def _round_up(side: int, step: int) -> int:
@@ -117,10 +118,9 @@ def window_kinds(size: tuple[int, int], window: tuple[int, int], device: torch.d
     return (2 * ends_column.long()[:, None] + ends_row.long()).flatten()
 
 
-# Outside of inference mode, in which a plan that training uses later may be made first.
-_kept_plan = lru_cache(KEPT_PLANS)(torch.inference_mode(mode=False)(_make_plan))
-_kept_index = lru_cache(KEPT_TABLES)(relative_position_index)
-_kept_masks = lru_cache(KEPT_TABLES)(shift_masks)
+_kept_plan = Kept(_make_plan, KEPT_PLANS)
+_kept_index = Kept(relative_position_index, KEPT_TABLES)
+_kept_masks = Kept(shift_masks, KEPT_TABLES)
 
 
 def window_partition(x_BHWC: Tensor, window: tuple[int, int]) -> Tensor:

@@ -92,20 +92,20 @@ def test_plans_are_made_once_a_size(fixed):
 
 def test_plans_of_many_sizes_fill_the_memory():
     """20,000 sizes, as an epoch of pictures has them, leave the newest plans and one table of each window."""
-    windows._kept_plan.cache_clear()
-    tables = windows._kept_masks.cache_info().currsize
+    windows._kept_plan.clear()
+    tables = len(windows._kept_masks)
     for number in range(20_000):
         window_plan(20 + number % 200, 20 + number // 200, 12, 6, CPU, fixed=False)
-    assert windows._kept_plan.cache_info().currsize == KEPT_PLANS
-    assert windows._kept_masks.cache_info().currsize <= tables + 1
+    assert len(windows._kept_plan) == KEPT_PLANS
+    assert len(windows._kept_masks) <= tables + 1
     plan = window_plan(200, 334, 12, 6, CPU, fixed=False)
     assert plan.kind_G.nbytes < 2**12
 
 
 def test_training_after_inference_gets_a_plan_that_it_cannot_use():
-    windows._kept_plan.cache_clear()
-    windows._kept_masks.cache_clear()
-    windows._kept_index.cache_clear()
+    windows._kept_plan.clear()
+    windows._kept_masks.clear()
+    windows._kept_index.clear()
     attention = WindowAttention(8, 2, window=4, shift=2, fixed_window=False)
     x = torch.randn(1, 8, 8, 8)
     with torch.inference_mode():

@@ -65,7 +65,7 @@ def draw_negatives(image_key: Tensor, seed: int, weights: Weights | None) -> Neg
     first = rank() * rows
     excluded = _excluded(keys, first, rows)
     uniform = torch.rand(2, len(keys), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    uniform = uniform[:, first : first + rows].to(keys.device)
+    uniform = uniform[:, first : first + rows].to(keys.device, non_blocking=True)
     if weights is None:
         chances = torch.ones_like(excluded, dtype=torch.float64)
         return Negatives(_draw(chances, excluded, uniform[0]), _draw(chances, excluded, uniform[1]))

@@ -19,12 +19,12 @@ from fiber_cli.model.heads import ItmHead, MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching, Threshold
 from fiber_cli.tasks.base import Comparison, Task
+from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.feature_queue import FeatureQueue
 from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, sampling_weights
+from fiber_cli.tasks.token_losses import NO_LABEL
 
 TEMPERATURE_RANGE = (0.001, 1.0)
-#: The label of tokens that are not to be predicted.
-NO_LABEL = -100
 
 
 class Similarities(NamedTuple):
@@ -108,7 +108,8 @@ class CoarseTask(Task, Embedding, Matching):
         "temperature" are for the log.
 
         batch: pixels uint8 (B, 3, H, W); ids, mlm_ids, mlm_labels int64 (B, L); mask bool (B, L); image_key int64
-        (B,), equal for captions of one image; seed int, equal on all ranks.
+        (B,), equal for captions of one image; seed int, equal on all ranks; optionally mlm_positions, int64 (P,), see
+        `masked_positions`.
         """
         losses: dict[str, Tensor] = {}
         log: dict[str, Tensor] = {}
@@ -123,7 +124,8 @@ class CoarseTask(Task, Embedding, Matching):
         if self.weights["mlm"]:
             first = slice(self.mlm_pairs)
             ids, mask, labels = batch["mlm_ids"][first], batch["mask"][first], batch["mlm_labels"][first]
-            losses["mlm"] = self.mlm_loss(image.rows(first), ids, mask, labels)
+            positions = batch.get("mlm_positions")
+            losses["mlm"] = self.mlm_loss(image.rows(first), ids, mask, labels, positions)
         if self.weights["itm"]:
             first = slice(self.itm_pairs)
             weights = self.negative_weights(similarities)
@@ -191,16 +193,21 @@ class CoarseTask(Task, Embedding, Matching):
         temperature = self.temperature.float()
         return temperature + (temperature.clamp(*TEMPERATURE_RANGE) - temperature).detach()
 
-    def mlm_loss(self, image: ImageStem, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    def mlm_loss(
+        self, image: ImageStem, ids: Tensor, mask: Tensor, labels: Tensor, positions: Tensor | None = None
+    ) -> Tensor:
         """Cross-entropy at the masked positions, a mean over those of all ranks. The vocabulary is scored at those
-        positions only; the last image block runs for nobody and is left out."""
+        positions only; the last image block runs for nobody and is left out. positions: see `masked_positions`, None:
+        found here, for which the host waits for the device."""
         assert self.mlm is not None, "MLM is switched off"
         text = self.encoder.text_stem(ids, mask)
         fused = self.encoder.fuse(image, text, image_output=False)
-        masked = labels != NO_LABEL
-        logits = self.mlm(self.pool.text_transform(fused.text[masked]))
-        count = all_reduce_sum(masked.sum().float()).clamp(min=1)
-        loss = F.cross_entropy(logits.float(), labels[masked], reduction="sum")
+        if positions is None:
+            positions = masked_positions(labels)
+        states = fused.text.flatten(0, 1).index_select(0, positions)
+        logits = self.mlm(self.pool.text_transform(states))
+        count = all_reduce_sum((labels != NO_LABEL).sum().float()).clamp(min=1)
+        loss = F.cross_entropy(logits.float(), labels.flatten().index_select(0, positions), reduction="sum")
         return loss * world_size() / count
 
     def negative_weights(self, similarities: Similarities | None) -> Weights | None:
