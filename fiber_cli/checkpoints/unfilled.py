@@ -63,7 +63,8 @@ def without_weights(*, are_sizes_right: bool = False) -> Iterator[None]:
             moved[id(parameter)] = weakref.ref(parameter), on_meta
         return on_meta
 
-    hook = register_module_parameter_registration_hook(to_meta)
+    on_registration: Callable[..., Any] = to_meta
+    hook = register_module_parameter_registration_hook(on_registration)
     try:
         with _Unfilled(largest=None if are_sizes_right else _LARGE):
             yield

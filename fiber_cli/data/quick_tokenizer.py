@@ -68,7 +68,7 @@ class QuickTokenizer:
         if self._full is not None or not is_usual or pairs or options.keys() - _OPTIONS:
             return self.full()(text, *pairs, **options)
         encoded = self._backend.encode_batch(texts, add_special_tokens=options.get("add_special_tokens", True))
-        lists = {
+        lists: dict[str, list[Any]] = {
             "input_ids": [each.ids for each in encoded],
             "attention_mask": [each.attention_mask for each in encoded],
         }
