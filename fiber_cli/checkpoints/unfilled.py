@@ -112,4 +112,6 @@ def _fill(module: nn.Module, weights: Mapping[str, Tensor]) -> None:
     for name, value in named_weights(module).items():
         own = weights[name].to(value.dtype, copy=True, memory_format=torch.contiguous_format)
         shared[id(value)] = nn.Parameter(own, value.requires_grad) if isinstance(value, nn.Parameter) else own
-    module.load_state_dict({name: shared[id(value)] for name, value in state.items()}, assign=True)
+    for name, value in state.items():  # in place, as the versions of its modules come with it
+        state[name] = shared[id(value)]
+    module.load_state_dict(state, assign=True)
