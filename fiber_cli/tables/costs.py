@@ -6,7 +6,6 @@ are those of the published data sets, so that a plan needs no data. Both hold fo
 that are put over them.
 """
 
-import math
 from functools import cache
 from typing import NamedTuple
 
@@ -78,6 +77,13 @@ class Cost(NamedTuple):
 
 
 UNKNOWN = Cost(None)
+#: What costs go by, for the reader of a plan.
+BASES = (
+    f"{PAPER}: hours of Table 2",
+    f"{ESTIMATE}: steps and epochs are the recipes', samples those of the published data sets, whatever is there and "
+    "is put over the recipes; with boxes by Table 2's time of an image, others by the operations of a sample at "
+    f"{SHARE:.0%} of an A100's {A100_RATE:g} TFLOPS; ODinW's early stopping is taken to end after 20 epochs",
+)
 
 
 @cache
@@ -94,7 +100,7 @@ def training_cost(recipe: str) -> Cost:
     if steps is None:
         assert size.samples is not None
         assert settings.optim.epochs is not None
-        steps = math.ceil(size.samples / batch) * settings.optim.epochs
+        steps = size.samples // batch * settings.optim.epochs
     if size.tflop is None:
         return tuning_cost(steps * batch)
     return Cost(steps * batch * size.tflop / (A100_RATE * SHARE) / _SECONDS_AN_HOUR, "A100", ESTIMATE)

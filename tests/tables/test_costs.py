@@ -2,10 +2,12 @@
 
 import pytest
 
+from fiber_cli.config.resolve import resolve_recipe
 from fiber_cli.tables.commands import chain
-from fiber_cli.tables.costs import Cost, evaluation_cost, total, training_cost
+from fiber_cli.tables.costs import SIZES, Cost, evaluation_cost, total, training_cost
 from fiber_cli.tables.departures import runs_behind
 from fiber_cli.tables.paper import TABLES
+from fiber_cli.training.samples import length_of
 
 RECIPES = sorted({stage.recipe for table in TABLES.values() for run in runs_behind(table) for stage in chain(run)})
 
@@ -22,6 +24,19 @@ def test_costs_do_not_follow_the_paper():
     # 800,000 steps of 64.
     assert training_cost("fine").gpu_hours == pytest.approx(540 * 51.2e6 / (24 * 117_266), rel=0.001)
     assert training_cost("tiny").gpu_hours is None
+
+
+@pytest.mark.parametrize("recipe", SIZES)
+def test_a_cost_is_of_other_samples_than_fiber_plan_tells(recipe):
+    """As far as their number is published."""
+    length = length_of(resolve_recipe(recipe, ["data.root=/nowhere"]))
+    size = SIZES[recipe]
+    if length.samples is None or size.samples is None:
+        return
+    settings = resolve_recipe(recipe)
+    batch, epochs = settings.runtime.global_batch, settings.optim.epochs
+    # Table 2's hours are of COCO's pictures with boxes.
+    assert size.samples // batch * epochs == pytest.approx(length.steps, rel=0.01)
 
 
 def test_costs_of_different_gpus_are_added():
