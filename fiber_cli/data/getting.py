@@ -28,8 +28,9 @@ def get_files(
     data_set: DataSet, root: Path | None, outputs: Outputs, *, mirror: str | None = None, unpack: bool = True
 ) -> Iterator[Got]:
     """Fetches and unpacks the files of a data set, and gives each. root: the recipes' `data.root`, or the folder of
-    the data set itself with some of it; None only tells. mirror: the address of a folder that has the files under their names. A file that cannot be had is told, because the
-    others may; raises `UserError` for a mirror that is no address."""
+    the data set itself with some of it; None only tells. mirror: the address of a folder that has the files under their
+    names. A file that cannot be had is told, because the others may; raises `UserError` for a mirror that is no
+    address."""
     here = None if root is None else layout(data_set, root)
     for file in data_set.files:
         url = _address(file, mirror)
