@@ -46,10 +46,10 @@ def test_nothing_is_missing_where_nothing_is_there(runs, tmp_path):
 @pytest.mark.parametrize(
     ("removed", "missing"),
     [
-        ("vqa/v2_OpenEnded_mscoco_test-dev2015_questions.json", r"3/FIBER-B/VQAv2 test-dev"),
-        ("vqa/v2_mscoco_val2014_annotations.json", r"3/FIBER-B/(VQAv2 test-dev|test-std)"),
-        ("nlvr2/test1.json", r"3/FIBER-B/test-P"),
-        ("nlvr2/images/train", r"3/FIBER-B/(NLVR2 dev|test-P)"),
+        ("vqa/v2_OpenEnded_mscoco_test-dev2015_questions.json", r"3/.*/VQAv2 test-dev"),
+        ("vqa/v2_mscoco_val2014_annotations.json", r"3/.*/(VQAv2 test-dev|test-std)"),
+        ("nlvr2/test1.json", r"3/.*/test-P"),
+        ("nlvr2/images/train", r"3/.*/(NLVR2 dev|test-P)"),
         ("nocaps/nocaps_test_image_info.json", r"5/.*/(NoCaps test C|test S)"),
         # What RefCOCO is tested on is left out of both stages of its chain, so that all of it is needed.
         ("mdetr/finetune_refcoco+_testB.json", r"7/.*"),
@@ -76,11 +76,11 @@ def test_rows_without_their_data_are_not_told(runs, data, removed, missing):
 @pytest.mark.parametrize(
     ("spoilt", "content", "missing", "words"),
     [
-        ("nlvr2/test1.json", "", r"3/FIBER-B/test-P", " (empty)"),
+        ("nlvr2/test1.json", "", r"3/.*/test-P", " (empty)"),
         (
             "nlvr2/test1.json",
             '{"sentence": "x"}\n{"sentence": "x',
-            r"3/FIBER-B/test-P",
+            r"3/.*/test-P",
             " (cut off: its JSON does not end)",
         ),
         (
