@@ -66,7 +66,7 @@ class MeasuredTable:
         for row, cells in self.rows:
             for measured in cells:
                 figure = measured.figure
-                place = f"{row.label}, {measured.cell.column}"
+                place = f"{row.label.strip()}, {measured.cell.column}"
                 if figure.partial is not None:
                     yield f"{PART} {place}: over {figure.partial}, so not compared"
                 if figure.note is not None:
