@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fiber_cli.checkpoints.run_files import RECIPE
 from fiber_cli.data.sources import FORMATS, source_format
 from fiber_cli.parsing import parse_yaml
 from fiber_cli.settings import SourceSettings
@@ -64,7 +65,7 @@ def data_of(settings: SourceSettings) -> Data:
 def trained_on(run_dir: Path) -> tuple[Data, ...]:
     """The data sets of the training entries in a run's recipe.yaml; none where it cannot be read."""
     try:
-        recipe = parse_yaml(read_text(run_dir / "recipe.yaml"))
+        recipe = parse_yaml(read_text(run_dir / RECIPE))
         entries = recipe["data"]["train"]
         return tuple(_data(entry["kind"], entry) for entry in entries if entry["kind"] in FORMATS)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):

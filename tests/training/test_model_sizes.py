@@ -12,8 +12,10 @@ from timm.models import save_for_hf
 from transformers import RobertaModel
 
 from fiber_cli.config.recipe import ModelSettings
+from fiber_cli.config.resolve import resolve_recipe
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import LARGE, PRESETS, SMALL, TINY
+from fiber_cli.tables.commands import stages
 from fiber_cli.training.model_sizes import model_config
 
 
@@ -21,6 +23,25 @@ def test_what_the_recipe_leaves_out_is_the_presets(tokenizer):
     config = model_config(ModelSettings("tiny"), tokenizer)
     vocabulary = dataclasses.replace(TINY.text, vocab=len(tokenizer), pad_id=tokenizer.pad_token_id)
     assert config == dataclasses.replace(TINY, text=vocabulary)
+
+
+def free_of_data(config):
+    """A model without what may differ between a checkpoint and what starts from it."""
+    image = dataclasses.replace(config.image, window=1, stage_windows=None, fixed_window=False, drop_path=0)
+    # One that learned no positions may learn them now.
+    image = dataclasses.replace(image, position_embedding=False)
+    text = dataclasses.replace(config.text, dropout=0)
+    return dataclasses.replace(config, image=image, text=text, image_size=(224, 224), norm_image_query=True)
+
+
+@pytest.mark.parametrize("name", [stage.run for stage in stages().values() if stage.starts_from in stages()])
+def test_a_recipe_has_another_model_than_the_checkpoint_that_its_command_starts_from(name, monkeypatch):
+    monkeypatch.setattr("fiber_cli.training.model_sizes.swin_sizes", lambda name, preset: preset)
+    models = []
+    for run in (name, stages()[name].starts_from):
+        recipe = resolve_recipe(stages()[run].recipe)
+        models.append(free_of_data(model_config(recipe.model, None)))
+    assert models[0] == models[1]
 
 
 def test_what_the_recipe_names_is_its_own(tokenizer):
