@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fiber_cli.checkpoints.config import CONFIG_FILE
+from fiber_cli.checkpoints.hub_names import snapshot
 from fiber_cli.checkpoints.run_files import LATEST, run_of
 from fiber_cli.checkpoints.words import WORDS_FILE
 from fiber_cli.data.tokenizer_files import FILES
@@ -145,6 +146,8 @@ def _is_inside(name: str) -> bool:
 
 
 def _differing(checkpoint: Path, name: str, problem: str) -> UserError:
+    if snapshot(checkpoint) is not None:
+        return UserError(f"{checkpoint / name} {problem}; {_mend(checkpoint)}")
     return UserError(
         f"{checkpoint / name} {problem}; {_mend(checkpoint)}. If you changed it yourself, delete {checkpoint / DIGESTS}"
         " or put the new `sha256sum` into it"
@@ -153,6 +156,9 @@ def _differing(checkpoint: Path, name: str, problem: str) -> UserError:
 
 def _mend(checkpoint: Path) -> str:
     """What to do about a damaged checkpoint."""
+    if snapshot(checkpoint) is not None:
+        of_repository = checkpoint.parent.parent
+        return f"delete {of_repository}, and it is fetched again; if that changes nothing, it is damaged on the hub"
     mend = "copy the whole checkpoint again, or take another one"
     if run_of(checkpoint) is not None:
         mend += f" (an earlier one by its name in {checkpoint.parent / LATEST})"

@@ -14,6 +14,7 @@ import yaml
 
 from fiber_cli.checkpoints.hub_names import HubName, snapshot
 from fiber_cli.checkpoints.run_files import EVALUATIONS, INIT_FROM, METRICS, RECIPE, RESULTS, SUMMARY, run_of
+from fiber_cli.checkpoints.shipped import is_shipped, label
 from fiber_cli.parsing import parse_json, parse_yaml
 from fiber_cli.regular_files import read_regular
 from fiber_cli.text_files import lines_of, read_text
@@ -89,7 +90,8 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _start(note: Path) -> HubName | str | None:
-    """The checkpoint in the note of a run's start: one of the hub by its name, others by the end of their path."""
+    """The checkpoint in the note of a run's start: one of the hub and one that ships with fiber by its name, others by
+    the end of their path."""
     try:
         path = Path(read_text(note).strip())
     except (OSError, ValueError):
@@ -97,6 +99,8 @@ def _start(note: Path) -> HubName | str | None:
     of_hub = snapshot(path)
     if of_hub is not None or not path.name:
         return of_hub
+    if is_shipped(path):
+        return f"{label(path)}, shipped with fiber"
     run = run_of(path)
     return path.name if run is None else f"{run.name}, {path.name}"
 

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from fiber_cli.settings import SourceSettings
     from fiber_cli.tasks.evaluation import EvaluationOptions
 
+#: Of a commit of the hub, in the names of folders.
+_COMMIT_DIGITS = 10
+
 
 def evaluate(
     context: typer.Context,
@@ -367,7 +370,7 @@ def _name_of(checkpoint: Path) -> str:
         return f"{BUILTIN}-{checkpoint.name}"
     of_hub = snapshot(checkpoint)
     if of_hub is not None:
-        return f"{of_hub.repository.replace('/', '-')}-{of_hub.revision}"
+        return f"{of_hub.repository.replace('/', '-')}-{(of_hub.revision or '')[:_COMMIT_DIGITS]}"
     return checkpoint.name
 
 

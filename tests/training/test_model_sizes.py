@@ -14,9 +14,9 @@ from transformers import RobertaModel
 from fiber_cli.config.recipe import ModelSettings
 from fiber_cli.config.resolve import resolve_recipe
 from fiber_cli.errors import UserError
-from fiber_cli.model.config import LARGE, PRESETS, SMALL, TINY
+from fiber_cli.model.config import LARGE, MINI, PRESETS, SMALL, TINY
 from fiber_cli.tables.commands import stages
-from fiber_cli.training.model_sizes import model_config
+from fiber_cli.training.model_sizes import differing_sizes, model_config
 
 
 def test_what_the_recipe_leaves_out_is_the_presets(tokenizer):
@@ -42,6 +42,18 @@ def test_a_recipe_has_another_model_than_the_checkpoint_that_its_command_starts_
         recipe = resolve_recipe(stages()[run].recipe)
         models.append(free_of_data(model_config(recipe.model, None)))
     assert models[0] == models[1]
+
+
+def test_it_is_not_said_what_makes_a_model_another_than_a_checkpoint_s():
+    assert differing_sizes(TINY, TINY.at_image_size((128, 128))) == []
+    differing = differing_sizes(MINI, TINY)
+    assert differing[0] == "the sizes of model.preset=mini"
+    assert "image.stem convolutions and not patch" in differing
+    narrow = dataclasses.replace(TINY, hidden=48)
+    assert differing_sizes(narrow, dataclasses.replace(TINY, fusion_layers=1)) == [
+        "fusion_layers 2 and not 1",
+        "hidden 48 and not 256",
+    ]
 
 
 def test_what_the_recipe_names_is_its_own(tokenizer):
