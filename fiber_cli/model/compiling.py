@@ -42,7 +42,7 @@ def compile_blocks(network: nn.Module, *, any_size: bool, backend: str | Callabl
     options: dict[str, Any] = {"dynamic": True if any_size else None, "backend": backend}
     torch.compiler.config.recompile_limit = RECOMPILE_LIMIT
     # Sides that are equal in the first picture need not be equal in the next.
-    torch.fx.experimental._config.use_duck_shape = not any_size  # type: ignore[attr-defined]
+    torch.fx.experimental._config.use_duck_shape = not any_size
     for module in network.modules():
         if isinstance(module, BLOCKS):
             module.compile(**options)
