@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from fiber_cli.model.config import FiberConfig, ImageConfig
 from fiber_cli.model.convolutional_stem import ConvolutionalStem
 from fiber_cli.model.decoder_cache import KeyValues
+from fiber_cli.model.drop_path import DropPath
 from fiber_cli.model.init import initialise
 from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
+from fiber_cli.model.norm import LayerNorm
 from fiber_cli.model.position_embedding import PositionEmbedding
-from fiber_cli.model.swin_layers import DropPath, Mlp, PatchEmbed, PatchMerging, truncated_normal
+from fiber_cli.model.swin_layers import Mlp, PatchEmbed, PatchMerging, truncated_normal
 from fiber_cli.model.windows import WindowPlan, window_partition, window_plan, window_reverse
 
 
@@ -92,7 +94,7 @@ class ImageCrossAttention(nn.Module):
     def __init__(self, dim: int, text_dim: int, heads: int, norm_query: bool, *, gated: bool = True):
         super().__init__()
         self.heads = heads
-        self.norm = nn.LayerNorm(dim) if norm_query else nn.Identity()
+        self.norm = LayerNorm(dim) if norm_query else nn.Identity()
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(text_dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -175,10 +177,10 @@ class SwinBlock(nn.Module):
         dim, heads = image.dims[stage], image.heads[stage]
         window = image.window_of(stage)
         shift = window // 2 if block % 2 else 0
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window, shift, image.fixed_window)
         self.cross = _image_fusion(config, dim, heads) if fused else None
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * image.mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
@@ -266,7 +268,7 @@ class Swin(nn.Module):
             stage_rates = list(islice(rates, depth))
             self.stages.append(SwinStage(config, stage, stage_rates, fused_blocks))
         #: Applied on the way to the ITC pooler only; fused passes and captioning read the raw stream.
-        self.norm: nn.Module = nn.LayerNorm(image.dims[-1])
+        self.norm: nn.Module = LayerNorm(image.dims[-1])
         initialise(self, config.init_std)
 
     def tokens(self, pixels: Tensor) -> Tensor:

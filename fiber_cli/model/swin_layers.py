@@ -1,4 +1,4 @@
-"""The plain parts of a Swin: patches to tokens, halving a map, MLP, drop path, and how its tables of biases start.
+"""The plain parts of a Swin: patches to tokens, halving a map, MLP, and how its tables of biases start.
 
 They compute what timm's modules do, by the same names and with the same random numbers; timm takes longer to import,
 torchvision with it, than a small checkpoint takes to find something in a picture.
@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fiber_cli.model.norm import LayerNorm
+
 
 class PatchEmbed(nn.Module):
     """A linear map of every patch of `patch` x `patch` pixels, normalised."""
@@ -19,7 +21,7 @@ class PatchEmbed(nn.Module):
         super().__init__()
         self.patch = patch
         self.proj = nn.Conv2d(3, channels, patch, stride=patch)
-        self.norm = nn.LayerNorm(channels)
+        self.norm = LayerNorm(channels)
 
     def forward(self, pixels_B3HW: Tensor) -> Tensor:
         """(B, 3, H, W), sides of any number of pixels -> tokens (B, ceil(H / patch), ceil(W / patch), C). Patches that
@@ -35,7 +37,7 @@ class PatchMerging(nn.Module):
 
     def __init__(self, channels: int, out_channels: int):
         super().__init__()
-        self.norm = nn.LayerNorm(4 * channels)
+        self.norm = LayerNorm(4 * channels)
         self.reduction = nn.Linear(4 * channels, out_channels, bias=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
@@ -63,28 +65,6 @@ class Mlp(nn.Module):
         """(..., C) -> the same."""
         out: Tensor = self.fc2(self.act(self.fc1(x)))
         return out
-
-
-class DropPath(nn.Module):
-    """In training each sample's branch is left out with probability `rate`, and the others are scaled so that the mean
-    stays ("Deep Networks with Stochastic Depth", ECCV 2016)."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, ...) -> the same."""
-        if not self.training or self.rate == 0:
-            return x
-        kept = 1 - self.rate
-        scale = x.new_empty(len(x), *[1] * (x.ndim - 1)).bernoulli_(kept)
-        if kept > 0:
-            scale.div_(kept)
-        return x * scale
-
-    def extra_repr(self) -> str:
-        return f"rate={self.rate:.3f}"
 
 
 def truncated_normal(*shape: int, std: float) -> Tensor:

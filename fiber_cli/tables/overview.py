@@ -1,12 +1,13 @@
 """What `fiber table` does: prints tables or their plans, makes what they lack."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fiber_cli.characters import one_line
 from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.run_files import CHECKPOINTS, EVALUATIONS
 from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.errors import EXIT_OK, UserError
 from fiber_cli.outputs import Outputs
@@ -23,7 +24,6 @@ from fiber_cli.tables.retrieval import Retrieval, RetrievalTable
 from fiber_cli.tables.rows import Table
 from fiber_cli.tables.settings import check_settings
 from fiber_cli.text_files import dump_json
-from fiber_cli.training.run_folder import CHECKPOINTS
 
 ALL = "all"
 #: The table that is also drawn, and its picture.
@@ -99,12 +99,18 @@ def _planner(asked: Asked, results: Results) -> Planner:
         raise UserError("--plan and --run need --data, the folder of all data sets")
     if not asked.data.is_dir():
         raise UserError(f"--data {asked.data}: no such folder; name the one that the recipes have as data.root")
+    # What is put over the recipes of all tables may be put over those of one.
+    check_settings(asked.settings, recipes_of(asked.tables), recipes_of(TABLES.values()))
+    return Planner(results, asked.data, asked.settings)
+
+
+def recipes_of(tables: Iterable[Table]) -> list[str]:
+    """The recipes of all trainings behind tables, each once."""
     recipes: dict[str, None] = {}
-    for table in asked.tables:
+    for table in tables:
         for run in runs_behind(table):
             recipes[stages()[run].recipe] = None
-    check_settings(asked.settings, recipes)
-    return Planner(results, asked.data, asked.settings)
+    return list(recipes)
 
 
 def show_retrieval(retrieval: Retrieval, asked: Asked, shown: Shown, *, is_plan: bool) -> int:
@@ -123,7 +129,7 @@ def show_retrieval(retrieval: Retrieval, asked: Asked, shown: Shown, *, is_plan:
 def _beside(retrieval: Retrieval) -> list[Path]:
     """Where `fiber eval` writes results of a checkpoint: in its run, else in the current folder."""
     checkpoint = resolve(retrieval.checkpoint)
-    folders = [Path("eval")]
+    folders = [Path(EVALUATIONS)]
     if checkpoint.parent.name == CHECKPOINTS:
         folders.append(checkpoint.parent.parent)
     return folders

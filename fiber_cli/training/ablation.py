@@ -7,20 +7,21 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fiber_cli.characters import cell
+from fiber_cli.checkpoints.run_files import METRICS, RESULTS, SUMMARY
 from fiber_cli.config.grid import Grid, Variant
 from fiber_cli.errors import UserError
 from fiber_cli.parsing import parse_json
 from fiber_cli.regular_files import read_regular
 from fiber_cli.training.records import read_records
-from fiber_cli.training.run_folder import METRICS, SUMMARY
 
-RESULTS = "results.json"
 #: What the last steps of a run are of all.
 LAST_STEPS = 0.2
 #: What of the log of a step is about learning.
 _OF_A_STEP = ("_loss", "_accuracy")
 #: What stands for a figure that there is not.
 NOTHING = "–"
+#: Stands over variants without a group that come behind some with one.
+OTHERS = "others"
 
 
 class RunResult(NamedTuple):
@@ -165,7 +166,7 @@ def table(grid: Grid, results: Sequence[VariantResults]) -> list[list[str]]:
     for each in results:
         if each.variant.group != group:
             group = each.variant.group
-            rows.append([group])
+            rows.append([group or OTHERS])
         cells = [each.variant.name]
         for metric in grid.metrics:
             difference = None if each is results[0] else each.difference(metric, results[0])
