@@ -10,8 +10,8 @@ import yaml
 
 from fiber_cli.data.coco_json import file_name
 from fiber_cli.data.coco_labels import WANTED, read_coco
-from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import in_layout_on_disk, lies_below
+from fiber_cli.data.json_lists import ListInFile, read_json_lists
 from fiber_cli.data.labelled_set import SPLIT_NAMES, LabelledSet, split_names
 from fiber_cli.data.voc_labels import (
     ANNOTATIONS,
@@ -128,10 +128,10 @@ def _coco_reader(folder: Path, split: str, file: Path, images: str | Path | None
 def _images_of(folder: Path, split: str, file: Path) -> Path:
     """The folder below which the pictures of a JSON lie: that of the first that is there, as it is named, else without
     its first folders. `UserError` where there is none."""
-    content = read_json(file, WANTED)
+    content = read_json_lists(file, WANTED)
     entries = content.get("images") if isinstance(content, dict) else None
     files = []
-    for entry in entries if isinstance(entries, list) else ():
+    for entry in entries if isinstance(entries, list | ListInFile) else ():
         try:
             files.append(file_name(entry))
         except WRONG_CONTENT:

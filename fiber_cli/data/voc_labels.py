@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from xml.etree.ElementTree import Element
 
-from fiber_cli.data.coco_json import CocoImage, CocoObject, check_names
+from fiber_cli.data.coco_json import CocoImage, check_names
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.image_formats import SUFFIXES
 from fiber_cli.data.images import upright_size
@@ -24,6 +24,7 @@ from fiber_cli.data.labelled_set import (
     placed_object,
     split_names,
 )
+from fiber_cli.data.object_columns import CocoObject
 from fiber_cli.data.records import Size
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.voc_xml import VocPicture, object_names, read_voc_object, read_voc_xml
