@@ -23,11 +23,14 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fiber")
 
 
-def cache_folders(beside: Path) -> list[Path]:
-    """Where something about the files in a folder may lie, the place where it is written first."""
+def cache_folders(beside: Path | None) -> list[Path]:
+    """Where something about the files in a folder may lie, the place where it is written first. None: of what lies in
+    no folder."""
     named = os.environ.get(VARIABLE)
     if named:
         return [Path(named)]
+    if beside is None:
+        return [user_cache()]
     own = beside / CACHE
     # A folder that is there and of another user is read all the same.
     writable = os.access(own if own.is_dir() else beside, os.W_OK | os.X_OK)
@@ -35,9 +38,9 @@ def cache_folders(beside: Path) -> list[Path]:
 
 
 @contextmanager
-def made_by_one(file: Path, what: str) -> Iterator[None]:
-    """Inside, no other process makes this file of a cache; who waits for one is told on standard error. Where the file
-    system has no locks several may make it, and the last one's stays."""
+def made_by_one(file: Path, what: str = "") -> Iterator[None]:
+    """Inside, no other process makes this file of a cache; that one reads `what`, if it takes long, is told to who
+    waits. Where the file system has no locks several may make it, and the last one's stays."""
     lock = filelock.FileLock(file.with_name(f"{file.name}.lock"))
     began = time.monotonic()
     has_spoken = False
@@ -48,7 +51,7 @@ def made_by_one(file: Path, what: str) -> Iterator[None]:
             lock.acquire(timeout=_POLL_SECONDS)
             is_locked = True
         except filelock.Timeout:
-            if time.monotonic() - began > _PATIENCE_SECONDS and not has_spoken:
+            if what and time.monotonic() - began > _PATIENCE_SECONDS and not has_spoken:
                 say_once(f"{what}: another process is reading it; waiting for that")
                 has_spoken = True
         except (OSError, NotImplementedError):

@@ -17,6 +17,12 @@ from fiber_cli.data.sources.coco import CocoSource
 from fiber_cli.errors import UserError
 
 
+@pytest.fixture(autouse=True)
+def beside(monkeypatch):
+    """What is kept lies beside the files."""
+    monkeypatch.delenv("FIBER_CACHE")
+
+
 @pytest.fixture
 def small(monkeypatch):
     """Small files are kept, too, and read in pieces of a few records."""
