@@ -6,13 +6,14 @@ What is read here, and nothing else of the file, is what is trained on and what 
 import contextlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fiber_cli.data.category_names import words_apart
 from fiber_cli.data.file_records import FileRecords, Once, Ownerless
 from fiber_cli.data.files import expecting
-from fiber_cli.data.json_lists import read_json_lists
+from fiber_cli.data.json_lists import ListInFile, read_json_lists
 from fiber_cli.data.masks import LONGEST_SIDE, Box, mask_box
 from fiber_cli.data.object_columns import CocoObject, ObjectColumns, Use
 from fiber_cli.data.records import Size, Span
@@ -327,7 +328,8 @@ def has_captions(content: Any) -> bool:
     told = []
     for what, key in (("annotations", "tokens_positive"), ("images", "caption")):
         records = content.get(what) if isinstance(content, dict) else None
-        for record in records[:_FIRST] if isinstance(records, list) else ():
+        first = islice(records, _FIRST) if isinstance(records, list | ListInFile) else ()
+        for record in first:
             if isinstance(record, dict):
                 told.append(key in record)
     return 2 * sum(told) > len(told)

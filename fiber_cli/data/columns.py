@@ -5,7 +5,7 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 
@@ -72,6 +72,27 @@ class Column(Listed[Value]):
             ends.append(len(content))
         self._content = np.frombuffer(content, np.uint8)
         self._ends = np.array(ends, np.int64)
+
+    @classmethod
+    def of(cls, content: np.ndarray, ends: np.ndarray) -> Self:
+        """Of the bytes of all texts, and where each ends among them; ValueError for what is none of such."""
+        lengths = np.diff(ends, prepend=0)
+        last = int(ends[-1]) if len(ends) else 0
+        if ends.ndim != 1 or content.ndim != 1 or (lengths < 0).any() or last != len(content):
+            raise ValueError("the texts do not end where they should")
+        column = cls.__new__(cls)
+        column._content, column._ends = content, ends
+        return column
+
+    @property
+    def content(self) -> np.ndarray:
+        """uint8, the bytes of all texts."""
+        return self._content
+
+    @property
+    def ends(self) -> np.ndarray:
+        """int64, where each text ends."""
+        return self._ends
 
     @abstractmethod
     def _text(self, value: Value) -> str: ...

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError
 
 from fiber_cli.data.cache_folder import cache_folders, made_by_one
 from fiber_cli.data.coco_json import CocoCategory
@@ -144,7 +143,7 @@ def _keep(source: FolderSource, kept: _Kept, said: list[str]) -> bool:
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_mapped(place, state.arrays, metadata)
-    except (OSError, SafetensorError) as error:
+    except OSError as error:
         say_once(f"{place}: annotations cannot be kept between runs ({write_problem(error) or error})")
         return False
     return True

@@ -254,20 +254,24 @@ def _kept(path: str) -> Path:
         if file.is_file():
             with suppress(OSError):
                 os.utime(file)  # the ones that were not used for long go first
-            return file
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".", suffix=".part", delete=False) as part:
-            try:
-                if path.startswith(PIPE):
-                    _run(path.removeprefix(PIPE), part)
-                else:
-                    _send(path, part)
-            except BaseException:
-                Path(part.name).unlink(missing_ok=True)
-                raise
-        os.replace(part.name, file)
+        else:
+            _keep(path, file)
     _remove_old(folder, file)
     return file
+
+
+def _keep(path: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", suffix=".part", delete=False) as part:
+        try:
+            if path.startswith(PIPE):
+                _run(path.removeprefix(PIPE), part)
+            else:
+                _send(path, part)
+        except BaseException:
+            Path(part.name).unlink(missing_ok=True)
+            raise
+    os.replace(part.name, file)
 
 
 def _run(command: str, into: Any) -> None:

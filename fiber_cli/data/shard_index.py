@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 import numpy as np
-from safetensors import SafetensorError
 from tqdm import tqdm
 
 from fiber_cli.characters import one_line
@@ -123,7 +122,7 @@ def index_shards(paths: list[str]) -> ShardTable:
         if table is not None:
             return table
         in_order = [by_path[path] for path in paths]
-        table = ShardTable.of([each.index for each in in_order], [each.size for each in in_order])
+        table = ShardTable.of([each.members for each in in_order], [each.size for each in in_order])
         _write_table(places[0], table, stamp)
     return _read_table(places, stamp) or table
 
@@ -174,9 +173,9 @@ def _of_all(paths: list[str], read: Callable[[str], Result], what: str) -> list[
 
 
 class _Indexed(NamedTuple):
-    """size: of the shard, in bytes."""
+    """members: where they lie; size: of the shard, in bytes."""
 
-    index: ShardIndex
+    members: ShardIndex
     size: int
 
 
@@ -196,7 +195,7 @@ def _indexed(path: str, state: ShardState) -> _Indexed:
             indexed = _Indexed(read_index(shard), shard.size())
         finally:
             shard.close()
-        _write(places[0], indexed.index._asdict(), {"stamp": stamp, "size": str(indexed.size)})
+        _write(places[0], indexed.members._asdict(), {"stamp": stamp, "size": str(indexed.size)})
     return indexed
 
 
@@ -240,6 +239,6 @@ def _write(place: Path, arrays: dict[str, np.ndarray], metadata: dict[str, str])
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
         write_mapped(place, arrays, metadata)
-    except (OSError, SafetensorError) as error:
-        reason = error.strerror if isinstance(error, OSError) else error
+    except OSError as error:
+        reason = error.strerror or error
         warnings.warn(one_line(f"{place.parent}: cannot keep the index of shards between runs: {reason}"), stacklevel=2)

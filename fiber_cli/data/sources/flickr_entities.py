@@ -77,7 +77,7 @@ class FlickrEntitiesSource(FolderSource, PhraseSource):
             self.dropped += picture.without_area + picture.thin
             self.scored_all_the_same += picture.thin
         self.left_out = records.left_out
-        self._texts = Texts(sentence.text for sentence in sentences)
+        self._captions = Texts(sentence.text for sentence in sentences)
         self._sizes = Sizes(sentence.size for sentence in sentences)
         # Of each phrase: where it stands, and how many of the sentence's boxes, which follow one another, are its own.
         self._spans = Ragged((_counted_spans(sentence) for sentence in sentences), (3,), np.int32)
@@ -95,7 +95,7 @@ class FlickrEntitiesSource(FolderSource, PhraseSource):
             yield from sorted((folder / name).glob(ending))
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
-        return self._texts
+        return self._captions
 
     def phrases(self, i: int) -> tuple[str, list[Phrase]]:
         boxes = self._boxes[i]
@@ -104,7 +104,7 @@ class FlickrEntitiesSource(FolderSource, PhraseSource):
         for (start, end, count), types in zip(self._spans[i].tolist(), self._types[i].split(), strict=True):
             phrases.append(Phrase((start, end), boxes[first : first + count], tuple(types.split("/"))))
             first += count
-        return self._texts[i], phrases
+        return self._captions[i], phrases
 
     def regions(self, i: int) -> PhraseBoxes:
         """A box that several phrases speak of comes once, with the spans of all of them."""

@@ -55,7 +55,7 @@ class StatementFile(FolderSource, StatementSource):
             raise UserError(f"{jsonl}: holds no statement; give a JSONL file such as NLVR2's dev.json")
         self.left_out = records.left_out
         statements = [line.statement for line in lines]
-        self._texts = Texts(statement.text for statement in statements)
+        self._sentences = Texts(statement.text for statement in statements)
         self._labels = Coded(str(statement.label) for statement in statements)
         self._groups = Texts(statement.group for statement in statements)
         files_of = _find_images(lines, Path(images))
@@ -73,10 +73,10 @@ class StatementFile(FolderSource, StatementSource):
 
     def statements(self, i: int) -> tuple[Statement, ...]:
         label = _LABELS[self._labels[i]]
-        return (Statement(self._texts[i], label, self.key(i), self._groups[i]),)
+        return (Statement(self._sentences[i], label, self.key(i), self._groups[i]),)
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
-        return self._texts
+        return self._sentences
 
     def image_names(self, i: int) -> list[str]:
         names = [self.key(i)]

@@ -71,7 +71,7 @@ class VqaSource(FolderSource, QuestionSource):
         self.left_out = [*annotation_records.left_out, *records.left_out]
         if annotation_of and not any(question.answers for question in read):
             raise UserError(f"{annotations}: has no answer to any question of {questions}; they are of other splits")
-        self._texts = Texts(question.text for question in read)
+        self._question_texts = Texts(question.text for question in read)
         self._answer_types = Coded(question.answer_type for question in read)
         self._question_types = Coded(question.question_type for question in read)
         self._answers = Coded(answer for question in read for answer in question.answers)
@@ -88,10 +88,10 @@ class VqaSource(FolderSource, QuestionSource):
         start = int(self._answer_ends[i - 1]) if i else 0
         answers = self._answers[start : int(self._answer_ends[i])]
         own = identifier(self.key(i))
-        return (Question(self._texts[i], tuple(answers), own, self._answer_types[i], self._question_types[i]),)
+        return (Question(self._question_texts[i], tuple(answers), own, self._answer_types[i], self._question_types[i]),)
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
-        return self._texts
+        return self._question_texts
 
     def answerable(self, has_answer: Callable[[Question], bool]) -> QuestionSource:
         samples = [i for i in range(self.total()) if has_answer(self.questions(i)[0])]
