@@ -88,7 +88,7 @@ class GrowingIndex:
         stamps = {str(path): (int(size), int(changed)) for path, size, changed in described["images"]}
         shape = len(described["images"]), int(described["width"])
         features = map_array(self.file, str(np.dtype(described["dtype"]).str), shape, start + _LENGTH + length)
-        if zlib.crc32(features) != described["sum"] or len(stamps) != shape[0]:
+        if zlib.crc32(features.data) != described["sum"] or len(stamps) != shape[0]:
             raise ValueError("a damaged piece")
         return _Piece(stamps, features, start + _LENGTH + length + features.nbytes)
 

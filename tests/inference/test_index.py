@@ -2,11 +2,13 @@
 
 import json
 import os
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rank_processes import on_two_ranks
 from safetensors.numpy import save
 
 from fiber_cli.checkpoints.loading import load
@@ -18,6 +20,7 @@ from fiber_cli.inference.growing_index import GrowingIndex
 from fiber_cli.inference.index import INDEX, build_index, check_index, image_set
 from fiber_cli.inference.index_file import Index, index_file, read_index, write_index
 from fiber_cli.outputs import Outputs
+from fiber_cli.tasks import prediction
 from fiber_cli.tasks.prediction import PredictOptions
 
 OPTIONS = PredictOptions(batch_size=4, workers=0)
@@ -347,3 +350,36 @@ def test_arrays_that_are_none_of_pictures_are_an_index(tmp_path, change):
     write_arrays(tmp_path / "b", change(arrays), metadata)
     with pytest.raises(UserError, match="not an index of `fiber rerank`"):
         read_index(tmp_path / "b", "f")
+
+
+def _built_on_a_rank(rank, folder):
+    indexing.PICTURES_AT_A_TIME = 2
+    computed = []
+    predict_share = prediction._predict_share
+
+    def share(task, evalset, options, what):
+        predicted = predict_share(task, evalset, options, what)
+        computed.extend(evalset.ids[number] for number in predicted.rows)
+        return predicted
+
+    prediction._predict_share = share
+    index, _ = build_index(load(Path((folder / "run").read_text())), folder / "pictures", options=OPTIONS)
+    return {"paths": list(index.stamps), "features": index.features.tolist(), "computed": computed}
+
+
+def test_two_ranks_compute_the_same_pictures_or_another_index(tmp_path, saved):
+    (tmp_path / "pictures").mkdir()
+    for number in range(7):
+        Image.new("RGB", (64, 64), (30 * number, 9, 200)).save(tmp_path / "pictures" / f"{number}.png")
+    expected, _ = build_index(load(saved), tmp_path / "pictures", options=OPTIONS)
+    (tmp_path / "pictures" / INDEX).unlink()
+    (tmp_path / "run").write_text(str(saved))
+    ended = on_two_ranks(tmp_path, _built_on_a_rank)
+    assert [each.code for each in ended] == [0, 0]
+    computed = [name for each in ended for name in each.result["computed"]]
+    assert len(computed) == len(set(computed)) == 7
+    assert all(each.result["computed"] for each in ended)
+    for each in ended:
+        assert each.result["paths"] == list(expected.stamps)
+        np.testing.assert_allclose(each.result["features"], expected.features, atol=1e-6)
+    assert [file.name for file in (tmp_path / "pictures").glob(".*")] == [INDEX]
