@@ -32,9 +32,10 @@ def cache_folders(beside: Path | None) -> list[Path]:
     if beside is None:
         return [user_cache()]
     own = beside / CACHE
-    # A folder that is there and of another user is read all the same.
-    writable = os.access(own if own.is_dir() else beside, os.W_OK | os.X_OK)
-    return [own, user_cache()] if writable else [user_cache(), own]
+    written = own if own.is_dir() else beside
+    if os.access(written, os.W_OK | os.X_OK):
+        return [own, user_cache()]
+    return [user_cache(), own]  # of another user, who may have kept something
 
 
 @contextmanager

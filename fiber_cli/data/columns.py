@@ -134,20 +134,28 @@ class OptionalTexts(Column["str | None"]):
     """Texts, or nothing."""
 
     def _text(self, value: str | None) -> str:
-        return _NOTHING if value is None else f"={value}"
+        if value is None:
+            return _NOTHING
+        return f"={value}"
 
     def _value(self, text: str) -> str | None:
-        return None if text == _NOTHING else text[1:]
+        if text == _NOTHING:
+            return None
+        return text[1:]
 
 
 class Identifiers(Column["int | str | None"]):
     """Ids as `values.identifier` gives them, or nothing."""
 
     def _text(self, value: int | str | None) -> str:
-        return _NOTHING if value is None else str(value)
+        if value is None:
+            return _NOTHING
+        return str(value)
 
     def _value(self, text: str) -> int | str | None:
-        return None if text == _NOTHING else identifier(text)
+        if text == _NOTHING:
+            return None
+        return identifier(text)
 
 
 class Sizes(Listed["tuple[int, int] | None"]):
@@ -164,7 +172,9 @@ class Sizes(Listed["tuple[int, int] | None"]):
 
     def _at(self, number: int) -> tuple[int, int] | None:
         height, width = self._sizes[number].tolist()
-        return (height, width) if height else None
+        if not height:
+            return None
+        return height, width
 
 
 class Coded(Listed[str]):

@@ -8,7 +8,6 @@ program that has read them; anything else is read anew. What was said of the fil
 import hashlib
 import inspect
 import os
-from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,7 +25,7 @@ from fiber_cli.data.ragged import Ragged
 from fiber_cli.errors import WRONG_CONTENT
 from fiber_cli.outputs import write_problem
 from fiber_cli.parsing import parse_json
-from fiber_cli.settings import SourceSettings
+from fiber_cli.settings import SourceSettings, paths_in
 from fiber_cli.text_files import dump_json
 
 #: Smaller files are read each time: that takes a moment.
@@ -71,15 +70,9 @@ def open_kept(kind: type[FolderSource], settings: SourceSettings) -> FolderSourc
 def _places(settings: SourceSettings, file: Path) -> list[Path]:
     """Where a source of these settings may be kept. The name is that of the settings, so that a change of the files
     replaces what is kept."""
-    paths = [os.path.abspath(path) for name in settings.path_names() for path in _paths(getattr(settings, name))]
+    paths = [os.path.abspath(path) for name in settings.path_names() for path in paths_in(vars(settings)[name])]
     name = f"annotations-{_digest(settings.kind, repr(sorted(settings.arguments().items())), *paths)[:24]}.safetensors"
     return [folder / name for folder in cache_folders(file.absolute().parent)]
-
-
-def _paths(value: Any) -> Iterable[str]:
-    if isinstance(value, dict):
-        return map(str, value.values())
-    return [str(value)] if isinstance(value, str | Path) else map(str, value or ())
 
 
 def _stamps(files: list[Path]) -> list[str] | None:
@@ -91,10 +84,12 @@ def _stamps(files: list[Path]) -> list[str] | None:
             state = file.stat()
         except (OSError, ValueError):
             return None  # told where it is read
-        total += 0 if file.is_dir() else state.st_size
+        if not file.is_dir():
+            total += state.st_size
         stamps.append(f"{file.absolute()}|{state.st_size}|{state.st_mtime_ns}")
-    is_large = total >= LEAST_BYTES or len(files) >= LEAST_FILES
-    return stamps if is_large else None
+    if total < LEAST_BYTES and len(files) < LEAST_FILES:
+        return None
+    return stamps
 
 
 def _digest(*parts: str) -> str:

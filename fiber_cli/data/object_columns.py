@@ -109,7 +109,9 @@ class ObjectColumns(Listed[list[CocoObject]]):
     def column(self, values: np.ndarray, chosen: Sequence[int]) -> Ragged:
         """One of the columns, or what is made of it, as rows of the chosen images."""
         ragged = Ragged.of(self.ends, values)
-        return ragged if list(chosen) == list(range(len(self))) else ragged.take(chosen)
+        if list(chosen) == list(range(len(self))):
+            return ragged
+        return ragged.take(chosen)
 
 
 def _placed(rows: Sequence[Sequence[CocoObject]]) -> Iterator[tuple[int, CocoObject]]:

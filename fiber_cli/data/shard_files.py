@@ -247,8 +247,7 @@ def has_parts(url: str) -> bool:
 
 def _kept(path: str) -> Path:
     """What a command writes, or a server without parts sends, as a file."""
-    named = os.environ.get(VARIABLE)
-    folder = (Path(named) if named else user_cache()) / "streams"
+    folder = Path(os.environ.get(VARIABLE) or user_cache(), "streams")
     file = folder / f"{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:32]}.tar"
     with made_by_one(file, path):
         if file.is_file():

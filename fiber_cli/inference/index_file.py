@@ -91,8 +91,10 @@ def _read(file: Path) -> _Stored:
         arrays, metadata = read_mapped(file)
         header = parse_json(metadata["fiber"])
         features = arrays["features"]
-        stamps = _stamps_of_header(header) if "images" in header else _stamps_of_arrays(arrays)
-        listed = len(header["images"]) if "images" in header else len(arrays["stamps"])
+        if "images" in header:
+            listed, stamps = len(header["images"]), _stamps_of_header(header)
+        else:
+            listed, stamps = len(arrays["stamps"]), _stamps_of_arrays(arrays)
         _check(features, len(stamps), listed)
         return _Stored(Index(features, stamps), text(header["fingerprint"], "fingerprint"))
     except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
