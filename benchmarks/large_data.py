@@ -181,7 +181,7 @@ def shards_of_a_rank(folder: Path) -> dict[str, Any]:
 
 
 def sorting(vectors: int, queries: int = 20) -> dict[str, float]:
-    """Milliseconds a query to find the best, by the version's own function and by sorting all."""
+    """Milliseconds a query to find the best, by sorting these alone and by sorting all."""
     from fiber_cli.tasks.retrieval.pairs import best_columns
 
     scores = np.random.default_rng(0).standard_normal((queries, vectors)).astype(np.float32)
@@ -193,6 +193,41 @@ def sorting(vectors: int, queries: int = 20) -> dict[str, float]:
     fully = time.perf_counter() - began
     assert np.array_equal(best, sorted_fully)
     return {"best_ms": 1000 * seconds / queries, "all_sorted_ms": 1000 * fully / queries}
+
+
+def index_of(vectors: int) -> dict[str, Any]:
+    """An index of so many pictures, in float32 and float16: its size, seconds of writing and opening it, milliseconds
+    of the cosines of a query, and how far they are from those of the features that were written."""
+    from fiber_cli.inference.index_file import Index, read_index, write_index
+    from fiber_cli.inference.search import similarities
+
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((vectors, WIDTH), dtype=np.float32)
+    features /= np.linalg.norm(features, axis=1, keepdims=True)
+    stamps = {f"folder/{number:09d}.jpg": (number, number << 30) for number in range(vectors)}
+    measured: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype in (np.float32, np.float16):
+            file = Path(folder, "index")
+            began = time.perf_counter()
+            write_index(file, Index(features.astype(dtype), stamps), "f")
+            written = time.perf_counter()
+            index = read_index(file, "f")
+            opened = time.perf_counter()
+            cosines = similarities(features[:1], index)
+            asked = time.perf_counter()
+            measured[np.dtype(dtype).name] = {
+                "mib": file.stat().st_size / MIB,
+                "write_seconds": written - began,
+                "open_seconds": opened - written,
+                "cosines_ms": 1000 * (asked - opened),
+                "largest_difference": float(np.abs(cosines - features[:1] @ features.T).max()),
+            }
+    return measured
+
+
+def search(vectors: int) -> dict[str, Any]:
+    return {"sorting": sorting(vectors), "index": index_of(vectors)}
 
 
 MEASURES = {"annotations": annotations_of_a_rank, "shards": shards_of_a_rank}
@@ -265,6 +300,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         for part in arguments.parts.split(","):
+            if part == "search":
+                report[part] = search(arguments.vectors)
+                print(json.dumps(report[part], indent=1))
+                continue
             report[part] = {}
             for version, tree in versions.items():
                 if part == "annotations":

@@ -267,9 +267,14 @@ def query_similarities(loaded: Loaded, index: Index, queries: Sequence[str], opt
     if predictions.truncated and collectives.is_main():
         say(f"{predictions.truncated} queries were cut at {loaded.context.text_length} tokens")
     features = np.stack([predictions.rows[number] for number in range(len(queries))])
+    return similarities(features, index)
+
+
+def similarities(features: np.ndarray, index: Index) -> np.ndarray:
+    """Cosines float32 (n, images) of features float32 (n, D)."""
     if index.features.dtype == features.dtype:
-        similarities: np.ndarray = features @ np.asarray(index.features).T
-        return similarities
+        cosines: np.ndarray = features @ np.asarray(index.features).T
+        return cosines
     parts = [features @ block.astype(features.dtype).T for block in blocks(index.features)]
     return np.concatenate(parts, axis=1)
 
