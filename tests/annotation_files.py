@@ -7,7 +7,8 @@ from pathlib import Path
 from region_files import write_image
 
 KINDS = (
-    *("coco", "objects365", "lvis", "folder", "mdetr", "odvg", "flickr_entities"),
+    *("coco", "objects365", "lvis", "folder", "yolo", "yolo_folder", "voc", "voc_folder"),
+    *("mdetr", "odvg", "flickr_entities"),
     *("karpathy", "visual_genome", "nocaps", "vqa", "statements"),
 )
 _IMAGES = 300
@@ -93,6 +94,43 @@ def _folder(folder: Path, rng: random.Random) -> str:
     images = [_image(number) for number in range(_IMAGES)]
     content = {"images": images, "annotations": _boxes(rng), "categories": _CATEGORIES}
     _dump(folder / "set" / "train" / "_annotations.coco.json", content)
+    return "{kind: folder, folder: set, split: train}"
+
+
+def _yolo(folder: Path, rng: random.Random) -> str:
+    _write_images(folder / "set" / "images" / "train")
+    labels = folder / "set" / "labels" / "train"
+    labels.mkdir(parents=True)
+    for number in range(0, _IMAGES, 2):
+        boxes = [f"{rng.randrange(3)} 0.5 0.5 {rng.random():.6f} {rng.choice([0, 0.01, 0.5])}" for _ in range(3)]
+        (labels / f"{number}.txt").write_text("\n".join(boxes))
+    (labels / "8.txt").write_text("9 0.5 0.5 0.1 0.1")
+    (labels / "of-nothing.txt").write_text("")
+    (folder / "set" / "data.yaml").write_text("train: images/train\nnames: [cat, traffic light, bird]\n")
+    return "{kind: yolo, data: set/data.yaml}"
+
+
+def _yolo_folder(folder: Path, rng: random.Random) -> str:
+    _yolo(folder, rng)
+    return "{kind: folder, folder: set, split: train}"
+
+
+def _voc(folder: Path, rng: random.Random) -> str:
+    root = folder / "set"
+    _write_images(root / "JPEGImages")
+    (root / "Annotations").mkdir()
+    (root / "ImageSets" / "Main").mkdir(parents=True)
+    for number in range(_IMAGES):
+        corners = f"<xmin>{rng.randrange(9)}</xmin><ymin>2</ymin><xmax>{rng.randrange(9, 50)}</xmax><ymax>9</ymax>"
+        thing = f"<object><name>{rng.choice(['cat', 'bird'])}</name><bndbox>{corners}</bndbox></object>"
+        (root / "Annotations" / f"{number}.xml").write_text(f"<annotation>{thing}</annotation>")
+    (root / "Annotations" / "7.xml").write_text("<annotation>")
+    (root / "ImageSets" / "Main" / "train.txt").write_text("\n".join(map(str, range(200))))
+    return "{kind: voc, folder: set, split: train}"
+
+
+def _voc_folder(folder: Path, rng: random.Random) -> str:
+    _voc(folder, rng)
     return "{kind: folder, folder: set, split: train}"
 
 
@@ -212,6 +250,10 @@ _WRITERS = {
     "objects365": _objects365,
     "lvis": _lvis,
     "folder": _folder,
+    "yolo": _yolo,
+    "yolo_folder": _yolo_folder,
+    "voc": _voc,
+    "voc_folder": _voc_folder,
     "mdetr": _mdetr,
     "odvg": _odvg,
     "flickr_entities": _flickr_entities,

@@ -46,7 +46,8 @@ def open_kept(kind: type[FolderSource], settings: SourceSettings) -> FolderSourc
     """The source of an entry of a recipe, from what is kept of it or from its files, of which it is kept then.
     `UserError` as of the source's constructor."""
     arguments = settings.arguments()
-    files = [Path(file) for file in kind.files_read(**arguments)]
+    with recorded(aloud=False):  # it is said where they are read
+        files = [Path(file) for file in kind.files_read(**arguments)]
     stamps = _stamps(files)
     if stamps is None:
         return kind(**arguments)
@@ -76,14 +77,15 @@ def _places(settings: SourceSettings, file: Path) -> list[Path]:
 
 
 def _stamps(files: list[Path]) -> list[str] | None:
-    """What changes when a file does, of all; None where they are small, or cannot be looked at."""
+    """What changes when a file does, of all; None where they are small."""
     stamps = []
     total = 0
     for file in files:
         try:
             state = file.stat()
         except (OSError, ValueError):
-            return None  # told where it is read
+            stamps.append(f"{file}|absent")
+            continue
         if not file.is_dir():
             total += state.st_size
         stamps.append(f"{file.absolute()}|{state.st_size}|{state.st_mtime_ns}")

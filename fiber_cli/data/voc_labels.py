@@ -127,6 +127,20 @@ def read_voc(
     )
 
 
+def voc_files(folder: str | Path, split: str | None, images: str | Path | None = None) -> Iterator[Path]:
+    """The files that `read_voc` looks at. `UserError` as of that."""
+    folder = Path(folder)
+    everything = annotation_files(folder)
+    if not everything:
+        return
+    yield from everything
+    listed = None if split is None else split_list(folder, split)
+    if listed is not None:
+        yield listed
+    for pictures in _Pictures(folder, everything, images).by_stem.values():
+        yield from pictures
+
+
 def _listed(folder: Path, split: str, everything: Sequence[Path]) -> list[Path]:
     """The XML files of a list's names, also those that are not there."""
     file = split_list(folder, split)

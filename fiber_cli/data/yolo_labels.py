@@ -66,6 +66,16 @@ def read_yolo(file: str | Path, split: str, *, lenient: bool = False) -> Labelle
     return LabelledSet("Ultralytics' (YOLO)", data.folder, files, paths_of(images), categories, tuple(absent), remarks)
 
 
+def yolo_files(file: str | Path, split: str) -> Iterator[Path]:
+    """The files, and the folders of labels, that `read_yolo` looks at. `UserError` as of that."""
+    pictures = read_data_yaml(file).pictures(split)
+    yield Path(file)
+    labels = list(map(label_file, pictures))
+    yield from pictures
+    yield from labels
+    yield from {each.parent: None for each in labels if _LABELS in str(each)}
+
+
 class _Read(NamedTuple):
     """A picture's object; None for one without an area inside it."""
 

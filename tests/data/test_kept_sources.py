@@ -62,7 +62,7 @@ def test_what_is_kept_says_otherwise_than_the_files(kind, tmp_path, monkeypatch,
         first = open_source(settings)
         assert said_by(first) == expected
         assert capsys.readouterr().err == told
-        [file] = (tmp_path / "set" if kind == "folder" else tmp_path).rglob(f"{CACHE}/annotations-*")
+        [file] = tmp_path.rglob(f"{CACHE}/annotations-*")
         patch.setattr(type(made), "__init__", None)  # reading the files again would fail
         again = open_source(settings)
     assert said_by(again) == expected

@@ -67,8 +67,7 @@ class LabelFolderSource(ObjectSource):
     def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
         names = ("folder", "split", "form", "json", "images")
         found = find_labels(**{"folder": ".", **{name: arguments[name] for name in names if name in arguments}})
-        # Of the other forms every label lies in a file of its own, and sizes are asked of the pictures.
-        return (found.file,) if found.form == "coco" else ()
+        return found.looks_at()
 
 
 LABEL_FOLDER = Format(kind="folder", settings=LabelFolderSettings, source=LabelFolderSource)
