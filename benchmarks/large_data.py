@@ -13,7 +13,8 @@ Three things are made and measured, each in processes of its own:
 - `search`: a query among many vectors: the best 50 by sorting all of them and by sorting those alone, and the index of
   as many pictures, written and read, in float32 and float16.
 
-Linux only: memory and reads are what /proc says. --parts names some of the three. --folder keeps what is made.
+Linux only: memory and reads are what /proc says. --parts names some of the three. --folder keeps what is made. --apart
+starts the ranks of the other version one after the other, which share nothing, where there is no memory for both.
 """
 
 import argparse
@@ -236,14 +237,16 @@ MEASURES = {"annotations": annotations_of_a_rank, "shards": shards_of_a_rank}
 # The processes.
 
 
-def ranks(tree: Path, part: str, made: Path, count: int, cache: Path) -> list[dict[str, Any]]:
-    """What so many processes of a version measure that begin at once."""
+def ranks(tree: Path, part: str, made: Path, count: int, cache: Path, *, apart: bool) -> list[dict[str, Any]]:
+    """What so many processes of a version measure that begin at once, or one after the other."""
     environment = os.environ | {"PYTHONPATH": str(tree), "XDG_CACHE_HOME": str(cache), "FIBER_CACHE": str(cache)}
     processes = []
     for rank in range(count):
         command = [sys.executable, str(Path(__file__).resolve()), "--as-rank", part, str(made)]
         started = subprocess.Popen(command, env=environment | {"RANK": str(rank)}, stdout=subprocess.PIPE, text=True)
         processes.append(started)
+        if apart:
+            started.wait()
     measured = []
     for process in processes:
         output, _ = process.communicate()
@@ -253,11 +256,11 @@ def ranks(tree: Path, part: str, made: Path, count: int, cache: Path) -> list[di
     return measured
 
 
-def starts(tree: Path, part: str, made: Path, count: int) -> dict[str, Any]:
+def starts(tree: Path, part: str, made: Path, count: int, *, apart: bool) -> dict[str, Any]:
     """A first start and a later one, with an empty cache in front of the first."""
     with tempfile.TemporaryDirectory() as cache:
-        first = ranks(tree, part, made, count, Path(cache))
-        return {"first": first, "later": ranks(tree, part, made, count, Path(cache))}
+        first = ranks(tree, part, made, count, Path(cache), apart=apart)
+        return {"first": first, "later": ranks(tree, part, made, count, Path(cache), apart=apart)}
 
 
 def shown(version: str, part: str, measured: dict[str, Any]) -> None:
@@ -284,6 +287,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=200_000, help="in shards")
     parser.add_argument("--vectors", type=int, default=100_000)
     parser.add_argument("--before", type=Path, help="a git worktree of another commit")
+    parser.add_argument("--apart", action="store_true", help="its ranks one after the other")
     parser.add_argument("--parts", default="annotations,shards,search")
     parser.add_argument("--folder", type=Path, help="where what is made stays")
     parser.add_argument("--json", help="write the figures to this file")
@@ -296,7 +300,7 @@ def main() -> None:
     versions = {"before": arguments.before.resolve()} if arguments.before else {}
     versions |= {"now": HERE}
     report: dict[str, Any] = {"images": arguments.images, "boxes": arguments.boxes or 10 * arguments.images}
-    report |= {"samples": arguments.samples, "vectors": arguments.vectors}
+    report |= {"samples": arguments.samples, "vectors": arguments.vectors, "apart": arguments.apart}
     with tempfile.TemporaryDirectory() as temporary:
         folder = arguments.folder or Path(temporary)
         for part in arguments.parts.split(","):
@@ -310,7 +314,8 @@ def main() -> None:
                     made, count = make_annotations(folder, report["images"], report["boxes"]), RANKS_OF_ANNOTATIONS
                 elif part == "shards":
                     made, count = make_shards(folder, arguments.samples), RANKS_OF_SHARDS
-                measured = starts(tree, part, made, count)
+                apart = arguments.apart and version == "before"
+                measured = starts(tree, part, made, count, apart=apart)
                 report[part][version] = measured
                 shown(version, part, measured)
     if arguments.json:
