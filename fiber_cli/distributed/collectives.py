@@ -60,6 +60,15 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return total
 
 
+def largest(number: int) -> int:
+    """The largest of the ranks' numbers."""
+    if world_size() == 1:
+        return number
+    most = torch.tensor(number, device=device())
+    td.all_reduce(most, td.ReduceOp.MAX)
+    return int(most)
+
+
 def any_rank(flag: bool) -> bool:
     """True on every rank if true on one."""
     if world_size() == 1:  # asked every step: nothing to wait for the GPU for

@@ -6,9 +6,10 @@ Shapes: B rows on this rank, G rows on all ranks, Q filled queue columns.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, rank
+from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, largest, rank
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import ImageStem, TextStem
 
@@ -92,8 +93,18 @@ def _draw(chances: Tensor, excluded: Tensor, uniform: Tensor) -> Tensor:
     return columns.clamp(max=chances.shape[1] - 1)
 
 
+def of_one_width(text: TextStem) -> TextStem:
+    """The stem with as much padding as the widest of all ranks, whose rows go together."""
+    width = text.mask.shape[1]
+    missing = largest(width) - width
+    if not missing:
+        return text
+    return TextStem(F.pad(text.tokens, (0, 0, 0, missing)), F.pad(text.mask, (0, missing)))
+
+
 def fetch(image: ImageStem, text: TextStem, negatives: Negatives) -> tuple[ImageStem, TextStem]:
-    """Stems of global rows, from the ranks that computed them; gradients flow back there."""
+    """Stems of global rows, from the ranks that computed them; gradients flow back there. The texts of all ranks are of
+    one width."""
     masks = all_gather_grad(text.mask.to(torch.uint8))
     mask = masks[negatives.texts].bool()
     negative_image = ImageStem(exchange_rows(image.map, negatives.images))

@@ -20,7 +20,7 @@ from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching, Threshold
 from fiber_cli.tasks.base import Comparison, Task
 from fiber_cli.tasks.coarse.feature_queue import FeatureQueue
-from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, sampling_weights
+from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, of_one_width, sampling_weights
 
 TEMPERATURE_RANGE = (0.001, 1.0)
 #: The label of tokens that are not to be predicted.
@@ -126,6 +126,7 @@ class CoarseTask(Task, Embedding, Matching):
             losses["mlm"] = self.mlm_loss(ImageStem(image.map[first]), ids, mask, labels)
         if self.weights["itm"]:
             first = slice(self.itm_pairs)
+            text = of_one_width(text)
             weights = self.negative_weights(similarities)
             drawn = draw_negatives(batch["image_key"], batch["seed"], weights)
             negatives = fetch(image, text, drawn.first(self.itm_pairs))

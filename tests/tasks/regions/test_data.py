@@ -123,7 +123,7 @@ def test_batches(cases, tokenizer, tmp_path):
     assert batch["sizes"].tolist() == [[30, 40], [40, 53], [30, 40]]
     assert batch["boxes"].shape == (4, 4)
     assert batch["box_counts"].tolist() == [2, 0, 2]
-    assert batch["positive_map"].shape == (4, 64)
+    assert batch["positive_map"].shape == (4, 8)  # as wide as the longest prompt
     assert batch["ids"].shape == (3, 64)
     assert batch["positive_map"].dtype == torch.bool
     assert batch["boxes"].dtype == torch.float32
