@@ -34,9 +34,9 @@ def settled(precision: str, device: torch.device) -> str:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether a GPU has it by itself, from Ampere on; PyTorch emulates it on older ones, slower than float32."""
-    with torch.cuda.device(device):
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+    """Whether a GPU has it by itself: AMD's, and NVIDIA's from Ampere on; on older ones PyTorch emulates it, slower than
+    float32."""
+    return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
 def allow_tf32(allowed: bool | None) -> None:
