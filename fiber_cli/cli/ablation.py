@@ -157,9 +157,9 @@ def ablate(
         _keep_start(folder / SETTINGS_FILE, start, outputs)
         for number, run in enumerate(wanted, 1):
             say(f"ablate: {number} of {len(wanted)}, {run.folder}")
-            training = [*_training_arguments(run, file, start), *placement_words(None, device)]
-            measuring = [*placement_words(precision, device), *(["--force"] if force else [])]
-            _train_and_evaluate(run, training, measuring, nproc)
+            if not run.is_trained:
+                _launch(nproc, [*_training_arguments(run, file, start), *placement_words(None, device)])
+            _evaluate(run, nproc, [*placement_words(precision, device), *(["--force"] if force else [])])
             if run.variant is planned_grid.variants[0]:
                 _tell_missing_metrics(run, planned_grid.metrics)
             text = _write_comparison(planned_grid, runs, folder, outputs)
@@ -266,15 +266,12 @@ def _keep_start(file: Path, start: Path | None, outputs: "Outputs") -> None:
         )
 
 
-def _train_and_evaluate(run: AblationRun, training: list[str], measuring: list[str], nproc: int) -> None:
-    """What is not finished of a run. training: its command; measuring: options of its evaluations, before which those
-    of the evaluation itself count."""
-    if not run.is_trained:
-        _launch(nproc, training)
+def _evaluate(run: AblationRun, nproc: int, options: list[str]) -> None:
+    """What is not measured of a run. options: of all evaluations, before which those of an evaluation's own count."""
     for folder, line in run.evaluations.items():
         if not (folder / RESULTS_FILE).is_file():
             where = ["--checkpoint", str(run.folder), "--output", str(folder)]
-            _launch(nproc, ["eval", *measuring, *shlex.split(line), *where])
+            _launch(nproc, ["eval", *options, *shlex.split(line), *where])
 
 
 def _training_arguments(run: AblationRun, file: Path, start: Path | None) -> list[str]:

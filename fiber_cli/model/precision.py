@@ -34,8 +34,8 @@ def settled(precision: str, device: torch.device) -> str:
 
 
 def _has_bfloat16(device: torch.device) -> bool:
-    """Whether a GPU has it by itself: AMD's, and NVIDIA's from Ampere on; on older ones PyTorch emulates it, slower than
-    float32."""
+    """Whether a GPU has it by itself: AMD's, and NVIDIA's from Ampere on. On older ones PyTorch emulates it, which is
+    slower than float32."""
     return torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0)
 
 
