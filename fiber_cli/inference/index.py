@@ -92,13 +92,14 @@ def build_index(
     outputs = outputs or Outputs()
     if not loaded.can(Embedding):
         raise UserError(f"{loaded.path} was not trained with ITC (task.itc > 0), which searching needs")
+    fingerprint = features_fingerprint(loaded.fingerprint, options.precision)  # of the whole file of weights
     is_kept = file is not None or keeps_its_index(folder)
     file = file or folder / INDEX
     if not _is_to_be_replaced(file, outputs):
-        file = index_file(file, loaded.fingerprint)  # of the whole file of weights
+        file = index_file(file, fingerprint)
     stamps = stamps_below(folder)
     with _alone(file, is_kept=is_kept):
-        building = _Building(loaded, folder, file if is_kept else None, stamps, options, outputs)
+        building = _Building(loaded, fingerprint, folder, file if is_kept else None, stamps, options, outputs)
         return building.run(file, half=half)
 
 
@@ -119,20 +120,22 @@ def _alone(file: Path, *, is_kept: bool) -> Iterator[None]:
 
 
 class _Building:
-    """An index on its way. file: where it is kept, None for nowhere."""
+    """An index on its way. fingerprint: of the features; file: where it is kept, None for nowhere."""
 
     def __init__(
         self,
         loaded: Loaded,
+        fingerprint: str,
         folder: Path,
         file: Path | None,
         stamps: dict[str, Stamp],
         options: PredictOptions,
         outputs: Outputs,
     ):
-        self.loaded, self.folder, self.file, self.stamps = loaded, folder, file, stamps
+        self.loaded, self.fingerprint, self.folder = loaded, fingerprint, folder
+        self.file, self.stamps = file, stamps
         self.options, self.outputs = options, outputs
-        self.growing = None if file is None else GrowingIndex(file, loaded.fingerprint)
+        self.growing = None if file is None else GrowingIndex(file, fingerprint)
         self.features: dict[str, np.ndarray] = {}
         self.bad: LeftOut = []
 
@@ -170,7 +173,7 @@ class _Building:
             if collectives.is_main():
                 say(f"{file}: not a whole index; it is made anew")
             return None
-        return read_index(file, self.loaded.fingerprint) if file.is_file() else None
+        return read_index(file, self.fingerprint) if file.is_file() else None
 
     def _compute(self, missing: list[str], dtype: np.dtype) -> None:
         """The features of pictures; of more than are computed at a time they are written as they come."""
@@ -206,13 +209,19 @@ class _Building:
             return Index(np.concatenate([piece.astype(rows.dtype) for piece in rows.pieces]), stamps)
         with failing_together():
             if collectives.is_main():
-                write_rows(self.file, stamps, rows, self.loaded.fingerprint, self.outputs)
+                write_rows(self.file, stamps, rows, self.fingerprint, self.outputs)
         self.features.clear()
-        index = read_index(self.file, self.loaded.fingerprint)
+        index = read_index(self.file, self.fingerprint)
         collectives.gather_objects(None)
         if collectives.is_main():
             self.growing.remove()
         return index
+
+
+def features_fingerprint(of_weights: str, precision: str) -> str:
+    """What tells features from those that they are not to be compared with: of other weights, or of int8, which is
+    apart from the other precisions by more than rounding."""
+    return f"int8-{of_weights}" if precision == "int8" else of_weights
 
 
 def _is_to_be_replaced(file: Path, outputs: Outputs) -> bool:
