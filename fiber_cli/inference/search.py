@@ -102,8 +102,8 @@ def run_search(
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
     a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also
     draw the `shown` best into this file. placement: of both models; the precision of `options` is settled by it.
-    raw_sum: see `search`; half: see `build_index`; threshold: see `judgement`. outputs: of `outputs_of_search`, which is
-    asked before the checkpoints are read; without them it is asked here. Of several ranks, which all call this, the
+    raw_sum: see `search`; half: see `build_index`; threshold: see `judgement`. outputs: of `outputs_of_search`, which
+    is asked before the checkpoints are read; without them it is asked here. Of several ranks, which all call this, the
     first prints."""
     if outputs is None:
         outputs = outputs_of_search(folder, query, index, sheet)
