@@ -62,7 +62,7 @@ def test_questions_are_of_the_chosen_types_where_a_scene_has_one(wanted):
 
 
 @pytest.mark.parametrize(
-    "pairs, wanted", [(True, ("in_both",)), (True, ("count", "background")), (False, ("absence",))]
+    ("pairs", "wanted"), [(True, ("in_both",)), (True, ("count", "background")), (False, ("absence",))]
 )
 def test_statements_are_of_the_chosen_types_where_a_scene_has_one(pairs, wanted):
     chosen, everything = ScenesSource("val", 60, pairs=pairs, about=wanted), ScenesSource("val", 60, pairs=pairs)
