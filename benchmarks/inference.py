@@ -46,7 +46,8 @@ def inference_row(make: Callable[[], Call], precision: str, device: torch.device
 
 def _coarse(scale: Scale, device: torch.device) -> tuple[CoarseTask, dict[str, Any]]:
     config = PRESETS[scale.preset]
-    task = CoarseTask(config).to(device).eval()
+    with device:
+        task = CoarseTask(config).eval()
     open_gates(task)
     return task, on_device(random_batch(config, scale.images), device)
 
@@ -78,7 +79,8 @@ def fused_pairs(scale: Scale, device: torch.device) -> Call:
 def captions(scale: Scale, device: torch.device) -> Call:
     """Captions from pixels by beam search."""
     config = PRESETS[scale.preset]
-    task = CaptionTask(config, mask_id=config.text.vocab - 1).to(device).eval()
+    with device:
+        task = CaptionTask(config, mask_id=config.text.vocab - 1).eval()
     open_gates(task)
     pixels = torch.randn(scale.captions, 3, *config.image_size, device=device)
 
@@ -92,7 +94,8 @@ def captions(scale: Scale, device: torch.device) -> Call:
 def detection(names: tuple[str, ...], scale: Scale, device: torch.device) -> Call:
     """One image and all names, from pixels to boxes."""
     tokenizer = load_tokenizer("builtin")
-    task = RegionTask(fine_config(scale.preset, len(tokenizer))).to(device).eval()
+    with device:
+        task = RegionTask(fine_config(scale.preset, len(tokenizer))).eval()
     open_gates(task)
     prompt_names = [PromptName(name) for name in names]
     groups = chunk_labels(prompt_names, tokenizer, 256, "auto")

@@ -24,7 +24,8 @@ def clip(scale: Scale, device: torch.device) -> Call:
         patch_size=16,
         image_size=side,
     )
-    model = transformers.CLIPVisionModelWithProjection(config).to(device).eval()
+    with device:
+        model = transformers.CLIPVisionModelWithProjection(config).eval()
     pixels = torch.randn(scale.images, 3, side, side, device=device)
     return Call(lambda: model(pixel_values=pixels), scale.images, "images")
 
@@ -33,7 +34,8 @@ def blip(scale: Scale, device: torch.device) -> Call:
     """BLIP base at our image size; it ends its captions at a length, as random weights do not."""
     side = PRESETS[scale.preset].image_size[0]
     config = transformers.BlipConfig(vision_config={"image_size": side})
-    model = transformers.BlipForConditionalGeneration(config).to(device).eval()
+    with device:
+        model = transformers.BlipForConditionalGeneration(config).eval()
     pixels = torch.randn(scale.captions, 3, side, side, device=device)
     lengths = {"min_length": CAPTION, "max_length": CAPTION + 1}
     return Call(lambda: model.generate(pixel_values=pixels, num_beams=BEAM, **lengths), scale.captions, "captions")
@@ -41,7 +43,8 @@ def blip(scale: Scale, device: torch.device) -> Call:
 
 def grounding_dino(scale: Scale, device: torch.device) -> Call:
     """Grounding DINO with Swin-T, which is smaller than our towers."""
-    model = transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig()).to(device).eval()
+    with device:
+        model = transformers.GroundingDinoForObjectDetection(transformers.GroundingDinoConfig()).eval()
     pixels = torch.randn(1, 3, *scale.image, device=device)
     ids = torch.tensor([CAT_DOG], device=device)
     return Call(lambda: model(pixel_values=pixels, input_ids=ids), 1, "images")

@@ -25,11 +25,12 @@ WAYS = {"plain": (False, False), "recomputing": (False, True), "compiled": (True
 class Step:
     """One training step of a task on one batch."""
 
-    def __init__(self, task: nn.Module, batch: dict[str, Any], device: torch.device):
-        self.task = task.to(device).train()
+    def __init__(self, make: Callable[[], nn.Module], batch: dict[str, Any], device: torch.device):
+        with device:
+            self.task = make().train()
         self.batch = on_device(batch, device)
         self.device = device
-        self.optimizer = torch.optim.AdamW(task.parameters(), lr=1e-6, fused=device.type == "cuda")
+        self.optimizer = torch.optim.AdamW(self.task.parameters(), lr=1e-6, fused=device.type == "cuda")
 
     def __call__(self) -> None:
         with autocast("bf16", self.device):
@@ -54,7 +55,7 @@ def step_row(
     forward and backward, nothing computed twice."""
     torch.manual_seed(0)
     torch._dynamo.reset()
-    step = Step(make(), batch, device)
+    step = Step(make, batch, device)
     step.task.encoder.checkpoint_activations = checkpointing
     if compiled:
         step.task.encoder.compile_blocks()
@@ -70,7 +71,7 @@ def step_row(
 
 def flop_of_step(make: Callable[[], nn.Module], batch: dict[str, Any], device: torch.device) -> float:
     """Operations of a step, of each of its images."""
-    step = Step(make(), batch, device)
+    step = Step(make, batch, device)
     flop = count_operations(step)
     return flop / len(batch["pixels"])
 
