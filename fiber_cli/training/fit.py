@@ -109,7 +109,8 @@ def train(
     log = _open_log(run)
     progress = run.progress
     # Closed here, because a frame that an error report keeps would keep the loader and its workers.
-    with StopRequest() as stop, log, closing(work.batches(progress.step)) as batches:
+    batches_of_run = closing(work.batches(progress.step))
+    with StopRequest() as stop, log, batches_of_run as batches, run.saving_to_the_end():
         if begun:
             log.say(f"resumed at step {progress.step}{_other_ranks(on_ranks, recipe)}")
         elif resume:
@@ -136,14 +137,17 @@ def train(
                 last_logged = dataclasses.replace(progress)
             due = work.validate is not None and _is_due(run, _validation_interval(recipe, work))
             improved = due and run.validate(log)
+            run.advance_saving()
             stopping = any_rank(stop.asked)
             if improved or stopping or _is_due(run, recipe.log.save_every):
                 with failing_together():
                     log.check_folder()
                 run.save()
             if stopping and not run.done:
+                run.finish_saving()
                 log.say(f"stopped at step {progress.step}; everything is saved, --resume continues")
                 return EXIT_STOPPED
+        run.finish_saving()
         if progress.step < work.steps:
             stale = progress.stale
             log.say(f"ended at step {progress.step}: {stale} validations without a better {recipe.log.keep_best}")
