@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, rank
+from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, rank, world_size
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import ImageStem, TextStem
 
@@ -69,7 +69,7 @@ def draw_among(keys: Tensor, block: int, rows: int, seed: int, weights: Weights 
     first = block * rows
     excluded = _excluded(keys, first, rows)
     uniform = torch.rand(2, len(keys), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    uniform = uniform[:, first : first + rows].to(keys.device)
+    uniform = uniform[:, first : first + rows].to(keys.device, non_blocking=True)
     if weights is None:
         chances = torch.ones_like(excluded, dtype=torch.float64)
         return Negatives(_draw(chances, excluded, uniform[0]), _draw(chances, excluded, uniform[1]))
@@ -97,8 +97,12 @@ def _draw(chances: Tensor, excluded: Tensor, uniform: Tensor) -> Tensor:
 
 
 def fetch(image: ImageStem, text: TextStem, negatives: Negatives) -> tuple[ImageStem, TextStem]:
-    """Stems of global rows, from the ranks that computed them; gradients flow back there."""
+    """Stems of global rows, from the ranks that computed them; gradients flow back there. What the first fused pair has
+    made of the images comes from this rank alone: to compute it again is cheaper than to send it."""
     masks = all_gather_grad(text.mask.to(torch.uint8))
     mask = masks[negatives.texts].bool()
-    negative_image = ImageStem(exchange_rows(image.map, negatives.images))
+    if world_size() == 1:
+        negative_image = image._replace(earlier=()).rows(negatives.images)
+    else:
+        negative_image = ImageStem(exchange_rows(image.map, negatives.images))
     return negative_image, TextStem(exchange_rows(text.tokens, negatives.texts), mask)

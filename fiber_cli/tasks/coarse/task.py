@@ -21,14 +21,14 @@ from fiber_cli.model.heads import ItmHead, MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching, Threshold
 from fiber_cli.tasks.base import Comparison, Pass, Task
+from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.feature_queue import FeatureQueue
 from fiber_cli.tasks.coarse.global_batch import Embedded, GlobalBatch
 from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, sampling_weights
+from fiber_cli.tasks.token_losses import NO_LABEL
 
 TEMPERATURE_RANGE = (0.001, 1.0)
 COMPARE_ALL = "task.compare_over=global_batch"
-#: The label of tokens that are not to be predicted.
-NO_LABEL = -100
 
 
 class Similarities(NamedTuple):
@@ -131,8 +131,9 @@ class CoarseTask(Task, Embedding, Matching):
         "temperature" are for the log.
 
         batch: pixels uint8 (B, 3, H, W); ids, mlm_ids, mlm_labels int64 (B, L); mask bool (B, L); image_key int64
-        (B,), equal for captions of one image; seed int, equal on all ranks. A batch with "compute" goes to that in
-        place of the losses: DeepSpeed knows no other way into a module than this one.
+        (B,), equal for captions of one image; seed int, equal on all ranks; optionally mlm_positions, int64 (P,), see
+        `masked_positions`. A batch with "compute" goes to that in place of the losses: DeepSpeed knows no other way
+        into a module than this one.
         """
         if "compute" in batch:
             computed: dict[str, Tensor] = batch["compute"](batch)
@@ -140,7 +141,7 @@ class CoarseTask(Task, Embedding, Matching):
         losses: dict[str, Tensor] = {}
         log: dict[str, Tensor] = {}
         similarities = None
-        image = self.encoder.image_stem(normalize(batch["pixels"]))
+        image = self.encoder.with_first_pair(self.encoder.image_stem(normalize(batch["pixels"])))
         if self.weights["itc"] or self.weights["itm"]:
             text = self.encoder.text_stem(batch["ids"], batch["mask"])
         if self.temperature is not None:
@@ -153,9 +154,10 @@ class CoarseTask(Task, Embedding, Matching):
             first = slice(self.itm_pairs)
             weights = self.negative_weights(similarities)
             drawn = draw_negatives(batch["image_key"], batch["seed"], weights)
-            negatives = fetch(image, text, drawn.first(self.itm_pairs))
-            matched = ImageStem(image.map[first]), TextStem(text.tokens[first], text.mask[first])
-            losses["itm"], log["itm_accuracy"] = self.itm_loss(*matched, *negatives)
+            negative_image, negative_text = fetch(image, text, drawn.first(self.itm_pairs))
+            matched_text = TextStem(text.tokens[first], text.mask[first])
+            itm = self.itm_loss(image.rows(first), matched_text, negative_image, negative_text)
+            losses["itm"], log["itm_accuracy"] = itm
         if self.training and self.queue.size and self.temperature is not None:
             self.queue.push(all_gather_grad(image_features.detach()), all_gather_grad(text_features.detach()))
         total = torch.zeros((), device=image.map.device)
@@ -167,6 +169,8 @@ class CoarseTask(Task, Embedding, Matching):
     def embed(self, batch: dict[str, Any]) -> Embedded:
         """Stems and features of a batch as in `forward`, drawing the same chance in the same order."""
         image = self.encoder.image_stem(normalize(batch["pixels"]))
+        if self.mlm is not None and torch.is_grad_enabled():
+            image = self.encoder.with_first_pair(image)
         text = self.encoder.text_stem(batch["ids"], batch["mask"])
         return Embedded(image, text, self.image_features(image), self.text_features(text))
 
@@ -230,27 +234,38 @@ class CoarseTask(Task, Embedding, Matching):
         """`mlm_loss` of the pairs of a batch that it looks at, whose images have been through the stem."""
         first = slice(self.mlm_pairs)
         ids, mask, labels = batch["mlm_ids"][first], batch["mask"][first], batch["mlm_labels"][first]
-        return self.mlm_loss(ImageStem(image.map[first]), ids, mask, labels, mean_masked)
+        positions = batch.get("mlm_positions")
+        return self.mlm_loss(image.rows(first), ids, mask, labels, positions, mean_masked=mean_masked)
 
     def masked(self, batch: dict[str, Any]) -> Tensor:
         """How many positions of a batch `masked_loss` predicts, float32 ()."""
         return (batch["mlm_labels"][: self.mlm_pairs] != NO_LABEL).sum().float()
 
     def mlm_loss(
-        self, image: ImageStem, ids: Tensor, mask: Tensor, labels: Tensor, mean_masked: Tensor | None = None
+        self,
+        image: ImageStem,
+        ids: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        positions: Tensor | None = None,
+        *,
+        mean_masked: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy at the masked positions, a mean over those of all ranks. The vocabulary is scored at those
-        positions only; the last image block runs for nobody and is left out. mean_masked: how many a micro-batch has,
-        float32 (), None = a mean over the ranks."""
+        positions only; the last image block runs for nobody and is left out. positions: see `masked_positions`, None:
+        found here, for which the host waits for the device. mean_masked: how many a micro-batch has, float32 (),
+        None = a mean over the ranks."""
         assert self.mlm is not None, "MLM is switched off"
         text = self.encoder.text_stem(ids, mask)
         fused = self.encoder.fuse(image, text, image_output=False)
-        masked = labels != NO_LABEL
-        logits = self.mlm(self.pool.text_transform(fused.text[masked]))
-        loss = F.cross_entropy(logits.float(), labels[masked], reduction="sum")
+        if positions is None:
+            positions = masked_positions(labels)
+        states = fused.text.flatten(0, 1).index_select(0, positions)
+        logits = self.mlm(self.pool.text_transform(states))
+        loss = F.cross_entropy(logits.float(), labels.flatten().index_select(0, positions), reduction="sum")
         if mean_masked is not None:
             return loss / mean_masked
-        count = all_reduce_sum(masked.sum().float()).clamp(min=1)
+        count = all_reduce_sum((labels != NO_LABEL).sum().float()).clamp(min=1)
         return loss * world_size() / count
 
     def negative_weights(self, similarities: Similarities | None, block: int | None = None) -> Weights | None:
@@ -268,14 +283,18 @@ class CoarseTask(Task, Embedding, Matching):
     ) -> tuple[Tensor, Tensor]:
         """Matched or not over 3B pairs: (image, text), (image, negative text), (negative image, text). Also the
         accuracy, in [0, 1]."""
-        images = ImageStem(torch.cat([image.map, image.map, negative_image.map]))
+        image, negative_image = self._with_first_pair(image), self._with_first_pair(negative_image)
+        images = ImageStem.joined([image, image, negative_image])
         tokens = torch.cat([text.tokens, negative_text.tokens, text.tokens])
         masks = torch.cat([text.mask, negative_text.mask, text.mask])
-        logits = self.match(images, TextStem(tokens, masks)).float()
+        logits = self.match(images, TextStem(tokens, masks), pooled=True).float()
         matched = torch.arange(len(logits), device=logits.device) < len(image.map)
         labels = matched.long()
         correct = logits.detach().argmax(1) == labels
         return F.cross_entropy(logits, labels), correct.float().mean()
+
+    def _with_first_pair(self, image: ImageStem) -> ImageStem:
+        return self.encoder.with_first_pair(image) if image.first is None else image
 
     def match(self, image: ImageStem, text: TextStem, *, pooled: bool = False) -> Tensor:
         """ITM logits (B, 2) of the pairs (image b, text b); index 1 is "matched". `pooled`, and K texts for each image:
