@@ -40,6 +40,7 @@ def test_the_learning_rate_follows_its_schedule(plain):
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, stage, world):
     options = {"world": world, "dropout": 0.3}
     options["recipe"] = {"runtime.zero_stage": stage, "runtime.ema": None if stage == 3 else 0.9}
+    options["recipe"]["log.save_in_background"] = False  # the steps are faster than any disk
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole_ranks = start(whole, **options)
     broken_ranks = start(broken, kill_at=6, **options)
@@ -53,6 +54,20 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, stag
     assert "resumed at step 4" in log
     assert_equal(weights(broken), weights(whole))
     assert without_times(metrics(broken)) == without_times(metrics(whole))
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_run_that_is_killed_while_a_checkpoint_is_written_ends_with_other_bits(plain, tmp_path, world):
+    recipe = {"log.save_every": 2}
+    finish(start(tmp_path, kill_at=7, world=world, recipe=recipe), tmp_path)
+    codes, log = run(tmp_path, resume=True, world=world, recipe=recipe)
+    assert codes == [EXIT_OK] * world, log
+    assert_equal(weights(tmp_path), weights(plain), atol=0 if world == 1 else 1e-5)
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    in_the_way = {"log.save_in_background": False}
+    codes, log = run(tmp_path / "other", world=world, recipe=in_the_way)
+    assert codes == [EXIT_OK] * world, log
+    assert_equal(weights(tmp_path / "other"), weights(tmp_path))
 
 
 def without_times(records):
