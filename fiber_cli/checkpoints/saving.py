@@ -10,7 +10,9 @@ from typing import Any
 from torch import Tensor
 
 from fiber_cli.checkpoints.digests import digests_of, files_of, share, write_digests
-from fiber_cli.checkpoints.directory import SavedTokenizer, publish, remove_tree, step_name, write_model
+from fiber_cli.checkpoints.directory import SavedTokenizer, publish, step_name, write_model
+from fiber_cli.checkpoints.removing import remove_tree
+from fiber_cli.checkpoints.run_files import CHECKPOINTS
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import reason_of
@@ -42,7 +44,7 @@ class Saving:
     """
 
     def __init__(self, run_dir: Path, step: int):
-        folder = Path(run_dir) / "checkpoints"
+        folder = Path(run_dir) / CHECKPOINTS
         self.step = step
         self.final = folder / step_name(step)
         self.temporary = folder / f".{self.final.name}.tmp"

@@ -20,6 +20,7 @@ from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.digests import STATE_FOLDER, check_together
 from fiber_cli.checkpoints.directory import write_about, write_weights
 from fiber_cli.checkpoints.host_copies import HostCopies
+from fiber_cli.checkpoints.run_files import BEST, CHECKPOINTS
 from fiber_cli.checkpoints.saving import Saving, Write
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
 from fiber_cli.checkpoints.words import read_words
@@ -35,6 +36,7 @@ from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Pass
 from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
+from fiber_cli.training.computing import prepare
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import Engine, write_state_file
 from fiber_cli.training.ema import Ema
@@ -54,9 +56,6 @@ from fiber_cli.training.state import (
     readable,
 )
 from fiber_cli.training.work import Work, count_parameters
-
-#: All blocks of all stages are specialisations of the same few functions; torch gives up after 8.
-RECOMPILE_LIMIT = 128
 
 
 class Run:
@@ -86,17 +85,10 @@ class Run:
         self.whole: nn.Module | None = None
         if recipe.runtime.zero_stage == 3:
             self.whole = copy.deepcopy(self.task).requires_grad_(False).cpu()
-        self._prepare_encoder()
+        any_size = declared(recipe.task.name).free_image_size
+        prepare(self.task, recipe.runtime, device(), any_size=any_size)
         self.warmup = warmup_steps(recipe.optim.warmup, work.steps)
         self.engine = Engine(self.task, self._optimizer(), deepspeed_config(recipe, collectives.world_size()))
-
-    def _prepare_encoder(self) -> None:
-        runtime = self.recipe.runtime
-        if runtime.activation_checkpointing:
-            self.task.encoder.checkpoint_activations = True
-        if runtime.compile:
-            torch.compiler.config.recompile_limit = RECOMPILE_LIMIT
-            self.task.encoder.compile_blocks()
 
     def _optimizer(self) -> torch.optim.AdamW:
         section = self.recipe.optim
@@ -284,7 +276,7 @@ class Run:
 
     def check_checkpoints(self) -> None:
         """Raises UserError where the checkpoints of this run are gone."""
-        folder = self.output / "checkpoints"
+        folder = self.output / CHECKPOINTS
         if collectives.is_main() and self.has_saved and not folder.is_dir():
             raise UserError(
                 f"{folder} was removed or moved while the run was writing into it; what has been learned since its "
@@ -294,7 +286,7 @@ class Run:
     def _prune(self) -> None:
         """Move `best`, and delete the checkpoints that the recipe does not keep."""
         best = None
-        pointer = self.output / "checkpoints" / "best"
+        pointer = self.output / CHECKPOINTS / BEST
         if self.best_then is not None and self.recipe.log.keep_best:
             best = directory.step_name(self.best_then["step"])
             directory.replace(pointer, best + "\n")
