@@ -3,11 +3,10 @@
 import copy
 from typing import Any
 
-import torch
 from torch import Tensor
 
 #: What tells one tensor from another: its memory, where in it and how.
-_Place = tuple[int, int, torch.Size, tuple[int, ...], torch.dtype]
+_Place = tuple[Any, ...]
 
 
 class HostCopies:

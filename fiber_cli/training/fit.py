@@ -131,7 +131,7 @@ def train(
             log.advance()
             run.guard(outcome)
             if _is_due(run, recipe.log.every):
-                record = run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)}
+                record = run.record(outcome) | _pace(run, last_logged)
                 with failing_together():
                     run.check_checkpoints()
                     log.write(record)
@@ -199,6 +199,8 @@ def _validation_interval(recipe: Recipe, work: Work) -> int | None:
     return work.steps_per_epoch if every == "epoch" else every
 
 
-def _images_per_second(run: Run, since: Progress) -> float:
-    steps = run.progress.step - since.step
-    return steps * run.recipe.runtime.global_batch / (run.progress.seconds - since.seconds)
+def _pace(run: Run, since: Progress) -> dict[str, float]:
+    """How fast the steps since then went, and which share of their time went by waiting for data, in percent."""
+    images = (run.progress.step - since.step) * run.recipe.runtime.global_batch
+    seconds = run.progress.seconds - since.seconds
+    return {"images_per_second": images / seconds, "data_wait": 100 * run.seconds_waited() / seconds}

@@ -7,6 +7,7 @@ exactly.
 
 import copy
 import dataclasses
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -74,6 +75,8 @@ class Run:
         self.words = work.words
         #: Whether a checkpoint of this run is on the disk.
         self.has_saved = False
+        #: Seconds for which this rank has waited for data since the last line of the log.
+        self.waited = 0.0
         #: The checkpoint that is being written, and the best so far when it was begun.
         self.saving: Saving | None = None
         self.best_then: dict[str, Any] | None = None
@@ -142,10 +145,13 @@ class Run:
 
     def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches, whose samples are counted when they are used."""
+        began = time.monotonic()
         for batch in batches:
+            self.waited += time.monotonic() - began
             self.bad.update(batch)
             self.progress.truncated += batch["truncated"]
             yield batch
+            began = time.monotonic()
 
     def _set_learning_rate(self, number: int) -> None:
         section = self.recipe.optim
@@ -198,6 +204,11 @@ class Run:
         losses = dict(zip(names, means.tolist(), strict=True))
         counts = {"skipped": progress.skipped, "bad": bad, "truncated": truncated}
         return where | losses | {"grad_norm": outcome.grad_norm} | counts
+
+    def seconds_waited(self) -> float:
+        """For which the slowest rank has waited for data since this was asked last. A collective."""
+        waited, self.waited = self.waited, 0.0
+        return float(collectives.all_reduce_max(torch.tensor(waited, device=self.engine.device)))
 
     def validate(self, log: RunLog) -> bool:
         """Whether the weights are the best so far by the recipe's metric. Raises UserError where it is not measured."""

@@ -13,7 +13,7 @@ from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training import fit as loop
 
-RECORDED = "step epoch lr loss toy_loss drawn images_per_second grad_norm skipped bad truncated"
+RECORDED = "step epoch lr loss toy_loss drawn images_per_second data_wait grad_norm skipped bad truncated"
 
 
 def test_a_run_writes_what_it_should(plain):
@@ -21,6 +21,7 @@ def test_a_run_writes_what_it_should(plain):
     assert [record["step"] for record in records] == list(range(1, 9))
     assert set(records[0]) == set(RECORDED.split())
     assert records[-1]["epoch"] == 2.0
+    assert all(0 <= record["data_wait"] <= 100 for record in records)
     assert records[-1]["loss"] < records[0]["loss"]
     written = summary(plain)
     assert (written["steps"], written["images"], written["parameters"]["total"]) == (8, 64, 216)
@@ -71,7 +72,12 @@ def test_a_run_that_is_killed_while_a_checkpoint_is_written_ends_with_other_bits
 
 
 def without_times(records):
-    return [{name: value for name, value in record.items() if name != "images_per_second"} for record in records]
+    without = []
+    for record in records:
+        without.append(
+            {name: value for name, value in record.items() if name not in ("images_per_second", "data_wait")}
+        )
+    return without
 
 
 @pytest.mark.parametrize("world", [1, 2])
