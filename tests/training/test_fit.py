@@ -71,6 +71,10 @@ def test_a_run_that_is_killed_while_a_checkpoint_is_written_ends_with_other_bits
     assert_equal(weights(tmp_path / "other"), weights(tmp_path))
 
 
+#: Of the logged numbers, those of the clock.
+TIMES = ("images_per_second", "data_wait")
+
+
 def without_times(records):
     without = []
     for record in records:
