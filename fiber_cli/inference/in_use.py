@@ -25,6 +25,13 @@ BATCH_SIZE, DETECTION_BATCH_SIZE = 32, 4
 PRECISIONS = ("fp32", *AUTOCAST)
 
 
+def check_counts(*, least: int = 1, **counts: int | None) -> None:
+    """UserError for a number, by its name, that is less than `least`; None is none."""
+    for name, count in counts.items():
+        if count is not None and count < least:
+            raise UserError(f"{name} {count}: must be at least {least}")
+
+
 class InUse:
     """A checkpoint in use. device: None for a GPU where there is one; precision: "fp32", "bf16" or "fp16", of the
     computation; batch_size: inputs in one pass. Nothing of it changes after it is made, so that threads can share it:
@@ -39,6 +46,7 @@ class InUse:
     ):
         if precision not in PRECISIONS:
             raise UserError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
+        check_counts(batch_size=batch_size)
         self.loaded = loaded
         self.context = loaded.context
         self.device = device or prediction_device()
