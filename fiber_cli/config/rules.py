@@ -109,6 +109,22 @@ def offloading_needs_sharding(recipe: Recipe) -> str | None:
     return None
 
 
+@rule("runtime.norms", "runtime.precision")
+def low_norms_have_a_precision(recipe: Recipe) -> str | None:
+    return _no_low_precision(recipe) if recipe.runtime.norms == "low" else None
+
+
+@rule("runtime.deformable", "runtime.precision")
+def low_products_have_a_precision(recipe: Recipe) -> str | None:
+    return _no_low_precision(recipe) if recipe.runtime.deformable == "low" else None
+
+
+def _no_low_precision(recipe: Recipe) -> str | None:
+    if recipe.runtime.precision != "fp32":
+        return None
+    return "low is the precision of the run, which is fp32: set runtime.precision to bf16 or fp16, or this to fp32"
+
+
 @rule("log.validate_every", "data.val")
 def validation_needs_data(recipe: Recipe) -> str | None:
     if recipe.log.validate_every and not recipe.data.val:
@@ -179,6 +195,8 @@ RULES = (
     batches_divide,
     moving_average_needs_whole_parameters,
     offloading_needs_sharding,
+    low_norms_have_a_precision,
+    low_products_have_a_precision,
     validation_needs_data,
     the_best_needs_validation,
     stopping_needs_a_metric,
