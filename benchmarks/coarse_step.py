@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from benchmarks.common import hardware, options, pick_device, timed, write
 from fiber_cli.model.compiling import compile_blocks
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.model.pixels import normalize
+from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.negatives import draw_negatives
 from fiber_cli.tasks.coarse.task import CoarseTask
 
@@ -36,15 +38,21 @@ def random_batch(config: FiberConfig, batch: int, length: int = 40, seed: int = 
     ids = ids.masked_fill(~mask, config.text.pad_id)
     masked = mask & (torch.rand(batch, length, generator=g) < 0.15)
     masked[:, 1] = True
+    labels = ids.masked_fill(~masked, -100)
     return {
         "pixels": torch.randint(0, 256, (batch, 3, *config.image_size), dtype=torch.uint8, generator=g),
         "ids": ids,
         "mask": mask,
         "mlm_ids": ids.masked_fill(masked, config.text.vocab - 1),
-        "mlm_labels": ids.masked_fill(~masked, -100),
+        "mlm_labels": labels,
         "image_key": torch.arange(batch),
         "seed": seed,
     }
+
+
+def collated(batch: dict) -> dict:
+    """The batch with what the collator of pre-training adds."""
+    return batch | {"mlm_positions": masked_positions(batch["mlm_labels"])}
 
 
 def step_from_pixels(task: CoarseTask, batch: dict) -> dict[str, Tensor]:
@@ -72,6 +80,20 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / min(timed(lambda: a @ b, device)[0] for _ in range(5))
+
+
+def operations_of_ways(config: FiberConfig, batch_size: int) -> dict[str, int]:
+    """Of both ways, forward and backward, from shapes alone."""
+    with torch.device("meta"):
+        task = CoarseTask(config).to("meta").train()
+    batch = collated(random_batch(config, batch_size))
+    batch = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in batch.items()}
+    counts = {}
+    # Autocast, which is switched off in places, does not know this device.
+    with mock.patch("torch.autocast", return_value=contextlib.nullcontext()):
+        counts["shared stems"] = count_operations(lambda: task(batch)["loss"].backward())
+        counts["from pixels"] = count_operations(lambda: step_from_pixels(task, batch)["loss"].backward())
+    return counts
 
 
 def count_operations(call) -> int:
@@ -119,7 +141,9 @@ def main() -> None:
     )
     torch.manual_seed(0)
     task = CoarseTask(config).to(device).train()
-    batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in random_batch(config, batch_size).items()}
+    batch = {
+        k: v.to(device) if isinstance(v, Tensor) else v for k, v in collated(random_batch(config, batch_size)).items()
+    }
     rate = matmul_rate(device, torch.bfloat16 if args.bf16 else torch.float32)
     ways = {"shared stems": lambda: task(batch), "from pixels": lambda: step_from_pixels(task, batch)}
     rows = {}
@@ -132,8 +156,8 @@ def main() -> None:
         losses["loss"].backward()
         return {name: float(value) for name, value in losses.items() if name.endswith("loss")}
 
-    for name, losses_of in ways.items():
-        rows[name] = {"tflop": count_operations(partial(step, losses_of)) / 1e12}
+    for name, operations in operations_of_ways(config, batch_size).items():
+        rows[name] = {"tflop": operations / 1e12}
     if args.compile:
         compile_blocks(task, any_size=False)
     for name, losses_of in ways.items():
