@@ -40,8 +40,9 @@ class ModelSettings:
         None,
         ge=0,
     )
-    fusion: Literal["backbone", "top"] | None = option(
-        "In the backbone, or in layers on top of both towers, as in METER; null = as in --init-from, else backbone.",
+    fusion: Literal["backbone", "top", "none"] | None = option(
+        "In the backbone, in layers on top of both towers, as in METER, or none, as with fusion_layers=0; null = as in "
+        "--init-from, else backbone.",
         None,
     )
     fusion_attention: Literal["co", "merged"] | None = option(

@@ -43,6 +43,14 @@ def towers_begin_with_one_thing(recipe: Recipe) -> str | None:
     return None
 
 
+@rule("model.fusion", "model.fusion_layers")
+def no_fusion_has_no_layers(recipe: Recipe) -> str | None:
+    model = recipe.model
+    if model.fusion == "none" and model.fusion_layers:
+        return f"none with fusion_layers={model.fusion_layers}: leave one of them out"
+    return None
+
+
 @rule("data.train")
 def a_source_is_named(recipe: Recipe) -> str | None:
     return None if recipe.data.train else "names no source"
@@ -187,6 +195,7 @@ RULES = (
     image_size_fits_the_windows,
     weights_have_their_own_words,
     towers_begin_with_one_thing,
+    no_fusion_has_no_layers,
     a_source_is_named,
     the_task_can_read_its_sources,
     the_length_is_given_once,
