@@ -25,8 +25,8 @@ def prepare(task: Task, runtime: RuntimeSettings, device: torch.device, *, any_s
 
 
 def compiles(runtime: RuntimeSettings, device: torch.device) -> bool:
-    """Whether the blocks are compiled: where nothing is said, on GPUs, but not where DeepSpeed gathers parameters inside
-    of every block."""
+    """Whether the blocks are compiled: where nothing is said, on GPUs, but not where DeepSpeed gathers parameters in
+    every block."""
     if runtime.compile is not None:
         return runtime.compile
     return device.type == "cuda" and runtime.zero_stage < 3
