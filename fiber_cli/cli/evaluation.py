@@ -16,6 +16,7 @@ from fiber_cli.cli.options import (
     DATASET_HELP,
     STEM_MEMORY,
     WORKERS,
+    DeviceOption,
     EvaluationBatch,
     FittingCheckpoint,
     Force,
@@ -25,18 +26,21 @@ from fiber_cli.cli.options import (
     Limit,
     MaxPixels,
     Nproc,
+    PrecisionOption,
     Results,
     Root,
     Split,
     StemMemory,
+    Tf32,
     Workers,
     chunk_size,
     whole_numbers,
 )
-from fiber_cli.cli.processes import is_first_rank, launch_ranks
+from fiber_cli.cli.processes import hide_gpus, is_first_rank, launch_ranks
 from fiber_cli.cli.runs import Models, checkpoint_for, named_for, retrieval_models
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
+from fiber_cli.placement import USUAL, Placement
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 
@@ -80,6 +84,9 @@ def evaluate(
     chunk: Annotated[str, typer.Option(help="Names in one prompt of detection, or auto: as many as fit.")] = "auto",
     nproc: Nproc = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
+    tf32: Tf32 = None,
 ) -> None:
     """Evaluate a checkpoint on a dataset of its task."""
     from fiber_cli.tasks.evaluation import EvaluationOptions
@@ -88,7 +95,17 @@ def evaluate(
         dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, published_prompts, force
     )
     options = EvaluationOptions(mode=mode, blind=blind, chunk=chunk_size(chunk), stem_memory=stem_memory)
-    run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels)
+    placement = Placement(device, precision, tf32)
+    run_evaluation(
+        context,
+        evaluated,
+        options,
+        batch=batch,
+        workers=workers,
+        nproc=nproc,
+        max_pixels=max_pixels,
+        placement=placement,
+    )
 
 
 def rerank(
@@ -128,6 +145,9 @@ def rerank(
     stem_memory: StemMemory = STEM_MEMORY,
     nproc: Nproc = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
+    tf32: Tf32 = None,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
     if query is not None and says_nothing(query):
@@ -141,6 +161,7 @@ def rerank(
     if threshold is not None and not math.isfinite(threshold):
         raise typer.BadParameter(f"--threshold {threshold}: give a number")
     sizes = whole_numbers(top_k)
+    placement = Placement(device, precision, tf32)
     if dataset and not (query or queries):
         from fiber_cli.tasks.evaluation import EvaluationOptions
 
@@ -149,7 +170,15 @@ def rerank(
         )
         options = EvaluationOptions(mode="rerank", rerank=sizes, stem_memory=stem_memory)
         run_evaluation(
-            context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels, as_json=json
+            context,
+            evaluated,
+            options,
+            batch=batch,
+            workers=workers,
+            nproc=nproc,
+            max_pixels=max_pixels,
+            placement=placement,
+            as_json=json,
         )
         return
     if dataset or images is None or (query is None) == (queries is None) or len(sizes) > 1:
@@ -181,6 +210,7 @@ def rerank(
         sheet=sheet,
         as_json=json,
         options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
+        placement=placement,
         raw_sum=raw_sum,
         threshold=threshold,
         outputs=outputs,
@@ -233,6 +263,7 @@ def run_evaluation(
     workers: int,
     nproc: int,
     max_pixels: int = MAX_PIXELS,
+    placement: Placement = USUAL,
     as_json: bool = False,
 ) -> None:
     """Find checkpoint and data, start further processes where they are asked for, and hand over."""
@@ -241,6 +272,7 @@ def run_evaluation(
     from fiber_cli.evaluation.datasets import eval_data
     from fiber_cli.evaluation.report import check_results
 
+    hide_gpus(placement.device)
     models = models_of(evaluated, options.mode)
     path = resolve(models.checkpoint, latest=evaluated.latest)
     itm_path = resolve(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
@@ -290,6 +322,7 @@ def run_evaluation(
                 limit=evaluated.limit,
                 options=options,
                 predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+                placement=placement,
                 as_json=as_json,
                 details=data.details,
                 notes=data.notes,

@@ -12,6 +12,7 @@ import yaml
 
 from fiber_cli.config.strict import OneOf
 from fiber_cli.data.sources import SettingsByKind
+from fiber_cli.placement import TrainingPrecision
 from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings, option
 from fiber_cli.tasks import SettingsByName
 
@@ -136,7 +137,12 @@ class RuntimeSettings:
         ge=1,
     )
     seed: int = option("Of everything random.", 0, ge=0, le=2**53)
-    precision: Literal["fp32", "bf16", "fp16"] = option("Of the computation; parameters stay fp32.", "fp32")
+    precision: TrainingPrecision = option(
+        "Of the computation; parameters stay fp32. auto: bf16 on GPUs that have it, else fp32.", "fp32"
+    )
+    tf32: bool | None = option(
+        "GPUs round the factors of float32 products to TensorFloat-32; null = in convolutions alone.", None
+    )
     zero_stage: Literal[0, 1, 2, 3] = option("Sharded: 1 optimiser, 2 also gradients, 3 also parameters.", 0)
     clip: float | None = option("Largest gradient norm; null = no clipping.", None, gt=0)
     offload: Literal["none", "cpu"] = option("Where the optimiser's state lies.", "none")

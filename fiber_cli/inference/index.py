@@ -89,7 +89,7 @@ def build_index(
     outputs = outputs or Outputs()
     if not loaded.can(Embedding):
         raise UserError(f"{loaded.path} was not trained with ITC (task.itc > 0), which searching needs")
-    fingerprint = loaded.fingerprint  # of the whole file of weights
+    fingerprint = features_fingerprint(loaded.fingerprint, options.precision)  # of the whole file of weights
     is_kept = file is not None or keeps_its_index(folder)
     file = file or folder / INDEX
     if not _is_to_be_replaced(file, outputs):
@@ -121,6 +121,12 @@ def build_index(
     elif is_main() and is_new:
         say(f"{folder}: cannot be written into, so that its index is not kept; --index FILE keeps it elsewhere")
     return index, computed.bad
+
+
+def features_fingerprint(of_weights: str, precision: str) -> str:
+    """What tells features from those that they are not to be compared with: of other weights, or of int8, which is
+    apart from the other precisions by more than rounding."""
+    return f"int8-{of_weights}" if precision == "int8" else of_weights
 
 
 def _is_to_be_replaced(file: Path, outputs: Outputs) -> bool:

@@ -1,5 +1,6 @@
 """Search in a folder of pictures: the dual encoder over all of them, fusion over its best (paper section 4.2)."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
@@ -11,8 +12,8 @@ import numpy as np
 
 from fiber_cli.characters import cell, says_nothing
 from fiber_cli.checkpoints.loading import Loaded
+from fiber_cli.checkpoints.placing import placed
 from fiber_cli.data.text import check_encoded
-from fiber_cli.distributed.device import prediction_device
 from fiber_cli.errors import UserError
 from fiber_cli.inference.index import INDEX, Index, LeftOut, build_index, check_index, image_set, keeps_its_index
 from fiber_cli.inference.pictures import pictures_below
@@ -20,6 +21,7 @@ from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import check_sheet, draw_sheet
 from fiber_cli.inference.unseen import say_unseen
 from fiber_cli.outputs import Outputs
+from fiber_cli.placement import USUAL, Placement
 from fiber_cli.printing import say, show, show_json
 from fiber_cli.tasks.abilities import Embedding, Matching, Threshold
 from fiber_cli.tasks.items import TextSet
@@ -89,21 +91,25 @@ def run_search(
     sheet: Path | None,
     as_json: bool,
     options: PredictOptions,
+    placement: Placement = USUAL,
     raw_sum: bool = False,
     threshold: float | None = None,
     outputs: Outputs | None = None,
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
     a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also
-    draw the `shown` best into this file. raw_sum: see `search`; threshold: see `judgement`. outputs: of
-    `outputs_of_search`, which is asked before the checkpoints are read; without them it is asked here."""
+    draw the `shown` best into this file. placement: of both models; the precision of `options` is settled by it.
+    raw_sum: see `search`; threshold: see `judgement`. outputs: of `outputs_of_search`, which is asked before the
+    checkpoints are read; without them it is asked here."""
     if outputs is None:
         outputs = outputs_of_search(folder, query, index, sheet)
     queries = _read_query(query)
     models = [loaded] if itm is None else [loaded, itm]
     say_unseen(models, queries)
-    for model in models:
-        model.task.to(prediction_device())
+    in_place = placed(loaded, placement)
+    loaded, options = in_place.loaded, dataclasses.replace(options, precision=in_place.precision)
+    if itm is not None:
+        itm = placed(itm, placement).loaded
     images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs)
     judged = judgement(loaded, itm, threshold=threshold, raw_sum=raw_sum)
     results, vanished = search(

@@ -19,6 +19,7 @@ from fiber_cli.distributed.group import init_from_env
 from fiber_cli.distributed.peers import telling_ended_processes
 from fiber_cli.distributed.together import asked_of_main, locked_by_all
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.model.precision import allow_tf32
 from fiber_cli.training.comparisons import batch_line, comparison_line
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import check_config
@@ -49,6 +50,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     require_agreement(lambda: versions() | {"--resume": str(resume)} | _without(settings, of_data))
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
+    allow_tf32(recipe.runtime.tf32)
     output = Path(output)
     with failing_together():
         if recipe.deepspeed:

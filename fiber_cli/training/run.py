@@ -27,6 +27,7 @@ from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import failing_together
 from fiber_cli.distributed.device import device, to_device
 from fiber_cli.errors import UserError
+from fiber_cli.model.precision import settled
 from fiber_cli.seeds import mix
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Pass
@@ -317,6 +318,7 @@ class Run:
             "best": progress.best,
             "skipped": progress.skipped,
             "bad": sum(bad),
+            "precision": settled(self.recipe.runtime.precision, self.engine.device),
             "truncated": sum(collectives.gather_objects(progress.truncated)),
             **({"pairs_compared": compared} if compared else {}),
             "parameters": self.parameter_counts,

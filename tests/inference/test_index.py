@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -53,6 +54,15 @@ def test_an_index_holds_every_picture_and_is_read_again(retriever, folder, compu
     assert again.stamps == index.stamps
     assert np.array_equal(again.features, index.features)
     assert [file.name for file in folder.glob(".*")] == [INDEX]
+
+
+def test_features_of_int8_are_taken_for_those_of_float32(retriever, folder, computed):
+    loaded = retriever()
+    build_index(loaded, folder, options=OPTIONS)
+    for precision, pictures in (("bf16", 0), ("int8", 7), ("int8", 0), ("fp32", 0)):
+        computed.clear()
+        build_index(loaded, folder, options=replace(OPTIONS, precision=precision))
+        assert len(computed) == pictures, precision
 
 
 def test_new_changed_and_vanished_pictures_update_it(retriever, folder, tmp_path, computed):

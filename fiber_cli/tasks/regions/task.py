@@ -22,6 +22,7 @@ from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.pixels import normalize, padded
 from fiber_cli.tasks.abilities import Detecting
 from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.context import TaskContext
 
 
 class _Prompts(NamedTuple):
@@ -76,9 +77,17 @@ class RegionTask(Task, Detecting):
         sizes = DetectorConfig(channels, blocks, drop_block, log_scale, head_fusion, head, sampled_regions)
         self.detector = Detector(config, sizes)
         self.last_token_unmatched = unmatched_target == "last_token"
+        #: Tokens of the longest text that there may be, None where every batch is so wide.
+        self.text_length: int | None = None
         self._frozen = self._first_modules(frozen_stages)
         for module in self._frozen:
             module.requires_grad_(False)
+
+    @classmethod
+    def from_context(cls, context: TaskContext[Any]) -> Self:
+        task = super().from_context(context)
+        task.text_length = context.text_length
+        return task
 
     def _first_modules(self, frozen_stages: int) -> list[nn.Module]:
         image = self.encoder.image
@@ -135,7 +144,9 @@ class RegionTask(Task, Detecting):
     def _truth(self, batch: dict[str, Any]) -> Truth:
         box_counts = [int(count) for count in batch["box_counts"]]
         boxes, names = batch["boxes"].split(box_counts), batch["positive_map"].split(box_counts)
-        return Truth(batch["mask"], boxes, names, self.last_token_unmatched)
+        # The published target is the last column of the longest text that there may be, not of this batch.
+        has_last_column = self.text_length in (None, batch["mask"].shape[1])
+        return Truth(batch["mask"], boxes, names, self.last_token_unmatched and has_last_column)
 
     @torch.no_grad()
     def predict(self, batch: dict[str, Any]) -> list[np.ndarray]:

@@ -16,9 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fiber_cli.distributed import collectives
-from fiber_cli.distributed.device import precision_context, to_device
+from fiber_cli.distributed.device import to_device
 from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
+from fiber_cli.model.precision import precision_context
 from fiber_cli.printing import say
 from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.base import Task
