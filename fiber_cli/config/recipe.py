@@ -208,6 +208,9 @@ class LogSettings:
         "Steps between validations, or epoch: once in each; null = none.", None, ge=1
     )
     save_every: int = option("Steps between checkpoints.", 1000, ge=1)
+    save_in_background: bool = option(
+        "Checkpoints are written beside training, from a copy in host memory; false: training waits.", True
+    )
     keep_last: int = option("Newest checkpoints to keep.", 2, ge=1)
     keep_best: str | None = option("Also keep the best checkpoint by this metric of the task.", None)
     stop_after: int | None = option(
