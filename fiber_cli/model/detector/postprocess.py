@@ -115,7 +115,7 @@ def _detections_apart(
     tokens: Sequence[Sequence[Sequence[int]]],
     settings: Postprocessing,
 ) -> list[ImageDetections]:
-    queries = []
+    queries: list[Query] = []
     for image, of_image in enumerate(tokens):
         queries.extend(Query(image, [of_label]) for of_label in of_image)
     alone = iter(_detections(regions, sizes, queries, settings))
@@ -174,7 +174,9 @@ def _candidates(
 def _ranks(regions: Regions, queries: Sequence[Query], settings: Postprocessing) -> Tensor:
     """What pairs are ranked by, (Q, N, J), J the most labels of a query; -1 below the threshold."""
     device = regions.logits.device
-    columns, image_of_column, image_of_label, lengths, places = [], [], [], [], []
+    columns: list[int] = []
+    image_of_column: list[int] = []
+    image_of_label, lengths, places = [], [], []
     for number, query in enumerate(queries):
         for label, of_label in enumerate(query.tokens):
             columns.extend(of_label)
@@ -190,8 +192,8 @@ def _ranks(regions: Regions, queries: Sequence[Query], settings: Postprocessing)
     ranks_KN = torch.where(scores_KN > settings.score_threshold, ranks_KN, -1.0)
     most = max(len(query.tokens) for query in queries)
     ranks_QJN = ranks_KN.new_full((len(queries), most, ranks_KN.shape[1]), -1.0)
-    number, label = _on(device, places).unbind(1)
-    ranks_QJN[number, label] = ranks_KN
+    rows, places_in_rows = _on(device, places).unbind(1)
+    ranks_QJN[rows, places_in_rows] = ranks_KN
     return ranks_QJN.transpose(1, 2)
 
 
