@@ -29,12 +29,20 @@ class FolderSearch:
     """
 
     def __init__(
-        self, model: InUse, folder: Path, index: Path | None, fusion: InUse | None, max_pixels: int, workers: int
+        self,
+        model: InUse,
+        folder: Path,
+        index: Path | None,
+        fusion: InUse | None,
+        max_pixels: int,
+        workers: int,
+        *,
+        half: bool = False,
     ):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
         self.folder = folder
-        self._index_file = index
+        self._index_file, self._half = index, half
         self._loaded: Loaded = model.loaded
         self._fusion = None if fusion is None else fusion.loaded
         (self._fusion or self._loaded).ability(Matching)
@@ -44,7 +52,9 @@ class FolderSearch:
 
     def refresh(self) -> None:
         """Take in new and changed pictures, and forget those that are gone."""
-        self._index, self.left_out = build_index(self._loaded, self.folder, self._index_file, options=self._indexing)
+        self._index, self.left_out = build_index(
+            self._loaded, self.folder, self._index_file, options=self._indexing, half=self._half
+        )
         self.paths = list(self._index.stamps)
 
     def __len__(self) -> int:
