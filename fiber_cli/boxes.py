@@ -44,7 +44,9 @@ def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -
 
     Float64, because the offset by which torchvision keeps labels apart would round small boxes away in float32.
     """
-    return nms_by_label(boxes.double() + boxes.new_tensor([0, 0, 1, 1]), scores.double(), labels, threshold)
+    low, high = boxes.double().split(2, -1)
+    edges = torch.cat([low, high + 1], -1)
+    return nms_by_label(edges, scores.double(), labels, threshold)
 
 
 def agnostic_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:

@@ -15,8 +15,9 @@ from torch import Tensor
 
 #: Names of torchvision's library with the operator, of its versions from the newest.
 _LIBRARIES = ("_C_stable", "_C")
-#: More numbers in boxes than these are suppressed label by label, on a CPU and elsewhere; torchvision's own limits.
-_FEW_ON_CPU, _FEW = 4_000, 100_000
+#: More numbers in boxes than these are suppressed label by label on a CPU, torchvision's own limit. On GPUs none are:
+#: each label would be waited for.
+_FEW_ON_CPU = 4_000
 
 
 @cache
@@ -55,8 +56,7 @@ def nms_by_label(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float
     """`torchvision.ops.batched_nms`: as `nms`, but boxes of different labels, int64 (N,), leave each other alone."""
     if not len(boxes):
         return torch.empty(0, dtype=torch.int64, device=boxes.device)
-    few = _FEW_ON_CPU if boxes.device.type == "cpu" else _FEW
-    if boxes.numel() > few:
+    if boxes.device.type == "cpu" and boxes.numel() > _FEW_ON_CPU:
         return _each_label_alone(boxes, scores, labels, threshold)
     # Moved so far that no two boxes of different labels overlap.
     offsets = labels.to(boxes) * (boxes.max() + 1)
