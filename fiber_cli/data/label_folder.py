@@ -79,7 +79,11 @@ def find_labels(
     found = list(_found(folder, split, form, json, images))
     if len({each.form for each in found}) > 1:
         forms = ", ".join(f"{each.form} ({each.file})" for each in found)
-        raise UserError(f"{folder}: has labels of {split!r} in several forms: {forms}; name one as `form`")
+        first = found[0].form
+        raise UserError(
+            f"{folder}: has labels of {split!r} in several forms: {forms}; name one as `form`, in training by "
+            f"data.train.0.form={first} data.val.0.form={first}, for `fiber data check` in an entry of --source"
+        )
     if found:
         return found[0]
     raise UserError(

@@ -13,7 +13,7 @@ from typing import overload
 from fiber_cli.characters import says_nothing
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.errors import UserError
-from fiber_cli.inference.in_use import InUse
+from fiber_cli.inference.in_use import InUse, check_counts
 from fiber_cli.inference.index import build_index
 from fiber_cli.inference.pictures import texts_of
 from fiber_cli.inference.search import SearchResult, judgement, search
@@ -41,6 +41,8 @@ class FolderSearch:
     ):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
+        check_counts(max_pixels=max_pixels)
+        check_counts(workers=workers, least=0)
         self.folder = folder
         self._index_file, self._half = index, half
         self._loaded: Loaded = model.loaded
@@ -91,8 +93,7 @@ class FolderSearch:
         for text in texts:
             if says_nothing(text):
                 raise UserError("a query is empty: say what to search for")
-        if k < 1 or candidates < 1:
-            raise UserError(f"k {k}, candidates {candidates}: both must be at least 1")
+        check_counts(k=k, candidates=candidates)
         distinct = list(dict.fromkeys(texts))
         judged = judgement(self._loaded, self._fusion, threshold=threshold, raw_sum=raw_sum)
         results, vanished = search(
