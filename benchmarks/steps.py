@@ -39,7 +39,7 @@ class Step:
 
     def __init__(self, make: Callable[[], Task], batch: dict[str, Any], device: torch.device):
         with device:
-            self.task = make().train()
+            self.task = make().to(device).train()
         self.batch = on_device(batch, device)
         self.device = device
         self.optimizer = torch.optim.AdamW(self.task.parameters(), lr=1e-6, fused=device.type == "cuda")
