@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn
 
 import typer
 
@@ -120,6 +120,9 @@ def rerank(
         str, typer.Option(help="How many of the dual encoder's best are scored by fusion; for a dataset several.")
     ] = "50",
     index: Annotated[Path | None, typer.Option(help="Index file.  [default: in the folder]")] = None,
+    half_index: Annotated[
+        bool, typer.Option("--half-index", help="Keep the index as float16, in half the room.")
+    ] = False,
     shown: Annotated[int, typer.Option(min=1, help="Results of each query in the table and on the sheet.")] = 10,
     raw_sum: Annotated[
         bool, typer.Option("--raw-sum", help="Order pictures by cosine plus matched logit, not by both as logits.")
@@ -153,10 +156,10 @@ def rerank(
     if query is not None and says_nothing(query):
         raise UserError('--query is empty; say what to search for, such as "a dog on the beach"')
     if dataset:
-        _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum})
+        _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum, "--half-index": half_index})
         _refuse("for a dataset", {"--threshold": threshold is not None})
     else:
-        of_dataset = {"--split": split, "--root": root, "--output": output, "--limit": limit, "--nproc": nproc > 1}
+        of_dataset = {"--split": split, "--root": root, "--output": output, "--limit": limit}
         _refuse("with --images", of_dataset)
     if threshold is not None and not math.isfinite(threshold):
         raise typer.BadParameter(f"--threshold {threshold}: give a number")
@@ -187,6 +190,9 @@ def rerank(
         )
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.checkpoints.runs import Wanted
+    from fiber_cli.distributed.agreement import failing_together
+    from fiber_cli.distributed.group import init_from_env
+    from fiber_cli.distributed.peers import telling_ended_processes
     from fiber_cli.inference.search import outputs_of_search, run_search
     from fiber_cli.tasks.prediction import PredictOptions
 
@@ -197,24 +203,39 @@ def rerank(
     outputs = outputs_of_search(
         images, searched, index, sheet, force=force, inputs=_files_of_models(models, latest=latest)
     )
-    loaded = load(models.checkpoint, latest=latest)
-    itm = load(models.itm_checkpoint, latest=latest) if models.itm_checkpoint else None
-    run_search(
-        loaded,
-        images,
-        searched,
-        itm=itm,
-        top_k=sizes[0],
-        index=index,
-        shown=shown,
-        sheet=sheet,
-        as_json=json,
-        options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
-        placement=placement,
-        raw_sum=raw_sum,
-        threshold=threshold,
-        outputs=outputs,
-    )
+    hide_gpus(placement.device)
+    if nproc > 1:
+        _launch_models(context, nproc, models)
+    init_from_env()
+    with telling_ended_processes():
+        with failing_together():
+            loaded = load(models.checkpoint, latest=latest)
+            itm = load(models.itm_checkpoint, latest=latest) if models.itm_checkpoint else None
+        run_search(
+            loaded,
+            images,
+            searched,
+            itm=itm,
+            top_k=sizes[0],
+            index=index,
+            shown=shown,
+            sheet=sheet,
+            as_json=json,
+            options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
+            raw_sum=raw_sum,
+            placement=placement,
+            threshold=threshold,
+            half=half_index,
+            outputs=outputs,
+        )
+
+
+def _launch_models(context: typer.Context, nproc: int, models: "Models") -> NoReturn:
+    """The same command in that many processes, with the checkpoints that were found."""
+    settled = ["--checkpoint", str(models.checkpoint)]
+    if models.itm_checkpoint is not None:
+        settled += ["--itm-checkpoint", str(models.itm_checkpoint)]
+    launch_ranks(context, nproc, *settled)
 
 
 def _files_of_models(models: Models, *, latest: bool) -> "list[Path]":
@@ -292,10 +313,7 @@ def run_evaluation(
     if is_first_rank():
         check_results(output, (), outputs)
     if nproc > 1:
-        settled = ["--checkpoint", str(models.checkpoint)]
-        if models.itm_checkpoint is not None:
-            settled += ["--itm-checkpoint", str(models.itm_checkpoint)]
-        launch_ranks(context, nproc, *settled)
+        _launch_models(context, nproc, models)
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.data.sources import open_source
     from fiber_cli.distributed.agreement import failing_together

@@ -27,6 +27,13 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 BATCH_SIZE, DETECTION_BATCH_SIZE = 32, 4
 
 
+def check_counts(*, least: int = 1, **counts: int | None) -> None:
+    """UserError for a number, by its name, that is less than `least`; None is none."""
+    for name, count in counts.items():
+        if count is not None and count < least:
+            raise UserError(f"{name} {count}: must be at least {least}")
+
+
 class InUse:
     """A checkpoint in use. device: None for a GPU where there is one; batch_size: inputs in one pass; precision, tf32:
     see `Placement`. Nothing of it changes after it is made, so that threads can share it:
@@ -40,6 +47,7 @@ class InUse:
         precision: Precision = "auto",
         tf32: bool | None = None,
     ):
+        check_counts(batch_size=batch_size)
         name = None if device is None else str(device)
         in_place = placed(loaded, Placement(name, precision, tf32))
         self.loaded = in_place.loaded

@@ -50,6 +50,25 @@ def test_fiber_is_imported_from_the_package_which_loads_nothing_by_itself():
         _ = fiber_cli.Fibre
 
 
+def test_a_number_that_can_be_none_is_taken_for_another(runs, tmp_path):
+    picture = draw(scene(0, "val", 4, 64))
+    captioner = Fiber.from_pretrained(runs["caption"])
+    coarse = Fiber.from_pretrained(runs["coarse"])
+    picture.save(tmp_path / "a.png")
+    index = tmp_path / "index"
+    wrong = {
+        "batch_size 0: must be at least 1": lambda: Fiber.from_pretrained(runs["coarse"], batch_size=0),
+        "beam 0: must be at least 1": lambda: captioner.caption(picture, beam=0),
+        "beam -2: must be at least 1": lambda: captioner.captions(picture, beam=-2),
+        "workers -1: must be at least 0": lambda: coarse.with_index(tmp_path, index=index, workers=-1),
+        "max_pixels 0: must be at least 1": lambda: coarse.with_index(tmp_path, index=index, max_pixels=0),
+        "candidates 0: must be at least 1": lambda: coarse.with_index(tmp_path, index=index).search("a", candidates=0),
+    }
+    for message, call in wrong.items():
+        with pytest.raises(UserError, match=message):
+            call()
+
+
 def test_a_run_is_used_by_its_latest_checkpoint_although_it_keeps_a_best(runs, tmp_path, capsys):
     folder = tmp_path / "checkpoints"
     for pointer, name in (("best", "step-000001"), ("latest", "step-000002")):

@@ -189,7 +189,7 @@ class CoarseTask(Task, Embedding, Matching):
 
     def text_features(self, stem: TextStem) -> Tensor:
         """Float32 (B, D), L2 norm 1."""
-        pooled = self.itc_pool.text(self.encoder.text_top(stem))
+        pooled = self.itc_pool.text(self.encoder.text_top(stem, pooled=True))
         return F.normalize(pooled.float(), dim=1, eps=0.0)
 
     @torch.no_grad()

@@ -10,7 +10,7 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from waits import check_pass
 
-from benchmarks.coarse_step import count_operations, random_batch, step_from_pixels
+from benchmarks.coarse_step import collated, count_operations, random_batch, step_from_pixels
 from fiber_cli.data.padding import without_padding
 from fiber_cli.model.config import BASE, FiberConfig, ImageConfig, TextConfig
 from fiber_cli.model.pixels import normalize
@@ -255,8 +255,7 @@ def test_two_ranks_equal_one(two_ranks, name):
 
 def test_a_micro_step_waits_for_its_gpu():
     """Without `mlm_positions` it does, where it counts the masked tokens."""
-    batch = random_batch(SMALL, 6, length=12)
-    batch["mlm_positions"] = masked_positions(batch["mlm_labels"])
+    batch = collated(random_batch(SMALL, 6, length=12))
     check_pass(make(itm_margin=0.5, queue_size=12), batch)
     check_pass(make(itm_pairs=2, itm_negatives="random"), batch)
     del batch["mlm_positions"]
