@@ -20,7 +20,7 @@ import torch
 
 from benchmarks import peers
 from benchmarks.coarse_step import matmul_rate
-from benchmarks.common import hardware, options, pick_device, write
+from benchmarks.common import hardware, options, pick_device
 from benchmarks.inference import inference_rows
 from benchmarks.measured import FULL, SMALL, Report, products
 from benchmarks.steps import WAYS, step_rows
@@ -34,19 +34,29 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=9, help="nothing is begun after so long")
     parser.add_argument("--parts", default=",".join(PARTS), help=f"of {', '.join(PARTS)}")
     parser.add_argument("--ways", default=",".join(WAYS), help=f"of the steps, of {', '.join(WAYS)}")
+    parser.add_argument("--precisions", help="of inference, all by default: fp32, tf32, bf16")
     args = parser.parse_args()
+    device = pick_device()
+    offered = ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16")
+    precisions = some_of(parser, "--precisions", args.precisions or ",".join(offered), offered)
     wanted = some_of(parser, "--parts", args.parts, PARTS)
     ways = some_of(parser, "--ways", args.ways, WAYS)
-    device = pick_device()
     scale = dataclasses.replace(SMALL if args.small else FULL, preset=args.preset)
-    report = Report(args.minutes)
     rates = {"bf16": matmul_rate(device, torch.bfloat16)}
     for precision in ("fp32", "tf32"):
         with products(precision):
             rates[precision] = matmul_rate(device, torch.float32)
     named = ", ".join(f"{name} {rate / 1e12:.1f}" for name, rate in rates.items())
     print(f"{hardware(device)}, torch {torch.__version__}, {args.preset}; products in TFLOP/s: {named}", flush=True)
-    precisions = ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16")
+    machine = {
+        "hardware": hardware(device),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "commit": commit(),
+        "preset": args.preset,
+        "matmul_tflop_per_second": {name: rate / 1e12 for name, rate in rates.items()},
+    }
+    report = Report(args.minutes, machine, args.json)
     for part in wanted:
         if part in ("coarse", "fine"):
             step_rows(report, scale, device, rates["bf16"], part, ways)
@@ -54,16 +64,6 @@ def main() -> None:
             inference_rows(report, scale, device, precisions)
         else:
             inference_rows(report, scale, device, precisions, peers.CALLS)
-    figures = {
-        "hardware": hardware(device),
-        "cores": os.cpu_count(),
-        "torch": torch.__version__,
-        "commit": commit(),
-        "preset": args.preset,
-        "matmul_tflop_per_second": {name: rate / 1e12 for name, rate in rates.items()},
-        "rows": report.rows,
-    }
-    write(figures, args.json)
 
 
 def some_of(parser: argparse.ArgumentParser, option: str, given: str, known: Iterable[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """Inference of every task with random weights, in several precisions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -124,7 +124,7 @@ def inference_rows(
     report: Report,
     scale: Scale,
     device: torch.device,
-    precisions: tuple[str, ...],
+    precisions: Sequence[str],
     calls: dict[str, Callable[[Scale, torch.device], Call]] = CALLS,
 ) -> None:
     """Every call in every precision."""

@@ -5,27 +5,39 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import nn
 
 from benchmarks.coarse_step import count_operations, random_batch
 from benchmarks.detect import fine_config
 from benchmarks.measured import Report, Scale, autocast, median_seconds, on_device, peak_gib
+from fiber_cli.config.recipe import RuntimeSettings
 from fiber_cli.model.config import PRESETS, FiberConfig
+from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.coarse.task import CoarseTask
 from fiber_cli.tasks.regions.task import RegionTask
+from fiber_cli.training.computing import prepare
 
 #: Boxes of an image in the fine stage, about as many as its data sets have.
 BOXES = 8
 #: Tokens of its texts.
 LENGTH = 64
-#: Name → whether blocks are compiled, and whether activations are computed again in the backward pass.
-WAYS = {"plain": (False, False), "recomputing": (False, True), "compiled": (True, False)}
+#: Name → settings of the recipe's section `runtime`.
+WAYS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "recomputing": {"activation_checkpointing": True},
+    "norms in bf16": {"norms": "low"},
+    "deformable in bf16": {"deformable": "low"},
+    "channels last": {"channels_last": True},
+    "compiled": {"compile": True},
+    "compiled, norms in bf16": {"compile": True, "norms": "low"},
+}
+#: Of the detector alone.
+OF_DETECTORS = ("deformable in bf16", "channels last")
 
 
 class Step:
     """One training step of a task on one batch."""
 
-    def __init__(self, make: Callable[[], nn.Module], batch: dict[str, Any], device: torch.device):
+    def __init__(self, make: Callable[[], Task], batch: dict[str, Any], device: torch.device):
         with device:
             self.task = make().train()
         self.batch = on_device(batch, device)
@@ -41,26 +53,23 @@ class Step:
 
 
 def step_row(
-    make: Callable[[], nn.Module],
+    make: Callable[[], Task],
     batch: dict[str, Any],
     device: torch.device,
     repeats: int,
     flop: float,
     rate: float,
-    *,
-    compiled: bool = False,
-    checkpointing: bool = False,
+    settings: dict[str, Any],
 ) -> dict[str, Any]:
     """Seconds, images a second, memory and the share of the matmul rate of a step in bfloat16. flop: of an image,
-    forward and backward, nothing computed twice."""
+    forward and backward, nothing computed twice; settings: of `runtime`."""
     torch.manual_seed(0)
     torch._dynamo.reset()
     step = Step(make, batch, device)
-    step.task.encoder.checkpoint_activations = checkpointing
-    if compiled:
-        step.task.encoder.compile_blocks()
-    seconds = median_seconds(step, device, repeats)
     images = len(batch["pixels"])
+    runtime = RuntimeSettings(**{"micro_batch": images, "global_batch": images, "compile": False, **settings})
+    prepare(step.task, runtime, device, any_size=False)
+    seconds = median_seconds(step, device, repeats)
     return {
         "seconds": seconds,
         "images_per_second": images / seconds,
@@ -69,7 +78,7 @@ def step_row(
     }
 
 
-def flop_of_step(make: Callable[[], nn.Module], batch: dict[str, Any], device: torch.device) -> float:
+def flop_of_step(make: Callable[[], Task], batch: dict[str, Any], device: torch.device) -> float:
     """Operations of a step, of each of its images."""
     step = Step(make, batch, device)
     flop = count_operations(step)
@@ -98,11 +107,11 @@ def fine_batch(config: FiberConfig, size: tuple[int, int], images: int, length: 
 
 
 def step_rows(report: Report, scale: Scale, device: torch.device, rate: float, stage: str, ways: Sequence[str]) -> None:
-    """Rows of a stage, "coarse" or "fine", in some of `WAYS`; compiled at the largest batch alone, as it takes long.
-    rate: of products in bfloat16, operations a second."""
+    """Rows of a stage, "coarse" or "fine": plain at every batch, in the other `ways` at the largest. rate: of products
+    in bfloat16, operations a second."""
     if stage == "coarse":
         coarse_config = PRESETS[scale.preset]
-        make: Callable[[], nn.Module] = partial(CoarseTask, coarse_config)
+        make: Callable[[], Task] = partial(CoarseTask, coarse_config)
         batch_of: Callable[[int], dict[str, Any]] = partial(random_batch, coarse_config)
         batches = scale.coarse_batches
     else:
@@ -115,18 +124,9 @@ def step_rows(report: Report, scale: Scale, device: torch.device, rate: float, s
     print(f"{stage} step: {flop / 1e12:.3f} TFLOP an image", flush=True)
     for images in batches:
         for name in ways:
-            compiled, checkpointing = WAYS[name]
-            if compiled and images != max(batches):
+            if name != "plain" and images != max(batches):
                 continue
-            measure = partial(
-                step_row,
-                make,
-                batch_of(images),
-                device,
-                scale.repeats,
-                flop,
-                rate,
-                compiled=compiled,
-                checkpointing=checkpointing,
-            )
+            if name in OF_DETECTORS and stage == "coarse":
+                continue
+            measure = partial(step_row, make, batch_of(images), device, scale.repeats, flop, rate, WAYS[name])
             report.row(f"{stage} step, bf16, {images} images, {name}", measure)
