@@ -5,7 +5,8 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
+
+from fiber_cli.suppression import nms, nms_by_label
 
 
 def areas(
@@ -43,11 +44,12 @@ def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -
 
     Float64, because the offset by which torchvision keeps labels apart would round small boxes away in float32.
     """
-    return batched_nms(boxes.double() + boxes.new_tensor([0, 0, 1, 1]), scores.double(), labels, threshold)
+    low, high = boxes.double().split(2, -1)
+    edges = torch.cat([low, high + 1], -1)
+    return nms_by_label(edges, scores.double(), labels, threshold)
 
 
 def agnostic_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """Kept rows, int64, best score first, of equal ones the earlier: a box (N, 4) goes where a better one overlaps it
     by more than `threshold`, whatever their labels."""
-    kept: Tensor = nms(boxes.double(), scores.double(), threshold)
-    return kept
+    return nms(boxes.double(), scores.double(), threshold)
