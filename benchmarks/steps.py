@@ -67,8 +67,8 @@ def step_row(
     torch._dynamo.reset()
     step = Step(make, batch, device)
     images = len(batch["pixels"])
-    runtime = RuntimeSettings(**{"micro_batch": images, "global_batch": images, "compile": False, **settings})
-    prepare(step.task, runtime, device, any_size=False)
+    runtime = RuntimeSettings(**{"micro_batch": images, "global_batch": images, **settings})
+    prepare(step.task, runtime, any_size=False)
     seconds = median_seconds(step, device, repeats)
     return {
         "seconds": seconds,

@@ -90,7 +90,7 @@ class Run:
         if recipe.runtime.zero_stage == 3:
             self.whole = copy.deepcopy(self.task).requires_grad_(False).cpu()
         any_size = declared(recipe.task.name).free_image_size
-        prepare(self.task, recipe.runtime, device(), any_size=any_size)
+        prepare(self.task, recipe.runtime, any_size=any_size)
         self.warmup = warmup_steps(recipe.optim.warmup, work.steps)
         self.engine = Engine(self.task, self._optimizer(), deepspeed_config(recipe, collectives.world_size()))
 
