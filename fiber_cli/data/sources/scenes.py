@@ -72,8 +72,10 @@ class ScenesSettings(SourceSettings):
         "attributes alone, without and with their number.",
         "captions",
     )
-    names: Literal["coloured_shapes", "all_levels"] = option(
-        "Of detection: 64 names, one an object, or all that an object can be called, synonyms too.", "coloured_shapes"
+    names: Literal["coloured_shapes", "all_levels", "as_typed"] = option(
+        "Of detection: 64 names, one an object; all that an object can be called, synonyms too; or these bare, with an "
+        "article and in the plural.",
+        "coloured_shapes",
     )
 
 
@@ -118,7 +120,7 @@ class SceneImages(ImageSource):
         self.images_each = 2 if pairs else 1
         #: Of detection.
         self.names: Sequence[str] = categories(names, split)
-        self.several_names = names == "all_levels"
+        self.several_names = names != "coloured_shapes"
 
     def total(self) -> int:
         return self.count
