@@ -35,6 +35,7 @@ class FolderSearch:
             raise UserError(f"{folder}: no such folder")
         self.folder = folder
         self._index_file = index
+        self._models = [model] if fusion is None else [model, fusion]
         self._loaded: Loaded = model.loaded
         self._fusion = None if fusion is None else fusion.loaded
         (self._fusion or self._loaded).ability(Matching)
@@ -84,6 +85,8 @@ class FolderSearch:
         if k < 1 or candidates < 1:
             raise UserError(f"k {k}, candidates {candidates}: both must be at least 1")
         distinct = list(dict.fromkeys(texts))
+        for model in self._models:
+            model.warn_of_unseen(distinct)
         judged = judgement(self._loaded, self._fusion, threshold=threshold, raw_sum=raw_sum)
         results, vanished = search(
             self._loaded,

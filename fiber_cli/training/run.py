@@ -16,6 +16,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints.config import had_small_letters
 from fiber_cli.checkpoints.digests import STATE_FOLDER, check_together
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
 from fiber_cli.checkpoints.words import read_words
@@ -68,6 +69,7 @@ class Run:
         self.nonfinite = NonFiniteGuard(recipe.runtime.max_nonfinite)
         self.lr = 0.0
         self.words = work.words
+        self.config = dict(work.config)
         #: Whether a checkpoint of this run is on the disk.
         self.has_saved = False
         self.task.to(device()).train()
@@ -253,7 +255,7 @@ class Run:
         """The content of config.json, with what the last validation has chosen."""
         settings = self.recipe.task
         chosen = declared(settings.name).calibrated_values(settings, self.progress.metrics)
-        return self.work.config | {"task": self.work.config["task"] | chosen}
+        return self.config | {"task": self.config["task"] | chosen}
 
     def save_state(self, folder: Path) -> None:
         """What resuming needs besides the weights: DeepSpeed's shards, progress, moving average, the task's
@@ -280,6 +282,7 @@ class Run:
         folder = checkpoint / STATE_FOLDER
         with failing_together():
             self.words = read_words(checkpoint)
+            self.config["small_letters"] = had_small_letters(checkpoint)
             state = read_state(folder)
             tensors = read_state_tensors(folder)
         # Shards of other ranks than these fit none of them.

@@ -67,10 +67,10 @@ class RegionReader:
     and `mask` bool (L,); `positive_map` bool (n, L), each box's tokens.
 
     Grounding data brings its caption. The prompt of detection data is made of names: prompt "sampled" takes those in
-    the image, at most `positives`, and up to `negatives` others (see `sample_labels`, for `absent` and `short` too); "all" takes
-    all, shuffled unless the source has `prompts`, and is a `UserError` where they do not fit. names_as_published,
-    draw_background: see `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors images under
-    captions as they are.
+    the image, at most `positives`, and up to `negatives` others (see `sample_labels`, for `absent` and `short` too);
+    "all" takes all, shuffled unless the source has `prompts`, and is a `UserError` where they do not fit.
+    names_as_published, draw_background: see `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors
+    images under captions as they are.
     """
 
     def __init__(

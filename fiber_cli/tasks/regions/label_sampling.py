@@ -32,8 +32,8 @@ def sample_labels(
     one does not fit, then so many labels are drawn as `control` says, at most `negatives`, and those of them that are
     not in the picture are taken until one does not fit. `draw_background` lets `__background__` be drawn, as published.
     absent: the range of the chance, drawn for every prompt, with which each positive is left out; most_positives: how
-    many of them stand in a prompt at most, None = as many as fit. short: the chance that the prompt keeps its first SHORT labels
-    at most, as people ask for.
+    many of them stand in a prompt at most, None = as many as fit. short: the chance that
+    the prompt keeps its first labels alone, one to SHORT, as people ask for.
     """
     chosen: list[int] = []
     room = budget
