@@ -57,7 +57,7 @@ class ScenesSettings(SourceSettings):
     )
     count: int = option("Number of scenes.", 10_000, ge=1)
     seed: int = option("Another seed draws other scenes.", 0, ge=0)
-    image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
+    image_size: int = option("Side of the drawn image in pixels.", 96, ge=32, le=4096)
     alike: bool = option("Most objects differ from another one of their scene in one attribute only.", False)
     objects: tuple[int, int] = option("The fewest and the most objects of a scene, from 1 to 4.", OBJECTS)
     siblings: int = option(
