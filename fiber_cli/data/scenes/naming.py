@@ -18,6 +18,8 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "size and shape": ("size", "shape"),
     "texture and shape": ("texture", "shape"),
 }
+#: How people write a name.
+FORMS = ("bare", "with an article", "in the plural")
 
 
 def names_of_level(level: str) -> tuple[str, ...]:
@@ -36,7 +38,7 @@ def names_of(thing: SceneObject) -> tuple[str, ...]:
 
 
 def forms_of(name: str) -> tuple[str, str, str]:
-    """How people write a name: bare, with an article, in the plural."""
+    """A name in each of `FORMS`."""
     return name, with_article(name), in_plural(name)
 
 
