@@ -10,7 +10,10 @@ the share of this device's measured matmul rate that each reaches. The losses of
 import contextlib
 import dataclasses
 import resource
+import time
+from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -77,6 +80,26 @@ def count_operations(call) -> int:
     return counter.get_total_flops()
 
 
+class Clock(NamedTuple):
+    """Seconds of a call: by the wall, and of this process on CPUs, which other processes do not lengthen."""
+
+    wall: float
+    cpu: float
+
+
+def clocked(call: Callable[[], object], device: torch.device) -> Clock:
+    before = time.process_time()
+    wall, _ = timed(call, device)
+    return Clock(wall, time.process_time() - before)
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: of the GPU, or of the process so far, so that the lighter way is to run first."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def main() -> None:
     parser = options(__doc__)
     parser.add_argument("--batch", type=int, help="default 2 on a CPU, 32 on a GPU")
@@ -113,21 +136,22 @@ def main() -> None:
     if args.compile:
         task.encoder.compile_blocks()
     for name, losses_of in ways.items():
-        losses = step(losses_of)
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        seconds = sorted(timed(partial(step, losses_of), device)[0] for _ in range(repeats))[repeats // 2]
-        memory = (
-            torch.cuda.max_memory_allocated()
-            if device.type == "cuda"
-            else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # peak so far: the lighter way runs first
-        )
-        rows[name] |= {
-            "seconds": seconds,
-            "images_per_second": batch_size / seconds,
-            "peak_gib": memory / 2**30,
-            "of_matmul_rate": rows[name]["tflop"] * 1e12 / seconds / rate,
-            **losses,
+        losses = step(losses_of)
+        rows[name] |= {"peak_gib": peak_memory(device) / 2**30, **losses}
+    seconds: dict[str, list[Clock]] = {name: [] for name in ways}
+    for _ in range(repeats):
+        # In turn, so that what else the machine does falls on all.
+        for name, losses_of in ways.items():
+            seconds[name].append(clocked(partial(step, losses_of), device))
+    for name, row in rows.items():
+        clock = sorted(seconds[name])[repeats // 2]
+        row |= {
+            "seconds": clock.wall,
+            "cpu_seconds": clock.cpu,
+            "images_per_second": batch_size / clock.wall,
+            "of_matmul_rate": row["tflop"] * 1e12 / clock.wall / rate,
         }
     shared, pixels = rows["shared stems"], rows["from pixels"]
     report = {
@@ -141,6 +165,7 @@ def main() -> None:
         "ways": rows,
         "operations_ratio": shared["tflop"] / pixels["tflop"],
         "time_ratio": shared["seconds"] / pixels["seconds"],
+        "cpu_time_ratio": shared["cpu_seconds"] / pixels["cpu_seconds"],
     }
     print(
         f"{args.preset}, batch {batch_size}, {report['precision']}, {report['hardware']}, "
@@ -149,6 +174,7 @@ def main() -> None:
     columns = (
         "tflop",
         "seconds",
+        "cpu_seconds",
         "images_per_second",
         "peak_gib",
         "of_matmul_rate",
@@ -159,7 +185,10 @@ def main() -> None:
     print(f"{'':14}" + "".join(f"{column:>18}" for column in columns))
     for name, row in rows.items():
         print(f"{name:14}" + "".join(f"{row[column]:18.5f}" for column in columns))
-    print(f"operations: {report['operations_ratio']:.3f} of the other, time: {report['time_ratio']:.3f}")
+    print(
+        f"operations: {report['operations_ratio']:.3f} of the other, time: {report['time_ratio']:.3f}, "
+        f"CPU time: {report['cpu_time_ratio']:.3f}"
+    )
     write(report, args.json)
 
 

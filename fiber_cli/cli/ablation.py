@@ -206,7 +206,6 @@ def _runs(grid: "Grid", file: Path, overrides: Sequence[str], output: Path, npro
             evaluations = {folder / results_folder(line): line for line in lines}
             try:
                 recipe = resolve_recipe(str(file), settings)
-                recipe.runtime.micro_steps(nproc)
             except RecipeError as error:
                 problems += [f"{variant.name}: {detail}" for detail in (error.details or (error.message,))]
                 continue

@@ -32,7 +32,6 @@ def plan(
 
     settings = resolve_recipe(recipe, overrides or [])
     gpu = _gpu(device)
-    settings.runtime.micro_steps(gpus)  # checked before anything is counted
     from fiber_cli.printing import show
     from fiber_cli.training.forecast import forecast
 

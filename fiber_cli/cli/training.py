@@ -101,7 +101,6 @@ def train(
         check_output(output, resume=resume)
     start = None if init_from is None else named_to_start(task, init_from)
     if nproc > 1:
-        recipe.runtime.micro_steps(nproc)  # checked before anything is started
         begin = () if start is None else ("--init-from", str(start))
         launch_ranks(context, nproc, "--recipe", file, *begin)
     if latest:

@@ -4,7 +4,8 @@ The meanings, limits and defaults in the fields are what `fiber recipes schema` 
 """
 
 import dataclasses
-from dataclasses import dataclass, field
+import math
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Any, Literal
 
 import yaml
@@ -13,6 +14,9 @@ from fiber_cli.config.strict import OneOf
 from fiber_cli.data.sources import SettingsByKind
 from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings, option
 from fiber_cli.tasks import SettingsByName
+
+#: How much another global batch may differ before more micro-steps are made for a nearer one.
+NEAR = 0.01
 
 AnySource = Annotated[SourceSettings, OneOf("kind", SettingsByKind())]
 AnyTask = Annotated[TaskSettings, OneOf("name", SettingsByName())]
@@ -126,7 +130,10 @@ class RuntimeSettings:
     """How the run uses its machines."""
 
     micro_batch: int = option("Pairs per rank and forward pass.", ge=1)
-    global_batch: int = option("Pairs per optimiser step: a multiple of micro_batch x ranks.", ge=1)
+    global_batch: int = option(
+        "Pairs per optimiser step: a multiple of micro_batch; ranks that do not divide it take the nearest batch.",
+        ge=1,
+    )
     seed: int = option("Of everything random.", 0, ge=0, le=2**53)
     precision: Literal["fp32", "bf16", "fp16"] = option("Of the computation; parameters stay fp32.", "fp32")
     zero_stage: Literal[0, 1, 2, 3] = option("Sharded: 1 optimiser, 2 also gradients, 3 also parameters.", 0)
@@ -143,38 +150,38 @@ class RuntimeSettings:
         unit = self.micro_batch * world
         if self.global_batch % unit == 0:
             return self.global_batch // unit
-        product = f"{self.micro_batch} x {world} = {unit}"
+        below = self.global_batch // unit * unit
+        batches = f"{below} or {below + unit}" if below else str(unit)
         raise RecipeError(
-            f"runtime.global_batch: {self.global_batch} is no multiple of micro_batch x ranks = {product}: "
-            f"{self._fitting_batches(world)}"
+            f"runtime.global_batch: {self.global_batch} is no multiple of micro_batch x ranks = {self.micro_batch} x "
+            f"{world} = {unit}: set global_batch to {batches}{self._fitting_micro_batch(world)}"
         )
 
-    def _fitting_batches(self, world: int) -> str:
-        """How to make the global batch a multiple: the nearest batches that are, and the nearest rank counts."""
-        unit = self.micro_batch * world
-        below = self.global_batch // unit * unit
-        mend = f"set global_batch to {below} or {below + unit}" if below else f"set global_batch to {unit}"
-        share = max(1, round(self.global_batch / world))
-        if self.global_batch % world == 0:
-            largest = min(self.micro_batch, share)
-            micro_batch = max(size for size in range(1, largest + 1) if share % size == 0)
-            mend += f", or micro_batch to {micro_batch}"
-        elif not below:
-            mend += f", or micro_batch to {share} and global_batch to {share * world}"
-        ranks = self._fitting_ranks(world)
-        if ranks:
-            mend += f"; as it is it goes with {' or '.join(map(str, ranks))} ranks"
-        return mend
+    def _fitting_micro_batch(self, world: int) -> str:
+        """The largest micro-batch that the global batch divides by, where there is one."""
+        share, rest = divmod(self.global_batch, world)
+        if rest or not share:
+            return ""
+        sizes = [size for size in range(1, min(self.micro_batch, share) + 1) if share % size == 0]
+        return f", or micro_batch to {sizes[-1]}"
 
-    def _fitting_ranks(self, world: int) -> list[int]:
-        """The nearest rank counts, below and above, that the batches divide by."""
-        shares, rest = divmod(self.global_batch, self.micro_batch)
-        if rest or world == 1:
-            return []
-        fitting = [ranks for ranks in range(1, shares + 1) if shares % ranks == 0]
-        fewer = [ranks for ranks in fitting if ranks < world]
-        more = [ranks for ranks in fitting if ranks > world]
-        return fewer[-1:] + more[:1]
+    def on_ranks(self, world: int) -> "RuntimeSettings":
+        """These settings where the global batch divides by the ranks, else with the nearest batch that does, of equal
+        micro-batches that are no larger: the one of fewest micro-steps among those within `NEAR`."""
+        if self.global_batch % (self.micro_batch * world) == 0:
+            return self
+        share = self.global_batch / world
+        fewest = max(1, math.ceil(share / self.micro_batch))
+        nearest, least = self, math.inf
+        for micro_steps in range(fewest, 2 * fewest + 1):
+            micro_batch = min(self.micro_batch, max(1, round(share / micro_steps)))
+            fitted = replace(self, micro_batch=micro_batch, global_batch=micro_batch * micro_steps * world)
+            distance = abs(fitted.global_batch - self.global_batch)
+            if distance < least:
+                nearest, least = fitted, distance
+            if least <= NEAR * self.global_batch:
+                break
+        return nearest
 
 
 @dataclass(frozen=True)
@@ -207,6 +214,10 @@ class Recipe:
     runtime: RuntimeSettings
     log: LogSettings = field(default_factory=LogSettings)
     deepspeed: dict[str, Any] = option("Passed to DeepSpeed as it is, over what `runtime` sets.", factory=dict)
+
+    def on_ranks(self, world: int) -> "Recipe":
+        """See `RuntimeSettings.on_ranks`."""
+        return replace(self, runtime=self.runtime.on_ranks(world))
 
     def to_yaml(self) -> str:
         """Every setting, in a form that `resolve_recipe` reads back as an equal recipe."""

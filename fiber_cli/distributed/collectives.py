@@ -60,6 +60,14 @@ def all_reduce_sum(tensor: Tensor) -> Tensor:
     return total
 
 
+def all_reduce_max(tensor: Tensor) -> Tensor:
+    """The largest of all ranks, element by element, as a new tensor; not differentiable."""
+    largest = tensor.detach().clone()
+    if world_size() > 1:
+        td.all_reduce(largest, td.ReduceOp.MAX)
+    return largest
+
+
 def any_rank(flag: bool) -> bool:
     """True on every rank if true on one."""
     if world_size() == 1:  # asked every step: nothing to wait for the GPU for
@@ -84,6 +92,41 @@ def exchange_rows(rows: Tensor, wanted: Tensor) -> Tensor:
     return rows[wanted] if world_size() == 1 else _ExchangeRows.apply(rows, wanted)
 
 
+def add_rows(totals: Tensor, rows: Tensor, numbers: Tensor) -> None:
+    """The way back of `exchange_rows`, without autograd: adds rows (K, …) to those of `totals` (B, …) with the global
+    numbers `numbers`, int64 (K,), on the ranks that hold them."""
+    if world_size() == 1:
+        totals.index_add_(0, numbers, rows)
+        return
+    route = _Route(numbers, len(totals))
+    totals.index_add_(0, route.sent, route.back(rows))
+
+
+class _Route:
+    """The way of the rows with the numbers `wanted` from their owners, each of which holds as many, to those who ask
+    for them, and back."""
+
+    def __init__(self, wanted: Tensor, rows: int):
+        owner = wanted // rows
+        self.order = owner.argsort(stable=True)
+        requested = all_gather_grad(owner.bincount(minlength=world_size()))
+        # Row r, column s: how many rows rank r asks rank s for.
+        requests = requested.view(world_size(), world_size()).tolist()
+        self.from_owner = requests[rank()]
+        self.to_asker = [of_rank[rank()] for of_rank in requests]
+        #: Which of this rank's rows the others ask for.
+        self.sent = _all_to_all(wanted[self.order] % rows, self.from_owner, self.to_asker)
+
+    def there(self, rows: Tensor) -> Tensor:
+        """What this rank wants, in its order, of the owners' rows."""
+        received = _all_to_all(rows[self.sent], self.to_asker, self.from_owner)
+        return torch.empty_like(received).index_copy_(0, self.order, received)
+
+    def back(self, rows: Tensor) -> Tensor:
+        """What others give for this rank's rows `sent`, of rows in the order in which they were wanted."""
+        return _all_to_all(rows[self.order], self.from_owner, self.to_asker)
+
+
 class _AllGather(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, tensor: Tensor) -> Tensor:
@@ -101,23 +144,14 @@ class _AllGather(torch.autograd.Function):
 class _ExchangeRows(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, rows: Tensor, wanted: Tensor) -> Tensor:
-        owner = wanted // len(rows)
-        order = owner.argsort(stable=True)
-        requested = all_gather_grad(owner.bincount(minlength=world_size()))
-        # Row r, column s: how many rows rank r asks rank s for.
-        requests = requested.view(world_size(), world_size()).tolist()
-        ctx.from_owner = requests[rank()]
-        ctx.to_asker = [of_rank[rank()] for of_rank in requests]
-        ctx.order, ctx.rows = order, len(rows)
-        ctx.sent = _all_to_all(wanted[order] % len(rows), ctx.from_owner, ctx.to_asker)
-        received = _all_to_all(rows[ctx.sent], ctx.to_asker, ctx.from_owner)
-        return torch.empty_like(received).index_copy_(0, order, received)
+        ctx.route, ctx.rows = _Route(wanted, len(rows)), len(rows)
+        received: Tensor = ctx.route.there(rows)
+        return received
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
-        returned = _all_to_all(grad[ctx.order], ctx.from_owner, ctx.to_asker)
         total = grad.new_zeros(ctx.rows, *grad.shape[1:])
-        return total.index_add_(0, ctx.sent, returned), None
+        return total.index_add_(0, ctx.route.sent, ctx.route.back(grad)), None
 
 
 def _all_to_all(tensor: Tensor, send: list[int], receive: list[int]) -> Tensor:

@@ -6,7 +6,7 @@ Shapes: B batch, H and W sides of the token map, C channels, L text length, M im
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,13 +20,53 @@ from fiber_cli.model.swin import Swin, SwinBlock, repeat_for_texts
 from fiber_cli.model.text import Roberta, TextLayer
 from fiber_cli.model.top_fusion import TopFusion, TopLayer
 
+Result = TypeVar("Result")
+
+
+class FirstPair(NamedTuple):
+    """What the first fused pair makes of images alone, which is the same whatever text it sees and when it sees none.
+
+    `attended` (B, H, W, C): the block's attention inside its windows; None where that is merged with the one to the
+    text. `key_values`: what the text layer looks at, (B, h, N, d) each.
+    """
+
+    attended: Tensor | None
+    key_values: KeyValues
+
+    def rows(self, numbers: slice | Tensor) -> "FirstPair":
+        """Of the images that a slice or an index, int64, names."""
+        attended = None if self.attended is None else self.attended[numbers]
+        keys, values = self.key_values
+        return FirstPair(attended, KeyValues(keys[numbers], values[numbers]))
+
+    @classmethod
+    def joined(cls, parts: Sequence["FirstPair"]) -> "FirstPair":
+        """One after another."""
+        attended = [part.attended for part in parts if part.attended is not None]
+        keys = torch.cat([part.key_values.keys for part in parts])
+        values = torch.cat([part.key_values.values for part in parts])
+        return cls(torch.cat(attended) if attended else None, KeyValues(keys, values))
+
 
 class ImageStem(NamedTuple):
     """`map` (B, H, W, C): the token map entering the first fused block. `earlier`: outputs of the stages that ended
-    below it, each (B, H_s, W_s, C_s)."""
+    below it, each (B, H_s, W_s, C_s). `first`: see `FusedEncoder.with_first_pair`; None: computed in every pass."""
 
     map: Tensor
     earlier: tuple[Tensor, ...] = ()
+    first: FirstPair | None = None
+
+    def rows(self, numbers: slice | Tensor) -> "ImageStem":
+        """Of the images that a slice or an index, int64, names."""
+        earlier = tuple(stage[numbers] for stage in self.earlier)
+        return ImageStem(self.map[numbers], earlier, None if self.first is None else self.first.rows(numbers))
+
+    @classmethod
+    def joined(cls, parts: Sequence["ImageStem"]) -> "ImageStem":
+        """One after another, without the earlier stages. What one of them lacks of the first pair all do without."""
+        firsts = [part.first for part in parts if part.first is not None]
+        first = FirstPair.joined(firsts) if len(firsts) == len(parts) else None
+        return cls(torch.cat([part.map for part in parts]), first=first)
 
 
 class TextStem(NamedTuple):
@@ -97,8 +137,24 @@ class FusedEncoder(nn.Module):
 
     def image_top(self, stem: ImageStem) -> Tensor:
         """Remaining image blocks, fusion off: (B, H, W, C) of the last stage, before the final LayerNorm."""
-        x, _ = self._image_blocks(stem.map, self._top_blocks)
+        attended = None if stem.first is None else stem.first.attended
+        x, _ = self._image_blocks(stem.map, self._top_blocks, attended)
         return x
+
+    def with_first_pair(self, image: ImageStem) -> ImageStem:
+        """The stem with what the first fused pair makes of the images alone, for several passes over them, fused or
+        not; as it is where nothing in the backbone is fused."""
+        if self.top is not None or not self.config.fused_pairs:
+            return image
+        pair = self.config.fused_pairs[0]
+        block = self.image.stages[pair.stage].blocks[pair.block]
+        cross = self.text.layers[pair.layer].cross
+        assert cross is not None, "the layer of a fused pair looks at the image"
+        attended = None
+        if self.config.fusion_attention == "co":
+            attended = self._run(block.within_windows, image.map)
+        key_values = self._run(cross.project_image, image.map.flatten(1, 2))
+        return image._replace(first=FirstPair(attended, key_values))
 
     def text_top(self, stem: TextStem) -> Tensor:
         """Remaining text layers, fusion off, every output LayerNorm on: (B, L, C)."""
@@ -132,21 +188,26 @@ class FusedEncoder(nn.Module):
         x, tokens = image.map, text.tokens
         pyramid = list(image.earlier)
         text_keys = text.mask[:, None, None, :]
+        seen: Tensor | KeyValues = x.flatten(1, 2)
+        attended = None
+        if image.first is not None:
+            attended, seen = image.first
         for pair in pairs:
             last = pair == pairs[-1]
             layer = self.text.layers[pair.layer]
             norm = last_norm or not last
             first = 1 if pooled and last else None
             before = tokens
-            tokens = self._run(layer, before, text_keys, x.flatten(1, 2), last_norm=norm, first=first)
+            tokens = self._run(layer, before, text_keys, seen, last_norm=norm, first=first)
             if last and not image_output:
                 break
             stage = self.image.stages[pair.stage]
             block = stage.blocks[pair.block]
-            x = self._run(block.mean if pooled and last else block, x, before, text.mask)
+            x = self._run(block.mean if pooled and last else block, x, before, text.mask, attended)
             if stage.ends_with(pair.block):
                 pyramid.append(x)
                 x = stage.merge(x)
+            seen, attended = x.flatten(1, 2), None
         return Fused(tuple(pyramid), tokens, text.mask)
 
     def _fuse_on_top(
@@ -248,12 +309,16 @@ class FusedEncoder(nn.Module):
             cache.image_kv[number] = key_values
         return key_values
 
-    def _image_blocks(self, x: Tensor, positions: Sequence[BlockPosition]) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Run blocks in order, merging at the end of each stage; also return the outputs of the stages that end."""
+    def _image_blocks(
+        self, x: Tensor, positions: Sequence[BlockPosition], attended: Tensor | None = None
+    ) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Run blocks in order, merging at the end of each stage; also return the outputs of the stages that end.
+        attended: of the first of them, see `SwinBlock.forward`."""
         outputs = []
         for position in positions:
             stage = self.image.stages[position.stage]
-            x = self._run(stage.blocks[position.block], x)
+            x = self._run(stage.blocks[position.block], x, None, None, attended)
+            attended = None
             if stage.ends_with(position.block):
                 outputs.append(x)
                 x = stage.merge(x)
@@ -264,9 +329,10 @@ class FusedEncoder(nn.Module):
             x = self._run(layer, x, mask[:, None, None, :])
         return x
 
-    def _run(self, module: Callable[..., Tensor], *args: Any, **kwargs: Any) -> Tensor:
+    def _run(self, module: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
         if self.checkpoint_activations and torch.is_grad_enabled():
-            return checkpoint(module, *args, use_reentrant=False, **kwargs)
+            result: Result = checkpoint(module, *args, use_reentrant=False, **kwargs)
+            return result
         return module(*args, **kwargs)
 
     def compile_blocks(self) -> None:

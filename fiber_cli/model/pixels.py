@@ -9,6 +9,8 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
+from fiber_cli.model.kept import constant
+
 #: The maps of all levels halve evenly on sides that are multiples of this.
 DIVISOR = 32
 MEAN = (0.485, 0.456, 0.406)
@@ -21,8 +23,8 @@ def normalize(pixels: Tensor) -> Tensor:
     """uint8, or float in 0 to 255, (..., 3, H, W) RGB to float32 of the same shape: [0, 1], then ImageNet mean and
     deviation."""
     pixels = pixels.float() / 255
-    mean = pixels.new_tensor(MEAN).view(3, 1, 1)
-    std = pixels.new_tensor(STD).view(3, 1, 1)
+    mean = constant(MEAN, pixels.dtype, pixels.device).view(3, 1, 1)
+    std = constant(STD, pixels.dtype, pixels.device).view(3, 1, 1)
     return (pixels - mean) / std
 
 

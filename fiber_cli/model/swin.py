@@ -24,63 +24,7 @@ from fiber_cli.model.init import initialise
 from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
 from fiber_cli.model.position_embedding import PositionEmbedding
-
-
-def relative_position_index(window: int, height: int, width: int) -> Tensor:
-    """Row of a bias table made for `window` for every (query, key) pair of a height x width window inside it: int64
-    (N, N), N = height * width."""
-    y, x = torch.cartesian_prod(torch.arange(height), torch.arange(width)).unbind(1)
-    dy, dx = y[:, None] - y, x[:, None] - x
-    largest = window - 1
-    return (dy + largest) * (2 * window - 1) + dx + largest
-
-
-def shift_mask(size: tuple[int, int], window: tuple[int, int], shift: tuple[int, int]) -> Tensor:
-    """Additive mask that keeps rolled-in tokens apart: float (G, N, N), 0 or -100 (the published finite value).
-    All sizes are (height, width); a shift of 0 leaves that axis alone."""
-    band_H = _shift_bands(size[0], window[0], shift[0])
-    band_W = _shift_bands(size[1], window[1], shift[1])
-    region_HW = 3 * band_H[:, None] + band_W
-    region_1GN1 = window_partition(region_HW[None, :, :, None], window)
-    region_GN = region_1GN1[0, :, :, 0]
-    apart = region_GN[:, :, None] != region_GN[:, None, :]
-    return apart.float() * -100.0
-
-
-def _shift_bands(side: int, window: int, shift: int) -> Tensor:
-    """Of every row or column its band, int64 (side,): 1 for what the last window starts with, 2 for what was rolled
-    into it, 0 for all else."""
-    position = torch.arange(side)
-    in_last_window, rolled_in = position >= side - window, position >= side - shift
-    return in_last_window.long() + rolled_in.long()
-
-
-def window_partition(x_BHWC: Tensor, window: tuple[int, int]) -> Tensor:
-    """(B, H, W, C) -> (B, G, N, C); the sides must be multiples of the window's (height, width)."""
-    B, H, W, C = x_BHWC.shape
-    height, width = window
-    down, across = H // height, W // width
-    grid = x_BHWC.view(B, down, height, across, width, C)
-    return grid.transpose(2, 3).reshape(B, -1, height * width, C)
-
-
-def window_reverse(x_BGNC: Tensor, window: tuple[int, int], size: tuple[int, int]) -> Tensor:
-    """Inverse of `window_partition`: (B, G, N, C) -> (B, H, W, C) for `size` (H, W)."""
-    B, _, _, C = x_BGNC.shape
-    height, width = window
-    down, across = size[0] // height, size[1] // width
-    grid = x_BGNC.view(B, down, across, height, width, C)
-    return grid.transpose(2, 3).reshape(B, *size, C)
-
-
-class WindowPlan(NamedTuple):
-    """What follows from a map's size alone. Sizes and shift are (height, width); `mask` is None without a shift."""
-
-    padded: tuple[int, int]
-    window: tuple[int, int]
-    shift: tuple[int, int]
-    bias_index_NN: Tensor
-    mask_GNN: Tensor | None
+from fiber_cli.model.windows import WindowPlan, window_partition, window_plan, window_reverse
 
 
 class WindowAttention(nn.Module):
@@ -97,25 +41,25 @@ class WindowAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         table = torch.empty((2 * window - 1) ** 2, heads)
         self.relative_position_bias_table = nn.Parameter(trunc_normal_(table, std=0.02))
-        self._plans: dict[tuple[int, int, torch.device], WindowPlan] = {}
 
     def forward(self, x_BHWC: Tensor, text: "MergedText | None" = None) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C). Maps that no whole number of windows covers are padded with zeros on the
         right and bottom; the padding is not masked, as published. `text`: what every token sees beside its window, of
         one text for each map."""
         H, W = x_BHWC.shape[1:3]
-        plan = self._plan(H, W, x_BHWC.device)
+        plan = window_plan(H, W, self.window, self.shift, x_BHWC.device, fixed=self.fixed_window)
         down, right = plan.shift
         padded_H, padded_W = plan.padded
-        padded, shifted = plan.padded != (H, W), plan.mask_GNN is not None
+        # A compiled graph pads by what may be nothing, so that one serves all sizes.
+        padded = torch.compiler.is_compiling() or plan.padded != (H, W)
         x = x_BHWC
         if padded:
             x = F.pad(x, (0, 0, 0, padded_W - W, 0, padded_H - H))
-        if shifted:
+        if plan.is_shifted:
             x = torch.roll(x, (-down, -right), (1, 2))
         x_BGNC = self._attend(window_partition(x, plan.window), plan, text)
         x = window_reverse(x_BGNC, plan.window, plan.padded)
-        if shifted:
+        if plan.is_shifted:
             x = torch.roll(x, (down, right), (1, 2))
         return x[:, :H, :W] if padded else x
 
@@ -139,34 +83,10 @@ class WindowAttention(nn.Module):
         in their mask, so that they stand beside the heads and samples share one bias."""
         bias_NNh = F.embedding(plan.bias_index_NN, self.relative_position_bias_table)
         bias_1hNN = bias_NNh.permute(2, 0, 1)[None]
-        if plan.mask_GNN is None:
+        if not plan.is_shifted:
             return bias_1hNN
-        bias_GhNN = bias_1hNN + plan.mask_GNN[:, None]
+        bias_GhNN = bias_1hNN + plan.mask_GNN()[:, None]
         return bias_GhNN.flatten(0, 1)[None]
-
-    def _plan(self, height: int, width: int, device: torch.device) -> WindowPlan:
-        key = (height, width, device)
-        if key not in self._plans:
-            self._plans[key] = self._make_plan(height, width, device)
-        return self._plans[key]
-
-    def _make_plan(self, height: int, width: int, device: torch.device) -> WindowPlan:
-        window = (self._window_along(height), self._window_along(width))
-        padded = (_round_up(height, window[0]), _round_up(width, window[1]))
-        shift = (self._shift_along(height), self._shift_along(width))
-        bias_index = relative_position_index(self.window, *window).to(device)
-        mask = shift_mask(padded, window, shift).to(device) if any(shift) else None
-        return WindowPlan(padded, window, shift, bias_index, mask)
-
-    def _window_along(self, side: int) -> int:
-        return self.window if self.fixed_window else min(self.window, side)
-
-    def _shift_along(self, side: int) -> int:
-        return self.shift if self.fixed_window or side > self.window else 0
-
-
-def _round_up(side: int, step: int) -> int:
-    return side + -side % step
 
 
 class ImageCrossAttention(nn.Module):
@@ -266,33 +186,47 @@ class SwinBlock(nn.Module):
         self.mlp = Mlp(dim, int(dim * image.mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, x_BHWC: Tensor, text_BTC: Tensor | None = None, mask_BT: Tensor | None = None) -> Tensor:
+    def forward(
+        self,
+        x_BHWC: Tensor,
+        text_BTC: Tensor | None = None,
+        mask_BT: Tensor | None = None,
+        attended_BHWC: Tensor | None = None,
+    ) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); without text the block is a plain Swin block.
 
         The texts may be K for each map, those of one map side by side: maps (M, H, W, C) then give (M*K, H, W, C), and
-        what does not depend on the text is computed once a map.
+        what does not depend on the text is computed once a map. attended: what `within_windows` gives, where it is
+        there.
         """
-        x = self._attend(x_BHWC, text_BTC, mask_BT)
+        x = self._attend(x_BHWC, text_BTC, mask_BT, attended_BHWC)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
-    def mean(self, x_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+    def within_windows(self, x_BHWC: Tensor) -> Tensor:
+        """The block's attention before it looks at a text or joins the residual: the same shape."""
+        attended: Tensor = self.attn(self.norm1(x_BHWC))
+        return attended
+
+    def mean(self, x_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor, attended_BHWC: Tensor | None = None) -> Tensor:
         """The mean of `forward` over the map, (B, 1, 1, C). It commutes with the MLP's second linear map, which then
         costs 1/(H*W)."""
-        x = self._attend(x_BHWC, text_BTC, mask_BT)
+        x = self._attend(x_BHWC, text_BTC, mask_BT, attended_BHWC)
         hidden = self.mlp.act(self.mlp.fc1(self.norm2(x)))
         mean_hidden = hidden.mean((1, 2), keepdim=True)
         mlp = self.mlp.fc2(mean_hidden)
         return x.mean((1, 2), keepdim=True) + self.drop_path(mlp)
 
-    def _attend(self, x_BHWC: Tensor, text_BTC: Tensor | None, mask_BT: Tensor | None) -> Tensor:
-        x = self.norm1(x_BHWC)
-        if text_BTC is None:
-            z = self.attn(x)
-        elif isinstance(self.cross, ImageMergedAttention):
+    def _attend(
+        self, x_BHWC: Tensor, text_BTC: Tensor | None, mask_BT: Tensor | None, attended_BHWC: Tensor | None
+    ) -> Tensor:
+        if text_BTC is not None and isinstance(self.cross, ImageMergedAttention):
+            x = self.norm1(x_BHWC)
             z = self.attn(repeat_for_texts(x, len(text_BTC)), self.cross(text_BTC, mask_BT))
         else:
-            assert self.cross is not None, "this block is not fused"
-            z = self.cross(self.attn(x), text_BTC, mask_BT)
+            z = self.within_windows(x_BHWC) if attended_BHWC is None else attended_BHWC
+            if text_BTC is not None:
+                assert self.cross is not None, "this block is not fused"
+                z = self.cross(z, text_BTC, mask_BT)
         return repeat_for_texts(x_BHWC, len(z)) + self.drop_path(z)
 
 

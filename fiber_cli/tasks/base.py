@@ -2,7 +2,7 @@
 
 import inspect
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Set
+from collections.abc import Callable, Iterator, Set
 from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
@@ -15,7 +15,8 @@ from fiber_cli.tasks.context import TaskContext
 
 
 class Comparison(NamedTuple):
-    """Something that a loss does among all samples of a micro-step, those of the other ranks included.
+    """Something that a loss does among all samples of a micro-step, those of the other ranks included; is_global: of an
+    optimiser step; global_setting: what would make it so, None where nothing does.
 
     name: in summary.json; what: before "512 pairs" in a line for the reader. queue: how many features of earlier steps
     take part; queue_setting: which setting says so, None where there can be none.
@@ -25,6 +26,23 @@ class Comparison(NamedTuple):
     what: str
     queue: int = 0
     queue_setting: str | None = None
+    is_global: bool = False
+    global_setting: str | None = None
+
+
+class Pass(NamedTuple):
+    """A pass of an optimiser step over one micro-batch: forward, and backward where it has a graph.
+
+    micro_step: of which micro-batch, whose chance (dropout, drop path) it has; `stream` gives it chance of its own.
+    compute: what the task computes of the batch in place of its losses; of one with a graph "loss" is gone back from.
+    """
+
+    micro_step: int
+    batch: dict[str, Any]
+    compute: Callable[[dict[str, Any]], dict[str, Tensor]] | None = None
+    has_graph: bool = True
+    stream: int = 0
+    is_last: bool = False
 
 
 class Task(nn.Module, ABC):
@@ -64,6 +82,12 @@ class Task(nn.Module, ABC):
     def comparisons(self) -> tuple[Comparison, ...]:
         """Which of the losses compare samples with each other."""
         return ()
+
+    def passes(self, batches: Iterator[dict[str, Any]], count: int) -> Iterator[Pass]:
+        """The passes of an optimiser step, whose micro-batches are the next `count` of `batches`. When the next one is
+        asked for, the one before has gone forward and backward."""
+        for micro_step in range(count):
+            yield Pass(micro_step, next(batches), is_last=micro_step == count - 1)
 
     def prepare_training(self, context: TaskContext[Any]) -> None:
         """Called once before the first step, for what only training needs."""

@@ -1,7 +1,7 @@
 """How many pairs the losses compare with each other: part of the method, and a matter of how many ranks there are.
 
-Only the samples of one micro-step meet, those of all ranks; accumulating micro-steps makes the batch of the optimiser
-larger and not this number.
+Where a task does not compare over the global batch, only the samples of one micro-step meet, those of all ranks, and
+accumulating micro-steps makes the batch of the optimiser larger and not this number.
 """
 
 from fiber_cli.config.recipe import RuntimeSettings
@@ -13,7 +13,7 @@ def pairs_compared(task: Task, runtime: RuntimeSettings, world: int) -> dict[str
     the `global_batch`; nothing where samples do not meet."""
     counts = {}
     for comparison in task.comparisons:
-        counts[comparison.name] = runtime.micro_batch * world
+        counts[comparison.name] = _pairs(comparison, runtime, world)
         if comparison.queue:
             counts[f"{comparison.name}_queue"] = comparison.queue
     return counts | {"global_batch": runtime.global_batch} if counts else {}
@@ -24,12 +24,29 @@ def comparison_line(task: Task, runtime: RuntimeSettings, world: int) -> str | N
     not meet."""
     if not task.comparisons:
         return None
-    pairs = runtime.micro_batch * world
-    parts = [_in_words(comparison, pairs) for comparison in task.comparisons]
+    parts = [_in_words(comparison, _pairs(comparison, runtime, world)) for comparison in task.comparisons]
     line = f"{', '.join(parts)} (micro_batch {runtime.micro_batch} x {_ranks(world)})"
-    if pairs == runtime.global_batch:
+    micro_steps = runtime.micro_steps(world)
+    if micro_steps == 1:
         return f"{line}, the whole global batch"
+    if all(comparison.is_global for comparison in task.comparisons):
+        return f"{line}, the whole global batch, by cached gradients over {micro_steps} micro-steps"
     return f"{line} of a global batch of {runtime.global_batch:,}: {_mend(task, runtime, world)}"
+
+
+def _pairs(comparison: Comparison, runtime: RuntimeSettings, world: int) -> int:
+    return runtime.global_batch if comparison.is_global else runtime.micro_batch * world
+
+
+def batch_line(asked: RuntimeSettings, runtime: RuntimeSettings, world: int) -> str | None:
+    """A line for the reader where the ranks do not divide the global batch that was asked for."""
+    if asked == runtime:
+        return None
+    micro_batch = "" if asked.micro_batch == runtime.micro_batch else f" in micro-batches of {runtime.micro_batch}"
+    return (
+        f"runtime.global_batch={asked.global_batch} does not divide by micro_batch {asked.micro_batch} x "
+        f"{_ranks(world)}: the nearest batch that does is taken, {runtime.global_batch}{micro_batch}"
+    )
 
 
 def _in_words(comparison: Comparison, pairs: int) -> str:
@@ -51,6 +68,9 @@ def _mend(task: Task, runtime: RuntimeSettings, world: int) -> str:
     for comparison in task.comparisons:
         if comparison.queue_setting and comparison.queue < missing:
             ways += f"; {comparison.queue_setting}={missing} makes up for it with earlier features, there alone"
+    settings = {comparison.global_setting for comparison in task.comparisons if comparison.global_setting}
+    for setting in sorted(settings):
+        ways += f"; {setting} compares them all as it is, with one more pass of the stems"
     return ways
 
 

@@ -11,14 +11,14 @@ from fiber_cli.checkpoints.digests import STATE_FOLDER
 from fiber_cli.checkpoints.directory import check_name, resolve
 from fiber_cli.checkpoints.identity import checkpoint_identity
 from fiber_cli.checkpoints.weights import load_into, load_weights
-from fiber_cli.config.recipe import Recipe
+from fiber_cli.config.recipe import Recipe, RuntimeSettings
 from fiber_cli.distributed.agreement import failing_together, require_agreement, require_shared_folder
 from fiber_cli.distributed.collectives import any_rank, world_size
 from fiber_cli.distributed.group import init_from_env
 from fiber_cli.distributed.peers import telling_ended_processes
 from fiber_cli.distributed.together import asked_of_main, locked_by_all
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
-from fiber_cli.training.comparisons import comparison_line
+from fiber_cli.training.comparisons import batch_line, comparison_line
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import check_config
 from fiber_cli.training.environment import versions
@@ -42,6 +42,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     folder.
     """
     init_from_env(always=True)
+    asked, recipe = recipe.runtime, recipe.on_ranks(world_size())
     settings = recipe_facts(recipe)
     of_data = {name: value for name, value in settings.items() if name.startswith("data.")}
     require_agreement(lambda: versions() | {"--resume": str(resume)} | _without(settings, of_data))
@@ -49,7 +50,6 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         torch.set_num_threads(recipe.runtime.threads)
     output = Path(output)
     with failing_together():
-        recipe.runtime.micro_steps(world_size())  # checked before anything is read
         if recipe.deepspeed:
             check_config(deepspeed_config(recipe, world_size()))
         check_name(output)
@@ -67,7 +67,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
             planned = work(recipe, start, fresh=not begun)
         # The settings come after what the data are, which says more.
         require_agreement(lambda: planned.data_facts() | of_data | _start_facts(start))
-        return train(recipe, planned, output, resume=resume)
+        return train(recipe, planned, output, resume=resume, asked=asked)
 
 
 def _without(settings: dict[str, str], others: dict[str, str]) -> dict[str, str]:
@@ -90,8 +90,10 @@ def _first_weights(output: Path, given: Path | None, *, resume: bool) -> Path | 
     return checkpoint
 
 
-def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> int:
-    """The loop of `fit`, on given work."""
+def train(
+    recipe: Recipe, work: Work, output: Path, *, resume: bool = False, asked: RuntimeSettings | None = None
+) -> int:
+    """The loop of `fit`, on given work. asked: what the recipe says of the batch, where the ranks change it."""
     begun = asked_of_main(lambda: has_checkpoint(output))
     if begun and not resume:
         raise UserError(f"{output} already holds a run; continue it with --resume or choose another --output")
@@ -112,6 +114,9 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
             log.say(f"resumed at step {progress.step}{_other_ranks(on_ranks, recipe)}")
         elif resume:
             log.say(f"{output} holds no checkpoint yet: starting afresh")
+        changed = batch_line(asked or recipe.runtime, recipe.runtime, world_size())
+        if changed:
+            log.say(changed)
         compared = comparison_line(work.task, recipe.runtime, world_size())
         if compared:
             log.say(compared)
@@ -143,6 +148,8 @@ def train(recipe: Recipe, work: Work, output: Path, *, resume: bool = False) -> 
             stale = progress.stale
             log.say(f"ended at step {progress.step}: {stale} validations without a better {recipe.log.keep_best}")
         summary = run.summary()
+        if changed and asked:
+            summary["global_batch_asked"] = asked.global_batch
         with failing_together():
             log.finish(summary)
     return EXIT_OK

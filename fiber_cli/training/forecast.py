@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.device import GIB
+from fiber_cli.training.comparisons import batch_line
 from fiber_cli.training.estimate import Estimate, estimate
 from fiber_cli.training.gpus import BOXES_SHARE, OVERHEAD, Gpu
 from fiber_cli.training.plan import FLOAT32_BYTES, memory_in_words, memory_parts
@@ -19,9 +20,13 @@ _HOURS_A_DAY = 24
 def forecast(recipe: Recipe, gpu: Gpu, world: int, share: float | None) -> Iterator[str]:
     """The lines of a plan. share: of the GPU's rate, None for what such trainings are taken to reach. Raises UserError
     as `estimate` does."""
+    asked, recipe = recipe, recipe.on_ranks(world)
     estimated = estimate(recipe)
     total = estimated.parameters["total"]
     yield f"recipe:      {recipe.name} on {world} x {gpu.title}"
+    changed = batch_line(asked.runtime, recipe.runtime, world)
+    if changed:
+        yield f"batch:       {changed}"
     yield "parameters:  " + "  ".join(f"{part} {count:,}" for part, count in estimated.parameters.items())
     yield f"memory per rank on {world} ranks, without activations:  {memory_in_words(total, recipe, world)}"
     yield from _memory(recipe, estimated, gpu, world)

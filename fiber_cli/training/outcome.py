@@ -21,8 +21,8 @@ class MicroBatch:
 
 @dataclass
 class Outcome:
-    """One optimiser step on this rank: the task's outputs, summed over micro-steps; the micro-batches; the gradient
-    norm before clipping, and whether the update was applied."""
+    """One optimiser step on this rank: the task's outputs, summed over micro-steps; the micro-batches, one for every
+    time that they went backward; the gradient norm before clipping, and whether the update was applied."""
 
     sums: dict[str, Tensor]
     micro_batches: list[MicroBatch]

@@ -11,7 +11,7 @@ from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.device import GIB, device, precision_context, to_device
 from fiber_cli.printing import show
 from fiber_cli.seeds import mix
-from fiber_cli.training.comparisons import comparison_line
+from fiber_cli.training.comparisons import batch_line, comparison_line
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import check_config
 from fiber_cli.training.work import Work, count_parameters, work
@@ -26,7 +26,7 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
     """Print what a run of the recipe would be, and one batch forward and backward; nothing is written. Of
     several ranks only the first does anything. Raises UserError as `fit` does."""
     world = int(os.environ.get("WORLD_SIZE", 1))
-    recipe.runtime.micro_steps(world)  # checked before anything is read
+    asked, recipe = recipe, recipe.on_ranks(world)
     if int(os.environ.get("RANK", 0)):
         return
     if recipe.deepspeed:
@@ -39,6 +39,9 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
     show(f"memory per rank on {world} ranks, without activations:  {memory}")
     epochs = planned.steps / planned.steps_per_epoch
     show(f"steps: {planned.steps:,} of {recipe.runtime.global_batch} samples, {epochs:.2f} epochs")
+    changed = batch_line(asked.runtime, recipe.runtime, world)
+    if changed:
+        show(changed)
     compared = comparison_line(planned.task, recipe.runtime, world)
     if compared:
         show(compared)

@@ -29,6 +29,7 @@ from fiber_cli.distributed.device import device, to_device
 from fiber_cli.errors import UserError
 from fiber_cli.seeds import mix
 from fiber_cli.tasks import declared
+from fiber_cli.tasks.base import Pass
 from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
 from fiber_cli.training.deepspeed_config import deepspeed_config
@@ -122,20 +123,18 @@ class Run:
         return self.task if self.ema is None else self.ema.task
 
     def step(self, batches: Iterator[Batch]) -> Outcome:
-        """One optimiser step: forward and backward of every micro-batch, then the update."""
+        """One optimiser step: the passes of every micro-batch, forward and backward, then the update."""
         number = self.progress.step
         self._set_learning_rate(number)
         state_before = {name: value.clone() for name, value in self.task.step_state().items()}
         sums: dict[str, Tensor] = {}
         micro_batches = []
-        for micro_step in range(self.engine.micro_steps):
-            batch = next(batches)
-            self.bad.update(batch)
-            self.progress.truncated += batch["truncated"]
-            losses = self.forward_backward(batch, number, micro_step)
-            micro_batches.append(MicroBatch(batch["sample_ids"], losses["loss"].isfinite()))
-            for name, value in losses.items():
+        for each in self.task.passes(self._counted(batches), self.engine.micro_steps):
+            outputs = self.forward_backward(each, number)
+            for name, value in outputs.items():
                 sums[name] = sums.get(name, 0.0) + value
+            if each.has_graph:
+                micro_batches.append(MicroBatch(each.batch["sample_ids"], outputs["loss"].isfinite()))
         update = self.engine.update()
         if not update.applied:
             # What the task keeps between steps may hold the same non-finite numbers.
@@ -143,6 +142,13 @@ class Run:
         elif self.ema is not None:
             self.ema.update(self.task, number)
         return Outcome(sums, micro_batches, update.grad_norm, update.applied)
+
+    def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """The batches, whose samples are counted when they are used."""
+        for batch in batches:
+            self.bad.update(batch)
+            self.progress.truncated += batch["truncated"]
+            yield batch
 
     def _set_learning_rate(self, number: int) -> None:
         section = self.recipe.optim
@@ -156,19 +162,23 @@ class Run:
         self.lr = section.lr * factor
         set_lr(self.engine.param_groups, self.lr)
 
-    def forward_backward(self, batch: Batch, step: int, micro_step: int) -> dict[str, Tensor]:
-        """The task's outputs for a micro-batch, detached; gradients are accumulated in the engine."""
-        seed = self.recipe.runtime.seed
-        torch.manual_seed(mix(seed, step, micro_step, collectives.rank() + 1))
-        on_device = to_device(batch, self.engine.device)
-        is_last = micro_step == self.engine.micro_steps - 1
-        losses = self.engine.forward(on_device | {"seed": mix(seed, step, micro_step), "step": step}, last=is_last)
-        loss = losses["loss"]
-        # A loss that is not finite on one rank must stop the update on all: the factor turns all its
-        # gradients into NaN, and summing them over the ranks spreads the news.
-        factor = torch.where(loss.isfinite(), 1.0, torch.nan)
-        self.engine.backward(loss * factor)
-        return {name: value.detach() for name, value in losses.items()}
+    def forward_backward(self, each: Pass, step: int) -> dict[str, Tensor]:
+        """The task's outputs of a pass, detached; gradients, of one with a graph, are accumulated in the engine."""
+        seed, micro_step = self.recipe.runtime.seed, each.micro_step
+        streams = (each.stream,) if each.stream else ()
+        torch.manual_seed(mix(seed, step, micro_step, collectives.rank() + 1, *streams))
+        batch = to_device(each.batch, self.engine.device) | {"seed": mix(seed, step, micro_step), "step": step}
+        if each.compute is not None:
+            batch["compute"] = each.compute
+        with torch.set_grad_enabled(each.has_graph):
+            outputs = self.engine.forward(batch, last=each.is_last)
+        if each.has_graph:
+            loss = outputs["loss"]
+            # A loss that is not finite on one rank must stop the update on all: the factor turns all its
+            # gradients into NaN, and summing them over the ranks spreads the news.
+            factor = torch.where(loss.isfinite(), 1.0, torch.nan)
+            self.engine.backward(loss * factor)
+        return {name: value.detach() for name, value in outputs.items()}
 
     def guard(self, outcome: Outcome) -> None:
         """Count a step that was not applied; raises UserError after `runtime.max_nonfinite` in a row."""
@@ -182,7 +192,7 @@ class Run:
         """The line of metrics.jsonl for a step; losses are means over its micro-steps and the ranks."""
         names = sorted(outcome.sums)
         sums = torch.stack([outcome.sums[name].float().reshape(()) for name in names])
-        count = len(outcome.micro_batches) * collectives.world_size()
+        count = self.engine.micro_steps * collectives.world_size()
         means = collectives.all_reduce_sum(sums) / count
         progress = self.progress
         local = torch.tensor([self.bad.bad, progress.truncated], device=means.device)
@@ -311,6 +321,7 @@ class Run:
         return {
             "steps": progress.step,
             "images": images,
+            "global_batch": self.recipe.runtime.global_batch,
             "seconds": round(progress.seconds, 2),
             "images_per_second": round(images / progress.seconds, 2) if progress.seconds else None,
             "metrics": progress.metrics,

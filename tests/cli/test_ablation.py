@@ -136,9 +136,6 @@ def test_what_is_wrong_with_a_variant_is_found_out_after_hours(run, launched):
     code, _, err = run(*ABLATE, "runtime.seed=3")
     assert code == 2
     assert "in the backbone: runtime.seed=…: the grid's seeds give it" in err
-    code, _, err = run(*ABLATE, "--nproc", "3")
-    assert code == 2
-    assert "is no multiple of micro_batch x ranks" in err
     code, _, err = run(*ABLATE, "log.validate_every=null", "log.keep_best=null")
     assert code == 2
     assert "without ITM: log.validate_every is null and evaluate is empty" in err

@@ -64,12 +64,17 @@ def test_what_does_not_fit_is_said_with_a_way_out(file, capsys, monkeypatch):
     assert "does not fit: lower runtime.micro_batch, or set runtime.activation_checkpointing" in line(out, "memory: ")
 
 
+def test_gpus_that_do_not_divide_the_batch_are_refused_or_change_it_in_silence(file, capsys):
+    code, out, _ = run(capsys, str(file), "--gpus", "3")
+    assert code == 0
+    assert "the nearest batch that does is taken" in line(out, "batch: ")
+
+
 @pytest.mark.parametrize(
     ("words", "message", "expected"),
     [
         (("nowhere",), "unknown recipe 'nowhere'", 2),
         (("tiny", "--device", "gpu9"), "--device gpu9: not known; known are h200, h100", 1),
-        (("tiny", "--gpus", "7"), "is no multiple of micro_batch x ranks", 2),
         (("tiny", "model.image_size=65"), "model.image_size: 65 is not a multiple of 32", 2),
     ],
 )

@@ -1,14 +1,13 @@
 """The sections: values, types, defaults, and what follows from them."""
 
 import dataclasses
-import re
 import typing
 
 import pytest
 import yaml
 from good_recipe import good
 
-from fiber_cli.config.recipe import LogSettings, ModelSettings, Recipe, warmup_steps
+from fiber_cli.config.recipe import LogSettings, ModelSettings, Recipe, RuntimeSettings, warmup_steps
 from fiber_cli.config.resolve import resolve_recipe, shipped_recipes
 from fiber_cli.config.strict import one_of
 from fiber_cli.data.sources import FORMATS, SettingsByKind
@@ -61,33 +60,46 @@ def test_global_batch_must_divide_and_the_error_names_values_that_do():
 
 
 @pytest.mark.parametrize(
-    ("recipe", "world", "named"),
+    ("recipe", "world", "micro_batch", "global_batch"),
     [
-        ("4m", 6, "set global_batch to 3840 or 4224; as it is it goes with 4 or 8 ranks"),
-        ("4m", 7, "set global_batch to 4032 or 4480; as it is it goes with 4 or 8 ranks"),
-        (
-            "4m",
-            100,
-            "set global_batch to 6400, or micro_batch to 41 and global_batch to 4100; as it is it goes with 64",
-        ),
-        ("coco_itc", 3, "set global_batch to 768 or 1152; as it is it goes with 2 or 4 ranks"),
-        ("caption_cider", 64, "set global_batch to 1024, or micro_batch to 8; as it is it goes with 32 ranks"),
-        ("tiny", 3, "set global_batch to 192, or micro_batch to 43 and global_batch to 129; as it is it goes with 2"),
-        ("tiny", 5, "set global_batch to 320, or micro_batch to 26 and global_batch to 130; as it is it goes with 2"),
+        ("4m", 6, 62, 4092),
+        ("4m", 12, 57, 4104),
+        ("4m", 24, 57, 4104),
+        ("4m", 48, 43, 4128),
+        ("4m", 96, 43, 4128),
+        ("4m", 128, 32, 4096),
+        ("coco_itc", 3, 114, 1026),
+        ("caption_cider", 64, 8, 512),
+        ("tiny", 3, 43, 129),
+        ("tiny", 200, 1, 200),
     ],
 )
-def test_rank_counts_that_do_not_divide_get_the_nearest_that_do(recipe, world, named):
-    runtime = resolve_recipe(recipe, ["task.cider_df=df"] if recipe == "caption_cider" else ()).runtime
-    with pytest.raises(RecipeError) as caught:
-        runtime.micro_steps(world)
-    assert named in str(caught.value)
-    offered = re.findall(r"(?:micro_batch to (\d+) and )?global_batch to (\d+)(?: or (\d+))?", str(caught.value))
-    for micro_batch, *batches in offered:
-        for batch in filter(None, batches):
-            changed = dataclasses.replace(runtime, global_batch=int(batch))
-            if micro_batch:
-                changed = dataclasses.replace(changed, micro_batch=int(micro_batch))
-            assert changed.micro_steps(world) >= 1
+def test_rank_counts_that_do_not_divide_are_refused_or_get_a_batch_far_from_the_recipes(
+    recipe, world, micro_batch, global_batch
+):
+    asked = resolve_recipe(recipe, ["task.cider_df=df"] if recipe == "caption_cider" else ()).runtime
+    fitted = asked.on_ranks(world)
+    assert (fitted.micro_batch, fitted.global_batch) == (micro_batch, global_batch)
+    assert fitted.micro_steps(world) >= 1
+    assert fitted.on_ranks(world) == fitted
+
+
+@pytest.mark.parametrize("world", [1, 2, 4, 8, 16, 32, 64])
+def test_rank_counts_that_divide_get_another_batch(world):
+    runtime = resolve_recipe("4m", ()).runtime
+    assert runtime.on_ranks(world) == runtime
+
+
+@pytest.mark.parametrize("micro_batch", [1, 3, 4, 7, 64])
+@pytest.mark.parametrize("share", [1, 2, 10, 13, 60])
+@pytest.mark.parametrize("world", [2, 3, 5])
+def test_micro_batches_grow_or_the_batch_is_not_a_near_one(micro_batch, share, world):
+    asked = RuntimeSettings(micro_batch=micro_batch, global_batch=micro_batch * share)
+    fitted = asked.on_ranks(world)
+    assert fitted.micro_batch <= micro_batch
+    assert fitted.global_batch % (fitted.micro_batch * world) == 0
+    largest_step = max(world, asked.global_batch / 4)
+    assert abs(fitted.global_batch - asked.global_batch) <= largest_step
 
 
 def test_warm_up_is_a_share_or_steps():

@@ -1,58 +1,13 @@
 """Windows, their shifts and their biases, and the gated look at the text."""
 
-import pytest
 import torch
 
 from fiber_cli.model.config import ImageConfig
 from fiber_cli.model.swin import (
     ImageCrossAttention,
     WindowAttention,
-    relative_position_index,
     repeat_for_texts,
-    shift_mask,
-    window_partition,
-    window_reverse,
 )
-
-
-def test_shift_mask_by_hand():
-    """4x4 map, window 2, shift 1: the last window of each row and column joins two borders."""
-    mask = shift_mask((4, 4), (2, 2), (1, 1))
-    assert mask.shape == (4, 4, 4)
-    assert torch.equal(mask[0], torch.zeros(4, 4))
-    apart = torch.tensor([[0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0]]) * -100.0
-    assert torch.equal(mask[1], apart)
-    assert torch.equal(mask[3], (1 - torch.eye(4)) * -100.0)
-
-
-def test_an_axis_without_shift_is_masked_nowhere():
-    assert not shift_mask((4, 6), (2, 3), (0, 0)).any()
-    down_alone = shift_mask((4, 2), (2, 2), (1, 0))
-    assert not down_alone[0].any()
-    assert torch.equal(down_alone[1][0] == 0, torch.tensor([True, True, False, False]))
-
-
-def test_relative_positions_by_hand():
-    index = relative_position_index(2, 2, 2)
-    assert index[0, 0] == 4
-    assert index[0, 3] == 0
-    assert index[3, 0] == 8
-    assert index[0, 1] == 3
-
-
-def test_smaller_windows_read_the_middle_of_the_table():
-    """Offsets keep their row of the table: (dy, dx) = (0, 0) is its middle for every size of window."""
-    whole, narrow = relative_position_index(3, 3, 3), relative_position_index(3, 1, 2)
-    assert whole.unique().tolist() == list(range(25))
-    assert narrow.tolist() == [[12, 11], [13, 12]]
-
-
-def test_windows_are_taken_apart_and_put_together():
-    x = torch.arange(2 * 4 * 6).view(2, 4, 6, 1)
-    windows = window_partition(x, (2, 3))
-    assert windows.shape == (2, 4, 6, 1)
-    assert windows[0, 1].flatten().tolist() == [3, 4, 5, 9, 10, 11]
-    assert torch.equal(window_reverse(windows, (2, 3), (4, 6)), x)
 
 
 @torch.no_grad()
@@ -123,18 +78,6 @@ def test_texts_of_one_map_share_it():
     torch.testing.assert_close(cross(z, text, mask), cross(z.repeat_interleave(2, 0), text, mask))
     assert repeat_for_texts(z, 2) is z
     assert repeat_for_texts(z, 4).shape == (4, 3, 3, 8)
-
-
-@pytest.mark.parametrize("fixed_window", [True, False])
-def test_plans_are_made_once_a_size(fixed_window):
-    attention = WindowAttention(8, 2, window=4, shift=2, fixed_window=fixed_window)
-    first, again = attention._plan(8, 8, torch.device("cpu")), attention._plan(8, 8, torch.device("cpu"))
-    assert first is again
-    assert first.padded == (8, 8)
-    assert first.shift == (2, 2)
-    small = attention._plan(3, 8, torch.device("cpu"))
-    assert small.window == ((4, 4) if fixed_window else (3, 4))
-    assert small.shift == ((2, 2) if fixed_window else (0, 2))
 
 
 def test_windows_of_the_published_fine_stage_are_off_by_default():

@@ -12,7 +12,7 @@ from fiber_cli.tasks.caption.task import CaptionTask
 from fiber_cli.tasks.coarse.task import CoarseTask
 from fiber_cli.tasks.retrieval.task import RetrievalTask
 from fiber_cli.tasks.vqa.task import VqaTask
-from fiber_cli.training.comparisons import comparison_line, pairs_compared
+from fiber_cli.training.comparisons import batch_line, comparison_line, pairs_compared
 from fiber_cli.training.plan import dry_run
 
 #: Overrides that make a run of a step take seconds.
@@ -35,10 +35,10 @@ def of_recipe(name):
 @pytest.mark.parametrize(
     ("name", "world", "pairs", "restored"),
     [
-        ("4m", 8, 512, "64 ranks or runtime.micro_batch=512"),
-        ("4m", 1, 64, "64 ranks or runtime.micro_batch=4096"),
+        ("4m", 8, 4096, None),
+        ("4m", 1, 4096, None),
         ("4m", 64, 4096, None),
-        ("coco_itc", 2, 256, "8 ranks or runtime.micro_batch=512"),
+        ("coco_itc", 2, 1024, None),
         ("flickr30k_itm", 8, 256, "32 ranks or runtime.micro_batch=128"),
         ("tiny", 2, 128, None),
         ("tiny_retrieval", 1, 64, "2 ranks or runtime.micro_batch=128"),
@@ -52,9 +52,31 @@ def test_a_recipe_on_fewer_ranks_says_how_many_pairs_meet_and_how_all_do(name, w
     assert counts["global_batch"] == runtime.global_batch
     assert f"{pairs:,} pairs" in line
     if restored is None:
-        assert line.endswith("the whole global batch")
+        assert "the whole global batch" in line
+        assert ("by cached gradients" in line) == (runtime.micro_steps(world) > 1)
     else:
         assert f"of a global batch of {runtime.global_batch:,}: for all of it use {restored}" in line
+
+
+def test_a_batch_of_which_few_pairs_meet_hides_the_setting_that_makes_all_meet(task):
+    runtime = RuntimeSettings(micro_batch=8, global_batch=64)
+    assert "task.compare_over=global_batch compares them all as it is" in comparison_line(task, runtime, 2)
+    all_meet = CoarseTask(SMALL, compare_over="global_batch")
+    assert pairs_compared(all_meet, runtime, 2) == {"itc": 64, "negatives": 64, "global_batch": 64}
+    line = comparison_line(all_meet, runtime, 2)
+    assert line == (
+        "ITC contrasts 64 pairs, ITM draws hard negatives from 64 pairs (micro_batch 8 x 2 ranks), the whole global "
+        "batch, by cached gradients over 4 micro-steps"
+    )
+
+
+def test_a_batch_that_the_ranks_do_not_divide_is_changed_in_silence():
+    asked = resolve_recipe("4m", ()).runtime
+    assert batch_line(asked, asked.on_ranks(8), 8) is None
+    assert batch_line(asked, asked.on_ranks(12), 12) == (
+        "runtime.global_batch=4096 does not divide by micro_batch 64 x 12 ranks: the nearest batch that does is taken, "
+        "4104 in micro-batches of 57"
+    )
 
 
 def test_what_is_switched_off_is_not_spoken_of():
@@ -91,6 +113,11 @@ def test_the_dry_run_shows_it(capsys, monkeypatch):
     monkeypatch.setenv("WORLD_SIZE", "3")
     dry_run(recipe)
     assert "ITC contrasts 6 pairs" in capsys.readouterr().out
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    dry_run(recipe)
+    shown = capsys.readouterr().out
+    assert "global_batch: 8" in shown
+    assert "runtime.global_batch=6 does not divide by micro_batch 2 x 4 ranks: the nearest" in shown
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -14,7 +14,7 @@ from fiber_cli.checkpoints.positions import POSITION_BIAS
 from fiber_cli.checkpoints.published.names import to_our_names, to_published_names
 from fiber_cli.checkpoints.published.towers import FOLLOWS_FROM_SIZES, position_buffers, position_reasons, towers
 from fiber_cli.model.config import FiberConfig
-from fiber_cli.model.swin import shift_mask
+from fiber_cli.model.windows import shift_mask
 
 IMAGE, TEXT = "vit_model.", "text_transformer."
 

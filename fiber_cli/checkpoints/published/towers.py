@@ -8,7 +8,7 @@ from torch import Tensor
 
 from fiber_cli.checkpoints.published.names import below
 from fiber_cli.model.config import FiberConfig
-from fiber_cli.model.swin import relative_position_index
+from fiber_cli.model.windows import relative_position_index
 
 SWIN = {
     "patch_embed.{proj|norm}.{p}": "patch_embed.{proj|norm}.{p}",

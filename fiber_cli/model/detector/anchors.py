@@ -10,6 +10,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from fiber_cli.model.kept import constant
+
 STRIDES = (8, 16, 32, 64, 128)
 #: Sides of the square anchors, in strides.
 ANCHOR_SIDE = 8
@@ -43,7 +45,7 @@ def decode_boxes(deltas: Tensor, anchors: Tensor) -> Tensor:
     """(..., 4) (dx, dy, dw, dh) relative to anchors (..., 4) -> xyxy."""
     low, high = anchors.split(2, -1)
     anchor_size = high - low + 1
-    shift, log_ratio = (deltas / deltas.new_tensor(_SCALES)).split(2, -1)
+    shift, log_ratio = (deltas / constant(_SCALES, deltas.dtype, deltas.device)).split(2, -1)
     centre = shift * anchor_size + centres_of(anchors)
     size = log_ratio.clamp(max=_MAX_LOG_RATIO).exp() * anchor_size
     half = (size - 1) / 2

@@ -38,6 +38,39 @@ class Truth(NamedTuple):
             tokens_NL[:, -1] |= ~is_matched
         return tokens_NL
 
+    def padded(self, like: Tensor) -> "PaddedBoxes":
+        """The boxes of all images side by side, at least one place an image; of the dtype and on the device of
+        `like`."""
+        most = max(1, *map(len, self.boxes))
+        boxes_BG4 = _padded_rows(self.boxes, most).to(like, non_blocking=True)
+        names_BGL = _padded_rows(self.names, most).to(like.device, non_blocking=True)
+        counts_B = torch.tensor(list(map(len, self.boxes))).to(like.device, non_blocking=True)
+        is_box_BG = torch.arange(most, device=like.device) < counts_B[:, None]
+        return PaddedBoxes(boxes_BG4, is_box_BG, names_BGL.bool())
+
+    def tokens_of_batch(self, names_BGL: Tensor, matched_BN: Tensor) -> Tensor:
+        """`tokens` of all images: bool (B, N, L). names: of `padded`; matched_BN: int64."""
+        is_matched = matched_BN[:, :, None] >= 0
+        numbers = matched_BN.clamp(min=0)[:, :, None].expand(-1, -1, names_BGL.shape[2])
+        tokens_BNL = names_BGL.gather(1, numbers) & is_matched
+        if self.last_token_unmatched:
+            tokens_BNL[:, :, -1:] |= ~is_matched
+        return tokens_BNL
+
+
+class PaddedBoxes(NamedTuple):
+    """Boxes (B, G, 4) of a batch, padded to one number an image; where there is one, bool (B, G); and the tokens that
+    name it, bool (B, G, L)."""
+
+    boxes_BG4: Tensor
+    is_box_BG: Tensor
+    names_BGL: Tensor
+
+
+def _padded_rows(of_images: Sequence[Tensor], most: int) -> Tensor:
+    """Rows (G_i, C) of each image as (B, most, C), zeros after the last."""
+    return torch.stack([F.pad(rows, (0, 0, 0, most - len(rows))) for rows in of_images])
+
 
 class LossSum(NamedTuple):
     """A loss as a sum over this rank's batch, with the graph, and the count that it is divided by: the mean over ranks,

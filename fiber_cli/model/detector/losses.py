@@ -1,6 +1,6 @@
 """The sums behind the losses of the published head.
 
-Shapes: B images, N anchors of all levels (finest first, row-major), L text length, P positive anchors of the batch.
+Shapes: B images, N anchors of all levels (finest first, row-major), L text length.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
@@ -38,34 +38,42 @@ def centerness_of(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def loss_sums(out: "HeadOutput", truth: Truth) -> LossSums:
-    """The head's output against the true boxes."""
+    """The head's output against the true boxes.
+
+    Every anchor is computed, and those that are not positive count nothing: how many are is known on the device alone,
+    and asking would keep the host waiting for it.
+    """
     anchors = make_anchors(out.sizes, out.deltas)
     targets = _match(out, anchors, truth)
-    positive_BN, boxes_P4 = targets.positive_BN, targets.boxes_P4
-    anchors_P4 = anchors.expand_as(out.deltas)[positive_BN]
-    centerness_target = centerness_of(centres_of(anchors_P4), boxes_P4)
-    centerness = F.binary_cross_entropy_with_logits(out.centerness[positive_BN], centerness_target, reduction="sum")
-    decoded_P4 = decode_boxes(out.deltas[positive_BN], anchors_P4)
-    box = centerness_target * (1 - giou(decoded_P4, boxes_P4))
+    positive_BN = targets.positive_BN
+    centerness_target = centerness_of(centres_of(anchors), targets.boxes_BN4) * positive_BN
+    centerness = F.binary_cross_entropy_with_logits(out.centerness, centerness_target, reduction="none")
+    decoded_BN4 = decode_boxes(out.deltas, anchors)
+    box = centerness_target * torch.where(positive_BN, 1 - giou(decoded_BN4, targets.boxes_BN4), 0.0)
     token = token_focal(out.logits, targets.tokens_BNL) * truth.mask[:, None]
-    return LossSums(token.sum(), box.sum(), centerness, centerness_target.sum(), positive_BN.sum())
+    return LossSums(
+        token.sum(),
+        box.sum(),
+        torch.where(positive_BN, centerness, 0.0).sum(),
+        centerness_target.sum(),
+        positive_BN.sum(),
+    )
 
 
 class _Targets(NamedTuple):
-    """Which anchors are matched, bool; the boxes that they are to find; and the tokens that all are to name, bool."""
+    """Which anchors are matched, bool; the boxes that they are to find, of the others the anchors themselves; and the
+    tokens that all are to name, bool."""
 
     positive_BN: Tensor
-    boxes_P4: Tensor
+    boxes_BN4: Tensor
     tokens_BNL: Tensor
 
 
 def _match(out: "HeadOutput", anchors: Tensor, truth: Truth) -> _Targets:
-    tokens, positives, matched_boxes = [], [], []
-    for image, boxes in enumerate(truth.boxes):
-        true_boxes = boxes.to(anchors)
-        matched_N = assign(anchors, out.level_lengths, true_boxes)
-        positive_N = matched_N >= 0
-        tokens.append(truth.tokens(image, matched_N))
-        positives.append(positive_N)
-        matched_boxes.append(true_boxes[matched_N[positive_N]])
-    return _Targets(torch.stack(positives), torch.cat(matched_boxes), torch.stack(tokens))
+    true_boxes = truth.padded(anchors)
+    matched_BN = assign(anchors, out.level_lengths, true_boxes.boxes_BG4, true_boxes.is_box_BG)
+    positive_BN = matched_BN >= 0
+    numbers_BN4 = matched_BN.clamp(min=0)[:, :, None].expand(-1, -1, 4)
+    matched_boxes = true_boxes.boxes_BG4.gather(1, numbers_BN4)
+    boxes_BN4 = torch.where(positive_BN[:, :, None], matched_boxes, anchors)
+    return _Targets(positive_BN, boxes_BN4, truth.tokens_of_batch(true_boxes.names_BGL, matched_BN))

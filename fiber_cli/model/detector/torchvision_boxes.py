@@ -12,6 +12,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.image_list import ImageList
 
 from fiber_cli.model.detector.anchors import STRIDES
+from fiber_cli.model.kept import constant
 
 
 class PyramidAnchors(AnchorGenerator):
@@ -38,9 +39,9 @@ def image_list(levels: Sequence[Tensor]) -> ImageList:
 
 def to_edges(boxes: Tensor) -> Tensor:
     """(..., 4) boxes of first and last pixels as edges."""
-    return boxes + boxes.new_tensor([0, 0, 1, 1])
+    return boxes + constant((0, 0, 1, 1), boxes.dtype, boxes.device)
 
 
 def from_edges(edges: Tensor) -> Tensor:
     """Inverse of `to_edges`."""
-    return edges - edges.new_tensor([0, 0, 1, 1])
+    return edges - constant((0, 0, 1, 1), edges.dtype, edges.device)

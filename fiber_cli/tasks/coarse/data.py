@@ -1,11 +1,15 @@
 """Images with one of their captions each, whose words are also masked."""
 
 from collections.abc import Sequence
+from functools import partial
 
-from fiber_cli.data.readers import CaptionReader, caption_view, collate
+import torch
+
+from fiber_cli.data.readers import Batch, CaptionReader, Sample, caption_view, collate
 from fiber_cli.data.source import CaptionSource, Source, require
 from fiber_cli.tasks.coarse.settings import CoarseSettings
 from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.token_losses import NO_LABEL
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 
 
@@ -20,4 +24,18 @@ def training_data(
         options.augment,
         mlm_probability=context.settings.mlm_probability,
     )
-    return TrainingData(caption_view(require(sources, CaptionSource), options.captions), reader, collate)
+    collate_batch = partial(collate_masked, pairs=context.settings.mlm_pairs)
+    return TrainingData(caption_view(require(sources, CaptionSource), options.captions), reader, collate_batch)
+
+
+def collate_masked(samples: Sequence[Sample], pairs: int | None) -> Batch:
+    """As `collate`, and `mlm_positions`: see `masked_positions`, of the first so many pairs, None = all."""
+    batch = collate(samples)
+    batch["mlm_positions"] = masked_positions(batch["mlm_labels"][:pairs])
+    return batch
+
+
+def masked_positions(labels: torch.Tensor) -> torch.Tensor:
+    """Where tokens are to be predicted, int64 (P,), numbers in the flattened labels (B, L). How many there are is known
+    without waiting where the labels are on the host."""
+    return (labels != NO_LABEL).flatten().nonzero().squeeze(1)

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, rank
+from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, rank, world_size
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import ImageStem, TextStem
 
@@ -31,22 +31,23 @@ class Negatives(NamedTuple):
         return Negatives(self.images[:pairs], self.texts[:pairs])
 
 
-def sampling_weights(similarities: Tensor, rank: int, margin: float | None = None) -> Tensor:
+def sampling_weights(similarities: Tensor, block: int, margin: float | None = None) -> Tensor:
     """Chances (B, G + Q) with which each candidate is a hard negative: a softmax over batch and filled queue, the
-    row's own column set to 0. Negatives are drawn among the G columns of the batch. margin: what comes this near to the
+    row's own column set to 0. Negatives are drawn among the G columns of the batch, of which the rows' own are the
+    block of B with the number `block`, as of a rank among all. margin: what comes this near to the
     similarity of the row's own column, or above it, gets no chance ("NV-Retriever", 2024, positive-aware mining)."""
     if margin is not None:
-        similarities = _without_likely_positives(similarities, rank, margin)
+        similarities = _without_likely_positives(similarities, block, margin)
     weights = similarities.softmax(1)
-    weights[:, rank * len(weights) :].fill_diagonal_(0.0)
+    weights[:, block * len(weights) :].fill_diagonal_(0.0)
     return weights
 
 
-def _without_likely_positives(similarities: Tensor, rank: int, margin: float) -> Tensor:
+def _without_likely_positives(similarities: Tensor, block: int, margin: float) -> Tensor:
     """The similarities, minus infinity where one is that of a pair that may be true and is not annotated."""
-    own = similarities[:, rank * len(similarities) :].diagonal()
+    own = similarities[:, block * len(similarities) :].diagonal()
     is_likely = similarities > own[:, None] - margin
-    is_likely[:, rank * len(similarities) :].fill_diagonal_(False)
+    is_likely[:, block * len(similarities) :].fill_diagonal_(False)
     return similarities.masked_fill(is_likely, -torch.inf)
 
 
@@ -55,17 +56,20 @@ def draw_negatives(image_key: Tensor, seed: int, weights: Weights | None) -> Neg
     its own negative, nor is another caption of the same image, unless the batch has no other image. The draw of a row
     depends on `seed` and its global number alone, not on the number of ranks. Raises UserError for a batch of one pair.
     """
-    keys = all_gather_grad(image_key)
+    return draw_among(all_gather_grad(image_key), rank(), len(image_key), seed, weights)
+
+
+def draw_among(keys: Tensor, block: int, rows: int, seed: int, weights: Weights | None) -> Negatives:
+    """The same for the pairs of one block of `rows` of all pairs, whose keys are int64 (G,)."""
     if len(keys) < 2:
         raise UserError(
             "image-text matching needs a negative: runtime.micro_batch times the number of ranks is 1; "
             "raise runtime.micro_batch or set task.itm=0"
         )
-    rows = len(image_key)
-    first = rank() * rows
+    first = block * rows
     excluded = _excluded(keys, first, rows)
     uniform = torch.rand(2, len(keys), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-    uniform = uniform[:, first : first + rows].to(keys.device)
+    uniform = uniform[:, first : first + rows].to(keys.device, non_blocking=True)
     if weights is None:
         chances = torch.ones_like(excluded, dtype=torch.float64)
         return Negatives(_draw(chances, excluded, uniform[0]), _draw(chances, excluded, uniform[1]))
@@ -93,8 +97,12 @@ def _draw(chances: Tensor, excluded: Tensor, uniform: Tensor) -> Tensor:
 
 
 def fetch(image: ImageStem, text: TextStem, negatives: Negatives) -> tuple[ImageStem, TextStem]:
-    """Stems of global rows, from the ranks that computed them; gradients flow back there."""
+    """Stems of global rows, from the ranks that computed them; gradients flow back there. What the first fused pair has
+    made of the images comes from this rank alone: to compute it again is cheaper than to send it."""
     masks = all_gather_grad(text.mask.to(torch.uint8))
     mask = masks[negatives.texts].bool()
-    negative_image = ImageStem(exchange_rows(image.map, negatives.images))
+    if world_size() == 1:
+        negative_image = image._replace(earlier=()).rows(negatives.images)
+    else:
+        negative_image = ImageStem(exchange_rows(image.map, negatives.images))
     return negative_image, TextStem(exchange_rows(text.tokens, negatives.texts), mask)

@@ -24,6 +24,12 @@ CALIBRATED = {
 class PairSettings(TaskSettings):
     """Objectives on pairs of an image and a text: ITC and ITM."""
 
+    compare_over: Literal["micro_step", "global_batch"] = option(
+        "Which pairs ITC contrasts and ITM draws negatives from: those of a micro-step on all ranks, or all of "
+        "runtime.global_batch, by cached gradients and one more pass of the stems.",
+        "micro_step",
+        owner=Owner.MODEL,
+    )
     itm: float = option("Weight of image-text matching; 0 = off.", 1.0, ge=0, owner=Owner.MODEL)
     itc: float = option("Weight of image-text contrast; 0 = off.", 1.0, ge=0, owner=Owner.MODEL)
     itm_negatives: Literal["hard", "random"] = option(
@@ -125,6 +131,15 @@ def margin_needs_hard_negatives(recipe: "Recipe") -> str | None:
     return None
 
 
+@rule("task.compare_over", "task.itc")
+def comparing_all_needs_itc(recipe: "Recipe") -> str | None:
+    """Only ITC is another loss among more pairs."""
+    task = pair_settings(recipe)
+    if task.compare_over == "global_batch" and not task.itc:
+        return "without ITC nothing is contrasted: set task.itc above 0, or compare_over to micro_step"
+    return None
+
+
 @rule("task.queue_size", "task.itc")
 def queue_needs_itc(recipe: "Recipe") -> str | None:
     """Only ITC reads the queue."""
@@ -147,6 +162,7 @@ PAIR_RULES = (
     something_is_trained,
     hard_negatives_need_itc,
     margin_needs_hard_negatives,
+    comparing_all_needs_itc,
     queue_needs_itc,
     validation_needs_a_score,
 )

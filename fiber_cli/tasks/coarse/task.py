@@ -6,6 +6,8 @@ process that holds the whole batch.
 Shapes: B rows on this rank, G rows on all ranks, Q filled queue columns, L text length, D joint width.
 """
 
+from collections.abc import Iterator
+from itertools import islice
 from typing import Any, NamedTuple
 
 import torch
@@ -18,13 +20,15 @@ from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.heads import ItmHead, MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching, Threshold
-from fiber_cli.tasks.base import Comparison, Task
+from fiber_cli.tasks.base import Comparison, Pass, Task
+from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.feature_queue import FeatureQueue
+from fiber_cli.tasks.coarse.global_batch import Embedded, GlobalBatch
 from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, sampling_weights
+from fiber_cli.tasks.token_losses import NO_LABEL
 
 TEMPERATURE_RANGE = (0.001, 1.0)
-#: The label of tokens that are not to be predicted.
-NO_LABEL = -100
+COMPARE_ALL = "task.compare_over=global_batch"
 
 
 class Similarities(NamedTuple):
@@ -36,6 +40,9 @@ class Similarities(NamedTuple):
 
 class CoarseTask(Task, Embedding, Matching):
     """The pre-training model and its losses; `RetrievalTask` is the same without MLM.
+
+    compare_over: "micro_step" contrasts, and draws negatives from, the pairs of a micro-step, those of all ranks;
+    "global_batch" all pairs of an optimiser step, see `GlobalBatch`.
 
     mlm, itm, itc: loss weights, 0 switches an objective off and leaves out its head (of ITC the temperature).
     itm_negatives: "hard" draws one negative text and one negative image per pair from the ITC similarities over all
@@ -51,6 +58,7 @@ class CoarseTask(Task, Embedding, Matching):
         self,
         config: FiberConfig,
         *,
+        compare_over: str = "micro_step",
         mlm: float = 1.0,
         itm: float = 1.0,
         itc: float = 1.0,
@@ -69,6 +77,7 @@ class CoarseTask(Task, Embedding, Matching):
     ):
         super().__init__()
         self.weights = {"mlm": mlm, "itc": itc, "itm": itm}
+        self.compare_over = compare_over
         self.itm_negatives = itm_negatives
         self.itm_margin = itm_margin
         self.mlm_pairs = mlm_pairs
@@ -98,22 +107,41 @@ class CoarseTask(Task, Embedding, Matching):
     def comparisons(self) -> tuple[Comparison, ...]:
         made = []
         if self.temperature is not None:
-            made.append(Comparison("itc", "ITC contrasts", self.queue.size, "task.queue_size"))
+            setting = None if self._compares_all else COMPARE_ALL
+            queue = self.queue.size, "task.queue_size"
+            made.append(Comparison("itc", "ITC contrasts", *queue, self._compares_all, setting))
         if self.itm is not None:
-            made.append(Comparison("negatives", f"ITM draws {self.itm_negatives} negatives from"))
+            what = f"ITM draws {self.itm_negatives} negatives from"
+            made.append(Comparison("negatives", what, is_global=self._compares_all))
         return tuple(made)
+
+    @property
+    def _compares_all(self) -> bool:
+        """Whether the pairs of all micro-batches meet. Without ITC none are contrasted, and uniform negatives are the
+        same of few pairs as of many."""
+        return self.compare_over == "global_batch" and self.temperature is not None
+
+    def passes(self, batches: Iterator[dict[str, Any]], count: int) -> Iterator[Pass]:
+        if count == 1 or not self._compares_all:
+            return super().passes(batches, count)
+        return GlobalBatch(self, list(islice(batches, count))).passes()
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """One step's losses: "loss" carries the graph; "mlm_loss", "itc_loss", "itm_loss", "itm_accuracy" and
         "temperature" are for the log.
 
         batch: pixels uint8 (B, 3, H, W); ids, mlm_ids, mlm_labels int64 (B, L); mask bool (B, L); image_key int64
-        (B,), equal for captions of one image; seed int, equal on all ranks.
+        (B,), equal for captions of one image; seed int, equal on all ranks; optionally mlm_positions, int64 (P,), see
+        `masked_positions`. A batch with "compute" goes to that in place of the losses: DeepSpeed knows no other way
+        into a module than this one.
         """
+        if "compute" in batch:
+            computed: dict[str, Tensor] = batch["compute"](batch)
+            return computed
         losses: dict[str, Tensor] = {}
         log: dict[str, Tensor] = {}
         similarities = None
-        image = self.encoder.image_stem(normalize(batch["pixels"]))
+        image = self.encoder.with_first_pair(self.encoder.image_stem(normalize(batch["pixels"])))
         if self.weights["itc"] or self.weights["itm"]:
             text = self.encoder.text_stem(batch["ids"], batch["mask"])
         if self.temperature is not None:
@@ -121,16 +149,15 @@ class CoarseTask(Task, Embedding, Matching):
             losses["itc"], similarities = self.itc_loss(image_features, text_features)
             log["temperature"] = self.temperature.detach().clone()
         if self.weights["mlm"]:
-            first = slice(self.mlm_pairs)
-            ids, mask, labels = batch["mlm_ids"][first], batch["mask"][first], batch["mlm_labels"][first]
-            losses["mlm"] = self.mlm_loss(ImageStem(image.map[first]), ids, mask, labels)
+            losses["mlm"] = self.masked_loss(image, batch)
         if self.weights["itm"]:
             first = slice(self.itm_pairs)
             weights = self.negative_weights(similarities)
             drawn = draw_negatives(batch["image_key"], batch["seed"], weights)
-            negatives = fetch(image, text, drawn.first(self.itm_pairs))
-            matched = ImageStem(image.map[first]), TextStem(text.tokens[first], text.mask[first])
-            losses["itm"], log["itm_accuracy"] = self.itm_loss(*matched, *negatives)
+            negative_image, negative_text = fetch(image, text, drawn.first(self.itm_pairs))
+            matched_text = TextStem(text.tokens[first], text.mask[first])
+            itm = self.itm_loss(image.rows(first), matched_text, negative_image, negative_text)
+            losses["itm"], log["itm_accuracy"] = itm
         if self.training and self.queue.size and self.temperature is not None:
             self.queue.push(all_gather_grad(image_features.detach()), all_gather_grad(text_features.detach()))
         total = torch.zeros((), device=image.map.device)
@@ -138,6 +165,14 @@ class CoarseTask(Task, Embedding, Matching):
             total = total + self.weights[name] * loss
             log[f"{name}_loss"] = loss.detach()
         return {"loss": total, **log}
+
+    def embed(self, batch: dict[str, Any]) -> Embedded:
+        """Stems and features of a batch as in `forward`, drawing the same chance in the same order."""
+        image = self.encoder.image_stem(normalize(batch["pixels"]))
+        if self.mlm is not None and torch.is_grad_enabled():
+            image = self.encoder.with_first_pair(image)
+        text = self.encoder.text_stem(batch["ids"], batch["mask"])
+        return Embedded(image, text, self.image_features(image), self.text_features(text))
 
     def predict(self, batch: dict[str, Any]) -> Tensor:
         """Dual-encoder features of a batch of images ("pixels") or texts ("ids", "mask"): float32 (B, D), L2 norm 1."""
@@ -163,21 +198,28 @@ class CoarseTask(Task, Embedding, Matching):
     def itc_loss(self, image: Tensor, text: Tensor) -> tuple[Tensor, Similarities]:
         """Contrastive loss of features (B, D) against all ranks' features and the queue, and the similarities. Columns
         of never-written queue rows (`itc_queue_noise`) enter the loss only."""
+        if self.itc_detach_keys:
+            return self.contrast(image, text, all_gather_grad(image.detach()), all_gather_grad(text.detach()), rank())
+        return self.contrast(image, text, all_gather_grad(image), all_gather_grad(text), rank())
+
+    def contrast(
+        self, image: Tensor, text: Tensor, images: Tensor, texts: Tensor, block: int
+    ) -> tuple[Tensor, Similarities]:
+        """The same of features (B, D) against given ones (G, D), of which they are the block of that number."""
         with torch.autocast(image.device.type, enabled=False):
             temperature = self._clamped_temperature()
-            image_loss, image_to_text = self._contrast(image, text, self.queue.text, temperature)
-            text_loss, text_to_image = self._contrast(text, image, self.queue.image, temperature)
+            image_loss, image_to_text = self._contrast(image, texts, self.queue.text, temperature, block)
+            text_loss, text_to_image = self._contrast(text, images, self.queue.image, temperature, block)
         return (image_loss + text_loss) / 2, Similarities(image_to_text, text_to_image)
 
-    def _contrast(self, query: Tensor, key: Tensor, queue: Tensor, temperature: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy of finding the keys (B, D) of queries (B, D), and the similarities (B, G + Q)."""
-        if self.itc_detach_keys:
-            key = key.detach()
-        keys = all_gather_grad(key)
+    def _contrast(
+        self, query: Tensor, keys: Tensor, queue: Tensor, temperature: Tensor, block: int
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy of finding the keys (G, D) of queries (B, D), and the similarities (B, G + Q)."""
         columns = self.queue.size if self.itc_queue_noise else self.queue.filled
         candidates = torch.cat([keys, queue[:columns]])
         logits = query @ candidates.T / temperature
-        first = rank() * len(query)
+        first = block * len(query)
         target = torch.arange(first, first + len(query), device=query.device)
         similarities = logits.detach()[:, : len(keys) + self.queue.filled]
         return F.cross_entropy(logits, target), similarities
@@ -188,24 +230,52 @@ class CoarseTask(Task, Embedding, Matching):
         temperature = self.temperature.float()
         return temperature + (temperature.clamp(*TEMPERATURE_RANGE) - temperature).detach()
 
-    def mlm_loss(self, image: ImageStem, ids: Tensor, mask: Tensor, labels: Tensor) -> Tensor:
+    def masked_loss(self, image: ImageStem, batch: dict[str, Any], mean_masked: Tensor | None = None) -> Tensor:
+        """`mlm_loss` of the pairs of a batch that it looks at, whose images have been through the stem."""
+        first = slice(self.mlm_pairs)
+        ids, mask, labels = batch["mlm_ids"][first], batch["mask"][first], batch["mlm_labels"][first]
+        positions = batch.get("mlm_positions")
+        return self.mlm_loss(image.rows(first), ids, mask, labels, positions, mean_masked=mean_masked)
+
+    def masked(self, batch: dict[str, Any]) -> Tensor:
+        """How many positions of a batch `masked_loss` predicts, float32 ()."""
+        return (batch["mlm_labels"][: self.mlm_pairs] != NO_LABEL).sum().float()
+
+    def mlm_loss(
+        self,
+        image: ImageStem,
+        ids: Tensor,
+        mask: Tensor,
+        labels: Tensor,
+        positions: Tensor | None = None,
+        *,
+        mean_masked: Tensor | None = None,
+    ) -> Tensor:
         """Cross-entropy at the masked positions, a mean over those of all ranks. The vocabulary is scored at those
-        positions only; the last image block runs for nobody and is left out."""
+        positions only; the last image block runs for nobody and is left out. positions: see `masked_positions`, None:
+        found here, for which the host waits for the device. mean_masked: how many a micro-batch has, float32 (),
+        None = a mean over the ranks."""
         assert self.mlm is not None, "MLM is switched off"
         text = self.encoder.text_stem(ids, mask)
         fused = self.encoder.fuse(image, text, image_output=False)
-        masked = labels != NO_LABEL
-        logits = self.mlm(self.pool.text_transform(fused.text[masked]))
-        count = all_reduce_sum(masked.sum().float()).clamp(min=1)
-        loss = F.cross_entropy(logits.float(), labels[masked], reduction="sum")
+        if positions is None:
+            positions = masked_positions(labels)
+        states = fused.text.flatten(0, 1).index_select(0, positions)
+        logits = self.mlm(self.pool.text_transform(states))
+        loss = F.cross_entropy(logits.float(), labels.flatten().index_select(0, positions), reduction="sum")
+        if mean_masked is not None:
+            return loss / mean_masked
+        count = all_reduce_sum((labels != NO_LABEL).sum().float()).clamp(min=1)
         return loss * world_size() / count
 
-    def negative_weights(self, similarities: Similarities | None) -> Weights | None:
-        """The weights of hard negatives; None where they are drawn uniformly."""
+    def negative_weights(self, similarities: Similarities | None, block: int | None = None) -> Weights | None:
+        """The weights of hard negatives; None where they are drawn uniformly. block: see `contrast`, None = this
+        rank's."""
         if self.itm_negatives != "hard" or similarities is None:
             return None
-        image_to_text = sampling_weights(similarities.image_to_text, rank(), self.itm_margin)
-        text_to_image = sampling_weights(similarities.text_to_image, rank(), self.itm_margin)
+        block = rank() if block is None else block
+        image_to_text = sampling_weights(similarities.image_to_text, block, self.itm_margin)
+        text_to_image = sampling_weights(similarities.text_to_image, block, self.itm_margin)
         return Weights(image_to_text, text_to_image)
 
     def itm_loss(
@@ -213,14 +283,18 @@ class CoarseTask(Task, Embedding, Matching):
     ) -> tuple[Tensor, Tensor]:
         """Matched or not over 3B pairs: (image, text), (image, negative text), (negative image, text). Also the
         accuracy, in [0, 1]."""
-        images = ImageStem(torch.cat([image.map, image.map, negative_image.map]))
+        image, negative_image = self._with_first_pair(image), self._with_first_pair(negative_image)
+        images = ImageStem.joined([image, image, negative_image])
         tokens = torch.cat([text.tokens, negative_text.tokens, text.tokens])
         masks = torch.cat([text.mask, negative_text.mask, text.mask])
-        logits = self.match(images, TextStem(tokens, masks)).float()
+        logits = self.match(images, TextStem(tokens, masks), pooled=True).float()
         matched = torch.arange(len(logits), device=logits.device) < len(image.map)
         labels = matched.long()
         correct = logits.detach().argmax(1) == labels
         return F.cross_entropy(logits, labels), correct.float().mean()
+
+    def _with_first_pair(self, image: ImageStem) -> ImageStem:
+        return self.encoder.with_first_pair(image) if image.first is None else image
 
     def match(self, image: ImageStem, text: TextStem, *, pooled: bool = False) -> Tensor:
         """ITM logits (B, 2) of the pairs (image b, text b); index 1 is "matched". `pooled`, and K texts for each image:

@@ -45,6 +45,7 @@ class Nlvr2Task(Task):
         # All left images, then all right ones.
         images = self.encoder.image_stem(normalize(batch["pixels"]).transpose(0, 1).flatten(0, 1))
         text = self.encoder.text_stem(batch["ids"], batch["mask"])
-        fused = self.encoder.fuse(images, TextStem(text.tokens.repeat(count, 1, 1), text.mask.repeat(count, 1)))
+        texts = TextStem(text.tokens.repeat(count, 1, 1), text.mask.repeat(count, 1))
+        fused = self.encoder.fuse(images, texts, pooled=True)
         pooled = self.pool(fused.pyramid[-1], fused.text).chunk(count)
         return self.nlvr2(torch.cat([pooled[0], pooled[-1]], 1)).float()

@@ -196,7 +196,7 @@ def _each_box_once(boxes: np.ndarray, spans: list[list[Span]]) -> tuple[np.ndarr
 
 def collate_regions(samples: list[dict[str, Any]]) -> dict[str, Any]:
     """A batch: as `readers.collate`, but `pixels` uint8 (B, 3, H, W) padded, `sizes` int64 (B, 2) the true (h, w),
-    and `boxes` (N, 4) and `positive_map` (N, L) of all images one after another, `box_counts` int64 (B,) of each."""
+    and `boxes` (N, 4) and `positive_map` (N, L) of all images one after another, `box_counts` of each as a list."""
     of_images: dict[str, list[torch.Tensor]] = {"pixels": [], "boxes": [], "positive_map": []}
     stackable = []
     for sample in samples:
@@ -210,7 +210,7 @@ def collate_regions(samples: list[dict[str, Any]]) -> dict[str, Any]:
         "sizes": sizes,
         "boxes": torch.cat(of_images["boxes"]),
         "positive_map": torch.cat(of_images["positive_map"]),
-        "box_counts": torch.tensor(list(map(len, of_images["boxes"]))),
+        "box_counts": list(map(len, of_images["boxes"])),
     }
 
 

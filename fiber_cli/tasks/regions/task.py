@@ -120,7 +120,7 @@ class RegionTask(Task, Detecting):
 
         batch: pixels and sizes as in `image_stem`; ids int64 and mask bool (B, L); of all images one after another
         boxes (N, 4), xyxy with inclusive ends, and positive_map (N, L), non-zero where a token names the box;
-        box_counts int64 (B,).
+        box_counts: how many each image has, (B,), whole numbers that stay on the host.
         """
         image = self.image_stem(batch["pixels"], batch["sizes"])
         text = self.encoder.text_stem(batch["ids"], batch["mask"])
@@ -133,7 +133,7 @@ class RegionTask(Task, Detecting):
         return {"loss": torch.stack(list(losses.values())).sum(), **logged}
 
     def _truth(self, batch: dict[str, Any]) -> Truth:
-        box_counts = batch["box_counts"].tolist()
+        box_counts = [int(count) for count in batch["box_counts"]]
         boxes, names = batch["boxes"].split(box_counts), batch["positive_map"].split(box_counts)
         return Truth(batch["mask"], boxes, names, self.last_token_unmatched)
 

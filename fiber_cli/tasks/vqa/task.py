@@ -59,5 +59,5 @@ class VqaTask(Task, Answering):
 
     def logits(self, image: ImageStem, text: TextStem) -> Tensor:
         """(B, labels) of the pairs (image b, question b); their sigmoids are the scores."""
-        fused = self.encoder.fuse(image, text)
+        fused = self.encoder.fuse(image, text, pooled=True)
         return self.vqa(self.pool(fused.pyramid[-1], fused.text))

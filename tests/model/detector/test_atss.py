@@ -60,3 +60,19 @@ def test_side_distances_are_negative_outside():
     boxes = torch.tensor([[0.0, 0, 10, 4]])
     points = torch.tensor([[3.0, 1], [12, 2]])
     assert side_distances(points, boxes).tolist() == [[3, 1, 7, 3], [12, 2, -2, 2]]
+
+
+def test_images_of_a_batch_are_assigned_differently_than_alone():
+    """Of different numbers of boxes, none among them: padding is no box and draws no anchor from one."""
+    torch.manual_seed(1)
+    sizes = ((24, 28), (12, 14), (6, 7), (3, 4), (2, 2))
+    level_lengths = [h * w for h, w in sizes]
+    anchors = make_anchors(sizes, torch.zeros(()))
+    corner = torch.rand(3, 7, 2) * 120
+    boxes = torch.cat([corner, corner + 10 + torch.rand(3, 7, 2) * 90], 2)
+    counts = (7, 0, 3)
+    is_box = torch.arange(7) < torch.tensor(counts)[:, None]
+    together = assign(anchors, level_lengths, boxes, is_box)
+    for image, count in enumerate(counts):
+        assert torch.equal(together[image], assign(anchors, level_lengths, boxes[image, :count]))
+    assert (together[0] >= 0).sum() > (together[2] >= 0).sum() > 0

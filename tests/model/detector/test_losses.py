@@ -87,3 +87,27 @@ def test_gradients_reach_what_the_losses_are_of():
     assert 0 < positives < 2 * ANCHORS
     assert int((centerness.grad != 0).sum()) <= positives
     assert int((deltas.grad != 0).any(-1).sum()) <= positives
+
+
+@pytest.mark.parametrize("last_token_unmatched", [False, True])
+def test_a_batch_has_other_losses_than_its_images(last_token_unmatched):
+    """Images of two boxes, none and one: sums and gradients are those of each image alone."""
+    anchors = make_anchors(SIZES, torch.zeros(()))
+    boxes = [anchors[5:7] + 2, torch.zeros(0, 4), anchors[18:19]]
+    names = [F.one_hot(torch.tensor([1, 2]), TOKENS), torch.zeros(0, TOKENS), F.one_hot(torch.tensor([3]), TOKENS)]
+    mask = torch.tensor([[True] * 6, [True] * 5 + [False], [True] * 4 + [False] * 2])
+    out = head_output(images=3)
+    leaves = [x.requires_grad_() for x in out[:3]]
+    together = loss_sums(out, Truth(mask, boxes, names, last_token_unmatched))
+    alone = []
+    for image in range(3):
+        rows = slice(image, image + 1)
+        of_image = HeadOutput(*(x[rows] for x in leaves), SIZES)
+        alone.append(loss_sums(of_image, Truth(mask[rows], boxes[rows], names[rows], last_token_unmatched)))
+    expected = [torch.stack(values).sum() for values in zip(*alone, strict=True)]
+    torch.testing.assert_close(list(together), expected)
+    gradients = torch.autograd.grad(together.token + together.box + together.centerness, leaves)
+    of_images = torch.autograd.grad(expected[0] + expected[1] + expected[2], leaves)
+    torch.testing.assert_close(gradients, of_images)
+    positive_N = Truth(mask, boxes, names).tokens(0, torch.tensor([-1, 1]))
+    assert positive_N.tolist() == [[False] * 6, [False, False, True, False, False, False]]

@@ -27,3 +27,21 @@ def test_samples_have_what_the_module_reads(tokenizer):
 def test_captions_are_drawn_or_shown_each(tokenizer):
     assert len(data_of(tokenizer, "random").sources[0]) == 4
     assert len(data_of(tokenizer, "each").sources[0]) == 12
+
+
+def test_masked_positions_of_a_batch_are_found_by_its_collator(tokenizer):
+    """Those of the first pairs alone where MLM looks at no more."""
+    for pairs in (None, 2):
+        data = data_of(tokenizer, "random", mlm_probability=0.5, mlm_pairs=pairs)
+        samples = []
+        for row in range(4):
+            sample = data.reader(data.sources[0], row, np.random.default_rng(row))
+            samples.append(sample | {"bad": []})
+        batch = data.collate(samples)
+        labels = batch["mlm_labels"]
+        expected = []
+        for row in range(pairs or 4):
+            for column in range(labels.shape[1]):
+                if labels[row, column] != -100:
+                    expected.append(row * labels.shape[1] + column)
+        assert batch["mlm_positions"].tolist() == expected

@@ -14,7 +14,7 @@ DRAWS = 4000
 
 def test_a_row_is_never_its_own_negative_by_weight():
     similarities = torch.randn(3, 8)
-    weights = sampling_weights(similarities, rank=1)
+    weights = sampling_weights(similarities, block=1)
     expected = similarities.softmax(1)
     for row in range(3):
         expected[row, 3 + row] = 0.0

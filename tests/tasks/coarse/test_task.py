@@ -8,11 +8,13 @@ import torch
 import torch.distributed as td
 import torch.multiprocessing as mp
 import torch.nn.functional as F
+from waits import check_pass
 
 from benchmarks.coarse_step import count_operations, random_batch, step_from_pixels
 from fiber_cli.model.config import BASE, FiberConfig, ImageConfig, TextConfig
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Embedding, Matching
+from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.negatives import draw_negatives
 from fiber_cli.tasks.coarse.task import CoarseTask
 
@@ -245,3 +247,48 @@ def test_two_ranks_equal_one(two_ranks, name):
     assert two_ranks[name][1].keys() == gradient.keys()
     for parameter, value in gradient.items():
         torch.testing.assert_close(two_ranks[name][1][parameter], value, atol=1e-5, rtol=1e-4)
+
+
+def test_a_micro_step_waits_for_its_gpu():
+    """Without `mlm_positions` it does, where it counts the masked tokens."""
+    batch = random_batch(SMALL, 6, length=12)
+    batch["mlm_positions"] = masked_positions(batch["mlm_labels"])
+    check_pass(make(itm_margin=0.5, queue_size=12), batch)
+    check_pass(make(itm_pairs=2, itm_negatives="random"), batch)
+    del batch["mlm_positions"]
+    with pytest.raises(NotImplementedError, match="nonzero"):
+        check_pass(make(), batch)
+
+
+def test_positions_from_the_collator_change_the_loss():
+    task, batch = make(mlm_pairs=3), random_batch(SMALL, 6, length=12)
+    found = task(batch)["loss"]
+    given = task(batch | {"mlm_positions": masked_positions(batch["mlm_labels"][:3])})["loss"]
+    assert torch.equal(given, found)
+
+
+@pytest.mark.parametrize("kind", [{}, {"fusion_attention": "merged"}, {"fusion": "top"}, {"fusion_layers": 1}])
+def test_what_the_first_pair_makes_once_changes_a_pass(kind):
+    """Outputs and gradients of passes that share it, fused or not, against passes that do not."""
+    config = dataclasses.replace(SMALL, **kind)
+    task, batch = make(config), random_batch(config, 4, length=12)
+    encoder = task.encoder
+    outcomes = []
+    for share in (False, True):
+        image = encoder.image_stem(normalize(batch["pixels"]))
+        if share:
+            image = encoder.with_first_pair(image)
+            assert (image.first is None) == (config.fusion == "top")
+        text = encoder.text_stem(batch["ids"], batch["mask"])
+        # All images twice, then some by their numbers, as for ITM.
+        images = type(image).joined([image, image.rows(slice(0, 2)), image.rows(torch.tensor([3, 0]))])
+        texts = type(text)(text.tokens.repeat(2, 1, 1), text.mask.repeat(2, 1))
+        fused = encoder.fuse(images, texts, pooled=True)
+        top = encoder.image_top(image)
+        loss = fused.text.square().mean() + fused.pyramid[-1].square().mean() + top.square().mean()
+        outcomes.append((loss, gradients(task, loss)))
+    (loss, expected), (shared_loss, shared) = outcomes
+    torch.testing.assert_close(shared_loss, loss)
+    assert shared.keys() == expected.keys()
+    for name, gradient in expected.items():
+        torch.testing.assert_close(shared[name], gradient, atol=1e-6, rtol=1e-3)

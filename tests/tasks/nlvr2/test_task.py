@@ -54,9 +54,9 @@ def test_the_text_stem_runs_once_for_both_images(task, batch, images, monkeypatc
     rows = defaultdict(list)
 
     def count(name: str, call, rows_of):
-        def counted(first, *rest):
+        def counted(first, *rest, **settings):
             rows[name].append(len(rows_of(first)))
-            return call(first, *rest)
+            return call(first, *rest, **settings)
 
         monkeypatch.setattr(task.encoder, name, counted)
 

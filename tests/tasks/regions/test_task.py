@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from waits import check_pass
 
 from fiber_cli.checkpoints.positions import fit_positions
 from fiber_cli.checkpoints.weights import load_into, named_weights
@@ -52,7 +53,7 @@ def small_batch() -> dict:
         "mask": mask,
         "boxes": torch.tensor([[4.0, 6, 60, 50], [30, 10, 90, 40], [8, 8, 40, 60]]),
         "positive_map": F.one_hot(torch.tensor([2, 4, 3]), LENGTH),
-        "box_counts": torch.tensor([2, 1]),
+        "box_counts": [2, 1],
     }
 
 
@@ -188,7 +189,7 @@ def test_a_way_of_fusing_trains_a_part_alone(changes):
 @pytest.mark.parametrize("head", HEADS)
 def test_batch_without_boxes(head):
     batch = small_batch()
-    batch |= {"boxes": torch.zeros(0, 4), "positive_map": torch.zeros(0, LENGTH), "box_counts": torch.tensor([0, 0])}
+    batch |= {"boxes": torch.zeros(0, 4), "positive_map": torch.zeros(0, LENGTH), "box_counts": [0, 0]}
     task = small_task(head=head).train()
     losses = task(batch)
     assert losses["reg_loss"] == 0
@@ -272,3 +273,8 @@ def test_coarse_weights_of_another_window_start_the_encoder():
             same = value.shape == expected.shape
             assert same != name.endswith("relative_position_bias_table")
             assert not same or torch.equal(value, expected)
+
+
+def test_a_micro_step_waits_for_its_gpu():
+    check_pass(small_task(), small_batch())
+    check_pass(small_task(unmatched_target="last_token", head_fusion="deep"), small_batch())
