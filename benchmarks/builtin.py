@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 from fiber_cli.checkpoints import directory, shipped
 from fiber_cli.checkpoints.digests import WEIGHTS_FILE, read_digests
 from fiber_cli.checkpoints.export import export
+from fiber_cli.checkpoints.run_files import RECIPE, SUMMARY
 from fiber_cli.config.resolve import recipe_header, resolve_recipe
 from fiber_cli.data.files import read_json
 from fiber_cli.distributed.launch import launch
@@ -31,7 +32,7 @@ from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
 from fiber_cli.outputs import Outputs, sha256_of
 from fiber_cli.settings import SourceSettings
 from fiber_cli.training.resume import FREE_ON_RESUME, differing_settings
-from fiber_cli.training.run_folder import RECIPE, SUMMARY, has_checkpoint
+from fiber_cli.training.run_folder import has_checkpoint
 
 ROOT = Path(__file__).parents[1]
 RECIPES = ROOT / "recipes"

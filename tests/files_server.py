@@ -4,8 +4,9 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
+from http.server import BaseHTTPRequestHandler
+
+from local_server import QuietHandler, local_server
 
 #: When the server answers, in seconds.
 NOW = 1_700_000_000
@@ -79,19 +80,10 @@ class FileServer:
 def serving(files: dict[str, bytes]) -> Iterator[FileServer]:
     served = FileServer(files)
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self) -> None:
             served.answer(self)
 
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        served.folder = f"http://127.0.0.1:{server.server_address[1]}/files"
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield served
-        finally:
-            server.shutdown()
-            thread.join()
+    with local_server(Handler) as port:
+        served.folder = f"http://127.0.0.1:{port}/files"
+        yield served

@@ -8,10 +8,11 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Lock, Thread
+from threading import Lock
 from typing import Any
 from urllib.parse import unquote, urlsplit
+
+from local_server import QuietHandler, local_server
 
 #: Whoever has it may read everything and write everything.
 TOKEN = "hf_of_the_tests"
@@ -220,7 +221,7 @@ class HubServer:
         request.send_json({"commitUrl": f"{self.address}/{name}/commit/{new}", "commitOid": new, "hookOutput": ""})
 
 
-class Request(BaseHTTPRequestHandler):
+class Request(QuietHandler):
     """A request, and how it is answered. codes: whether answers say what is wrong by the hub's own codes."""
 
     protocol_version = "HTTP/1.1"
@@ -277,9 +278,6 @@ class Request(BaseHTTPRequestHandler):
 
     do_GET = do_HEAD = do_POST = do_PUT = handle_any
 
-    def log_message(self, *arguments: object) -> None:
-        pass
-
 
 _MODEL = r"/api/models/([^/]+/[^/]+)"
 _RESOLVE = (r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", HubServer.resolve)
@@ -321,14 +319,6 @@ def git_oid(content: bytes) -> str:
 def hub_serving() -> Iterator[HubServer]:
     hub = HubServer()
     handler = type("Handler", (Request,), {"hub": hub})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        server.daemon_threads = True
-        hub.address = f"http://127.0.0.1:{server.server_address[1]}"
-        hub.storage = f"http://localhost:{server.server_address[1]}"
-        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield hub
-        finally:
-            server.shutdown()
-            thread.join()
+    with local_server(handler) as port:
+        hub.address, hub.storage = f"http://127.0.0.1:{port}", f"http://localhost:{port}"
+        yield hub

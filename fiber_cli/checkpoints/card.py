@@ -5,6 +5,7 @@ Its last line holds a digest of what stands above, so that a card that somebody 
 wrote.
 """
 
+import dataclasses
 import hashlib
 import re
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.hub_names import HubName
 from fiber_cli.checkpoints.run_facts import Measured, RunFacts
 from fiber_cli.checkpoints.runs import can
+from fiber_cli.data.sources import FORMATS, source_format
 from fiber_cli.errors import first_names
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.abilities import Ability, Answering, Captioning, Detecting, Embedding, Matching
@@ -179,9 +181,22 @@ def _data(recipe: dict[str, Any]) -> str:
     for entry in section.get("train") or []:
         if not isinstance(entry, dict):
             continue  # of a recipe that somebody has changed
-        values = [f"{key} {value}" for key, value in entry.items() if key != "kind" and value not in (None, [], "")]
-        named.append(f"{entry.get('kind')} ({', '.join(values)})")
+        kind = str(entry.get("kind"))
+        usual = {"kind": kind, **_defaults(kind)}
+        values = [f"{key} {value}" for key, value in entry.items() if value and value != usual.get(key)]
+        named.append(f"{kind} ({', '.join(values)})" if values else kind)
     return "; ".join(named)
+
+
+def _defaults(kind: str) -> dict[str, Any]:
+    """The settings of a form of data that an entry need not give, as YAML has them."""
+    if kind not in FORMATS:
+        return {}
+    values = {}
+    for setting in dataclasses.fields(source_format(kind).settings):
+        if setting.default is not dataclasses.MISSING:
+            values[setting.name] = list(setting.default) if isinstance(setting.default, tuple) else setting.default
+    return values
 
 
 def _metrics(measured: Sequence[Measured]) -> str:

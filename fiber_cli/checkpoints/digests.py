@@ -11,6 +11,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from fiber_cli.checkpoints.config import CONFIG_FILE
+from fiber_cli.checkpoints.hub_names import snapshot
+from fiber_cli.checkpoints.run_files import LATEST, run_of
 from fiber_cli.checkpoints.words import WORDS_FILE
 from fiber_cli.data.tokenizer_files import FILES
 from fiber_cli.distributed import collectives
@@ -72,10 +74,11 @@ def write_digests(checkpoint: Path, digests: Mapping[str, str]) -> None:
     (checkpoint / DIGESTS).write_text("".join(lines), encoding="utf-8")
 
 
-def check(checkpoint: Path) -> None:
-    """Compare the files that using a checkpoint reads: config.json, weights, words, tokenizer. Raises UserError that
-    names a file which is not as it was written; one without digests is said to be unchecked, once."""
-    _compare(checkpoint, files_of(checkpoint, state=False), state=False)
+def check(checkpoint: Path) -> dict[str, str]:
+    """Compare the files that using a checkpoint reads: config.json, weights, words, tokenizer; returns the digests of
+    those that were compared. Raises UserError that names a file which is not as it was written; one without digests is
+    said to be unchecked, once."""
+    return _compare(checkpoint, files_of(checkpoint, state=False), state=False)
 
 
 def check_together(checkpoint: Path) -> None:
@@ -85,11 +88,12 @@ def check_together(checkpoint: Path) -> None:
         _compare(checkpoint, share(files_of(checkpoint, state=True)), state=True)
 
 
-def _compare(checkpoint: Path, names: Sequence[str], *, state: bool) -> None:
-    """Compare these files, and see that none of the list is missing."""
+def _compare(checkpoint: Path, names: Sequence[str], *, state: bool) -> dict[str, str]:
+    """Compare these files, and see that none of the list is missing; their digests, none of a checkpoint without
+    DIGESTS."""
     if not os.path.lexists(checkpoint / DIGESTS):
         _say_unchecked(checkpoint)
-        return
+        return {}
     expected = read_digests(checkpoint)
     for name in expected:
         if (state or not name.startswith(f"{STATE_FOLDER}/")) and not (checkpoint / name).is_file():
@@ -104,6 +108,7 @@ def _compare(checkpoint: Path, names: Sequence[str], *, state: bool) -> None:
     for name, digest in found.items():
         if digest != expected[name]:
             raise _differing(checkpoint, name, "is not as it was written")
+    return found
 
 
 def _would_be_read(name: str) -> bool:
@@ -141,6 +146,8 @@ def _is_inside(name: str) -> bool:
 
 
 def _differing(checkpoint: Path, name: str, problem: str) -> UserError:
+    if snapshot(checkpoint) is not None:
+        return UserError(f"{checkpoint / name} {problem}; {_mend(checkpoint)}")
     return UserError(
         f"{checkpoint / name} {problem}; {_mend(checkpoint)}. If you changed it yourself, delete {checkpoint / DIGESTS}"
         " or put the new `sha256sum` into it"
@@ -149,9 +156,12 @@ def _differing(checkpoint: Path, name: str, problem: str) -> UserError:
 
 def _mend(checkpoint: Path) -> str:
     """What to do about a damaged checkpoint."""
+    if snapshot(checkpoint) is not None:
+        of_repository = checkpoint.parent.parent
+        return f"delete {of_repository}, and it is fetched again; if that changes nothing, it is damaged on the hub"
     mend = "copy the whole checkpoint again, or take another one"
-    if checkpoint.parent.name == "checkpoints":
-        mend += f" (an earlier one by its name in {checkpoint.parent / 'latest'})"
+    if run_of(checkpoint) is not None:
+        mend += f" (an earlier one by its name in {checkpoint.parent / LATEST})"
     return mend
 
 

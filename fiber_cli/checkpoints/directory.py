@@ -30,6 +30,8 @@ from fiber_cli.checkpoints import shipped
 from fiber_cli.checkpoints.digests import digest_together, write_digests
 from fiber_cli.checkpoints.hub_names import FORMS, snapshot
 from fiber_cli.checkpoints.remote import local
+from fiber_cli.checkpoints.removing import clear, remove_checkpoint, remove_tree
+from fiber_cli.checkpoints.run_files import BEST, CHECKPOINTS, LATEST, POINTERS, RECIPE
 from fiber_cli.checkpoints.weights import float32
 from fiber_cli.checkpoints.words import write_words
 from fiber_cli.distributed import collectives
@@ -40,8 +42,6 @@ from fiber_cli.parsing import parse_yaml
 from fiber_cli.regular_files import check_regular
 from fiber_cli.text_files import NotText, decode_text, dump_json, read_text
 
-#: Files that name one of the checkpoints beside them.
-POINTERS = ("latest", "best")
 #: A checkpoint, and one that is being written.
 _STEP = re.compile(r"step-[0-9]{1,15}")
 _UNFINISHED = re.compile(r"\.step-[0-9]{1,15}\.tmp")
@@ -84,7 +84,7 @@ def save(
     rank with the state/ folder. A failed write on any rank removes what was written and raises UserError on all;
     earlier checkpoints stay as they are.
     """
-    folder = Path(run_dir) / "checkpoints"
+    folder = Path(run_dir) / CHECKPOINTS
     final = folder / step_name(step)
     temporary = folder / f".{final.name}.tmp"
     with _failing_together(step, temporary):
@@ -168,25 +168,15 @@ def _publish(temporary: Path, final: Path) -> None:
     for path in temporary.rglob("*"):
         sync(path)
     # A directory of this name is left over from a run that was resumed from an earlier step.
-    remove_tree(final)
+    clear(final)
     temporary.rename(final)
     sync(final.parent)
-    replace(final.parent / "latest", final.name + "\n")
+    replace(final.parent / LATEST, final.name + "\n")
 
 
 def replace(pointer: Path, name: str) -> None:
     """Write a file `latest` or `best` so that a kill or a crash leaves the old or the new one. Raises OSError."""
     outputs.replace(pointer, name.encode())
-
-
-def remove_tree(path: Path) -> None:
-    """Remove a checkpoint where it is there; of a link the link alone. Raises OSError."""
-    if path.is_symlink() or path.is_file():
-        path.unlink()
-    elif path.exists():
-        # Without its config.json a half-deleted directory no longer passes for a checkpoint.
-        (path / "config.json").unlink(missing_ok=True)
-        shutil.rmtree(path)
 
 
 def step_name(step: int) -> str:
@@ -207,7 +197,7 @@ def _is_complete(path: Path) -> bool:
 
 def steps(run_dir: Path) -> list[Path]:
     """The complete checkpoints of a run, oldest first."""
-    return _steps_in(Path(run_dir) / "checkpoints")
+    return _steps_in(Path(run_dir) / CHECKPOINTS)
 
 
 def _steps_in(folder: Path) -> list[Path]:
@@ -256,7 +246,7 @@ def choose(path: str | Path, *, latest: bool = False) -> Choice:
         return Choice(path, _known_of(path))
     if path.name in POINTERS and _is_there(path) and holds_checkpoints(path.parent):
         return Choice(_follow(path), f"the {path.name}")
-    for folder in (path, path / "checkpoints"):
+    for folder in (path, path / CHECKPOINTS):
         if holds_checkpoints(folder):
             return _choose_in(folder, latest)
     if path.is_file():
@@ -274,12 +264,12 @@ def _known_of(checkpoint: Path) -> str:
 
 def _choose_in(folder: Path, latest: bool) -> Choice:
     """Of a checkpoints folder the best, where there is one and the latest is not asked for."""
-    if not _is_there(folder / "best"):
+    if not _is_there(folder / BEST):
         return Choice(_latest_in(folder), "the latest")
     in_words = _best_in_words(folder.parent)
     if latest:
-        return Choice(_latest_in(folder), f"the latest; {in_words} is {_name_in(folder / 'best')}")
-    best = _follow(folder / "best")
+        return Choice(_latest_in(folder), f"the latest; {in_words} is {_name_in(folder / BEST)}")
+    best = _follow(folder / BEST)
     newest = _latest_name(folder)
     if best.name == newest:
         return Choice(best, f"{in_words}, and the latest")
@@ -289,23 +279,23 @@ def _choose_in(folder: Path, latest: bool) -> Choice:
 def _latest_in(folder: Path) -> Path:
     """The latest of a checkpoints folder."""
     complete = _steps_in(folder)
-    if _is_there(folder / "latest") or not complete:
-        return _follow(folder / "latest")
+    if _is_there(folder / LATEST) or not complete:
+        return _follow(folder / LATEST)
     return complete[-1]
 
 
 def _latest_name(folder: Path) -> str:
     """The name of the latest, which need not be there; of a folder with nothing but `best` what that names."""
-    if _is_there(folder / "latest"):
-        return _name_in(folder / "latest")
+    if _is_there(folder / LATEST):
+        return _name_in(folder / LATEST)
     complete = _steps_in(folder)
-    return complete[-1].name if complete else _name_in(folder / "best")
+    return complete[-1].name if complete else _name_in(folder / BEST)
 
 
 def _best_in_words(run_dir: Path) -> str:
     """What the recipe of a run calls best."""
     try:
-        recipe = parse_yaml(read_text(run_dir / "recipe.yaml"))
+        recipe = parse_yaml(read_text(run_dir / RECIPE))
         return f"the best by {recipe['log']['keep_best']}"
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
         return "the best"  # a copy of the checkpoints alone
@@ -343,19 +333,19 @@ def _follow(pointer: Path) -> Path:
 
 def prune(run_dir: Path, keep_last: int, best: str | None) -> None:
     """Delete all but the newest `keep_last` checkpoints, the one that `latest` names and `best` (a name or
-    None)."""
-    folder = Path(run_dir) / "checkpoints"
+    None); see `remove_checkpoint`. Raises OSError."""
+    folder = Path(run_dir) / CHECKPOINTS
     complete = steps(run_dir)
     spared = {path.name for path in complete[-max(1, keep_last) :]}
     spared |= {best or "", resolve(folder, latest=True).name}
     for path in complete:
         if path.name not in spared:
-            remove_tree(path)
+            remove_checkpoint(path)
     remove_unfinished(run_dir)
 
 
 def remove_unfinished(run_dir: Path) -> None:
     """What a kill has left of checkpoints that were being written. Raises OSError."""
-    for path in (Path(run_dir) / "checkpoints").glob(".step-*.tmp"):
+    for path in (Path(run_dir) / CHECKPOINTS).glob(".step-*.tmp"):
         if _UNFINISHED.fullmatch(path.name):
             remove_tree(path)

@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from fiber_cli.checkpoints.directory import POINTERS, resolve
+from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.run_files import POINTERS, RECIPE
 
 
 def checkpoint_files(path: str | Path, *, latest: bool = False) -> list[Path]:
@@ -11,5 +12,5 @@ def checkpoint_files(path: str | Path, *, latest: bool = False) -> list[Path]:
     folder = resolve(path, latest=latest)
     files = [file for file in folder.rglob("*") if file.is_file()]
     files += [folder.parent / name for name in POINTERS]
-    files.append(folder.parent.parent / "recipe.yaml")
+    files.append(folder.parent.parent / RECIPE)
     return files

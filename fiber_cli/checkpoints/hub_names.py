@@ -17,8 +17,6 @@ _LONGEST = 96
 _SNAPSHOT = re.compile(r"models--(.+?)--(.+)/snapshots/([0-9a-f]{40})")
 #: What a user is told to give for a checkpoint.
 FORMS = "a step directory (with config.json), a checkpoints folder, a run's --output, or org/name of the hub"
-#: As many digits of a commit as people write.
-_SHORT = 10
 
 
 class HubName(NamedTuple):
@@ -42,6 +40,7 @@ def hub_name(text: str) -> HubName | None:
 
 
 def snapshot(checkpoint: Path) -> HubName | None:
-    """The repository and the commit of a folder in the client's cache; None for any other folder."""
+    """The repository and the commit of a folder in the client's cache, whole, as the hub knows no commit by its first
+    digits; None for any other folder."""
     match = _SNAPSHOT.fullmatch("/".join(checkpoint.parts[-3:]))
-    return None if match is None else HubName(f"{match[1]}/{match[2]}", match[3][:_SHORT])
+    return None if match is None else HubName(f"{match[1]}/{match[2]}", match[3])

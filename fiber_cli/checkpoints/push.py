@@ -78,7 +78,7 @@ def stage(choice: Choice, folder: Path, name: HubName, licence: str | None) -> d
     """What is pushed of a checkpoint, by the paths there: its own files, and those that are not as they lie here, such
     as the card, in `folder`. No place of the user's files is in them. Raises UserError for a damaged checkpoint."""
     checkpoint = choice.path
-    check(checkpoint)
+    checked = check(checkpoint)
     config = read_config(checkpoint)
     files = {file: checkpoint / file for file in files_of(checkpoint, state=False)}
     content = config.to_json()
@@ -87,7 +87,11 @@ def stage(choice: Choice, folder: Path, name: HubName, licence: str | None) -> d
     settings = f"{TOKENIZER_FOLDER}/tokenizer_config.json"
     if settings in files:
         files[settings] = _written(folder / settings, _without_places(files[settings]))
-    digests = {file: sha256_of(path) for file, path in files.items()}
+    digests = {}
+    for file, path in files.items():
+        # What is pushed as it lies here has just been read from the first byte to the last.
+        is_checked = file in checked and path == checkpoint / file
+        digests[file] = checked[file] if is_checked else sha256_of(path)
     write_digests(folder, digests)
     files[DIGESTS] = folder / DIGESTS
     facts = CardFacts(

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import yaml
 
 from fiber_cli.checkpoints.hub_names import HubName, snapshot
+from fiber_cli.checkpoints.run_files import EVALUATIONS, INIT_FROM, METRICS, RECIPE, RESULTS, SUMMARY, run_of
+from fiber_cli.checkpoints.shipped import is_shipped, label
 from fiber_cli.parsing import parse_json, parse_yaml
 from fiber_cli.regular_files import read_regular
 from fiber_cli.text_files import lines_of, read_text
 
-RECIPE, SUMMARY, METRICS, INIT_FROM, EVALUATIONS = "recipe.yaml", "summary.json", "metrics.jsonl", "init_from", "eval"
-_RESULTS = "results.json"
 #: What a record of training has and one of validation has not.
 _OF_TRAINING = "images_per_second"
 _ABSOLUTE = re.compile(r"(~|/|[A-Za-z]:[\\/]).*")
@@ -51,9 +51,9 @@ def run_facts(checkpoint: Path) -> RunFacts:
     match = _STEP.fullmatch(checkpoint.name)
     if match is not None:
         step = int(match[1])
-    if checkpoint.parent.name != "checkpoints":
+    run = run_of(checkpoint)
+    if run is None:
         return RunFacts({}, {}, step, None, [])
-    run = checkpoint.parent.parent
     measured = [*_validation(run / METRICS, step), *_evaluations(run / EVALUATIONS, checkpoint)]
     return RunFacts(_recipe(run / RECIPE), _json(run / SUMMARY), step, _start(run / INIT_FROM), measured)
 
@@ -90,7 +90,8 @@ def _json(file: Path) -> dict[str, Any]:
 
 
 def _start(note: Path) -> HubName | str | None:
-    """The checkpoint in the note of a run's start: one of the hub by its name, others by the end of their path."""
+    """The checkpoint in the note of a run's start: one of the hub and one that ships with fiber by its name, others by
+    the end of their path."""
     try:
         path = Path(read_text(note).strip())
     except (OSError, ValueError):
@@ -98,9 +99,10 @@ def _start(note: Path) -> HubName | str | None:
     of_hub = snapshot(path)
     if of_hub is not None or not path.name:
         return of_hub
-    if path.parent.name == "checkpoints":
-        return f"{path.parent.parent.name}, {path.name}"
-    return path.name
+    if is_shipped(path):
+        return f"{label(path)}, shipped with fiber"
+    run = run_of(path)
+    return path.name if run is None else f"{run.name}, {path.name}"
 
 
 def _validation(file: Path, step: int | None) -> list[Measured]:
@@ -125,7 +127,7 @@ def _validation(file: Path, step: int | None) -> list[Measured]:
 def _evaluations(folder: Path, checkpoint: Path) -> list[Measured]:
     """The results of a run's evaluations that are of the checkpoint."""
     found = []
-    for file in sorted(folder.glob(f"*/{_RESULTS}")):
+    for file in sorted(folder.glob(f"*/{RESULTS}")):
         results = _json(file)
         metrics = results.get("metrics")
         is_of_it = Path(str(results.get("checkpoint"))).name == checkpoint.name

@@ -4,13 +4,13 @@ that can."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 from fiber_cli.checkpoints import shipped
 from fiber_cli.checkpoints.config import CONFIG_FILE, CheckpointConfig, read_config
 from fiber_cli.checkpoints.directory import holds_checkpoints, resolve
+from fiber_cli.checkpoints.run_files import CHECKPOINTS, LATEST
 from fiber_cli.checkpoints.trained_on import BUILT_IN, DRAWN_SCENES, Data, Seen, all_seen, data_of, trained_on
 from fiber_cli.checkpoints.weights import check_weights
 from fiber_cli.data.category_names import plain_name
@@ -189,7 +189,7 @@ def _shipped_runs() -> tuple[list[Run], list[str]]:
 def _look_at(runs: Sequence[Run], unreadable: Sequence[str], wanted: Wanted) -> _Looked:
     """What each of the runs is to what is wanted, in their order; unreadable: others, in words."""
     looked = _Looked([], [], list(unreadable), [])
-    names_in = cache(_names_in)
+    known_names: dict[str, frozenset[str]] = {}
     for run in runs:
         name = shipped.label(run.folder)
         reason = _misfit(run, wanted)
@@ -198,7 +198,7 @@ def _look_at(runs: Sequence[Run], unreadable: Sequence[str], wanted: Wanted) -> 
             looked.misfits.append(f"{name} is a {kind} of {reason}")
             continue
         try:
-            looked.candidates.append(_candidate(run, wanted, names_in))
+            looked.candidates.append(_candidate(run, wanted, known_names))
         except UserError as error:
             looked.problems.append(error)
             looked.unreadable.append(f"{name} ({error.message})")
@@ -213,7 +213,7 @@ def _runs_below(folder: Path, *, latest: bool) -> tuple[list[Run], list[str]]:
     """The runs, newest first, and what is wrong with those whose checkpoint cannot be loaded."""
     runs = []
     unreadable = []
-    for checkpoints in sorted(folder.glob("*/checkpoints")):
+    for checkpoints in sorted(folder.glob(f"*/{CHECKPOINTS}")):
         try:
             if holds_checkpoints(checkpoints):
                 runs.append(_run(checkpoints, latest=latest))
@@ -228,7 +228,7 @@ def _run(checkpoints: Path, *, latest: bool) -> Run:
     without reading the weights."""
     path = resolve(checkpoints, latest=latest)
     config = _checked_config(path)
-    pointer = checkpoints / "latest"
+    pointer = checkpoints / LATEST
     written = pointer if pointer.is_file() else path / CONFIG_FILE
     return Run(checkpoints.parent, config, trained_on(checkpoints.parent), written.stat().st_mtime)
 
@@ -264,12 +264,13 @@ def _misfit(run: Run, wanted: Wanted) -> str | None:
     return None
 
 
-def _candidate(run: Run, wanted: Wanted, names_in: Callable[[str], frozenset[str]]) -> _Candidate:
+def _candidate(run: Run, wanted: Wanted, known_names: dict[str, frozenset[str]]) -> _Candidate:
+    """known_names: of the categories of data that were read already."""
     task = run.config.task.name
     sources = [] if wanted.sources is None else wanted.sources(task)
     data = tuple(map(data_of, sources))
     seen = all_seen(data, run.data)
-    if seen and any(_is_of_other_names(source, run, names_in) for source in sources):
+    if seen and any(_is_of_other_names(source, run, known_names) for source in sources):
         seen = Seen.NOT
     known = len(wanted.labels & _labels_of(run))
     is_pretrained = declared(task).verb == "pretrain"
@@ -281,17 +282,30 @@ def _candidate(run: Run, wanted: Wanted, names_in: Callable[[str], frozenset[str
     return _Candidate(run, data, known, seen, suits, alike, is_general=unfamiliar and is_pretrained)
 
 
-def _is_of_other_names(source: SourceSettings, run: Run, names_in: Callable[[str], frozenset[str]]) -> bool:
+def _is_of_other_names(source: SourceSettings, run: Run, known_names: dict[str, frozenset[str]]) -> bool:
     """Whether none of the categories of a source is one that the run learned; False where either is not known."""
     labels = _labels_of(run)
-    if not labels or not isinstance(source, CocoSettings):
+    if not labels or not issubclass(source_format(source.kind).source, CategorySource):
         return False
-    names = names_in(source.json)
+    key = repr(source)
+    if key not in known_names:
+        known_names[key] = _names_in(source.json) if isinstance(source, CocoSettings) else _names_of(source)
+    names = known_names[key]
     return bool(names) and names.isdisjoint(labels)
 
 
+def _names_of(source: SourceSettings) -> frozenset[str]:
+    """The category names of data, as `plain_name` has them; none where they have none or cannot be read, which is told
+    when they are evaluated."""
+    try:
+        opened = open_source(source)
+    except UserError:
+        return frozenset()
+    return frozenset(map(plain_name, opened.names)) if isinstance(opened, CategorySource) else frozenset()
+
+
 def _names_in(file: str) -> frozenset[str]:
-    """The category names of a file in COCO's form, as `plain_name` has them; none where it cannot be read."""
+    """The same of a file in COCO's form, whose pictures are not looked for."""
     try:
         categories = read_json(file, "a detection JSON in COCO's form")["categories"]
         return frozenset(plain_name(category["name"]) for category in categories)
@@ -367,7 +381,7 @@ def _none_fits(wanted: Wanted, folder: Path, looked_at: Sequence[str]) -> UserEr
     offers = _offers(wanted)
     if not looked_at:
         tasks = " or ".join(wanted.tasks)
-        none = f"no {folder}/*/checkpoints/latest of task {tasks} below the current folder"
+        none = f"no run of task {tasks} lies below {folder}/"
         return UserError(", ".join([f"{none}: name one with {wanted.option}", *offers]))
     heading = f"no run below {folder}/ is for {wanted.what}; name a checkpoint with {wanted.option}. Looked at:"
     return UserError(heading, *looked_at, *offers)

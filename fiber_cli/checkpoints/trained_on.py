@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from fiber_cli.checkpoints.run_files import RECIPE
 from fiber_cli.data.sources import FORMATS, source_format
 from fiber_cli.parsing import parse_yaml
 from fiber_cli.settings import SourceSettings
@@ -21,7 +22,8 @@ DataName = frozenset[str]
 
 class Data(NamedTuple):
     """The data set of an entry. folder: where its name is from, or where its file lies if that has the name; file: its
-    first. Both are without symbolic links, and empty for built-in scenes."""
+    first, or the folder that an entry names in place of files, which is its folder too. Both are without symbolic
+    links, and empty for built-in scenes."""
 
     name: DataName
     folder: str
@@ -64,7 +66,7 @@ def data_of(settings: SourceSettings) -> Data:
 def trained_on(run_dir: Path) -> tuple[Data, ...]:
     """The data sets of the training entries in a run's recipe.yaml; none where it cannot be read."""
     try:
-        recipe = parse_yaml(read_text(run_dir / "recipe.yaml"))
+        recipe = parse_yaml(read_text(run_dir / RECIPE))
         entries = recipe["data"]["train"]
         return tuple(_data(entry["kind"], entry) for entry in entries if entry["kind"] in FORMATS)
     except (OSError, ValueError, yaml.YAMLError, KeyError, TypeError):
@@ -82,7 +84,13 @@ def _alike(data: Data, other: Data) -> Seen:
         return Seen.BY_FILE
     if data.name != other.name:
         return Seen.NOT
-    return Seen.BY_FOLDER if data.folder == other.folder else Seen.BY_NAME
+    is_there = data.folder == other.folder or _lies_in(data, other) or _lies_in(other, data)
+    return Seen.BY_FOLDER if is_there else Seen.BY_NAME
+
+
+def _lies_in(data: Data, other: Data) -> bool:
+    """Whether the file of a data set lies in the folder that an entry of another names in place of files."""
+    return other.file != "" and Path(other.file) in Path(data.file).parents
 
 
 def _data(kind: str, entry: Mapping[str, Any]) -> Data:
@@ -96,6 +104,8 @@ def _data_of_file(value: Any) -> Data:
         value = value[0] if value else ""
     file = Path(str(value)).expanduser().absolute()
     name, folder = _name_and_folder(file)
+    if file.is_dir():
+        folder = file  # such as labels of one set in several forms, a folder each
     return Data(name, os.path.realpath(folder), os.path.realpath(file))
 
 

@@ -20,6 +20,8 @@ from fiber_cli.regular_files import check_regular
 #: Names under which trainers keep the state dict, in the order in which they are looked for: Lightning,
 #: maskrcnn-benchmark, DeepSpeed.
 WRAPPERS = ("state_dict", "model", "module")
+#: Of each kind of what does not fit, in an error.
+_SHOWN = 4
 #: So many wrappers one in another.
 _DEEPEST = 4
 #: Classes of Python's own that trainers save options with.
@@ -232,7 +234,7 @@ def load_into(
 
     Every key must be on both sides with the same shape, except names that start with one of the given
     prefixes: `expect_missing` keep the module's values, `expect_unexpected` are left out; returned are the names of
-    these two kinds. UserError lists all that differs beyond them, and then nothing has been copied.
+    these two kinds. UserError lists what differs beyond them, and then nothing has been copied.
     """
     ours = named_weights(module)
     unmatched = Unmatched(sorted(ours.keys() - weights.keys()), sorted(weights.keys() - ours.keys()))
@@ -241,11 +243,14 @@ def load_into(
     unexpected = _without_prefixes(unmatched.dropped, expect_unexpected)
     mismatched = [name for name in common if ours[name].shape != weights[name].shape]
     if missing or unexpected or mismatched:
-        lines = [f"missing: {name} {tuple(ours[name].shape)}" for name in missing]
-        lines += [f"unexpected: {name} {tuple(weights[name].shape)}" for name in unexpected]
-        for name in mismatched:
+        lines = [f"missing: {name} {tuple(ours[name].shape)}" for name in missing[:_SHOWN]]
+        lines += [f"unexpected: {name} {tuple(weights[name].shape)}" for name in unexpected[:_SHOWN]]
+        for name in mismatched[:_SHOWN]:
             theirs, expected = tuple(weights[name].shape), tuple(ours[name].shape)
             lines.append(f"shape: {name} {theirs} in the weights, {expected} in the model")
+        more = len(missing) + len(unexpected) + len(mismatched) - len(lines)
+        if more:
+            lines.append(f"and {more} more")
         counts = f"{len(missing)} missing, {len(unexpected)} unexpected, {len(mismatched)} of another shape"
         raise UserError(
             f"the weights do not fit the model: {counts}; set the model section as it was when they were trained",

@@ -57,14 +57,14 @@ class AblationRun(NamedTuple):
     @property
     def is_trained(self) -> bool:
         """Whether it has ended."""
-        from fiber_cli.training.run_folder import SUMMARY
+        from fiber_cli.checkpoints.run_files import SUMMARY
 
         return (self.folder / SUMMARY).is_file()
 
     def check_settings(self) -> None:
         """Raises UserError where what has ended there is a run of other settings; one that goes on refuses them."""
+        from fiber_cli.checkpoints.run_files import RECIPE
         from fiber_cli.training.resume import FREE_ON_RESUME, differing_settings
-        from fiber_cli.training.run_folder import RECIPE
 
         if not self.is_trained:
             return

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 import typer
 
 from fiber_cli.characters import says_nothing
+from fiber_cli.checkpoints.run_files import EVALUATIONS, run_of
 from fiber_cli.cli.options import (
     DATASET_HELP,
     STEM_MEMORY,
@@ -33,7 +34,7 @@ from fiber_cli.cli.options import (
     whole_numbers,
 )
 from fiber_cli.cli.processes import is_first_rank, launch_ranks
-from fiber_cli.cli.runs import Models, checkpoint_for, named_for, retrieval_models, run_of
+from fiber_cli.cli.runs import Models, checkpoint_for, named_for, retrieval_models
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
 from fiber_cli.tasks import tasks_with
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
     from fiber_cli.outputs import Outputs
     from fiber_cli.settings import SourceSettings
     from fiber_cli.tasks.evaluation import EvaluationOptions
+
+#: Of a commit of the hub, in the names of folders.
+_COMMIT_DIGITS = 10
 
 
 def evaluate(
@@ -354,7 +358,7 @@ def results_folder(measured: str, path: Path, itm_path: Path | None, limit: int 
         name += f"-{_name_of(run_of(itm_path) or itm_path)}"
     if limit:
         name += f"-first{limit}"
-    return (run_of(path) or Path()) / "eval" / name
+    return (run_of(path) or Path()) / EVALUATIONS / name
 
 
 def _name_of(checkpoint: Path) -> str:
@@ -366,7 +370,7 @@ def _name_of(checkpoint: Path) -> str:
         return f"{BUILTIN}-{checkpoint.name}"
     of_hub = snapshot(checkpoint)
     if of_hub is not None:
-        return f"{of_hub.repository.replace('/', '-')}-{of_hub.revision}"
+        return f"{of_hub.repository.replace('/', '-')}-{(of_hub.revision or '')[:_COMMIT_DIGITS]}"
     return checkpoint.name
 
 

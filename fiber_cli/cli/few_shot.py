@@ -3,7 +3,7 @@ and what `fiber odinw` shares with it."""
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from fiber_cli.characters import one_line
+from fiber_cli.checkpoints.run_files import BEST, CHECKPOINTS, LATEST, RESULTS, SUMMARY
 from fiber_cli.cli.options import Force, Nproc, Overrides, checkpoint_option, whole_numbers
 from fiber_cli.cli.runs import named_to_start
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
@@ -22,6 +23,7 @@ from fiber_cli.text_files import dump_json
 if TYPE_CHECKING:
     from fiber_cli.data.sources.coco import CocoSettings
     from fiber_cli.evaluation.few_shot import Tuning
+    from fiber_cli.evaluation.odinw_table import OdinwAp
     from fiber_cli.outputs import Outputs
 
 #: Recipes of all data and of few shots.
@@ -97,7 +99,7 @@ def few_shot(
     )
     few_shot_sets = read_few_shot(sets)
     curve.settings.update(prompts_in_words([each.test for each in few_shot_sets]))
-    run_curve(curve, tunings(few_shot_sets, shot_numbers(shots), whole_numbers(seeds, "--seeds")), {})
+    run_curve(curve, tunings(few_shot_sets, shot_numbers(shots), whole_numbers(seeds, "--seeds")))
 
 
 def with_max_pixels(overrides: Sequence[str] | None, max_pixels: int | None) -> tuple[str, ...]:
@@ -115,12 +117,15 @@ def shot_numbers(text: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(numbers))
 
 
-def run_curve(curve: Curve, tunings: "Sequence[Tuning]", further: dict[str, Any]) -> None:
-    """Do what is not done of the tunings, and say and write their APs, `further` beside them in the file."""
+def run_curve(curve: Curve, tunings: "Sequence[Tuning]", all_sets: Sequence[str] = ()) -> None:
+    """Do what is not done of the tunings, and say and write their APs and those of earlier calls for the folder.
+
+    all_sets: the names of those that there are, where those without an AP are to be listed.
+    """
     from fiber_cli.checkpoints.directory import resolve
     from fiber_cli.distributed.folder_lock import locked
     from fiber_cli.evaluation.few_shot_curve import few_shot_curve
-    from fiber_cli.evaluation.odinw_table import OdinwAp, odinw_summary, odinw_table
+    from fiber_cli.evaluation.odinw_table import OdinwAp, names_of, odinw_summary, odinw_table
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError(f"fiber {curve.command} starts its processes itself: call it once, with --nproc")
@@ -136,7 +141,12 @@ def run_curve(curve: Curve, tunings: "Sequence[Tuning]", further: dict[str, Any]
             say(f"{curve.command}: {number} of {len(tunings)}, {tuning.name}")
             ap = _tune_and_measure(tuning, weights, curve, outputs)
             results.append(OdinwAp(tuning.set_name, tuning.shots, tuning.seed, ap))
-        summary = {**settings, **further, **odinw_summary(results)}
+        results += list(_of_earlier_calls(curve, results, outputs))
+        results.sort(key=_by_shots)
+        summary = {**settings, **odinw_summary(results)}
+        if all_sets:
+            present = names_of(results)
+            summary["missing_sets"] = [name for name in all_sets if name not in present]
         outputs.write(curve.output / curve.results, json.dumps(summary, indent=2) + "\n")
         outputs.write(curve.output / CURVE_FILE, few_shot_curve(results))
     show(odinw_table(results))
@@ -205,16 +215,38 @@ def _keep_settings(file: Path, settings: dict[str, Any], outputs: "Outputs", com
 def _tune_and_measure(tuning: "Tuning", weights: Path, curve: Curve, outputs: "Outputs") -> float:
     """The AP on `test`, from what is finished in the tuning's folder; the rest is done."""
     folder = curve.output / tuning.name
-    results = folder / "test" / "results.json"
+    results = folder / "test" / RESULTS
     metrics = _metrics(results)
     if metrics is None:
-        if not (folder / "summary.json").is_file():
+        if not (folder / SUMMARY).is_file():
             _launch(curve, _training_arguments(tuning, folder, weights, curve))
         _launch(curve, _test_arguments(tuning, folder, outputs) + _max_pixels(curve.overrides))
         metrics = _metrics(results)
     if metrics is None or "detection/ap" not in metrics:
         raise UserError(f"{tuning.test.json}: no object of it could be scored, see {results}")
     return metrics["detection/ap"]
+
+
+def _of_earlier_calls(curve: Curve, results: "Sequence[OdinwAp]", outputs: "Outputs") -> "Iterator[OdinwAp]":
+    """The APs of other sets, shots or draws in the file that is about to be replaced, as far as their results are still
+    there."""
+    from fiber_cli.evaluation.few_shot import tuning_name
+    from fiber_cli.evaluation.odinw_table import OdinwAp
+
+    file = curve.output / curve.results
+    if not outputs.wrote(file):
+        return
+    of_this_call = {result[:3] for result in results}
+    for run in parse_json(read_regular(file))["runs"]:
+        earlier = OdinwAp(**run)
+        name = tuning_name(earlier.set_name, earlier.shots, earlier.seed)
+        metrics = _metrics(curve.output / name / "test" / RESULTS) or {}
+        if earlier[:3] not in of_this_call and "detection/ap" in metrics:
+            yield earlier._replace(ap=metrics["detection/ap"])
+
+
+def _by_shots(result: "OdinwAp") -> int:
+    return result.shots
 
 
 def _metrics(results: Path) -> dict[str, float] | None:
@@ -255,10 +287,10 @@ def _test_arguments(tuning: "Tuning", folder: Path, outputs: "Outputs") -> list[
     sets = folder / "test.yaml"
     entry = {"name": test.name, "json": test.json, "images": test.images, "prompts": test.prompts}
     outputs.write(sets, dump_json([entry], indent=2) + "\n")
-    checkpoints = folder / "checkpoints"
-    pointer = checkpoints / "best"
+    checkpoints = folder / CHECKPOINTS
+    pointer = checkpoints / BEST
     if not os.path.lexists(pointer):
-        pointer = checkpoints / "latest"
+        pointer = checkpoints / LATEST
     may_replace = ["--force"] if outputs.force else []
     return ["eval", str(sets), "--checkpoint", str(pointer), "--output", str(folder / "test"), *may_replace]
 

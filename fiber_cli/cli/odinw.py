@@ -46,7 +46,7 @@ def odinw(
     few-shot` does the same with a list of your own sets.
     """
     from fiber_cli.evaluation.few_shot import tunings
-    from fiber_cli.evaluation.odinw13 import completeness
+    from fiber_cli.evaluation.odinw13 import SETS, completeness
 
     archive = _archive(root, sets)
     of_archive = [archive.few_shot_set(each, published_prompts=published_prompts) for each in archive.present]
@@ -66,7 +66,7 @@ def odinw(
         force=force,
         settings={"prompts": "published" if published_prompts else "names"},
     )
-    run_curve(curve, planned, {"missing_sets": archive.missing})
+    run_curve(curve, planned, [each.name for each in SETS])
 
 
 def _archive(root: Path, sets: str | None) -> "OdinwArchive":

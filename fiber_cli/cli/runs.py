@@ -100,8 +100,3 @@ def retrieval_models(checkpoint: str | None, itm_checkpoint: str | None, itc: "W
 def _say(wanted: "Wanted", chosen: "Chosen") -> None:
     if is_first_rank():
         say(f"{wanted.option.removeprefix('--')}: {chosen.run.folder}, {chosen.reason}")
-
-
-def run_of(checkpoint: Path) -> Path | None:
-    """The run that a checkpoint directory is of; None where it stands alone, as shipped ones do."""
-    return checkpoint.parent.parent if checkpoint.parent.name == "checkpoints" else None

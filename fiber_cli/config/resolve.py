@@ -15,7 +15,7 @@ import yaml
 from fiber_cli.config.recipe import AnySource, Recipe
 from fiber_cli.config.rules import broken_rules
 from fiber_cli.config.strict import Builder, one_of, unknown, whole_forms
-from fiber_cli.config.yaml_nodes import empty_mapping, is_null, override, reason
+from fiber_cli.config.yaml_nodes import COMMAND_LINE, empty_mapping, is_null, override, reason
 from fiber_cli.parsing import compose
 from fiber_cli.printing import say
 from fiber_cli.regular_files import read_regular
@@ -51,8 +51,13 @@ def parse_recipe(text: str, where: str, overrides: Sequence[str] = (), name: str
 
 
 def _with_own_tokenizer(recipe: Recipe, builder: Builder) -> Recipe:
-    """The recipe with the tokenizer of the text weights that it names, where it names no other."""
-    if "model" in builder.bad or "model.tokenizer" in builder.places or not recipe.model.roberta:
+    """The recipe with the tokenizer of the text weights that it names, where it names no other beside them: one in the
+    file is that of the weights in the file, and not of others on the command line."""
+    if "model" in builder.bad or not recipe.model.roberta:
+        return recipe
+    place = builder.places.get("model.tokenizer")
+    are_other_weights = builder.places.get("model.roberta") == COMMAND_LINE
+    if place is not None and (place == COMMAND_LINE or not are_other_weights):
         return recipe
     model = dataclasses.replace(recipe.model, tokenizer=recipe.model.roberta)
     return dataclasses.replace(recipe, model=model)

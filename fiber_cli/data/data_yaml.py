@@ -16,6 +16,8 @@ from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.parsing import parse_yaml
 from fiber_cli.text_files import NotText, decode_text, lines_of, read_text
 
+#: Endings of its name.
+YAML_SUFFIXES = (".yaml", ".yml")
 _WANTED = "Ultralytics' data.yaml, with `names` and the folders of the splits"
 
 
@@ -91,6 +93,19 @@ def read_data_yaml(file: str | Path) -> DataYaml:
         raise UserError(f"{file}: not {_WANTED} ({error})") from None
     check_names(file, names)
     return DataYaml(file, _folder(file, content, splits), names, splits, content.get("kpt_shape") is not None)
+
+
+def keys_of_data_yaml(file: Path) -> set[str]:
+    """`names` and the keys of the file that have a value; none where it is another file, without `names`."""
+    if not file.is_file() or file.suffix not in YAML_SUFFIXES:
+        return set()
+    try:
+        content = parse_yaml(read_text(file), str(file))
+    except (UserError, NotText, OSError, yaml.YAMLError):
+        return set()
+    if not isinstance(content, dict) or "names" not in content:
+        return set()
+    return {"names"} | {name for name, value in content.items() if value}
 
 
 def _names(content: Any) -> list[str]:

@@ -6,10 +6,9 @@ from glob import escape
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-import yaml
-
 from fiber_cli.data.coco_json import file_name
 from fiber_cli.data.coco_labels import WANTED, read_coco
+from fiber_cli.data.data_yaml import keys_of_data_yaml
 from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import in_layout_on_disk, lies_below
 from fiber_cli.data.labelled_set import SPLIT_NAMES, LabelledSet, split_names
@@ -25,8 +24,6 @@ from fiber_cli.data.voc_labels import (
 )
 from fiber_cli.data.yolo_labels import read_yolo
 from fiber_cli.errors import WRONG_CONTENT, UserError, first_names
-from fiber_cli.parsing import parse_yaml
-from fiber_cli.text_files import NotText, read_text
 
 Form = Literal["coco", "yolo", "voc"]
 #: Where tools put the JSON of a split, below the folder.
@@ -156,19 +153,8 @@ def _data_yamls(folder: Path, split: str) -> Iterator[Path]:
     others = sorted([*folder.glob("*.yaml"), *folder.glob("*.yml")])
     wanted = set(split_names(split))
     for file in dict.fromkeys([*usual, *others]):
-        if file.is_file() and wanted & _splits_in(file):
+        if wanted & keys_of_data_yaml(file):
             yield file
-
-
-def _splits_in(file: Path) -> set[str]:
-    """The keys of a data.yaml that are given; none where it is another file."""
-    try:
-        content = parse_yaml(read_text(file), str(file))
-    except (UserError, NotText, OSError, yaml.YAMLError):
-        return set()
-    if not isinstance(content, dict) or "names" not in content:
-        return set()
-    return {name for name, value in content.items() if value}
 
 
 def _yolo_reader(file: Path, split: str) -> Callable[[bool], LabelledSet]:

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import filelock
 
 from fiber_cli.errors import UserError
-from fiber_cli.outputs import LOCK, OWNER, missing_folders, remove_empty, replace, write_problem
+from fiber_cli.outputs import LOCK, OWNER, is_full, missing_folders, remove_empty, replace, write_problem
 from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say
 from fiber_cli.regular_files import read_regular
@@ -55,10 +55,12 @@ class Owner(NamedTuple):
 
 
 class FolderLock:
-    """The lock of a folder, which is made where it is not there."""
+    """The lock of a folder, which is made where it is not there. goes_on: whether what is to be done goes on with what
+    the folder holds, so that no other folder would do."""
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, *, goes_on: bool = False):
         self.folder = folder
+        self.goes_on = goes_on
         self._lock = filelock.FileLock(folder / LOCK)
         self._is_held = False
 
@@ -79,8 +81,14 @@ class FolderLock:
                     (self.folder / LOCK).unlink()
             remove_empty(made)
             problem = write_problem(error) or str(error)
-            raise UserError(f"{self.folder}: cannot be written into ({problem}); give another --output") from error
+            raise UserError(f"{self.folder}: cannot be written into ({problem}); {self._mend(error)}") from error
         self._is_held = True
+
+    def _mend(self, error: OSError) -> str:
+        """What to do about a folder that cannot be written into."""
+        if not self.goes_on:
+            return "give another --output"
+        return "then try again" if is_full(error) else "make it writable, or go on with a copy of it"
 
     def _take(self) -> bool:
         """Whether the lock has been taken, after as long a wait as makes sense."""
@@ -120,7 +128,8 @@ class FolderLock:
     def _refusal(self) -> UserError:
         owner = self._owner()
         holder = "another process" if owner is None else str(owner)
-        return UserError(f"{self.folder} is in use by {holder}; wait for it or stop it, or give another --output")
+        elsewhere = "" if self.goes_on else ", or give another --output"
+        return UserError(f"{self.folder} is in use by {holder}; wait for it or stop it{elsewhere}")
 
     def release(self) -> None:
         """Give the folder free; without a lock nothing happens."""

@@ -23,10 +23,10 @@ def asked_of_main(question: Callable[[], Answer]) -> Answer:
 
 
 @contextmanager
-def locked_by_all(folder: Path) -> Iterator[None]:
-    """Inside, these ranks alone write into a folder: the first holds its lock. Raises UserError on all, see
-    `FolderLock.acquire`."""
-    lock = FolderLock(folder)
+def locked_by_all(folder: Path, *, goes_on: bool = False) -> Iterator[None]:
+    """Inside, these ranks alone write into a folder: the first holds its lock. goes_on: see `FolderLock`.
+    Raises UserError on all, see `FolderLock.acquire`."""
+    lock = FolderLock(folder, goes_on=goes_on)
     with failing_together():
         if collectives.is_main():
             lock.acquire()

@@ -3,9 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from fiber_cli.data.coco_json import has_captions
+from fiber_cli.data.data_yaml import keys_of_data_yaml
 from fiber_cli.data.files import read_json
 from fiber_cli.data.sources import source_format
 from fiber_cli.data.sources.coco import CocoSettings
@@ -22,11 +21,9 @@ from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file, 
 from fiber_cli.evaluation.names import DATASETS, SCENES
 from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
 from fiber_cli.evaluation.question_files import holds_questions, question_file
-from fiber_cli.parsing import parse_yaml
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declarations, declared
 from fiber_cli.tasks.declaration import TaskDeclaration
-from fiber_cli.text_files import read_text
 
 #: The data set that has prompts of its own.
 PROMPTED = "odinw13"
@@ -86,7 +83,7 @@ def eval_data(
         assert kind is not None
         return known.find(Request(dataset, split, Path(root or "."), kind, images, published_prompts))
     path = Path(dataset)
-    if _is_data_yaml(path) or (_readable(("folder",), declaration) is not None and _has_folders(path)):
+    if keys_of_data_yaml(path) or (_readable(("folder",), declaration) is not None and _has_folders(path)):
         if root or images:
             raise UserError(f"{dataset} names its images itself: leave out --root and --images")
         return _labelled(path, split or "val")
@@ -165,17 +162,6 @@ def _file(path: Path, declaration: TaskDeclaration, split: str | None, named: Pa
 def _has_folders(path: Path) -> bool:
     """Whether a folder is one of pictures and labels, and not of shards."""
     return path.is_dir() and not any(path.glob("*.tar")) and any(entry.is_dir() for entry in path.iterdir())
-
-
-def _is_data_yaml(path: Path) -> bool:
-    """Whether a YAML file is of Ultralytics' form, a mapping with `names`; what cannot be read is none."""
-    if path.suffix not in (".yaml", ".yml") or not path.is_file():
-        return False
-    try:
-        content = parse_yaml(read_text(path), str(path))
-    except (UserError, OSError, yaml.YAMLError):
-        return False
-    return isinstance(content, dict) and "names" in content
 
 
 def _labelled(path: Path, split: str) -> EvalData:

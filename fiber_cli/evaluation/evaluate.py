@@ -83,6 +83,7 @@ def run_eval(
         "metrics": result.metrics,
         "samples": result.samples,
         **result.counts,
+        "files": sorted(result.files),
         "bad": result.bad,
         "truncated": result.truncated,
         "notes": [*notes, *_left_out(sources), *result.notes],

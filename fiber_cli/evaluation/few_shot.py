@@ -41,8 +41,13 @@ class Tuning(NamedTuple):
     @property
     def name(self) -> str:
         """Its folder below the output."""
-        drawn = "full" if self.seed is None else f"shot{self.shots}-seed{self.seed}"
-        return f"{self.set_name}/{drawn}"
+        return tuning_name(self.set_name, self.shots, self.seed)
+
+
+def tuning_name(set_name: str, shots: int, seed: int | None) -> str:
+    """The folder of a fine-tuning below that of all; see `Tuning`."""
+    drawn = "full" if seed is None else f"shot{shots}-seed{seed}"
+    return f"{set_name}/{drawn}"
 
 
 def drawn_by_seed(train: CocoSettings) -> Draw:

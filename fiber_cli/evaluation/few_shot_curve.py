@@ -28,10 +28,11 @@ def few_shot_curve(results: Sequence[OdinwAp]) -> bytes:
         label = one_line(name).replace("$", r"\$")
         axes.plot([places[number] for number in own], [aps[number].ap for number in own], linewidth=1, label=label)
     mean = summary_by_shots(results)
+    of_all_sets = [number for number in shots if number in mean]
     axes.errorbar(
-        [places[number] for number in shots],
-        [mean[number].ap for number in shots],
-        yerr=[mean[number].std for number in shots],
+        [places[number] for number in of_all_sets],
+        [mean[number].ap for number in of_all_sets],
+        yerr=[mean[number].std for number in of_all_sets],
         color="black",
         linewidth=2.5,
         marker="o",

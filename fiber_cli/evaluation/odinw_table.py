@@ -41,12 +41,25 @@ def mean_over_sets(results: Sequence[OdinwAp]) -> MeanAp:
 
 
 def summary_by_shots(results: Sequence[OdinwAp]) -> dict[int, MeanAp]:
-    """`mean_over_sets` of each number of shots."""
-    return {number: mean_over_sets(_with_shots(results, number)) for number in shots_of(results)}
+    """`mean_over_sets` of each number of shots that all sets have, with the same draws; a mean of some of them would
+    stand beside means of all."""
+    means = {}
+    for number in shots_of(results):
+        of_number = _with_shots(results, number)
+        if _is_complete(of_number, names_of(results)):
+            means[number] = mean_over_sets(of_number)
+    return means
+
+
+def _is_complete(results: Sequence[OdinwAp], names: Sequence[str]) -> bool:
+    """Whether each of the sets has the same draws of one number of shots."""
+    seeds = [sorted(str(result.seed) for result in of_set(results, name)) for name in names]
+    return all(of_name == seeds[0] for of_name in seeds)
 
 
 def odinw_summary(results: Sequence[OdinwAp]) -> dict[str, Any]:
-    """Every AP, and the means by set and shots ("full" is all data): `runs`, `sets`, `mean`."""
+    """Every AP, and the means by set and shots ("full" is all data): `runs`, `sets`, `mean`, see
+    `summary_by_shots`."""
     sets: dict[str, dict[str, Any]] = {}
     for name in names_of(results):
         own = of_set(results, name)
@@ -56,14 +69,16 @@ def odinw_summary(results: Sequence[OdinwAp]) -> dict[str, Any]:
 
 
 def odinw_table(results: Sequence[OdinwAp]) -> str:
-    """Sets as rows, shots as columns, the mean as the last row; over several seeds with the standard deviation."""
+    """Sets as rows, shots as columns, the mean as the last row; over several seeds with the standard deviation; a dash
+    where nothing is known."""
     shots = shots_of(results)
     names = names_of(results)
     rows = [["AP", *(_title(number) for number in shots)]]
     for name in names:
-        own = of_set(results, name)
-        rows.append([one_line(name), *(_cell(mean_over_seeds(_with_shots(own, number))) for number in shots)])
-    rows.append([f"mean of {len(names)}", *(_cell(mean_over_sets(_with_shots(results, number))) for number in shots)])
+        own = summary_by_shots(of_set(results, name))
+        rows.append([one_line(name), *(_cell(own.get(number)) for number in shots)])
+    mean = summary_by_shots(results)
+    rows.append([f"mean of {len(names)}", *(_cell(mean.get(number)) for number in shots)])
     return "\n".join(_line(row) for row in rows)
 
 
@@ -93,7 +108,9 @@ def _title(shots: int) -> str:
     return "1 shot" if shots == 1 else f"{shots} shots"
 
 
-def _cell(mean: MeanAp) -> str:
+def _cell(mean: MeanAp | None) -> str:
+    if mean is None:
+        return "-"
     return f"{mean.ap:.1f}" if mean.seeds == 1 else f"{mean.ap:.1f} ± {mean.std:.1f}"
 
 

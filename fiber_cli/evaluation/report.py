@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from fiber_cli.characters import one_line
+from fiber_cli.checkpoints.run_files import RESULTS
 from fiber_cli.outputs import LEDGER, Outputs, Pending, explained
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import read_regular
 from fiber_cli.text_files import dump_json
 
-RESULTS = "results.json"
 _DIRECTIONS = (("image retrieval (IR)", "ir"), ("text retrieval (TR)", "tr"))
 
 
@@ -22,10 +23,11 @@ def check_results(output: Path, files: Iterable[str], outputs: Outputs) -> None:
 
 def write_results(output: Path, results: dict[str, Any], files: dict[str, Any], outputs: Outputs | None = None) -> None:
     """`output`/results.json, and the files of a `Result` beside it: text as it is, everything else as JSON. Where
-    results.json is there, all are of one evaluation. UserError where they cannot be written; then all stays as it
-    was."""
+    results.json is there, all are of one evaluation: files of an earlier one, such as of another task, that are as
+    fiber wrote them are removed. UserError where they cannot be written; then all stays as it was."""
     outputs = outputs or Outputs()
     is_own = is_of_0_1(output)
+    earlier = _files_of_earlier(output, outputs)
     pending: list[Pending] = []
     try:
         for name, content in {**files, RESULTS: results}.items():
@@ -39,6 +41,20 @@ def write_results(output: Path, results: dict[str, Any], files: dict[str, Any], 
         for begun in reversed(pending):
             begun.drop()
         raise
+    for name in earlier:
+        stale = output / name
+        if name not in files and outputs.wrote(stale):
+            with explained(stale):
+                stale.unlink()
+
+
+def _files_of_earlier(output: Path, outputs: Outputs) -> list[str]:
+    """The files beside the results of an earlier evaluation in a folder, as results.json has them."""
+    if not outputs.wrote(output / RESULTS):
+        return []
+    results = parse_json(read_regular(output / RESULTS))
+    files = results.get("files", []) if isinstance(results, dict) else []
+    return [str(name) for name in files]
 
 
 def is_of_0_1(output: Path) -> bool:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import yaml
 
+from fiber_cli.checkpoints.run_files import RECIPE
 from fiber_cli.config.resolve import resolve_recipe
 from fiber_cli.errors import WRONG_CONTENT, first_names
 from fiber_cli.parsing import parse_yaml
@@ -12,7 +13,6 @@ from fiber_cli.tables.commands import chain, source_runs
 from fiber_cli.tables.rows import Source, Table
 from fiber_cli.text_files import read_text
 from fiber_cli.training.resume import FREE_ON_RESUME, differing_settings
-from fiber_cli.training.run_folder import RECIPE
 
 #: Settings that say where something lies.
 _PLACES = ("data.root:", "task.answers:", "task.cider_df:")

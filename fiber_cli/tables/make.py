@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from fiber_cli.checkpoints.config import CONFIG_FILE
+from fiber_cli.checkpoints.run_files import EVALUATIONS
 from fiber_cli.distributed.launch import launch
 from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.printing import say
@@ -104,7 +105,7 @@ class Maker:
         if measured is None or not (runs / measured / CONFIG_FILE).is_file():
             return []  # into the run
         names = [command.verb, command.dataset, command.option("--split"), measured, command.run("--itm-checkpoint")]
-        return ["--output", str(runs / "eval" / "-".join(name for name in names if name is not None))]
+        return ["--output", str(runs / EVALUATIONS / "-".join(name for name in names if name is not None))]
 
     def _run(self, arguments: Sequence[str], options: Sequence[str]) -> bool:
         """Whether a command ends well; one that has failed is not tried again by this call. Raises Stopped."""

@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from fiber_cli.characters import one_line
 from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.run_files import CHECKPOINTS, EVALUATIONS
 from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.errors import EXIT_OK, UserError
 from fiber_cli.outputs import Outputs
@@ -23,7 +24,6 @@ from fiber_cli.tables.retrieval import Retrieval, RetrievalTable
 from fiber_cli.tables.rows import Table
 from fiber_cli.tables.settings import check_settings
 from fiber_cli.text_files import dump_json
-from fiber_cli.training.run_folder import CHECKPOINTS
 
 ALL = "all"
 #: The table that is also drawn, and its picture.
@@ -123,7 +123,7 @@ def show_retrieval(retrieval: Retrieval, asked: Asked, shown: Shown, *, is_plan:
 def _beside(retrieval: Retrieval) -> list[Path]:
     """Where `fiber eval` writes results of a checkpoint: in its run, else in the current folder."""
     checkpoint = resolve(retrieval.checkpoint)
-    folders = [Path("eval")]
+    folders = [Path(EVALUATIONS)]
     if checkpoint.parent.name == CHECKPOINTS:
         folders.append(checkpoint.parent.parent)
     return folders

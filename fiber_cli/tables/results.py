@@ -8,16 +8,17 @@ from typing import Any, NamedTuple
 
 from fiber_cli.checkpoints.config import CONFIG_FILE
 from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.run_files import CHECKPOINTS, RESULTS, SUMMARY
 from fiber_cli.errors import UserError
+from fiber_cli.evaluation.few_shot import tuning_name
 from fiber_cli.evaluation.odinw13 import SEEDS, SETS
 from fiber_cli.evaluation.odinw_table import OdinwAp, mean_over_sets
-from fiber_cli.evaluation.report import RESULTS
 from fiber_cli.parsing import parse_json
 from fiber_cli.regular_files import read_regular
 from fiber_cli.tables.commands import HeaderCommand, evaluation_command, stage_of, tuning_command
 from fiber_cli.tables.paper import GPU_HOURS, SECONDS_A_STEP
 from fiber_cli.tables.rows import Cell, Evaluated, Source, Trained, Tuned
-from fiber_cli.training.run_folder import CHECKPOINTS, SUMMARY, has_checkpoint
+from fiber_cli.training.run_folder import has_checkpoint
 
 #: What a test server answered, beside the predictions that were sent: metric → number.
 SERVER = "server.json"
@@ -276,8 +277,7 @@ def tuned_results(folder: Path, shots: int) -> Iterator[OdinwAp]:
 
 def tuning_folder(folder: Path, set_name: str, shots: int, seed: int | None) -> Path:
     """Where `fiber odinw` has a fine-tuning."""
-    drawn = "full" if seed is None else f"shot{shots}-seed{seed}"
-    return folder / set_name / drawn
+    return folder / tuning_name(set_name, shots, seed)
 
 
 def run_state(folder: Path) -> str:

@@ -7,14 +7,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from fiber_cli.characters import cell
+from fiber_cli.checkpoints.run_files import METRICS, RESULTS, SUMMARY
 from fiber_cli.config.grid import Grid, Variant
 from fiber_cli.errors import UserError
 from fiber_cli.parsing import parse_json
 from fiber_cli.regular_files import read_regular
 from fiber_cli.training.records import read_records
-from fiber_cli.training.run_folder import METRICS, SUMMARY
 
-RESULTS = "results.json"
 #: What the last steps of a run are of all.
 LAST_STEPS = 0.2
 #: What of the log of a step is about learning.

@@ -10,6 +10,7 @@ import torch
 from fiber_cli.checkpoints.digests import STATE_FOLDER
 from fiber_cli.checkpoints.directory import check_name, resolve
 from fiber_cli.checkpoints.identity import checkpoint_identity
+from fiber_cli.checkpoints.run_files import RECIPE
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.config.recipe import Recipe, RuntimeSettings
 from fiber_cli.distributed.agreement import failing_together, require_agreement, require_shared_folder
@@ -26,7 +27,7 @@ from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
 from fiber_cli.training.resume import check_same_recipe, recipe_facts
 from fiber_cli.training.run import Run
-from fiber_cli.training.run_folder import RECIPE, check_output, has_checkpoint, read_init_from, write_init_from
+from fiber_cli.training.run_folder import check_output, has_checkpoint, read_init_from, write_init_from
 from fiber_cli.training.signals import StopRequest
 from fiber_cli.training.state import read_state
 from fiber_cli.training.work import Work, work
@@ -59,7 +60,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     # Before the lock too, which leaves a file in the folder.
     asked_of_main(lambda: check_output(output, resume=resume))
     require_shared_folder(output)
-    with locked_by_all(output):
+    with locked_by_all(output, goes_on=resume):
         begun = asked_of_main(lambda: check_output(output, resume=resume))
         start = output if begun else asked_of_main(lambda: _first_weights(output, given, resume=resume))
         with failing_together():

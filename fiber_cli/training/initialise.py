@@ -17,11 +17,12 @@ from fiber_cli.checkpoints.positions import POSITION_EMBEDDING, fit_positions
 from fiber_cli.checkpoints.weights import load_into, load_weights, named_weights
 from fiber_cli.config.recipe import ModelSettings
 from fiber_cli.distributed.collectives import is_main
-from fiber_cli.errors import UserError
+from fiber_cli.errors import UserError, first_names
 from fiber_cli.printing import say
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.context import TaskContext
+from fiber_cli.training.model_sizes import differing_sizes
 
 
 def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
@@ -43,6 +44,9 @@ def initialise(task: Task, context: TaskContext[Any], path: str | Path) -> None:
     except UserError as error:
         source = read_config(path).task.name
         message = f"{path}, a checkpoint of {source}, cannot start {context.settings.name}: {error.message}"
+        differing = differing_sizes(read_config(path).model, context.model)
+        if differing:
+            message += f": it has {first_names(differing)}"
         raise UserError(message, *error.details) from error
     if not is_main():
         return

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from fiber_cli.characters import UNPRINTED, one_line
 from fiber_cli.checkpoints.directory import remove_unfinished
+from fiber_cli.checkpoints.run_files import BOARD, CURVES, METRICS, RECIPE, SUMMARY
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError, optional
@@ -29,7 +30,6 @@ from fiber_cli.training.appended import AppendedFile
 from fiber_cli.training.curves import curves
 from fiber_cli.training.records import drop_records, read_records
 from fiber_cli.training.resume import differing_settings
-from fiber_cli.training.run_folder import BOARD, CURVES, METRICS, RECIPE, SUMMARY
 
 if TYPE_CHECKING:
     from fiber_cli.training.board import Board

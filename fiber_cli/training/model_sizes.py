@@ -22,6 +22,11 @@ TOWER_SIZES = {
     },
 }
 
+#: Settings of a model that may be otherwise where weights are taken from another.
+_NOT_SHAPING = {"image", "text", "image_size", "init_std", "gate_init", "mlm_norm_eps", "text.norm_eps"}
+_NOT_SHAPING |= {"text.vocab", "text.pad_id", "text.dropout", "image.drop_path", "image.position_embedding"}
+_NOT_SHAPING |= {"image.window", "image.stage_windows", "image.fixed_window"}
+
 
 def model_config(
     settings: ModelSettings,
@@ -67,6 +72,28 @@ def model_config(
         source = f"the text tower of {settings.roberta}" if settings.roberta else f"preset {settings.preset}"
         raise UserError(f"model.text_length={settings.text_length}: {source} has positions for {longest}")
     return config
+
+
+def differing_sizes(theirs: FiberConfig, ours: FiberConfig) -> list[str]:
+    """What of a checkpoint's model is otherwise in ours such that its weights do not fit, in words. The preset comes
+    first where one has all of it."""
+    expected, found = _shaping(theirs), _shaping(ours)
+    if expected == found:
+        return []
+    presets = [f"the sizes of model.preset={name}" for name, preset in PRESETS.items() if _shaping(preset) == expected]
+    differing = []
+    for name, value in expected.items():
+        if value != found[name]:
+            differing.append(f"{name} {value} and not {found[name]}")
+    return presets + differing
+
+
+def _shaping(model: FiberConfig) -> dict[str, Any]:
+    """The settings of a model that shape its weights, by their names in it, but for what first weights are fitted to
+    and what the tokeniser gives."""
+    values = vars(model) | {f"image.{name}": value for name, value in vars(model.image).items()}
+    values |= {f"text.{name}": value for name, value in vars(model.text).items()}
+    return {name: value for name, value in values.items() if name not in _NOT_SHAPING}
 
 
 def _with_named_towers(settings: ModelSettings, trained: FiberConfig | None) -> FiberConfig:

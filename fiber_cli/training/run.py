@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.config import had_small_letters
 from fiber_cli.checkpoints.digests import STATE_FOLDER, check_together
+from fiber_cli.checkpoints.run_files import BEST, CHECKPOINTS
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
 from fiber_cli.checkpoints.words import read_words
 from fiber_cli.config.recipe import Recipe, warmup_steps
@@ -242,7 +243,7 @@ class Run:
 
     def check_checkpoints(self) -> None:
         """Raises UserError where the checkpoints of this run are gone."""
-        folder = self.output / "checkpoints"
+        folder = self.output / CHECKPOINTS
         if collectives.is_main() and self.has_saved and not folder.is_dir():
             raise UserError(
                 f"{folder} was removed or moved while the run was writing into it; what has been learned since its "
@@ -252,7 +253,7 @@ class Run:
     def _prune(self) -> None:
         """Move `best`, and delete the checkpoints that the recipe does not keep."""
         best = None
-        pointer = self.output / "checkpoints" / "best"
+        pointer = self.output / CHECKPOINTS / BEST
         if self.progress.best is not None and self.recipe.log.keep_best:
             best = directory.step_name(self.progress.best["step"])
             directory.replace(pointer, best + "\n")

@@ -8,6 +8,17 @@ from pathlib import Path
 
 import yaml
 
+from fiber_cli.checkpoints.run_files import (
+    BOARD,
+    CHECKPOINTS,
+    CURVES,
+    INIT_FROM,
+    METRICS,
+    POINTERS,
+    RECIPE,
+    SUMMARY,
+    WANDB,
+)
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.outputs import LEDGER, LOCK, OWNER, Outputs
 from fiber_cli.parsing import parse_yaml
@@ -15,10 +26,6 @@ from fiber_cli.regular_files import check_regular
 from fiber_cli.text_files import decode_text
 from fiber_cli.training.records import read_records
 
-INIT_FROM, RECIPE, METRICS = "init_from", "recipe.yaml", "metrics.jsonl"
-CURVES, SUMMARY, CHECKPOINTS, BOARD = "curves.png", "summary.json", "checkpoints", "tensorboard"
-#: Folder of Weights & Biases.
-WANDB = "wandb"
 #: What a run writes: of these names none may be another's when it goes on.
 WRITTEN = (INIT_FROM, RECIPE, METRICS, CURVES, SUMMARY, CHECKPOINTS, BOARD)
 _HIDDEN = re.compile(
@@ -27,7 +34,6 @@ _HIDDEN = re.compile(
 )
 _STEP = re.compile(r"step-[0-9]+")
 _UNFINISHED = re.compile(r"\.(step-[0-9]+|latest|best)\.tmp")
-_POINTERS = ("latest", "best")
 #: More than any path.
 _NOTE_BYTES = 1 << 13
 
@@ -76,7 +82,7 @@ def has_checkpoint(output: Path) -> bool:
 
 
 def _is_checkpoint(path: Path) -> bool:
-    if path.name in _POINTERS:
+    if path.name in POINTERS:
         return True
     return _STEP.fullmatch(path.name) is not None and (path / "config.json").is_file()
 

@@ -8,6 +8,7 @@ from fiber_cli.config.recipe import Recipe
 from fiber_cli.data.catalogue import catalogue
 from fiber_cli.data.readers import caption_view
 from fiber_cli.data.source import CaptionSource
+from fiber_cli.errors import UserError
 from fiber_cli.settings import SourceSettings, path_settings, paths_in
 from fiber_cli.training.work import open_sources
 
@@ -25,7 +26,7 @@ class Length(NamedTuple):
 
 
 def length_of(recipe: Recipe) -> Length:
-    """Of a recipe's training. Raises UserError for data that are there and cannot be used."""
+    """Of a recipe's training. Data that are not there, in part or in a form that nothing reads, are not known."""
     batch, steps = recipe.runtime.global_batch, recipe.optim.steps
     if steps is not None:
         return Length(steps, steps * batch, "the recipe's steps")
@@ -33,9 +34,12 @@ def length_of(recipe: Recipe) -> Length:
     assert epochs is not None
     total = 0
     for entry in recipe.data.train:
-        count = _there(entry, recipe)
-        if count is None:
-            count = _published(entry, recipe)
+        count = _published(entry, recipe)
+        if all(map(os.path.exists, _paths(entry))):
+            try:
+                count = _count(entry, recipe)
+            except UserError as error:
+                return Length(None, None, f"{epochs} epochs of data that cannot be read yet: {error.message}")
         if count is None:
             missing = next(iter(_paths(entry)), entry.kind)
             return Length(None, None, f"{epochs} epochs of data that are not there, such as {missing}")
@@ -51,10 +55,8 @@ def _paths(entry: SourceSettings) -> list[str]:
     return paths
 
 
-def _there(entry: SourceSettings, recipe: Recipe) -> int | None:
-    """Samples of an entry whose files are there."""
-    if not all(map(os.path.exists, _paths(entry))):
-        return None
+def _count(entry: SourceSettings, recipe: Recipe) -> int:
+    """Samples of an entry whose files are there. Raises UserError where they cannot be read."""
     sources = open_sources([entry], recipe.data)
     if recipe.data.captions == "each":
         captioned = [source for source in sources if isinstance(source, CaptionSource)]

@@ -1,5 +1,7 @@
 """Model cards: metadata that the hub reads, and all that a reader wants to know, in Markdown that no name breaks."""
 
+import dataclasses
+import json
 import shlex
 
 import pytest
@@ -10,6 +12,7 @@ from fiber_cli.checkpoints.card import CardFacts, is_unchanged, model_card
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.hub_names import HubName
 from fiber_cli.checkpoints.run_facts import Measured, RunFacts
+from fiber_cli.data.sources import FORMATS, source_format
 from fiber_cli.model.config import TINY
 from fiber_cli.tasks import TASKS, declared
 
@@ -79,6 +82,27 @@ def test_many_labels_fill_the_card():
     labels = tuple(f"name{number}" for number in range(3129))
     assert "name99 and 3029 more" in card_of("vqa", labels=labels)
     assert "name100" not in card_of("vqa", labels=labels)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"kind": "folder", "split": "train", "folder": "cells"}, "folder (split train, folder cells)"),
+        ({"kind": "yolo", "data": "data.yaml", "shots": 3, "seed": 1}, "yolo (data data.yaml, shots 3, seed 1)"),
+        (
+            {"kind": "scenes", "weight": 2.0, "during": [0.0, 0.5]},
+            "scenes (weight 2.0, during [0.0, 0.5])",
+        ),
+        ({"kind": "of_tomorrow", "a": 1, "b": None}, "of_tomorrow (a 1)"),
+    ],
+)
+def test_what_an_entry_leaves_to_the_defaults_hides_what_it_says(given, told):
+    whole = given
+    if given["kind"] in FORMATS:
+        settings = source_format(given["kind"]).settings(**{**given, "during": tuple(given.get("during", (0.0, 1.0)))})
+        whole = yaml.safe_load(json.dumps(dataclasses.asdict(settings)))  # as in a resolved recipe
+    card = card_of("detection", RunFacts({"data": {"train": [whole]}}, {}, None, None, []))
+    assert f"| data | {told} |" in card
 
 
 def test_task_data_recipe_and_figures_are_missing():

@@ -71,6 +71,14 @@ def test_a_flipped_bit_goes_unnoticed(checkpoint, name, place, bit):
         digests.check(checkpoint)
 
 
+def test_a_damaged_one_in_the_hub_s_cache_is_to_be_copied_or_changed(checkpoint, tmp_path):
+    cached = tmp_path / "hub" / "models--org--name" / "snapshots" / ("a" * 40)
+    shutil.copytree(checkpoint, cached)
+    (cached / FOR_USE[0]).write_bytes(b"x")
+    with pytest.raises(UserError, match=r"; delete .*/models--org--name, and it is fetched again; if that .* the hub$"):
+        digests.check(cached)
+
+
 @pytest.mark.parametrize("name", [*FOR_USE, *FOR_RESUMING])
 def test_a_missing_file_goes_unnoticed(checkpoint, name):
     (checkpoint / name).unlink()

@@ -174,6 +174,40 @@ def test_pruning_deletes_what_is_somebody_elses(tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == names
 
 
+@pytest.mark.parametrize("digests", [True, False], ids=["", "of before"])
+def test_pruning_deletes_a_users_file_inside_a_checkpoint(tmp_path, capsys, digests):
+    old = save(tmp_path, 1, write_state=lambda folder: (folder / "shard.pt").write_text("x"))
+    save(tmp_path, 2)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "model.safetensors").write_text("another's")
+    (old / "linked").symlink_to(elsewhere)
+    (old / "mine").mkdir()
+    (old / "mine" / "notes.txt").write_text("mine")
+    (old / "empty").mkdir()
+    if not digests:
+        (old / "SHA256SUMS").unlink()
+    directory.prune(tmp_path, 1, None)
+    left = {path.relative_to(old).as_posix() for path in old.rglob("*")}
+    assert left == {"linked", "mine", "mine/notes.txt"}
+    assert (elsewhere / "model.safetensors").is_file()
+    assert f"{old} is no more, but for what fiber did not write: linked, mine/notes.txt" in capsys.readouterr().err
+    assert [path.name for path in directory.steps(tmp_path)] == ["step-000002"]
+    directory.prune(tmp_path, 1, None)
+    assert capsys.readouterr().err == ""
+
+
+def test_a_step_that_is_made_again_deletes_a_users_file(tmp_path):
+    folder = save(tmp_path, 1)
+    (folder / "notes.txt").write_text("mine")
+    for _ in range(2):
+        assert directory.resolve(save(tmp_path, 1)) == folder
+        (folder / "notes.txt").write_text("mine too")
+    kept = [folder.with_name(f"step-000001.kept-{number}") / "notes.txt" for number in (1, 2)]
+    assert [file.read_text() for file in kept] == ["mine", "mine too"]
+    assert directory.steps(tmp_path) == [folder]
+
+
 @pytest.mark.parametrize("name", ["nowhere", "."])
 def test_no_checkpoint_is_a_clear_error(tmp_path, name):
     with pytest.raises(UserError, match="step directory"):

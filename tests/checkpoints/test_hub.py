@@ -70,7 +70,7 @@ def test_what_a_checkpoint_is_not_of_is_fetched(repository, files):
 def test_a_name_becomes_a_checkpoint_directory(repository):
     choice = choose("org/name")
     assert choice.path.name == repository.sha("main")
-    assert str(choice) == f"org/name@{repository.sha('main')[:10]}, from the hub"
+    assert str(choice) == f"org/name@{repository.sha('main')}, from the hub"
 
 
 def test_what_is_cached_is_fetched_again(hub, repository):

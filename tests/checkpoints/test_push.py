@@ -77,6 +77,20 @@ def test_more_or_less_than_using_it_needs_is_pushed(hub, run, tmp_path):
     assert json.loads(files["config.json"])["tokenizer"] == "tokenizer"
 
 
+def test_what_was_just_compared_is_read_again(run, tmp_path, monkeypatch):
+    read = []
+    monkeypatch.setattr(push_module, "sha256_of", lambda file: read.append(file.name) or "0" * 64)
+    checkpoint = choose(run).path
+    compared = digests_of(checkpoint, files_of(checkpoint, state=False))
+    stage(choose(run), tmp_path, NAME, None)
+    assert sorted(read) == ["config.json", "tokenizer_config.json"]  # what is rewritten
+    pushed = dict(line.split("  ")[::-1] for line in (tmp_path / "SHA256SUMS").read_text().splitlines())
+    assert pushed["model.safetensors"] == compared["model.safetensors"]
+    (checkpoint / "SHA256SUMS").unlink()
+    stage(choose(run), tmp_path, NAME, None)
+    assert "model.safetensors" in read
+
+
 def test_what_is_pushed_is_not_what_is_fetched(hub, run, tmp_path, monkeypatch):
     push_run(run, tmp_path)
     (tmp_path / "elsewhere").mkdir()

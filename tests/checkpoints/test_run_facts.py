@@ -9,6 +9,7 @@ from run_folders import CELLS, make_run
 
 from fiber_cli.checkpoints.hub_names import HubName
 from fiber_cli.checkpoints.run_facts import Measured, reduced, run_facts
+from fiber_cli.checkpoints.shipped import directory_of
 
 
 @pytest.fixture
@@ -76,7 +77,8 @@ def test_figures_of_other_steps_and_checkpoints_are_taken(run):
     [
         ("/home/me/runs/tiny/checkpoints/step-000400", "tiny, step-000400"),
         ("/usr/lib/fiber_cli/builtin/vqa", "vqa"),
-        (f"/cache/models--org--name/snapshots/{'a' * 40}", HubName("org/name", "a" * 10)),
+        (directory_of("vqa"), "builtin/vqa, shipped with fiber"),
+        (f"/cache/models--org--name/snapshots/{'a' * 40}", HubName("org/name", "a" * 40)),
     ],
 )
 def test_what_it_began_with_is_not_said_or_with_its_place(run, start, told):

@@ -5,9 +5,11 @@ import json
 import os
 import re
 import shutil
+import tarfile
 from pathlib import Path
 
 import pytest
+from label_folders import FORMS, write_picture, write_voc, write_yolo
 from run_folders import (
     CELLS,
     COCO_BOXES,
@@ -120,9 +122,7 @@ def test_a_run_without_a_recipe_has_seen_nothing_and_still_counts(tmp_path):
 
 
 def test_all_runs_that_were_looked_at_are_told_with_the_reason(tmp_path):
-    with pytest.raises(
-        UserError, match=r"no .*runs/\*/checkpoints/latest of task coarse or retrieval .*: name one with"
-    ):
+    with pytest.raises(UserError, match=r"no run of task coarse or retrieval lies below .*runs/: name one with"):
         choose_run(wanted(Embedding), tmp_path / "runs")
     make_run(tmp_path, "retrieval", FLICKR30K, **ITM)
     make_run(tmp_path, "vqa", SCENES)
@@ -217,6 +217,48 @@ def test_a_run_of_other_categories_has_not_seen_the_data(tmp_path, names, expect
     run, reason = choose_run(wanted(Detecting, boxes(data, "val.json", names)), tmp_path / "runs")
     assert run.folder.name == expected
     assert why in reason
+
+
+@pytest.mark.parametrize("form", [*FORMS, "yolo as such", "voc as such", "shards", "odvg"])
+def test_categories_of_other_forms_than_cocos_are_not_looked_at(tmp_path, form):
+    street = tmp_path / "street"
+    place = {"kind": "folder", "folder": "street"}
+    data = {"kind": "folder", "folder": str(street), "split": "val"}
+    if form in FORMS:
+        FORMS[form](street)
+    elif form == "yolo as such":
+        write_yolo(street)
+        place = {"kind": "yolo", "data": "street/data.yaml"}
+        data = {"kind": "yolo", "data": str(street / "data.yaml"), "split": "val"}
+    elif form == "voc as such":
+        write_voc(street)
+        place = {"kind": "voc", "folder": "street"}
+        data = {"kind": "voc", "folder": str(street), "split": "val"}
+    else:
+        place, data = write_labelled_records(street, form)
+    make_run(tmp_path, "detection", place, root=tmp_path, labels=("Red cell", "tram"))
+    make_run(tmp_path, "detection", place, root=tmp_path, labels=("tram", "tree"))
+    assert chosen(tmp_path, wanted(Detecting, data)) == "detection0"
+
+
+def write_labelled_records(folder, form):
+    """Where records of a picture with one name are, below their root and as data; form: "shards" or "odvg"."""
+    folder.mkdir()
+    (folder / "label_map.json").write_text(json.dumps({"0": "red cell"}))
+    label_map = str(folder / "label_map.json")
+    box = {"bbox": [1, 1, 9, 9], "label": 0, "category": "red cell"}
+    record = {"filename": "a.png", "height": 40, "width": 60, "detection": {"instances": [box]}}
+    write_picture(folder / "a.png", 9)
+    if form == "odvg":
+        (folder / "val.jsonl").write_text(json.dumps(record) + "\n")
+        data = {"kind": "odvg", "jsonl": str(folder / "val.jsonl"), "images": str(folder), "label_map": label_map}
+        return {"kind": "odvg", "jsonl": "street/val.jsonl"}, data
+    with tarfile.open(folder / "val.tar", "w") as tar:
+        tar.add(folder / "a.png", "a.png")
+        (folder / "a.json").write_text(json.dumps(record))
+        tar.add(folder / "a.json", "a.json")
+    data = {"kind": "region_shards", "shards": str(folder / "val.tar"), "label_map": label_map}
+    return {"kind": "region_shards", "shards": "street/val.tar"}, data
 
 
 def weights_of(step):

@@ -156,3 +156,17 @@ def test_an_entry_of_an_unknown_kind_hides_the_others(tmp_path):
     recipe = {"data": {"train": [{"kind": "lmdb", "file": "x"}, {"kind": "scenes"}]}}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     assert len(trained_on(tmp_path)) == 1
+
+
+def test_a_set_in_several_forms_in_folders_side_by_side_is_one_place(tmp_path):
+    folders = {}
+    for form in ("coco", "yolo", "voc"):
+        folder = tmp_path / "cells" / form
+        folder.mkdir(parents=True)
+        folders[form] = data_of(source_format("folder").settings(kind="folder", split="train", folder=str(folder)))
+    assert all_seen([folders["yolo"]], [folders["yolo"]]) == Seen.BY_FILE
+    assert all_seen([folders["yolo"]], [folders["coco"]]) == Seen.BY_NAME
+    of_yaml = source_format("yolo").settings(kind="yolo", data=str(tmp_path / "cells/yolo/data.yaml"))
+    assert all_seen([data_of(of_yaml)], [folders["yolo"]]) == Seen.BY_FOLDER
+    assert all_seen([folders["yolo"]], [data_of(of_yaml)]) == Seen.BY_FOLDER
+    assert all_seen([data_of(of_yaml)], [folders["coco"]]) == Seen.BY_NAME

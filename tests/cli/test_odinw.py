@@ -1,6 +1,7 @@
 """`fiber odinw`: what is run, in which order, and what is not run again."""
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -70,6 +71,32 @@ def test_sets_shots_or_seeds_are_left_out(run, data, launched):
     summary = json.loads(Path("out/odinw.json").read_text())
     assert (summary["mean"]["full"]["ap"], summary["mean"]["1"]["seeds"]) == (40.0, 2)
     assert (summary["prompts"], summary["overrides"]) == ("names", ["model.preset=tiny"])
+
+
+def test_a_later_call_for_other_shots_or_sets_leaves_only_its_own_results(run, data, launched):
+    assert run("odinw", *TASK, "--shots", "1", "--seeds", "3,30")[0] == 0
+    code, out, err = run("odinw", *TASK, "--shots", "0", "--sets", "pistols")
+    assert code == 0, err
+    assert [line.split() for line in out.splitlines()[:4]] == [
+        ["AP", "full", "1", "shot"],
+        ["pistols", "20.0", "20.0", "±", "0.0"],
+        ["Raccoon", "-", "60.0", "±", "0.0"],
+        ["mean", "of", "2", "-", "40.0", "±", "0.0"],
+    ]
+    summary = json.loads(Path("out/odinw.json").read_text())
+    assert [(each["set_name"], each["shots"], each["seed"]) for each in summary["runs"]] == [
+        ("pistols", 0, None),
+        ("pistols", 1, 3),
+        ("Raccoon", 1, 3),
+        ("pistols", 1, 30),
+        ("Raccoon", 1, 30),
+    ]
+    assert set(summary["mean"]) == {"1"}  # of all data there is one set alone
+    assert len(summary["missing_sets"]) == 11
+    # What is no longer there is no result.
+    shutil.rmtree("out/Raccoon")
+    assert run("odinw", *TASK, "--shots", "0", "--sets", "pistols")[0] == 0
+    assert {each["set_name"] for each in json.loads(Path("out/odinw.json").read_text())["runs"]} == {"pistols"}
 
 
 def test_a_run_has_other_data_than_published(run, data, launched):

@@ -6,7 +6,7 @@ import pytest
 from run_folders import SCENES, make_run
 
 from fiber_cli.checkpoints.runs import Wanted
-from fiber_cli.cli.runs import Models, checkpoint_with, find_run, retrieval_models, run_of
+from fiber_cli.cli.runs import Models, checkpoint_with, find_run, retrieval_models
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.abilities import Answering, Captioning, Embedding, Matching
 
@@ -65,10 +65,5 @@ def test_without_one_half_the_other_is_not_taken_for_it(tmp_path):
 
 
 def test_a_folder_without_runs_is_told():
-    with pytest.raises(UserError, match=r"no runs/\*/checkpoints/latest of task coarse or retrieval below the current"):
+    with pytest.raises(UserError, match=r"no run of task coarse or retrieval lies below runs/: name"):
         find_run(ITC)
-
-
-def test_a_checkpoint_directory_tells_its_run():
-    assert run_of(Path("runs/x/checkpoints/step-000001")) == Path("runs/x")
-    assert run_of(Path("converted")) is None

@@ -75,7 +75,7 @@ def test_another_ability_is_asked_of_a_path(hub, runs, picture, capsys):
     assert command(capsys, "push", runs["vqa"], "me/answers")[0] == 0
     code, _, err = command(capsys, "caption", picture, "--checkpoint", "me/answers")
     assert code == 1
-    assert f"fiber: me/answers@{hub.repositories['me/answers'].sha('main')[:10]} is a checkpoint of vqa, without" in err
+    assert f"fiber: me/answers@{hub.repositories['me/answers'].sha('main')} is a checkpoint of vqa, without" in err
 
 
 def test_an_address_is_no_checkpoint_of_a_verb(runs, picture, tmp_path, capsys, monkeypatch):

@@ -191,6 +191,17 @@ def test_text_weights_bring_their_tokenizer_unless_another_is_named():
     assert good().model.tokenizer == "builtin"
 
 
+@pytest.mark.parametrize("recipe", ["detection_small", "retrieval_base", "4m"])
+def test_other_text_weights_on_the_command_line_keep_the_tokenizer_of_those_in_the_file(recipe):
+    for weights in ("camembert-base", "./folder"):
+        assert resolve_recipe(recipe, [f"model.roberta={weights}"]).model.tokenizer == weights
+    with_both = resolve_recipe(recipe, ["model.roberta=./folder", "model.tokenizer=./words"])
+    assert with_both.model.tokenizer == "./words"
+    in_file = resolve_recipe(recipe).model
+    assert in_file.tokenizer == in_file.roberta
+    assert resolve_recipe(recipe, ["model.roberta=null"]).model.tokenizer == in_file.tokenizer
+
+
 def test_4m_follows_the_paper():
     recipe = resolve_recipe("4m")
     optim = recipe.optim

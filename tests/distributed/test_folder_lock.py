@@ -101,6 +101,16 @@ def test_a_folder_that_cannot_be_made_is_a_traceback(tmp_path):
             FolderLock(folder).acquire()
 
 
+def test_what_goes_on_is_sent_to_another_folder(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot be written into .*; make it writable, or go on with a copy of it$"):
+        FolderLock(tmp_path / "file", goes_on=True).acquire()
+    with locked(tmp_path), pytest.raises(UserError, match=r"wait for it or stop it$"):
+        FolderLock(tmp_path, goes_on=True).acquire()
+    with locked(tmp_path), pytest.raises(UserError, match=r"wait for it or stop it, or give another --output$"):
+        FolderLock(tmp_path).acquire()
+
+
 def test_a_file_system_without_locks_lets_everybody_in(tmp_path, monkeypatch, capsys):
     def no_locks(lock, timeout):
         raise OSError(38, "Function not implemented")

@@ -23,6 +23,14 @@ def test_means_are_other_numbers():
     assert len(summary["runs"]) == 6
 
 
+def test_a_mean_of_some_sets_stands_beside_means_of_all():
+    some = [*RESULTS, OdinwAp("pothole", 3, 3, 90.0), OdinwAp("pothole", 5, 3, 80.0), OdinwAp("Raccoon", 5, 30, 80.0)]
+    assert set(odinw_summary(some)["mean"]) == {"full", "1"}
+    assert set(odinw_summary(some)["sets"]["pothole"]) == {"full", "1", "3", "5"}
+    last = odinw_table(some).splitlines()[-1]
+    assert last.split() == ["mean", "of", "2", "45.0", "28.5", "±", "3.5", "-", "-"]
+
+
 def test_the_table_lacks_a_mean_or_a_spread():
     lines = [line.split() for line in odinw_table(RESULTS).splitlines()]
     assert lines == [

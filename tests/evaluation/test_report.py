@@ -127,6 +127,20 @@ def test_a_failure_mixes_two_evaluations(tmp_path, monkeypatch, failing):
     assert written(tmp_path) == before
 
 
+def test_files_of_an_earlier_evaluation_of_another_task_stay_or_a_users_go(tmp_path):
+    earlier = {"captions.json": [], "changed.json": [], "set/rows.csv": "a"}
+    write_results(tmp_path, RESULTS | {"files": sorted(earlier)}, earlier)
+    (tmp_path / "changed.json").write_text("by hand")
+    (tmp_path / "notes.txt").write_text("mine")
+    write_results(tmp_path, RESULTS | {"files": ["detections.json"]}, {"detections.json": []})
+    left = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.*") if path.name[0] != "."}
+    assert left == {"detections.json", "results.json", "changed.json", "notes.txt"}
+    # One that tells of no files, as of before, costs none.
+    write_results(tmp_path, RESULTS, {})
+    write_results(tmp_path, RESULTS, {"captions.json": []})
+    assert (tmp_path / "captions.json").is_file()
+
+
 def test_results_of_the_version_before_are_taken_for_a_users(tmp_path):
     for name in ("results.json", "predictions.json"):
         (tmp_path / name).write_text("{}")

@@ -1,12 +1,11 @@
 """Pictures at addresses."""
 
 import base64
-import threading
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from image_files import encoded
+from local_server import QuietHandler, local_server
 from PIL import Image
 
 from fiber_cli.data.source import BadSample
@@ -22,7 +21,7 @@ PNG = encoded(Image.new("RGB", (7, 5), (1, 2, 3)), "PNG")
 def answering(answers):
     """The address of a server that answers each path with (status, headers, content)."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(QuietHandler):
         def do_GET(self):
             status, headers, content = answers[self.path]
             self.send_response(status)
@@ -31,18 +30,8 @@ def answering(answers):
             self.end_headers()
             self.wfile.write(content)
 
-        def log_message(self, *_):
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
+    with local_server(Handler) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 def test_a_picture_at_an_address_is_read_as_its_file_is():

@@ -135,4 +135,4 @@ def test_a_checkpoint_without_a_detector_and_no_checkpoint_are_told(runs, readab
     monkeypatch.chdir(tmp_path)
     code, _, err = command(capsys, "detect", readable[0], "cat")
     assert code == 1
-    assert "no runs/*/checkpoints/latest of task fine or detection" in err
+    assert "no run of task fine or detection or grounding or refexp lies below runs/" in err

@@ -12,15 +12,48 @@ from timm.models import save_for_hf
 from transformers import RobertaModel
 
 from fiber_cli.config.recipe import ModelSettings
+from fiber_cli.config.resolve import resolve_recipe
 from fiber_cli.errors import UserError
-from fiber_cli.model.config import LARGE, PRESETS, SMALL, TINY
-from fiber_cli.training.model_sizes import model_config
+from fiber_cli.model.config import LARGE, MINI, PRESETS, SMALL, TINY
+from fiber_cli.tables.commands import stages
+from fiber_cli.training.model_sizes import differing_sizes, model_config
 
 
 def test_what_the_recipe_leaves_out_is_the_presets(tokenizer):
     config = model_config(ModelSettings("tiny"), tokenizer)
     vocabulary = dataclasses.replace(TINY.text, vocab=len(tokenizer), pad_id=tokenizer.pad_token_id)
     assert config == dataclasses.replace(TINY, text=vocabulary)
+
+
+def free_of_data(config):
+    """A model without what may differ between a checkpoint and what starts from it."""
+    image = dataclasses.replace(config.image, window=1, stage_windows=None, fixed_window=False, drop_path=0)
+    # One that learned no positions may learn them now.
+    image = dataclasses.replace(image, position_embedding=False)
+    text = dataclasses.replace(config.text, dropout=0)
+    return dataclasses.replace(config, image=image, text=text, image_size=(224, 224), norm_image_query=True)
+
+
+@pytest.mark.parametrize("name", [stage.run for stage in stages().values() if stage.starts_from in stages()])
+def test_a_recipe_has_another_model_than_the_checkpoint_that_its_command_starts_from(name, monkeypatch):
+    monkeypatch.setattr("fiber_cli.training.model_sizes.swin_sizes", lambda name, preset: preset)
+    models = []
+    for run in (name, stages()[name].starts_from):
+        recipe = resolve_recipe(stages()[run].recipe)
+        models.append(free_of_data(model_config(recipe.model, None)))
+    assert models[0] == models[1]
+
+
+def test_it_is_not_said_what_makes_a_model_another_than_a_checkpoint_s():
+    assert differing_sizes(TINY, TINY.at_image_size((128, 128))) == []
+    differing = differing_sizes(MINI, TINY)
+    assert differing[0] == "the sizes of model.preset=mini"
+    assert "image.stem convolutions and not patch" in differing
+    narrow = dataclasses.replace(TINY, hidden=48)
+    assert differing_sizes(narrow, dataclasses.replace(TINY, fusion_layers=1)) == [
+        "fusion_layers 2 and not 1",
+        "hidden 48 and not 256",
+    ]
 
 
 def test_what_the_recipe_names_is_its_own(tokenizer):

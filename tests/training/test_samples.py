@@ -43,5 +43,19 @@ def test_epochs_of_data_of_one_s_own_are_known_when_these_are_there(tmp_path):
     assert 0 < length.steps <= 3 * 20 // 8
 
 
+@pytest.mark.parametrize("kind", ["no labels", "half a file", "other split"])
+def test_a_folder_that_has_no_labels_yet_ends_the_plan(tmp_path, kind):
+    folder = tmp_path / "labels"
+    (folder / "train").mkdir(parents=True)
+    if kind == "half a file":
+        (folder / "instances_train.json").write_text('{"images": [')
+    if kind == "other split":
+        (folder / "instances_val.json").write_text("{}")
+    recipe = resolve_recipe("detection_small", [f"data.root={folder}", "optim.steps=null", "optim.epochs=3"])
+    length = length_of(recipe)
+    assert (length.steps, length.samples) == (None, None)
+    assert length.basis.startswith(f"3 epochs of data that cannot be read yet: {folder}")
+
+
 def test_built_in_scenes_are_counted():
     assert length_of(parse_recipe(RECIPE, "small", ["optim.steps=null", "optim.epochs=2"])).steps == 4

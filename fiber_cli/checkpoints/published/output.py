@@ -4,11 +4,12 @@ from pathlib import Path
 
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.published.unread import KEPT_FILE
+from fiber_cli.checkpoints.run_files import CHECKPOINTS, LATEST, METRICS, RECIPE, SUMMARY
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import LEDGER, Outputs, exchange, explained
 
 #: What a run leaves in its folder, and a conversion does not.
-_FILES_OF_RUNS = ("recipe.yaml", "metrics.jsonl", "summary.json")
+_FILES_OF_RUNS = (RECIPE, METRICS, SUMMARY)
 
 
 def check_output(output: Path, outputs: Outputs) -> None:
@@ -19,13 +20,13 @@ def check_output(output: Path, outputs: Outputs) -> None:
     outputs.check(output / LEDGER, own=True)
     if not output.is_dir():
         return
-    checkpoints = output / "checkpoints"
+    checkpoints = output / CHECKPOINTS
     made = checkpoints / directory.step_name(0)
     others = [path for path in checkpoints.glob("step-*") if path.name != made.name]
     is_run = bool(others) or any((made / "state").glob("*"))
     if is_run or any((output / name).exists() for name in _FILES_OF_RUNS):
         raise UserError(f"{output}: holds a training run, which is never replaced; name another folder")
-    for file in [checkpoints / "latest", output / KEPT_FILE, *made.rglob("*")]:
+    for file in [checkpoints / LATEST, output / KEPT_FILE, *made.rglob("*")]:
         if outputs.is_input(file):
             raise UserError(f"{file}: is read by this command and would be overwritten; name another folder")
     foreign = outputs.foreign(output)
@@ -53,7 +54,7 @@ def put_in_place(made: Path, output: Path, outputs: Outputs) -> Path:
         # Without it or beside weights of another conversion the way back goes by its first values.
         (output / KEPT_FILE).unlink(missing_ok=True)
         exchange(made, final, made.with_name("earlier"))
-        (made.parent / "latest").replace(final.parent / "latest")
+        (made.parent / LATEST).replace(final.parent / LATEST)
         if (staging / KEPT_FILE).is_file():
             (staging / KEPT_FILE).replace(output / KEPT_FILE)
     return final
