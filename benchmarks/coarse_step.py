@@ -21,6 +21,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import hardware, options, pick_device, timed, write
+from fiber_cli.model.compiling import compile_blocks
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.coarse.negatives import draw_negatives
@@ -134,7 +135,7 @@ def main() -> None:
     for name, losses_of in ways.items():
         rows[name] = {"tflop": count_operations(partial(step, losses_of)) / 1e12}
     if args.compile:
-        task.encoder.compile_blocks()
+        compile_blocks(task, any_size=False)
     for name, losses_of in ways.items():
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()

@@ -27,6 +27,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from benchmarks.official_forms import FEW_QUESTIONS, NO_WEIGHTS, SMALLER, SMALLER_DETECTOR
+from fiber_cli.tables.overview import ALL
+from fiber_cli.tables.paper import TABLES
 
 #: Commands read their data in their own process: there are few samples, and starting readers takes longer.
 NO_READERS = ("--workers", "0")
@@ -71,7 +73,7 @@ class Call:
         code = process.wait()
         row: dict[str, Any] = {"seconds": round(time.monotonic() - began), "exit_code": code}
         row["commands"] = len(self.commands)
-        if self.ending is not None:
+        if self.ending is not None and self.commands:
             row["ended_by"] = self.ending.name
             row["ended_in"] = self.commands[-1][0]
         return row
@@ -241,7 +243,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--root", type=Path, required=True, help="the folder of all data sets")
     parser.add_argument("--runs", type=Path, required=True, help="the folder of the runs, new")
-    parser.add_argument("--table", default="all", help="another table than all")
+    parser.add_argument("--table", default=ALL, choices=[*TABLES, ALL], help="another table than all")
     parser.add_argument("--nproc", type=int, default=1, help="processes of every training and evaluation")
     parser.add_argument(
         "--end",
@@ -284,7 +286,9 @@ def chain(args: argparse.Namespace, endings: list[Ending]) -> dict[str, Any]:
     if rows[-1]["exit_code"]:
         problems.append(f"the last call ended with exit code {rows[-1]['exit_code']}")
     for row in rows[:-1]:
-        if row["exit_code"] == 0:
+        if not row["commands"]:
+            problems.append(f"a call ended with exit code {row['exit_code']} before its first command")
+        elif row["exit_code"] == 0:
             problems.append(f"a call came to its end before {row['ended_by']}")
     problems += restarts(calls)
     calls.append(Call(words))

@@ -40,8 +40,9 @@ class ModelSettings:
         None,
         ge=0,
     )
-    fusion: Literal["backbone", "top"] | None = option(
-        "In the backbone, or in layers on top of both towers, as in METER; null = as in --init-from, else backbone.",
+    fusion: Literal["backbone", "top", "none"] | None = option(
+        "In the backbone, in layers on top of both towers, as in METER, or none, as with fusion_layers=0; null = as in "
+        "--init-from, else backbone.",
         None,
     )
     fusion_attention: Literal["co", "merged"] | None = option(
@@ -139,7 +140,15 @@ class RuntimeSettings:
     zero_stage: Literal[0, 1, 2, 3] = option("Sharded: 1 optimiser, 2 also gradients, 3 also parameters.", 0)
     clip: float | None = option("Largest gradient norm; null = no clipping.", None, gt=0)
     offload: Literal["none", "cpu"] = option("Where the optimiser's state lies.", "none")
-    compile: bool = option("torch.compile.", False)
+    compile: bool | None = option("torch.compile of the networks' blocks; null = on GPUs.", None)
+    norms: Literal["fp32", "low"] = option(
+        "LayerNorms and the residual streams in fp32, or in the precision, as of bf16.", "fp32"
+    )
+    deformable: Literal["fp32", "low"] = option(
+        "Products of deformable convolutions in fp32, as published, or in the precision, as of bf16.", "fp32"
+    )
+    channels_last: bool = option("Maps in the detector's head lie position by position in memory.", False)
+    overlap: bool = option("ZeRO 1 and 2 send gradients while the backward pass goes on.", True)
     activation_checkpointing: bool = option("Recompute activations to save memory.", False)
     ema: float | None = option("Decay of the weights' moving average; null = none.", None, gt=0, lt=1)
     max_nonfinite: int = option("Non-finite losses in a row that end the run.", 10, ge=1)

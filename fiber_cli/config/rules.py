@@ -43,6 +43,14 @@ def towers_begin_with_one_thing(recipe: Recipe) -> str | None:
     return None
 
 
+@rule("model.fusion", "model.fusion_layers")
+def no_fusion_has_no_layers(recipe: Recipe) -> str | None:
+    model = recipe.model
+    if model.fusion == "none" and model.fusion_layers:
+        return f"none with fusion_layers={model.fusion_layers}: leave one of them out"
+    return None
+
+
 @rule("data.train")
 def a_source_is_named(recipe: Recipe) -> str | None:
     return None if recipe.data.train else "names no source"
@@ -109,6 +117,22 @@ def offloading_needs_sharding(recipe: Recipe) -> str | None:
     return None
 
 
+@rule("runtime.norms", "runtime.precision")
+def low_norms_have_a_precision(recipe: Recipe) -> str | None:
+    return _no_low_precision(recipe) if recipe.runtime.norms == "low" else None
+
+
+@rule("runtime.deformable", "runtime.precision")
+def low_products_have_a_precision(recipe: Recipe) -> str | None:
+    return _no_low_precision(recipe) if recipe.runtime.deformable == "low" else None
+
+
+def _no_low_precision(recipe: Recipe) -> str | None:
+    if recipe.runtime.precision != "fp32":
+        return None
+    return "low is the precision of the run, which is fp32: set runtime.precision to bf16 or fp16, or this to fp32"
+
+
 @rule("log.validate_every", "data.val")
 def validation_needs_data(recipe: Recipe) -> str | None:
     if recipe.log.validate_every and not recipe.data.val:
@@ -171,6 +195,7 @@ RULES = (
     image_size_fits_the_windows,
     weights_have_their_own_words,
     towers_begin_with_one_thing,
+    no_fusion_has_no_layers,
     a_source_is_named,
     the_task_can_read_its_sources,
     the_length_is_given_once,
@@ -179,6 +204,8 @@ RULES = (
     batches_divide,
     moving_average_needs_whole_parameters,
     offloading_needs_sharding,
+    low_norms_have_a_precision,
+    low_products_have_a_precision,
     validation_needs_data,
     the_best_needs_validation,
     stopping_needs_a_metric,

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.parsing import parse_yaml
@@ -19,7 +19,8 @@ UNKNOWN = "unknown"
 
 @dataclass(frozen=True)
 class DataFile:
-    """makes: what is there below `data.root` when it is done. url: where it may be fetched directly, None where `by`,
+    """makes: what is there below `data.root` when it is done. serves: what it is fetched for, of a file that nothing
+    reads once that is there. url: where it may be fetched directly, None where `by`,
     what a person has to do, is the only way. of: the data set that the files are of, where it is another one. save:
     where the file is kept below the root; unpack: the folder that an archive is unpacked into, None for a file that
     stays as it is; members: which of its files, patterns of names, all where there are none; flat: without their
@@ -29,6 +30,7 @@ class DataFile:
     url: str | None = None
     by: str | None = None
     of: str | None = None
+    serves: str | None = None
     save: str | None = None
     unpack: str | None = None
     members: tuple[str, ...] = ()
@@ -75,6 +77,49 @@ class DataSet:
                 if wanted == made or made in wanted.parents or wanted in made.parents:
                     return True
         return False
+
+    @property
+    def folder(self) -> str | None:
+        """The folder that all its own files lie in, below the root; None where there is no such one."""
+        folders = set()
+        for made in self.own_files:
+            first, separator, _ = made.partition("/")
+            folders.add(first if separator else None)
+        return folders.pop() if len(folders) == 1 else None
+
+    @property
+    def own_files(self) -> list[str]:
+        """What it makes itself, paths below the root."""
+        made: list[str] = []
+        for file in self.files:
+            if file.of is None:
+                made += file.makes
+        return made
+
+
+class Layout(NamedTuple):
+    """Where the paths of a data set lie. root: the recipes' `data.root`, or, where `own` names it, the data set's own
+    folder, beside which those of others lie."""
+
+    root: Path
+    own: str | None = None
+
+    def place(self, path: str) -> Path:
+        """A path of the catalogue here."""
+        first, _, rest = path.partition("/")
+        if self.own is None or first == ".":
+            return self.root / path
+        return self.root / rest if first == self.own else self.root.parent / path
+
+
+def layout(data_set: DataSet, root: Path) -> Layout:
+    """Of a data set below a root, which is taken for its own folder where its files lie there and not below it."""
+    own = data_set.folder
+    if own is None or any((root / made).exists() for made in data_set.own_files):
+        return Layout(root)
+    inside = Layout(root, own)
+    is_own = any(inside.place(made).exists() for made in data_set.own_files)
+    return inside if is_own else Layout(root)
 
 
 @cache

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from fiber_cli.data.catalogue import Check, DataSet
+from fiber_cli.data.catalogue import Check, DataSet, Layout, layout
 from fiber_cli.data.source import (
     BadSample,
     CaptionSource,
@@ -31,23 +31,24 @@ class Checked(NamedTuple):
 
 
 def check_data_set(data_set: DataSet, root: Path, *, any_count: bool = False) -> Iterator[Checked]:
-    """The layout, then each part of the data set opened. any_count: the numbers of samples need not be the published
-    ones."""
-    missing = set()
+    """The layout, then each part of the data set opened. root: the recipes' `data.root`, or the data set's own folder.
+    any_count: the numbers of samples need not be the published ones."""
+    here = layout(data_set, root)
     for file in data_set.files:
         for made in file.makes:
-            if (root / made).exists():
+            if here.place(made).exists():
                 yield Checked(made, "ok", "is there")
+            elif file.serves is not None and here.place(file.serves).exists():
+                yield Checked(made, "ok", f"not needed any more, {file.serves} is there")
             else:
-                missing.add(made)
                 yield Checked(made, "missing", file.by or f"fiber data get {data_set.name} --root {root}")
     for check in data_set.checks:
-        yield _check(check, root, any_count=any_count)
+        yield _check(check, here, any_count=any_count)
 
 
-def _check(check: Check, root: Path, *, any_count: bool) -> Checked:
+def _check(check: Check, here: Layout, *, any_count: bool) -> Checked:
     what = ", ".join(str(value) for key, value in check.entry.items() if key not in ("images", "pattern", "kind"))
-    settings = entry_settings(check.entry, root)
+    settings = entry_settings(check.entry, here)
     absent = [str(path) for path in _paths(settings) if not path.exists()]
     if absent:
         return Checked(what, "missing", f"{absent[0]} is not there")
@@ -65,16 +66,17 @@ def _check(check: Check, root: Path, *, any_count: bool) -> Checked:
     return Checked(what, "ok", detail)
 
 
-def entry_settings(entry: Mapping[str, Any], root: Path) -> SourceSettings:
-    """The settings of an entry of a recipe, its paths below `root`."""
+def entry_settings(entry: Mapping[str, Any], here: Layout) -> SourceSettings:
+    """The settings of an entry of the catalogue, its paths where they lie."""
     settings = source_format(entry["kind"]).settings
     given = dict(entry)
     for name in path_settings(settings):
         value = given.get(name)
         if value is not None:
-            is_mapping = isinstance(value, Mapping)
-            below = {key: str(root / path) for key, path in value.items()} if is_mapping else str(root / value)
-            given[name] = below
+            if isinstance(value, Mapping):
+                given[name] = {key: str(here.place(path)) for key, path in value.items()}
+            else:
+                given[name] = str(here.place(value))
     return settings(**given)
 
 

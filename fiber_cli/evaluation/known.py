@@ -71,6 +71,14 @@ class KnownDataset:
         return self.ability is None or self.ability in declaration.abilities
 
 
+class MissingData(UserError):
+    """A file or a folder of a data set that is not there; places: where it may lie, as paths."""
+
+    def __init__(self, message: str, places: Sequence[str]):
+        super().__init__(message)
+        self.places = tuple(places)
+
+
 class ImageFolder(NamedTuple):
     """there: what is looked for from the annotations' folder; base: what their file names are relative to."""
 
@@ -153,29 +161,31 @@ class Annotations(NamedTuple):
 def find_annotations(request: Request, below: str, *names: str) -> Annotations:
     """The first of the files `names` in --root, or in the folder `below` it that the recipes have for the data set.
 
-    Raises UserError.
+    Raises MissingData.
     """
     for folder in (request.root, request.root / below):
         for name in names:
             if (folder / name).is_file():
                 return Annotations(folder / name, folder)
     missing = request.root / names[0]
-    raise UserError(
-        f"{missing}: no such file; --root names the folder with {names[0]}, or the one with {below}/{names[0]}"
+    raise MissingData(
+        f"{missing}: no such file; --root names the folder with {names[0]}, or the one with {below}/{names[0]}",
+        [str(request.root / below / name) for name in names],
     )
 
 
 def find_images(request: Request, folder: Path, places: Sequence[ImageFolder]) -> str:
     """The folder that the annotations' file names are relative to: that of --images, else the first place, seen from
-    the annotations' folder, that exists. Raises UserError."""
+    the annotations' folder, that exists. Raises MissingData, and UserError for a folder of --images."""
     if request.images is not None:
         return _base_of(Path(existing_folder(request.images)), places[0])
     for place in places:
         if os.path.isdir(_seen_from(folder, place.there)):
             return _seen_from(folder, place.base)
     wanted = " or ".join(f"{place.there}/" for place in places)
-    raise UserError(
-        f"{folder}: no images of {request.name} there; wanted is {wanted}, or name their folder by --images"
+    raise MissingData(
+        f"{folder}: no images of {request.name} there; wanted is {wanted}, or name their folder by --images",
+        [_seen_from(folder, place.there) for place in places],
     )
 
 

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fiber_cli.model.config import STEM_GROUP
+from fiber_cli.model.norm import LayerNorm
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -54,7 +55,7 @@ class ConvolutionalStem(nn.Module):
             ]
             width *= 2
         self.layers = nn.Sequential(*layers)
-        self.norm = nn.LayerNorm(width)
+        self.norm = LayerNorm(width)
 
     def forward(self, pixels_B3HW: Tensor) -> Tensor:
         """(B, 3, H, W), sides of any number of pixels -> tokens (B, ceil(H / P), ceil(W / P), C)."""

@@ -6,6 +6,7 @@ Shapes: B batch, H and W sides of the token map, C channels, L text length, M im
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from types import MethodType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
@@ -16,9 +17,9 @@ from fiber_cli.errors import UserError
 from fiber_cli.model.config import BlockPosition, FiberConfig
 from fiber_cli.model.decoder_cache import DecoderCache, ImageMemory, KeyValues, PairedMemory
 from fiber_cli.model.init import initialise
-from fiber_cli.model.swin import Swin, SwinBlock, repeat_for_texts
+from fiber_cli.model.swin import Swin, repeat_for_texts
 from fiber_cli.model.text import Roberta, TextLayer
-from fiber_cli.model.top_fusion import TopFusion, TopLayer
+from fiber_cli.model.top_fusion import TopFusion
 
 Result = TypeVar("Result")
 
@@ -119,6 +120,8 @@ class FusedEncoder(nn.Module):
         initialise(self.memory_proj, config.init_std)
         #: Whether to recompute every block's inside in the backward pass instead of keeping it.
         self.checkpoint_activations = False
+        #: The compiled form of a method of a block, where blocks are compiled; see `model.compiling`.
+        self.compiled_method: Callable[[MethodType], Callable[..., Any]] | None = None
 
     def image_stem(self, pixels: Tensor) -> ImageStem:
         """Normalised RGB float (B, 3, H, W), sides a multiple of 32 pixels (`config.multiple`) -> ImageStem."""
@@ -330,16 +333,12 @@ class FusedEncoder(nn.Module):
         return x
 
     def _run(self, module: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
+        if self.compiled_method is not None and isinstance(module, MethodType):
+            module = self.compiled_method(module)
         if self.checkpoint_activations and torch.is_grad_enabled():
             result: Result = checkpoint(module, *args, use_reentrant=False, **kwargs)
             return result
         return module(*args, **kwargs)
-
-    def compile_blocks(self) -> None:
-        """torch.compile every block and layer in place; parameter names stay as they are."""
-        for module in self.modules():
-            if isinstance(module, SwinBlock | TextLayer | TopLayer):
-                module.compile()
 
 
 def _unfused(image: ImageStem, text: TextStem, *, pooled: bool) -> Fused:

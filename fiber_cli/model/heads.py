@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.init import initialise
+from fiber_cli.model.norm import LayerNorm
 
 
 class PairPooler(nn.Module):
@@ -24,7 +25,7 @@ class PairPooler(nn.Module):
         image_dim = config.image.dims[-1] if alone else config.fused_image_dim
         text_dim = config.text.hidden if alone else config.fused_text_dim
         norms = config.norm_image_memory and not alone
-        self.image_norm = nn.LayerNorm(image_dim) if norms else nn.Identity()
+        self.image_norm = LayerNorm(image_dim) if norms else nn.Identity()
         self.text_transform = nn.Linear(text_dim, config.hidden)
         self.image_transform = nn.Linear(image_dim, config.hidden)
         self.text_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
@@ -58,7 +59,7 @@ class MlmHead(nn.Module):
     def __init__(self, config: FiberConfig):
         super().__init__()
         self.dense = nn.Linear(config.hidden, config.hidden)
-        self.norm = nn.LayerNorm(config.hidden, eps=config.mlm_norm_eps)
+        self.norm = LayerNorm(config.hidden, eps=config.mlm_norm_eps)
         self.decoder = nn.Linear(config.hidden, config.text.vocab, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.text.vocab))
         initialise(self, config.init_std)
@@ -88,7 +89,7 @@ class Classifier(nn.Module):
     def __init__(self, config: FiberConfig, inputs: int, outputs: int):
         super().__init__()
         self.fc1 = nn.Linear(inputs, 2 * config.hidden)
-        self.norm = nn.LayerNorm(2 * config.hidden)
+        self.norm = LayerNorm(2 * config.hidden)
         self.fc2 = nn.Linear(2 * config.hidden, outputs)
         initialise(self, config.init_std)
 

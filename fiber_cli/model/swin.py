@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers.drop import DropPath
 from timm.layers.mlp import Mlp
 from timm.layers.patch_embed import PatchEmbed
 from timm.layers.weight_init import trunc_normal_
@@ -20,9 +19,11 @@ from torch import Tensor, nn
 from fiber_cli.model.config import FiberConfig, ImageConfig
 from fiber_cli.model.convolutional_stem import ConvolutionalStem
 from fiber_cli.model.decoder_cache import KeyValues
+from fiber_cli.model.drop_path import DropPath
 from fiber_cli.model.init import initialise
 from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
+from fiber_cli.model.norm import LayerNorm
 from fiber_cli.model.position_embedding import PositionEmbedding
 from fiber_cli.model.windows import WindowPlan, window_partition, window_plan, window_reverse
 
@@ -96,7 +97,7 @@ class ImageCrossAttention(nn.Module):
     def __init__(self, dim: int, text_dim: int, heads: int, norm_query: bool, *, gated: bool = True):
         super().__init__()
         self.heads = heads
-        self.norm = nn.LayerNorm(dim) if norm_query else nn.Identity()
+        self.norm = LayerNorm(dim) if norm_query else nn.Identity()
         self.query = nn.Linear(dim, dim)
         self.key_value = nn.Linear(text_dim, 2 * dim)
         self.proj = nn.Linear(dim, dim)
@@ -179,10 +180,10 @@ class SwinBlock(nn.Module):
         dim, heads = image.dims[stage], image.heads[stage]
         window = image.window_of(stage)
         shift = window // 2 if block % 2 else 0
-        self.norm1 = nn.LayerNorm(dim)
+        self.norm1 = LayerNorm(dim)
         self.attn = WindowAttention(dim, heads, window, shift, image.fixed_window)
         self.cross = _image_fusion(config, dim, heads) if fused else None
-        self.norm2 = nn.LayerNorm(dim)
+        self.norm2 = LayerNorm(dim)
         self.mlp = Mlp(dim, int(dim * image.mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
@@ -248,7 +249,7 @@ class SwinStage(nn.Module):
             self.blocks.append(SwinBlock(config, stage, block, rate, block in fused_blocks))
         dims = config.image.dims
         last = stage + 1 == len(dims)
-        self.merge = nn.Identity() if last else PatchMerging(dims[stage], dims[stage + 1])
+        self.merge = nn.Identity() if last else PatchMerging(dims[stage], dims[stage + 1], norm_layer=LayerNorm)
 
     def ends_with(self, block: int) -> bool:
         """Whether this block is the stage's last."""
@@ -270,7 +271,7 @@ class Swin(nn.Module):
             stage_rates = list(islice(rates, depth))
             self.stages.append(SwinStage(config, stage, stage_rates, fused_blocks))
         #: Applied on the way to the ITC pooler only; fused passes and captioning read the raw stream.
-        self.norm: nn.Module = nn.LayerNorm(image.dims[-1])
+        self.norm: nn.Module = LayerNorm(image.dims[-1])
         initialise(self, config.init_std)
 
     def tokens(self, pixels: Tensor) -> Tensor:
@@ -289,7 +290,7 @@ def _patch_embed(image: ImageConfig) -> nn.Module:
     channels = image.dims[0]
     if image.stem == "convolutions":
         return ConvolutionalStem(image.patch, channels)
-    return PatchEmbed(None, image.patch, 3, channels, norm_layer=nn.LayerNorm, output_fmt="NHWC", dynamic_img_pad=True)
+    return PatchEmbed(None, image.patch, 3, channels, norm_layer=LayerNorm, output_fmt="NHWC", dynamic_img_pad=True)
 
 
 def _drop_path_rates(last: float, blocks: int) -> list[float]:

@@ -12,6 +12,7 @@ from fiber_cli.model.decoder_cache import KeyValues, LayerCache
 from fiber_cli.model.init import initialise
 from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
+from fiber_cli.model.norm import LayerNorm
 
 
 def position_ids(ids_BL: Tensor, pad_id: int, past_B1: Tensor | int = 0) -> Tensor:
@@ -42,7 +43,7 @@ class TextEmbeddings(nn.Module):
         self.word = nn.Embedding(config.vocab, config.hidden, padding_idx=config.pad_id)
         self.position = nn.Embedding(config.positions, config.hidden, padding_idx=config.pad_id)
         self.token_type = nn.Embedding(1, config.hidden)
-        self.norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
+        self.norm = LayerNorm(config.hidden, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, ids_BL: Tensor, past_B1: Tensor | int = 0) -> Tensor:
@@ -59,7 +60,7 @@ class TextCrossAttention(nn.Module):
     def __init__(self, config: TextConfig, image_dim: int, *, norm_memory: bool = False, gated: bool = True):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
-        self.norm = nn.LayerNorm(image_dim) if norm_memory else nn.Identity()
+        self.norm = LayerNorm(image_dim) if norm_memory else nn.Identity()
         self.query = nn.Linear(config.hidden, config.hidden)
         self.key = nn.Linear(image_dim, config.hidden)
         self.value = nn.Linear(image_dim, config.hidden)
@@ -100,7 +101,7 @@ class TextMergedAttention(nn.Module):
     def __init__(self, config: TextConfig, image_dim: int, *, norm_memory: bool = False, gated: bool = True):
         super().__init__()
         self.heads = config.heads
-        self.norm = nn.LayerNorm(image_dim) if norm_memory else nn.Identity()
+        self.norm = LayerNorm(image_dim) if norm_memory else nn.Identity()
         self.image_key = nn.Linear(image_dim, config.hidden)
         self.image_value = nn.Linear(image_dim, config.hidden)
         self.alpha = gate(gated)
@@ -145,14 +146,14 @@ class TextLayer(nn.Module):
         self.key = nn.Linear(config.hidden, config.hidden)
         self.value = nn.Linear(config.hidden, config.hidden)
         self.attn_out = nn.Linear(config.hidden, config.hidden)
-        self.attn_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
+        self.attn_norm = LayerNorm(config.hidden, eps=config.norm_eps)
         self.cross: TextCrossAttention | TextMergedAttention | None = None
         if image_dim is not None:
             fusion = TextMergedAttention if attention == "merged" else TextCrossAttention
             self.cross = fusion(config, image_dim, norm_memory=norm_memory, gated=gated)
         self.fc1 = nn.Linear(config.hidden, config.intermediate)
         self.fc2 = nn.Linear(config.intermediate, config.hidden)
-        self.out_norm = nn.LayerNorm(config.hidden, eps=config.norm_eps)
+        self.out_norm = LayerNorm(config.hidden, eps=config.norm_eps)
 
     def forward(
         self,

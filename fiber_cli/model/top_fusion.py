@@ -12,6 +12,7 @@ from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.decoder_cache import KeyValues, LayerCache
 from fiber_cli.model.init import initialise
 from fiber_cli.model.module_sequence import ModuleSequence
+from fiber_cli.model.norm import LayerNorm
 from fiber_cli.model.text import merge_heads, split_heads
 
 
@@ -59,12 +60,12 @@ class TopLayer(nn.Module):
         super().__init__()
         self.dropout = dropout
         self.attn = TopAttention(width, heads, dropout)
-        self.attn_norm = nn.LayerNorm(width, eps=norm_eps)
+        self.attn_norm = LayerNorm(width, eps=norm_eps)
         self.cross = TopAttention(width, heads, dropout)
-        self.cross_norm = nn.LayerNorm(width, eps=norm_eps)
+        self.cross_norm = LayerNorm(width, eps=norm_eps)
         self.fc1 = nn.Linear(width, intermediate)
         self.fc2 = nn.Linear(intermediate, width)
-        self.out_norm = nn.LayerNorm(width, eps=norm_eps)
+        self.out_norm = LayerNorm(width, eps=norm_eps)
 
     def forward(
         self,

@@ -57,7 +57,7 @@ def _make_plan(height: int, width: int, window: int, shift: int, device: torch.d
     along_H, along_W = fixed or height > window, fixed or width > window
     windows = (window if along_H else height, window if along_W else width)
     shifts = (shift if along_H else 0, shift if along_W else 0)
-    padded = (_round_up(height, windows[0]), _round_up(width, windows[1]))
+    padded = (_times(height, windows[0]) * windows[0], _times(width, windows[1]) * windows[1])
     bias_index = _table(relative_position_index, _kept_index, window, *windows, device)
     if shifts == (0, 0):
         return WindowPlan(padded, windows, shifts, bias_index, None, None)
@@ -69,8 +69,9 @@ def _table(make: Callable[..., Tensor], kept: Kept[Tensor], *sizes: Hashable) ->
     return make(*sizes) if torch.compiler.is_compiling() else kept(*sizes)
 
 
-def _round_up(side: int, step: int) -> int:
-    return side + -side % step
+def _times(side: int, window: int) -> int:
+    """How many windows cover a side."""
+    return (side + window - 1) // window
 
 
 def relative_position_index(window: int, height: int, width: int, device: torch.device | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from fiber_cli.tables.rows import Evaluated, Source, Trained, Tuned
 PARTS = ("prepare", "command", "evaluate", "all")
 #: How a header writes the folder of the data sets and that of the runs.
 _DATA, _RUNS = "/data", "runs"
+_DATA_SETTING = "data.root="
 _LAUNCHERS = ("fiber ", "torchrun ")
 #: The folder of runs of `fiber odinw`, where its command names no other.
 _ODINW_RUNS = "odinw13"
@@ -51,6 +52,16 @@ class HeaderCommand(NamedTuple):
         if value is None or not value.startswith(f"{_RUNS}/"):
             return None
         return value.removeprefix(f"{_RUNS}/")
+
+    @property
+    def settings(self) -> list[str]:
+        """What it puts over its recipe, but for the folder of the data sets."""
+        settings = []
+        for word in self.arguments:
+            is_setting = "=" in word and not word.startswith("-")
+            if is_setting and not word.startswith(_DATA_SETTING):
+                settings.append(word)
+        return settings
 
     @property
     def output(self) -> str:

@@ -42,11 +42,12 @@ class Departures:
         file = self.runs / name / RECIPE
         if not file.is_file():
             return None
-        recipe = chain(name)[-1].recipe
+        stage = chain(name)[-1]
+        recipe = stage.recipe
         try:
             stored = parse_yaml(read_text(file))
             root = stored["data"]["root"]
-            as_shipped = resolve_recipe(recipe, [f"data.root={root or 'null'}"])
+            as_shipped = resolve_recipe(recipe, [f"data.root={root or 'null'}", *stage.training.settings])
             differing = differing_settings(as_shipped, file)
         except (OSError, yaml.YAMLError, *WRONG_CONTENT) as error:
             return f"{file}: how the run was made cannot be read ({str(error).splitlines()[0]})"

@@ -48,7 +48,7 @@ class Maker:
                 for row in table.rows:
                     # Each need is looked at when its turn comes: an earlier one may have made it.
                     for need in self.planner.needs(row):
-                        self._make_or_tell(need, f"{table.name}, {row.label}")
+                        self._make_or_tell(need, f"{table.name}, {row.label.strip()}")
         except Stopped as stop:
             say("table: stopped; the same command again goes on from here")
             return stop.code

@@ -1,16 +1,20 @@
 """The files that trainings and evaluations read: which of them are there, under the names that they are published by.
 
-Looked at are annotations, folders of pictures and shards, not each picture.
+Looked at are annotations, folders of pictures and shards, not each picture; of a file its size, and of JSON its first
+and its last bytes, by which one that was cut is known.
 """
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
 from fiber_cli.config.recipe import Recipe
+from fiber_cli.data.catalogue import catalogue
+from fiber_cli.data.exclude_files import matched_files
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.data.sources.flickr_entities import FlickrEntitiesSettings
@@ -20,13 +24,16 @@ from fiber_cli.data.sources.visual_genome import VisualGenomeSettings
 from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.evaluation.datasets import eval_data
-from fiber_cli.evaluation.odinw13 import SEEDS, SETS, OdinwArchive, find_archive
-from fiber_cli.settings import SourceSettings, path_settings, paths_in
+from fiber_cli.evaluation.known import MissingData
+from fiber_cli.evaluation.odinw13 import ARCHIVE, SEEDS, SETS, OdinwArchive, find_archive
+from fiber_cli.settings import SourceSettings, paths_in
 from fiber_cli.tables.commands import HeaderCommand, placed
 
 #: Metrics that pycocoevalcap's Java programs compute, and the one that needs more than Java.
 JAVA_METRICS = frozenset({"caption/bleu4", "caption/meteor", "caption/cider", "caption/spice"})
 SPICE = "caption/spice"
+#: The 13 sets as `fiber eval` knows them.
+ODINW = "odinw13"
 _SPICE_FILES = ("stanford-corenlp-3.6.0.jar", "stanford-corenlp-3.6.0-models.jar")
 #: Annotations of LVIS → folders of COCO that their pictures lie in.
 LVIS_IMAGES = {
@@ -34,6 +41,12 @@ LVIS_IMAGES = {
     "lvis_v1_val.json": ("train2017", "val2017"),
     "lvis_v1_minival_inserted_image_name.json": ("val2017",),
 }
+#: Of a file of JSON, or of JSON lines: how it begins → how it ends. So many bytes of the end are read.
+_JSON = (".json", ".jsonl")
+_ENDS = {b"{": b"}", b"[": b"]"}
+_END_BYTES = 64
+#: Between and around JSON's values; bytes of UTF-16 and marks of byte order too.
+_NOT_JSON = b" \t\r\n\0\xff\xfe\xef\xbb\xbf"
 
 
 class Files(NamedTuple):
@@ -52,21 +65,29 @@ class Files(NamedTuple):
 
 def training_files(recipe: Recipe, data: Path) -> Files:
     """What a recipe's training and its validation read."""
+    return _files_of((*recipe.data.train, *recipe.data.val), data)
+
+
+def _files_of(sources: Iterable[SourceSettings], data: Path) -> Files:
+    """What the sources read, and what of it is not there or not whole."""
     there = []
     missing = []
-    for source in (*recipe.data.train, *recipe.data.val):
+    for source in sources:
+        is_of_shards = isinstance(source, WebDatasetSettings | RegionShardsSettings)
         for path in _paths(source):
-            name = _shown(path, data)
-            if _is_there(path, is_of_shards=isinstance(source, WebDatasetSettings | RegionShardsSettings)):
-                there.append(name)
+            problem = _problem(path, is_of_shards=is_of_shards)
+            if problem is None:
+                there.append(_shown(path, data))
             else:
-                missing.append(name)
+                missing.append(_shown(path, data) + problem)
     return Files(tuple(dict.fromkeys(there)), tuple(dict.fromkeys(missing)))
 
 
 def _paths(source: SourceSettings) -> Iterator[str]:
-    """Files and folders of an entry of a recipe."""
-    for name in path_settings(type(source)):
+    """Files and folders of an entry of a recipe, those of `exclude` first."""
+    for pattern, matches in matched_files(source.exclude):
+        yield from matches or [pattern]
+    for name in source.path_names():
         yield from paths_in(vars(source)[name])
     yield from _known_parts(source)
 
@@ -88,17 +109,33 @@ def _known_parts(source: SourceSettings) -> Iterator[str]:
             yield os.path.join(source.folder, name)
 
 
-def _is_there(path: str, *, is_of_shards: bool) -> bool:
-    """Whether it is a file, a folder with something in it, or a pattern or a folder of shards that names some."""
-    if os.path.isfile(path):
-        return True
+def _problem(path: str, *, is_of_shards: bool) -> str | None:
+    """None for a file that is whole, a folder with something in it, and a pattern or a folder of shards that names
+    some; else what is wrong in brackets, behind the name, and nothing of what is not there."""
     if os.path.isdir(path) and not is_of_shards:
         with os.scandir(path) as entries:
-            return next(entries, None) is not None
+            return None if next(entries, None) is not None else ""
+    if os.path.isfile(path):
+        return _problem_of_file(path)
     try:
-        return bool(find_shards(path))
+        shards = find_shards(path)
     except UserError:
-        return False
+        return ""
+    empty = [shard for shard in shards if not os.path.getsize(shard)]
+    return f" (empty: {first_names(empty)})" if empty else None
+
+
+def _problem_of_file(path: str) -> str | None:
+    if not os.path.getsize(path):
+        return " (empty)"
+    if not path.endswith(_JSON):
+        return None
+    with open(path, "rb") as file:
+        first = file.read(_END_BYTES).lstrip(_NOT_JSON)[:1]
+        file.seek(max(0, os.path.getsize(path) - _END_BYTES))
+        last = file.read().rstrip(_NOT_JSON)[-1:]
+    is_whole = _ENDS.get(first) == last
+    return None if is_whole else " (cut off: its JSON does not end)"
 
 
 def _shown(path: str, data: Path) -> str:
@@ -121,16 +158,42 @@ def evaluation_files(command: HeaderCommand, task: str, data: Path, runs: Path) 
             images=Path(images) if images else None,
             published_prompts="--published-prompts" in arguments,
         )
+    except MissingData as error:
+        return Files(missing=(_published_name(error.places, data),))
     except UserError as error:
+        if command.dataset == ODINW:
+            return Files(missing=_odinw_folders())
         return Files(missing=(str(error).replace(f"{data}{os.sep}", ""),))
-    there = []
-    for source in found.sources:
-        there += [_shown(path, data) for path in _paths(source)]
+    files = _files_of(found.sources, data)
     missing_sets = found.details.get("missing_sets")
     partial = None
     if missing_sets:
         partial = f"{len(SETS) - len(missing_sets)} of {len(SETS)} sets, without {first_names(missing_sets)}"
-    return Files(tuple(dict.fromkeys(there)), (), partial)
+    return files._replace(partial=partial)
+
+
+def _published_name(places: Sequence[str], data: Path) -> str:
+    """Of the places that a file may lie in, as seen from the folder of the data sets, the one that `fiber data get`
+    makes; the first where it makes none."""
+    names = [_shown(place, data) for place in places]
+    for name in names:
+        if name in _published():
+            return name
+    return names[0]
+
+
+@cache
+def _published() -> frozenset[str]:
+    """What there is of all data sets once they are fetched."""
+    names: set[str] = set()
+    for data_set in catalogue().values():
+        for file in data_set.files:
+            names.update(file.makes)
+    return frozenset(names)
+
+
+def _odinw_folders() -> tuple[str, ...]:
+    return tuple(f"{ARCHIVE}/{each.folder}" for each in SETS)
 
 
 class Draws(NamedTuple):
@@ -145,12 +208,20 @@ def tuning_files(data: Path, shots: int) -> Draws:
     """What `fiber odinw` reads to fine-tune with so many shots; 0 is all data."""
     try:
         archive = find_archive(data, ("train", "valid", "test"))
-    except UserError as error:
-        return Draws(Files(missing=(str(error),)), ())
+    except UserError:
+        return Draws(Files(missing=_odinw_folders()), ())
     there = []
+    spoilt = []
     for each in archive.present:
         for split in ("train", "valid", "test"):
-            there.append(_shown(str(archive.folder / each.annotations(split)), data))
+            path = str(archive.folder / each.annotations(split))
+            problem = _problem_of_file(path)
+            if problem is None:
+                there.append(_shown(path, data))
+            else:
+                spoilt.append(_shown(path, data) + problem)
+    if spoilt:
+        return Draws(Files(tuple(there), tuple(spoilt)), ())
     partial = []
     if archive.missing:
         partial.append(f"{len(archive.present)} of {len(SETS)} sets, without {first_names(archive.missing)}")

@@ -1,7 +1,7 @@
 """What `fiber table` does: prints tables or their plans, makes what they lack."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -99,12 +99,18 @@ def _planner(asked: Asked, results: Results) -> Planner:
         raise UserError("--plan and --run need --data, the folder of all data sets")
     if not asked.data.is_dir():
         raise UserError(f"--data {asked.data}: no such folder; name the one that the recipes have as data.root")
+    # What is put over the recipes of all tables may be put over those of one.
+    check_settings(asked.settings, recipes_of(asked.tables), recipes_of(TABLES.values()))
+    return Planner(results, asked.data, asked.settings)
+
+
+def recipes_of(tables: Iterable[Table]) -> list[str]:
+    """The recipes of all trainings behind tables, each once."""
     recipes: dict[str, None] = {}
-    for table in asked.tables:
+    for table in tables:
         for run in runs_behind(table):
             recipes[stages()[run].recipe] = None
-    check_settings(asked.settings, recipes)
-    return Planner(results, asked.data, asked.settings)
+    return list(recipes)
 
 
 def show_retrieval(retrieval: Retrieval, asked: Asked, shown: Shown, *, is_plan: bool) -> int:

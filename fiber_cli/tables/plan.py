@@ -246,7 +246,7 @@ class Planner:
         files, hub = self._files[stage.run]
         state = run_state(self.runs / stage.run)
         prepared = tuple(prepared_files(stage, recipe, self.data, self.runs))
-        return StageNeed(stage, state, files, hub, prepared, training_cost(stage.recipe))
+        return StageNeed(stage, state, files, hub, prepared, training_cost(stage.recipe, stage.run))
 
 
 def _programs(cells: Sequence[Cell]) -> list[str]:

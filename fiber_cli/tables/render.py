@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 from fiber_cli.characters import one_line
 from fiber_cli.tables.commands import HeaderCommand
-from fiber_cli.tables.costs import total
+from fiber_cli.tables.costs import BASES, total
 from fiber_cli.tables.plan import Need, Planner, RowPlan, StageNeed
 from fiber_cli.tables.results import Figure
 from fiber_cli.tables.rows import Cell, Row, Table
@@ -66,7 +66,7 @@ class MeasuredTable:
         for row, cells in self.rows:
             for measured in cells:
                 figure = measured.figure
-                place = f"{row.label}, {measured.cell.column}"
+                place = f"{row.label.strip()}, {measured.cell.column}"
                 if figure.partial is not None:
                     yield f"{PART} {place}: over {figure.partial}, so not compared"
                 if figure.note is not None:
@@ -181,6 +181,7 @@ class PlannedTable:
                     "hub": stage.hub,
                     "gpu_hours": stage.cost.gpu_hours,
                     "gpu": stage.cost.gpu,
+                    "basis": stage.cost.basis,
                 }
             )
         return {
@@ -261,6 +262,7 @@ def stages_as_text(tables: Sequence[PlannedTable]) -> str:
             to_make.append(need.cost)
     sums = " and ".join(map(str, total(to_make)))
     lines.append(f"  all that are not finished: {sums or 'none'}")
+    lines += indented(BASES, 2)
     return "\n".join(map(one_line, lines))
 
 

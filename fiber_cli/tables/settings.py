@@ -36,13 +36,16 @@ def settings_for(recipe: str, settings: Sequence[str]) -> list[str]:
     return taken
 
 
-def check_settings(settings: Sequence[str], recipes: Iterable[str]) -> None:
-    """Raises UserError for a setting that none of the recipes has, and RecipeError for one that a recipe refuses."""
+def check_settings(settings: Sequence[str], recipes: Iterable[str], others: Iterable[str] = ()) -> None:
+    """Raises UserError for a setting that none of the recipes has, and none of the others, which are not asked for now,
+    and RecipeError for one that a recipe refuses."""
     known: set[str] = set()
     for recipe in recipes:
         resolve_recipe(recipe, settings_for(recipe, settings))
         known.update(task_settings(recipe))
+    for recipe in others:
+        known.update(task_settings(recipe))
     for setting in settings:
         key = task_key(setting)
         if key is not None and key not in known:
-            raise UserError(f"--set {setting}: {unknown('setting of a task', key, known)}")
+            raise UserError(f"--set {setting}: {unknown('setting of a task', key, sorted(known))}")

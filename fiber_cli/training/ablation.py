@@ -20,6 +20,8 @@ LAST_STEPS = 0.2
 _OF_A_STEP = ("_loss", "_accuracy")
 #: What stands for a figure that there is not.
 NOTHING = "–"
+#: Stands over variants without a group that come behind some with one.
+OTHERS = "others"
 
 
 class RunResult(NamedTuple):
@@ -164,7 +166,7 @@ def table(grid: Grid, results: Sequence[VariantResults]) -> list[list[str]]:
     for each in results:
         if each.variant.group != group:
             group = each.variant.group
-            rows.append([group])
+            rows.append([group or OTHERS])
         cells = [each.variant.name]
         for metric in grid.metrics:
             difference = None if each is results[0] else each.difference(metric, results[0])

@@ -6,6 +6,9 @@ from fiber_cli.config.recipe import Recipe
 
 #: Precision of a recipe → the type that autocast computes in.
 AUTOCAST_NAMES = {"bf16": "bfloat16", "fp16": "float16"}
+#: ZeRO 1 and 2 send a bucket of gradients while the next one is computed. Elements: of float32 100 MB each, of which
+#: last one, for which nothing is left to compute, is short.
+OVERLAPPED = {"overlap_comm": True, "reduce_bucket_size": 25_000_000, "allgather_bucket_size": 100_000_000}
 
 
 def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
@@ -23,6 +26,8 @@ def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
         "steps_per_print": 10**9,
         "wall_clock_breakdown": False,
     }
+    if runtime.zero_stage in (1, 2) and runtime.overlap:
+        config["zero_optimization"] |= OVERLAPPED
     if runtime.offload == "cpu":
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
         config["zero_force_ds_cpu_optimizer"] = False  # DeepSpeed's own CPU Adam wants a compiler

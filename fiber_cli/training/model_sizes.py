@@ -47,9 +47,7 @@ def model_config(
         drop_path=settings.drop_path, position_embedding=settings.position_embedding
     )
     text = _sizes_given(settings, "roberta") | _given(dropout=settings.dropout)
-    joint = _given(
-        fusion_layers=settings.fusion_layers,
-        fusion=settings.fusion,
+    joint = _where_fused(settings) | _given(
         fusion_attention=settings.fusion_attention,
         fusion_gate=settings.fusion_gate,
         hidden=settings.hidden,
@@ -121,6 +119,13 @@ def _with_named_towers(settings: ModelSettings, trained: FiberConfig | None) -> 
 def _sizes_given(settings: ModelSettings, setting: str) -> dict[str, Any]:
     """Sizes of a tower that the recipe names, by their names in the tower."""
     return _given(**{size: vars(settings)[name] for name, size in TOWER_SIZES[setting].items()})
+
+
+def _where_fused(settings: ModelSettings) -> dict[str, Any]:
+    """Place and number of the fused layers, as far as the recipe names them."""
+    if settings.fusion == "none":
+        return {"fusion_layers": 0}
+    return _given(fusion=settings.fusion, fusion_layers=settings.fusion_layers)
 
 
 def _given(**sizes: Any) -> dict[str, Any]:

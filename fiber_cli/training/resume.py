@@ -12,7 +12,7 @@ from fiber_cli.parsing import parse_yaml
 from fiber_cli.text_files import read_text
 
 #: Settings that may differ between a run and its continuation.
-FREE_ON_RESUME: tuple[str, ...] = ("log.", "data.workers", "name")
+FREE_ON_RESUME: tuple[str, ...] = ("log.", "data.workers", "name", "runtime.compile")
 #: Those that may also differ where the ranks are more or fewer than before.
 FREE_ON_OTHER_RANKS = ("runtime.micro_batch", "runtime.activation_checkpointing")
 #: How long a run is, and the schedules whose rate does not depend on it.

@@ -33,6 +33,7 @@ from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Pass
 from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
+from fiber_cli.training.computing import prepare
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import Engine
 from fiber_cli.training.ema import Ema
@@ -52,9 +53,6 @@ from fiber_cli.training.state import (
     readable,
 )
 from fiber_cli.training.work import Work, count_parameters
-
-#: All blocks of all stages are specialisations of the same few functions; torch gives up after 8.
-RECOMPILE_LIMIT = 128
 
 
 class Run:
@@ -82,17 +80,10 @@ class Run:
         self.whole: nn.Module | None = None
         if recipe.runtime.zero_stage == 3:
             self.whole = copy.deepcopy(self.task).requires_grad_(False).cpu()
-        self._prepare_encoder()
+        any_size = declared(recipe.task.name).free_image_size
+        prepare(self.task, recipe.runtime, device(), any_size=any_size)
         self.warmup = warmup_steps(recipe.optim.warmup, work.steps)
         self.engine = Engine(self.task, self._optimizer(), deepspeed_config(recipe, collectives.world_size()))
-
-    def _prepare_encoder(self) -> None:
-        runtime = self.recipe.runtime
-        if runtime.activation_checkpointing:
-            self.task.encoder.checkpoint_activations = True
-        if runtime.compile:
-            torch.compiler.config.recompile_limit = RECOMPILE_LIMIT
-            self.task.encoder.compile_blocks()
 
     def _optimizer(self) -> torch.optim.AdamW:
         section = self.recipe.optim

@@ -168,6 +168,7 @@ def _context(recipe: Recipe, init_from: str | Path | None, *, fresh: bool) -> Ta
     if (
         model.fusion_layers < PRESETS[settings.preset].fusion_layers
         and settings.fusion_layers is None
+        and settings.fusion != "none"
         and collectives.is_main()
     ):
         say(f"model.fusion_layers: {model.fusion_layers}, half of the layers of the smaller tower")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import shlex
+from pathlib import Path
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ from good_recipe import GOOD, good, problems
 
 from fiber_cli.config.recipe import LogSettings
 from fiber_cli.config.resolve import find_recipe, parse_recipe, recipe_header, resolve_recipe, shipped_recipes
+from fiber_cli.data.shard_paths import expand_braces
 from fiber_cli.evaluation.names import DATASETS
 from fiber_cli.settings import RecipeError
 from fiber_cli.tasks import TASKS
@@ -104,7 +106,8 @@ OFFICIAL_FILES = {
     "nlvr2/dev.json",
     "mixed/final_mixed_train_no_coco.json",
     "mdetr/final_flickr_separateGT_train.json",
-    "mdetr/finetune_refcoco*_{val,test*}.json",  # of RefCOCO, RefCOCO+ and RefCOCOg
+    "mdetr/finetune_{refcoco_val,refcoco_testA,refcoco_testB,refcoco+_val,refcoco+_testA,refcoco+_testB,refcocog_val,"
+    "refcocog_test*}.json",
     "objects365/annotations/objects365_train.json",
     "lvis/lvis_v1_train.json",
     "lvis/lvis_v1_minival_inserted_image_name.json",
@@ -232,7 +235,12 @@ def test_a_stage_of_the_cleaned_chain_keeps_what_refcoco_is_tested_on():
         cleaned, whole = resolve_recipe(name), resolve_recipe(plain)
         assert [source.kind for source in cleaned.data.train] == [source.kind for source in whole.data.train]
         excluded = [str(source.exclude) for source in cleaned.data.train if source.kind != "webdataset"]
-        assert "finetune_refcoco*_{val,test*}.json" in excluded[0]
+        held_out = {Path(pattern).name for pattern in expand_braces(excluded[0])}
+        assert held_out == {
+            *("finetune_refcoco_val.json", "finetune_refcoco_testA.json", "finetune_refcoco_testB.json"),
+            *("finetune_refcoco+_val.json", "finetune_refcoco+_testA.json", "finetune_refcoco+_testB.json"),
+            *("finetune_refcocog_val.json", "finetune_refcocog_test*.json"),
+        }
         header = recipe_header(shipped_recipes()[name])
         assert "4m_clean" in header["command"]
     assert (resolve_recipe("fine_clean").optim.warmup, resolve_recipe("fine").optim.warmup) == (5000, 2000)

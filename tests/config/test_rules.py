@@ -199,3 +199,9 @@ def test_a_run_begins_whose_data_cannot_give_the_metric_of_its_best(recipe, metr
 )
 def test_a_metric_is_refused_that_a_format_may_give(source):
     assert resolve_recipe("tiny_refexp", [f"data.val=[{source}]", "log.keep_best=refexp/acc@iou50"])
+
+
+def test_no_fusion_has_layers():
+    with pytest.raises(RecipeError, match=r"model\.fusion: none with fusion_layers=2: leave one of them out"):
+        resolve_recipe("tiny", ["model.fusion=none", "model.fusion_layers=2"])
+    assert resolve_recipe("tiny", ["model.fusion=none"]).model.fusion == "none"

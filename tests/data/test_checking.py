@@ -4,7 +4,7 @@ import json
 
 from image_files import jpeg
 
-from fiber_cli.data.catalogue import Check, DataFile, DataSet
+from fiber_cli.data.catalogue import Check, DataFile, DataSet, Layout
 from fiber_cli.data.checking import check_data_set, entry_settings
 
 
@@ -38,6 +38,36 @@ def test_what_is_missing_or_different_is_ok(tmp_path):
 
 
 def test_folders_by_source_lie_elsewhere(tmp_path):
-    settings = entry_settings({"kind": "mdetr", "json": "m/x.json", "images": {"coco": "c", "vg": "v"}}, tmp_path)
+    settings = entry_settings(
+        {"kind": "mdetr", "json": "m/x.json", "images": {"coco": "c", "vg": "v"}}, Layout(tmp_path)
+    )
     assert settings.json == str(tmp_path / "m/x.json")
     assert settings.images == {"coco": str(tmp_path / "c"), "vg": str(tmp_path / "v")}
+
+
+def test_the_own_folder_of_a_data_set_is_no_root(tmp_path):
+    """Beside which the folders of others lie, whatever its name is here."""
+    entry = {"kind": "karpathy", "json": "own/d.json", "images": "other/p", "split": "train"}
+    files = (DataFile(("own/d.json",), by="ask"), DataFile(("other/p",), of="other", by="ask the other"))
+    described = DataSet("own", "Own", "https://own", "unknown", files, (Check(entry, 1),))
+    folder = tmp_path / "my own"
+    folder.mkdir()
+    assert [each.status for each in check_data_set(described, folder)] == ["missing"] * 3
+    images = [{"filename": "1.jpg", "split": "train", "sentences": [{"raw": "x"}]}]
+    (folder / "d.json").write_text(json.dumps({"images": images}))
+    assert [each.status for each in check_data_set(described, folder)] == ["ok", "missing", "missing"]
+    pictures = tmp_path / "other" / "p"
+    pictures.mkdir(parents=True)
+    (pictures / "1.jpg").write_bytes(jpeg())
+    assert [each.status for each in check_data_set(described, folder)] == ["ok"] * 3
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "d.json").write_text(json.dumps({"images": images}))
+    assert [each.status for each in check_data_set(described, tmp_path)] == ["ok"] * 3
+
+
+def test_what_has_served_is_wanted(tmp_path):
+    files = (DataFile(("list.json",), url="https://own/l", save="list.json", serves="own"), DataFile(("own",), by="x"))
+    described = DataSet("own", "Own", "https://own", "unknown", files, ())
+    assert [each.status for each in check_data_set(described, tmp_path)] == ["missing", "missing"]
+    (tmp_path / "own").mkdir()
+    assert [each.status for each in check_data_set(described, tmp_path)] == ["ok", "ok"]

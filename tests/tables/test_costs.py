@@ -2,10 +2,12 @@
 
 import pytest
 
+from fiber_cli.config.resolve import resolve_recipe, shipped_recipes
 from fiber_cli.tables.commands import chain
-from fiber_cli.tables.costs import Cost, evaluation_cost, total, training_cost
+from fiber_cli.tables.costs import SIZES, Cost, evaluation_cost, total, training_cost
 from fiber_cli.tables.departures import runs_behind
 from fiber_cli.tables.paper import TABLES
+from fiber_cli.training.samples import length_of
 
 RECIPES = sorted({stage.recipe for table in TABLES.values() for run in runs_behind(table) for stage in chain(run)})
 
@@ -22,6 +24,28 @@ def test_costs_do_not_follow_the_paper():
     # 800,000 steps of 64.
     assert training_cost("fine").gpu_hours == pytest.approx(540 * 51.2e6 / (24 * 117_266), rel=0.001)
     assert training_cost("tiny").gpu_hours is None
+
+
+@pytest.mark.parametrize("recipe", [name for name in SIZES if name in shipped_recipes()])
+def test_a_cost_is_of_other_samples_than_fiber_plan_tells(recipe):
+    """As far as their number is published."""
+    length = length_of(resolve_recipe(recipe, ["data.root=/nowhere"]))
+    size = SIZES[recipe]
+    if length.samples is None or size.samples is None:
+        return
+    settings = resolve_recipe(recipe)
+    batch, epochs = settings.runtime.global_batch, settings.optim.epochs
+    # Table 2's hours are of COCO's pictures with boxes.
+    assert size.samples // batch * epochs == pytest.approx(length.steps, rel=0.01)
+
+
+def test_fusion_on_top_costs_what_the_recipe_does():
+    """In pre-training less, as the towers go once over a batch whose pairs are fused three times; in VQA more."""
+    pretrained, top = training_cost("4m", "4m").gpu_hours, training_cost("4m", "4m_top").gpu_hours
+    assert top is not None
+    assert pretrained is not None
+    assert top < pretrained
+    assert (training_cost("vqav2", "vqav2_top").gpu_hours or 0) > (training_cost("vqav2", "vqav2").gpu_hours or 0)
 
 
 def test_costs_of_different_gpus_are_added():

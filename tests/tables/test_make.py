@@ -57,7 +57,20 @@ def test_a_table_is_made_in_another_order(runs, data, launched):
         "finetune flickr30k_itc",
         "eval flickr30k_itc",
         "eval coco_itc",
+        "finetune vqav2_generated",
+        "eval vqav2_generated",
+        "eval vqav2_generated",
+        "pretrain 4m_top",
+        "finetune vqav2_top",
+        "eval vqav2_top",
+        "eval vqav2_top",
+        "finetune nlvr2_top",
+        "eval nlvr2_top",
+        "eval nlvr2_top",
     ]
+    on_top = launched.commands[15]
+    assert "model.fusion=top" in on_top
+    assert dict(pairwise(launched.commands[16]))["--init-from"] == str(runs / "4m_top")
     first = launched.commands[0]
     assert first[:3] == ["pretrain", "coarse", "--recipe"]
     assert f"data.root={data}" in first
@@ -100,7 +113,7 @@ def test_what_was_made_before_a_stop_is_made_again(runs, data, launched, capsys,
     whole = shown(launched.commands)
     assert whole[stop_at - 1] == whole[stop_at]
     del whole[stop_at]
-    assert len(whole) == len(set(whole)) + 2  # two evaluations of vqav2 and of nlvr2
+    assert len(whole) == len(set(whole)) + 5  # two evaluations of all that answer and judge
 
 
 def test_a_signal_at_the_end_of_a_command_is_lost(runs, data, launched):
@@ -108,7 +121,7 @@ def test_a_signal_at_the_end_of_a_command_is_lost(runs, data, launched):
     assert make(runs, data, "3") == 75
     assert len(launched.commands) == 2
     assert make(runs, data, "3") == 0
-    assert len(set(shown(launched.commands))) == len(shown(launched.commands)) - 2
+    assert len(set(shown(launched.commands))) == len(shown(launched.commands)) - 5
 
 
 def test_a_begun_training_starts_again(runs, data, launched):
@@ -128,7 +141,7 @@ def test_a_folder_of_somebody_elses_is_trained_in(runs, data, launched, capsys):
     assert make(runs, data, "2", "3") == 1
     assert "4m holds no run that can go on" in capsys.readouterr().err
     assert {"finetune coco_no_fuse", "eval coco_scratch"} <= set(shown(launched.commands))
-    assert not any("nlvr2" in line for line in shown(launched.commands))
+    assert not any(line.endswith(" nlvr2") for line in shown(launched.commands))
 
 
 def test_a_failure_ends_what_does_not_need_it(runs, data, launched, capsys):

@@ -94,10 +94,15 @@ def own_recipe(name: str, *settings: str) -> str:
 
 def test_a_run_by_the_recipe_is_told(runs):
     finish(runs / "nlvr2")
+    finish(runs / "4m_top")
     (runs / "nlvr2" / "recipe.yaml").write_text(own_recipe("nlvr2", "data.root=/elsewhere"))
-    assert not measured(runs, "3").notes
+    # What its header's command puts over the recipe is the run's own.
+    (runs / "4m_top" / "recipe.yaml").write_text(own_recipe("4m", "data.root=/elsewhere", "model.fusion=top"))
+    assert measured(runs, "3").notes == list(TABLES["3"].notes)
     (runs / "nlvr2" / "recipe.yaml").write_text("{")
-    assert "cannot be read" in measured(runs, "3").notes[0]
+    assert any("cannot be read" in note for note in measured(runs, "3").notes)
+    (runs / "4m_top" / "recipe.yaml").write_text(own_recipe("4m"))
+    assert any("4m_top was made with other settings" in note for note in measured(runs, "3").notes)
 
 
 def test_a_curve_of_nothing_is_no_picture(runs):

@@ -29,3 +29,13 @@ def test_a_setting_that_no_recipe_has_is_passed_over():
         check_settings(["model.preset=huge"], ["4m"])
     with pytest.raises(RecipeError, match="modl"):
         check_settings(["modl.preset=tiny"], ["4m"])
+
+
+def test_settings_of_all_tables_are_refused_for_one():
+    check_settings(["task.channels=32"], ["4m"], ["fine"])
+    with pytest.raises(
+        UserError, match=r"unknown setting of a task 'chanels' \(did you mean 'channels'\?\); valid: .*"
+    ) as error:
+        check_settings(["task.chanels=32"], ["4m"], ["fine"])
+    listed = str(error.value).partition("valid: ")[2].split(", ")
+    assert listed == sorted(listed)

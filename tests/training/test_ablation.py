@@ -129,3 +129,11 @@ def test_seeds_that_one_alone_has_make_a_difference():
     assert other.difference("m/a", first) == -5.0
     assert other.difference("m/b", first) is None
     assert VariantResults(Variant("third"), {2: result(a=1.0)}).difference("m/a", first) is None
+
+
+def test_variants_without_a_group_have_an_empty_heading():
+    first = VariantResults(Variant("plain", (), "gates"), {0: result(a=80.0)})
+    other = VariantResults(Variant("other"), {0: result(a=79.0)})
+    rows = table(GRID, [first, other])
+    assert [row for row in rows if len(row) == 1] == [["gates"], ["others"]]
+    assert "****" not in as_markdown(rows)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from good_recipe import good
 
-from fiber_cli.training.deepspeed_config import deepspeed_config
+from fiber_cli.training.deepspeed_config import OVERLAPPED, deepspeed_config
 
 
 def test_defaults_ask_deepspeed_for_nothing_more():
@@ -27,7 +27,8 @@ def test_settings_reach_their_keys_and_what_is_passed_on_lies_over_them():
     )
     config = deepspeed_config(recipe, 1)
     zero = config["zero_optimization"]
-    assert zero == {"stage": 2, "offload_optimizer": {"device": "cpu"}, "reduce_bucket_size": 5e8}
+    assert zero.pop("offload_optimizer") == {"device": "cpu"}
+    assert zero == {"stage": 2} | OVERLAPPED | {"reduce_bucket_size": 5e8}
     assert config["torch_autocast"] == {"enabled": True, "dtype": "bfloat16"}
     assert config["gradient_clipping"] == 1.0
     assert config["flops_profiler"] == {"enabled": True}
@@ -47,3 +48,12 @@ def test_deepspeed_reads_its_config_as_meant(precision, dtype):
     assert not read.float16_config.enabled
     assert read.torch_autocast_enabled is (precision != "fp32")
     assert read.torch_autocast_dtype == dtype
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2, 3])
+def test_gradients_are_sent_when_the_backward_pass_has_ended(stage):
+    """Under ZeRO 3 DeepSpeed overlaps by itself; without ZeRO it cannot."""
+    zero = deepspeed_config(good(f"runtime.zero_stage={stage}"), 2)["zero_optimization"]
+    assert zero.get("overlap_comm", False) is (stage in (1, 2))
+    off = deepspeed_config(good(f"runtime.zero_stage={stage}", "runtime.overlap=false"), 2)["zero_optimization"]
+    assert off == {"stage": stage}

@@ -81,6 +81,13 @@ def test_what_the_recipe_names_is_its_own(tokenizer):
     assert config.image_size == (64, 64)
 
 
+@pytest.mark.parametrize("preset", ["tiny", "base"])
+def test_fusion_none_is_another_model_than_no_layers(preset, tokenizer):
+    named = model_config(ModelSettings(preset, fusion="none"), tokenizer)
+    assert named == model_config(ModelSettings(preset, fusion_layers=0), tokenizer)
+    assert named.fusion_layers == 0
+
+
 def test_windows_keep_their_size_for_images_of_any_size(tokenizer):
     assert model_config(ModelSettings("tiny"), tokenizer, free_image_size=True).image.fixed_window
     assert not model_config(ModelSettings("tiny"), tokenizer).image.fixed_window

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fiber_cli.model.config import TextConfig
 from fiber_cli.model.init import zero_bias
+from fiber_cli.model.norm import LayerNorm
 from fiber_cli.model.text import TextLayer, merge_heads, split_heads
 
 HEADS = 8
@@ -31,8 +32,8 @@ class BothWaysAttention(nn.Module):
         super().__init__()
         self.dropout = dropout
         width = WIDTH_PER_CHANNEL * channels
-        self.image_norm = nn.LayerNorm(channels)
-        self.text_norm = nn.LayerNorm(text_dim)
+        self.image_norm = LayerNorm(channels)
+        self.text_norm = LayerNorm(text_dim)
         self.query = nn.Linear(channels, width)
         self.key = nn.Linear(text_dim, width)
         self.image_value = nn.Linear(channels, width)

@@ -1,4 +1,4 @@
-"""Deformable 3x3 convolution for CPUs.
+"""Deformable 3x3 convolution in plain PyTorch: for CPUs, and for products in low precision.
 
 Shapes: B batch, C channels, H and W sides of the input, h and w sides of the output, 3 x 3 taps of the kernel, R rows
 of the input written as a table, one a position.
@@ -38,6 +38,36 @@ def deform_conv_by_rows(
         outputs.append(F.linear(inputs, kernel, bias))
     out_BhwC = torch.cat(outputs).view(B, h, w, -1)
     return out_BhwC.permute(0, 3, 1, 2)
+
+
+def deform_conv_by_sampling(
+    x: Tensor,
+    offset: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    stride: int,
+    padding: int,
+    mask: Tensor,
+    dtype: torch.dtype | None = None,
+) -> Tensor:
+    """The same by `grid_sample` and one matrix product, whose factors have the type `dtype` and whose sums are float32
+    inside; None: that of x. Points are computed in the type of x and `offset`: bfloat16 would round them by whole
+    positions."""
+    B, C, H, W = x.shape
+    h, w = offset.shape[-2:]
+    dtype = x.dtype if dtype is None else dtype
+    points_Bhw92 = _sampling_points(offset, stride, padding).flatten(3, 4)
+    points_B9P2 = points_Bhw92.permute(0, 3, 1, 2, 4).flatten(2, 3)
+    # Where -1 and 1 are the outer edges of the first and the last position.
+    across = (2 * points_B9P2[..., 1] + 1) / W - 1
+    down = (2 * points_B9P2[..., 0] + 1) / H - 1
+    grid_B9P2 = torch.stack([across, down], -1)
+    sampled_BC9P = F.grid_sample(x, grid_B9P2, mode="bilinear", padding_mode="zeros", align_corners=False)
+    taps_BC9P = (sampled_BC9P * mask.view(B, 1, TAPS, h * w)).to(dtype)
+    kernel = weight.flatten(1).to(dtype)
+    out_BOP = kernel @ taps_BC9P.view(B, C * TAPS, h * w)
+    out_BOP = out_BOP + bias.to(dtype)[:, None]
+    return out_BOP.view(B, -1, h, w)
 
 
 def _sampling_points(offset: Tensor, stride: int, padding: int) -> Tensor:

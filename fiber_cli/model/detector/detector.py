@@ -18,6 +18,7 @@ from fiber_cli.model.detector.fpn import Fpn
 from fiber_cli.model.detector.head import TokenHead
 from fiber_cli.model.detector.retinanet import RetinaNetHead
 from fiber_cli.model.fusion import Fused
+from fiber_cli.model.norm import LayerNorm
 
 
 def _atss(detector: DetectorConfig, text: TextConfig) -> DetectionHead:
@@ -64,7 +65,7 @@ class Detector(nn.Module):
                 f"detector needs {STRIDES[:3]}: use patch 4 with four stages or patch 8 with three"
             )
         dims = image.dims[-3:]
-        self.norms = nn.ModuleList(nn.LayerNorm(dim) for dim in dims)
+        self.norms = nn.ModuleList(LayerNorm(dim) for dim in dims)
         self.fpn = Fpn(dims, detector.channels, detector.drop_block)
         self.head = HEADS[detector.head](detector, config.text)
 

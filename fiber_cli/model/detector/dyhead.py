@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import deform_conv2d
 
-from fiber_cli.model.detector.deform_conv import TAPS, deform_conv_by_rows
+from fiber_cli.model.detector.deform_conv import TAPS, deform_conv_by_rows, deform_conv_by_sampling
 from fiber_cli.model.init import zero_bias
 
 
@@ -38,14 +38,24 @@ class DeformConv(nn.Module):
         bound = (TAPS * channels) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
         self.norm = nn.GroupNorm(16, channels)
+        #: Whether the product keeps to the precision of autocast, which else is that of the weights, as published.
+        self.in_low_precision = False
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor) -> Tensor:
         """offset: (B, 18, h, w), (dy, dx) per tap in row-major order; mask: (B, 9, h, w); h, w: the output's sides.
-        In the weights' precision also under autocast, as published."""
-        convolve = deform_conv_by_rows if x.device.type == "cpu" else deform_conv2d
+        Where to sample is computed in the weights' precision also under autocast."""
+        device = x.device.type
         dtype = self.weight.dtype
-        with torch.autocast(x.device.type, enabled=False):
+        product = None
+        if self.in_low_precision and torch.is_autocast_enabled(device):
+            product = torch.get_autocast_dtype(device)
+        with torch.autocast(device, enabled=False):
             x, offset, mask = x.to(dtype), offset.to(dtype), mask.to(dtype)
+            if product is not None:
+                out = deform_conv_by_sampling(x, offset, self.weight, self.bias, self.stride, 1, mask, product)
+                norm = self.norm
+                return F.group_norm(out, norm.num_groups, norm.weight.to(product), norm.bias.to(product), norm.eps)
+            convolve = deform_conv_by_rows if device == "cpu" else deform_conv2d
             out = convolve(x, offset, self.weight, self.bias, self.stride, padding=1, mask=mask)
             return self.norm(out)
 
@@ -80,11 +90,15 @@ class DyBlock(nn.Module):
         self.offset = nn.Conv2d(channels, 3 * TAPS, 3, padding=1)
         self.gate = nn.Conv2d(channels, 1, 1)
         self.relu = DyRelu(channels)
+        #: Whether the maps lie position by position in memory, else channel by channel.
+        self.channels_last = False
         nn.init.normal_(self.gate.weight, std=0.01)
         zero_bias(self.gate)
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
         """Levels (B, C, H_l, W_l), finest first -> the same shapes."""
+        if self.channels_last:
+            levels = [level.contiguous(memory_format=torch.channels_last) for level in levels]
         return [self.relu(self._fuse(levels, i)) for i in range(len(levels))]
 
     def _fuse(self, levels: list[Tensor], i: int) -> Tensor:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torchvision.ops import deform_conv2d
 
-from fiber_cli.model.detector.deform_conv import deform_conv_by_rows
+from fiber_cli.model.detector.deform_conv import deform_conv_by_rows, deform_conv_by_sampling
 from fiber_cli.model.detector.dyhead import first_elements
 
 
@@ -34,7 +34,7 @@ def naive_deform_conv(x, offset, mask, weight, bias, stride):
     return out
 
 
-@pytest.mark.parametrize("convolve", [deform_conv_by_rows, deform_conv2d])
+@pytest.mark.parametrize("convolve", [deform_conv_by_rows, deform_conv_by_sampling, deform_conv2d])
 @pytest.mark.parametrize(("level", "stride"), [((5, 6), 1), ((10, 11), 2), ((3, 3), 1)])
 def test_deformable_convolution(convolve, level, stride):
     """Stride 2 reads a finer level, a smaller level than the offsets' reads their first elements."""
@@ -53,10 +53,22 @@ def test_deformable_convolution_gradients():
     leaves = [torch.randn(2, 4, 9, 7), torch.randn(2, 18, 5, 4), torch.randn(3, 4, 3, 3), torch.randn(3)]
     leaves = [t.double().requires_grad_() for t in (*leaves, torch.rand(2, 9, 5, 4))]
     gradients = []
-    for convolve in (deform_conv_by_rows, deform_conv2d):
+    for convolve in (deform_conv_by_rows, deform_conv_by_sampling, deform_conv2d):
         out = convolve(*leaves[:4], 2, padding=1, mask=leaves[4])
         gradients.append(torch.autograd.grad(out.square().sum(), leaves))
-    torch.testing.assert_close(*gradients)
+    torch.testing.assert_close(gradients[0], gradients[2])
+    torch.testing.assert_close(gradients[1], gradients[2])
+
+
+def test_products_in_low_precision_round_where_to_sample():
+    """Offsets far from the origin, where bfloat16 has no fractions of a position."""
+    torch.manual_seed(0)
+    x, offset = torch.randn(1, 8, 40, 300), 3 * torch.randn(1, 18, 40, 300)
+    weight, bias, mask = torch.randn(8, 8, 3, 3) / 8, torch.randn(8), torch.rand(1, 9, 40, 300)
+    exact = deform_conv_by_rows(x, offset, weight, bias, 1, padding=1, mask=mask)
+    low = deform_conv_by_sampling(x, offset, weight, bias, 1, 1, mask, torch.bfloat16)
+    assert low.dtype == torch.bfloat16
+    assert (low.float() - exact).abs().max() < 0.03 * exact.abs().max()
 
 
 @pytest.mark.parametrize("gradient", [True, False])

@@ -24,13 +24,34 @@ def test_block_has_the_published_rereading(shared):
         torch.testing.assert_close(out, expected, atol=1e-5, rtol=1e-5)
 
 
-def test_block_under_autocast():
+@pytest.mark.parametrize("in_low_precision", [False, True])
+def test_block_under_autocast(in_low_precision):
     block = DyBlock(16)
     levels = [torch.randn(1, 16, side, side) for side in (8, 4, 2)]
+    whole = block(levels)
+    for convolution in (block.coarser, block.same, block.finer):
+        convolution.in_low_precision = in_low_precision
+    # Outside of autocast the setting has no effect.
+    torch.testing.assert_close(block(levels), whole, atol=0, rtol=0)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = block([x.bfloat16() for x in levels])
-    for a, b in zip(half, block(levels), strict=True):
+        assert (half[0].dtype == torch.bfloat16) == in_low_precision
+    for a, b in zip(half, whole, strict=True):
         assert (a.float() - b).abs().max() < 0.1 * b.abs().max()
+    half[0].float().sum().backward()
+    assert block.same.weight.grad.isfinite().all()
+
+
+def test_order_of_memory_changes_a_number():
+    torch.manual_seed(0)
+    block = DyBlock(16)
+    levels = [torch.randn(2, 16, side, side + 1, requires_grad=True) for side in (8, 4, 2)]
+    outcomes = []
+    for block.channels_last in (False, True):
+        fused = block(levels)
+        loss = torch.stack([level.square().mean() for level in fused]).sum()
+        outcomes.append((fused, torch.autograd.grad(loss, [*levels, *block.parameters()])))
+    torch.testing.assert_close(outcomes[1], outcomes[0])
 
 
 @torch.no_grad()
