@@ -26,5 +26,5 @@ def say_unseen(models: Sequence[Loaded], texts: Iterable[str]) -> None:
 def never_seen(unseen: Sequence[str], whose: str = _THIS) -> str:
     """That words were never seen, in words."""
     if len(unseen) > _NAMED:
-        return f"{len(unseen)} words never seen in {whose}: {first_names(unseen, _NAMED)}"
+        return f"{len(unseen)} words never seen in {whose}: {first_names(list(unseen), _NAMED)}"
     return f"{', '.join(unseen)}: never seen in {whose}"
