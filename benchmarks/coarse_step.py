@@ -11,9 +11,10 @@ import contextlib
 import dataclasses
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
+from unittest import mock
 
 import torch
 from torch import Tensor
@@ -24,6 +25,7 @@ from benchmarks.common import hardware, options, pick_device, timed, write
 from fiber_cli.model.compiling import compile_blocks
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.model.pixels import normalize
+from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.negatives import draw_negatives
 from fiber_cli.tasks.coarse.task import CoarseTask
 
@@ -36,35 +38,55 @@ def random_batch(config: FiberConfig, batch: int, length: int = 40, seed: int = 
     ids = ids.masked_fill(~mask, config.text.pad_id)
     masked = mask & (torch.rand(batch, length, generator=g) < 0.15)
     masked[:, 1] = True
+    labels = ids.masked_fill(~masked, -100)
     return {
         "pixels": torch.randint(0, 256, (batch, 3, *config.image_size), dtype=torch.uint8, generator=g),
         "ids": ids,
         "mask": mask,
         "mlm_ids": ids.masked_fill(masked, config.text.vocab - 1),
-        "mlm_labels": ids.masked_fill(~masked, -100),
+        "mlm_labels": labels,
         "image_key": torch.arange(batch),
         "seed": seed,
     }
 
 
-def step_from_pixels(task: CoarseTask, batch: dict) -> dict[str, Tensor]:
-    """The losses of `CoarseTask.forward` the published way: five image passes and five text passes from the start,
-    negatives fetched as pixels and tokens, the vocabulary scored at every position. One process."""
+def collated(batch: dict) -> dict:
+    """The batch with what the collator of pre-training adds."""
+    return batch | {"mlm_positions": masked_positions(batch["mlm_labels"])}
+
+
+def losses_from_pixels(task: CoarseTask, batch: dict) -> Iterator[tuple[str, Tensor]]:
+    """The losses of `CoarseTask.forward` the published way, one after another: five image passes and five text passes
+    from the start, negatives fetched as pixels and tokens, the vocabulary scored at every position. One process."""
     encoder, pixels = task.encoder, normalize(batch["pixels"])
     ids, mask = batch["ids"], batch["mask"]
     itc, similarities = task.itc_loss(
         task.image_features(encoder.image_stem(pixels)), task.text_features(encoder.text_stem(ids, mask))
     )
+    yield "itc_loss", itc
     fused = encoder.fuse(encoder.image_stem(pixels), encoder.text_stem(batch["mlm_ids"], mask))
     logits = task.mlm(task.pool.text_transform(fused.text)).float()
-    mlm = torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["mlm_labels"].flatten())
+    yield "mlm_loss", torch.nn.functional.cross_entropy(logits.flatten(0, 1), batch["mlm_labels"].flatten())
     weights = task.negative_weights(similarities)
     image_rows, text_rows = draw_negatives(batch["image_key"], batch["seed"], weights)
     triple = encoder.image_stem(torch.cat([pixels, pixels, pixels[image_rows]]))
     texts = encoder.text_stem(torch.cat([ids, ids[text_rows], ids]), torch.cat([mask, mask[text_rows], mask]))
     labels = (torch.arange(len(triple.map), device=ids.device) < len(ids)).long()
-    itm = torch.nn.functional.cross_entropy(task.match(triple, texts).float(), labels)
-    return {"loss": mlm + itc + itm, "mlm_loss": mlm, "itc_loss": itc, "itm_loss": itm}
+    yield "itm_loss", torch.nn.functional.cross_entropy(task.match(triple, texts).float(), labels)
+
+
+def at_once(outputs: dict[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
+    """The whole loss, which carries the graph, and its parts."""
+    yield "loss", outputs["loss"]
+    for name, value in outputs.items():
+        if name.endswith("_loss"):
+            yield name, value.detach()
+
+
+def step_from_pixels(task: CoarseTask, batch: dict) -> dict[str, Tensor]:
+    """All of `losses_from_pixels`, and their sum."""
+    losses = dict(losses_from_pixels(task, batch))
+    return {"loss": losses["mlm_loss"] + losses["itc_loss"] + losses["itm_loss"], **losses}
 
 
 def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
@@ -72,6 +94,20 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     return 2 * side**3 / min(timed(lambda: a @ b, device)[0] for _ in range(5))
+
+
+def operations_of_ways(config: FiberConfig, batch_size: int) -> dict[str, int]:
+    """Of both ways, forward and backward, from shapes alone."""
+    with torch.device("meta"):
+        task = CoarseTask(config).to("meta").train()
+    batch = collated(random_batch(config, batch_size))
+    batch = {k: v.to("meta") if isinstance(v, Tensor) else v for k, v in batch.items()}
+    counts = {}
+    # Autocast, which is switched off in places, does not know this device.
+    with mock.patch("torch.autocast", return_value=contextlib.nullcontext()):
+        counts["shared stems"] = count_operations(lambda: task(batch)["loss"].backward())
+        counts["from pixels"] = count_operations(lambda: step_from_pixels(task, batch)["loss"].backward())
+    return counts
 
 
 def count_operations(call) -> int:
@@ -119,21 +155,38 @@ def main() -> None:
     )
     torch.manual_seed(0)
     task = CoarseTask(config).to(device).train()
-    batch = {k: v.to(device) if isinstance(v, Tensor) else v for k, v in random_batch(config, batch_size).items()}
+    batch = {
+        k: v.to(device) if isinstance(v, Tensor) else v for k, v in collated(random_batch(config, batch_size)).items()
+    }
     rate = matmul_rate(device, torch.bfloat16 if args.bf16 else torch.float32)
-    ways = {"shared stems": lambda: task(batch), "from pixels": lambda: step_from_pixels(task, batch)}
+    ways = {
+        "shared stems": lambda: at_once(task(batch)),
+        # On CPUs loss by loss: the same work, and two thirds of the memory.
+        "from pixels": lambda: (
+            losses_from_pixels(task, batch) if device.type == "cpu" else at_once(step_from_pixels(task, batch))
+        ),
+    }
     rows = {}
     autocast = torch.autocast(device.type, torch.bfloat16) if args.bf16 else contextlib.nullcontext()
 
     def step(losses_of) -> dict[str, float]:
         task.zero_grad(set_to_none=True)
+        losses = {}
         with autocast:
-            losses = losses_of()
-        losses["loss"].backward()
-        return {name: float(value) for name, value in losses.items() if name.endswith("loss")}
+            remaining = iter(losses_of())
+            following = next(remaining, None)
+        while following is not None:
+            name, loss = following
+            if loss.requires_grad:
+                loss.backward()
+            losses[name] = float(loss.detach())
+            del loss
+            with autocast:
+                following = next(remaining, None)
+        return losses
 
-    for name, losses_of in ways.items():
-        rows[name] = {"tflop": count_operations(partial(step, losses_of)) / 1e12}
+    for name, operations in operations_of_ways(config, batch_size).items():
+        rows[name] = {"tflop": operations / 1e12}
     if args.compile:
         compile_blocks(task, any_size=False)
     for name, losses_of in ways.items():

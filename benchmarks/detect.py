@@ -107,7 +107,7 @@ def operations(config: FiberConfig, size: tuple[int, int]) -> dict[str, float]:
         results = []
         return count_operations(lambda: results.append(call())), results[0]
 
-    with FakeTensorMode():
+    with FakeTensorMode(allow_non_fake_inputs=True):
         task = RegionTask(config).eval()
         meter = Meter(task, counted)
         ids = torch.zeros(1, LENGTH, dtype=torch.long)
@@ -157,6 +157,7 @@ def main() -> None:
     if args.threads:
         torch.set_num_threads(args.threads)
     device = pick_device()
+    torch.backends.cudnn.allow_tf32 = False  # the boxes of two ways are compared
     size = args.short, args.longest
     tokenizer = load_tokenizer("builtin")
     names = made_up_names(NAMES)

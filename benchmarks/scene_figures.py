@@ -59,7 +59,7 @@ def evaluated(model: Fiber, source: Any, **options: Any) -> dict[str, float]:
     """What `fiber eval` measures on a source."""
     asked = EvaluationOptions(**options)
     evaluation = model.loaded.declaration.evaluation.load()([source], model.context, asked)
-    metrics: dict[str, float] = evaluation.measure(model.task, PredictOptions(32, 0)).metrics
+    metrics: dict[str, float] = evaluation.measure(model.task, PredictOptions(32, 0, model.precision)).metrics
     return metrics
 
 

@@ -92,7 +92,7 @@ def search_threshold(model: Fiber) -> Threshold | None:
     if of_checkpoint is not None:
         return of_checkpoint
     sets = presence_sets([ScenesSource("val", CALIBRATING)], model.context)
-    metrics = presence_metrics(model.task, sets, PredictOptions(model.batch_size, workers=0))
+    metrics = presence_metrics(model.task, sets, PredictOptions(model.batch_size, 0, model.precision))
     print("chosen on scenes of val", {name: round(value, 2) for name, value in metrics.items()}, flush=True)
     lengths = metrics.get("search/fewest_words"), metrics.get("search/most_words")
     return Threshold.of(metrics.get("search/threshold"), *lengths)

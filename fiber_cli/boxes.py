@@ -43,7 +43,14 @@ def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -
 
     Float64, because the offset by which torchvision keeps labels apart would round small boxes away in float32.
     """
-    return batched_nms(boxes.double() + boxes.new_tensor([0, 0, 1, 1]), scores.double(), labels, threshold)
+    low, high = boxes.double().split(2, -1)
+    edges, scores = torch.cat([low, high + 1], -1), scores.double()
+    if edges.device.type == "cpu" or not len(edges):
+        kept: Tensor = batched_nms(edges, scores, labels, threshold)
+    else:
+        # torchvision's own way, which for many boxes goes over to a loop over labels, each waited for.
+        kept = nms(edges + (labels * (edges.amax() + 1))[:, None], scores, threshold)
+    return kept
 
 
 def agnostic_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:

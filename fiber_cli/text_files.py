@@ -49,6 +49,11 @@ def utf8(content: bytes) -> bytes:
     return decode_text(content).encode()
 
 
+def has_mark(content: bytes) -> bool:
+    """Whether a file that begins with these bytes, at least 4 where it has so many, has a byte-order mark."""
+    return _marked_encoding(content) is not None
+
+
 def _marked_encoding(content: bytes) -> str | None:
     for mark, encoding in _MARKS.items():
         if content.startswith(mark):

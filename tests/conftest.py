@@ -103,7 +103,7 @@ def saved(tmp_path_factory) -> Path:
     """A run folder with the checkpoint of a small coarse model with random weights."""
     import torch
 
-    from fiber_cli.checkpoints import directory
+    from fiber_cli.checkpoints import saving
     from fiber_cli.config.resolve import parse_recipe
     from fiber_cli.training.work import work
 
@@ -113,14 +113,14 @@ def saved(tmp_path_factory) -> Path:
         for parameter in coarse.task.parameters():
             # Far from the start, so that images and texts differ.
             parameter.add_(0.2 * torch.randn_like(parameter))
-    directory.save(folder, 3, config=coarse.config, weights=coarse.task.state_dict(), tokenizer=coarse.tokenizer)
+    saving.save(folder, 3, config=coarse.config, weights=coarse.task.state_dict(), tokenizer=coarse.tokenizer)
     return folder
 
 
 @pytest.fixture(scope="session")
 def runs(saved, tmp_path_factory) -> dict[str, Path]:
     """Task → a run folder with a checkpoint that has the weights of `saved` and a fresh head."""
-    from fiber_cli.checkpoints import directory
+    from fiber_cli.checkpoints import saving
     from fiber_cli.checkpoints.weights import named_weights
     from fiber_cli.config.resolve import parse_recipe
     from fiber_cli.training.work import work
@@ -131,5 +131,5 @@ def runs(saved, tmp_path_factory) -> dict[str, Path]:
         fine_tuned = work(recipe, init_from=saved)
         made[name] = tmp_path_factory.mktemp(name)
         weights = named_weights(fine_tuned.task)
-        directory.save(made[name], 1, config=fine_tuned.config, weights=weights, tokenizer=fine_tuned.tokenizer)
+        saving.save(made[name], 1, config=fine_tuned.config, weights=weights, tokenizer=fine_tuned.tokenizer)
     return made

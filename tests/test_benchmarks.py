@@ -11,7 +11,7 @@ from benchmarks.scene_queries import with_best_first
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 MODULES = sorted(
-    [path.stem for path in FOLDER.glob("*.py") if "\ndef main(" in path.read_text(encoding="utf-8")]
+    [path.stem for path in FOLDER.glob("[!_]*.py") if "\ndef main(" in path.read_text(encoding="utf-8")]
     + [path.parent.name for path in FOLDER.glob("*/__main__.py")]
 )
 

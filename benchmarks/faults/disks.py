@@ -117,7 +117,7 @@ WRITINGS = (
             *("eval", stock.shards(), "--workers", "0", "--output", disk / "results"),
             *("--checkpoint", stock.run("coarse")),
         ],
-        variables=lambda disk: {"XDG_CACHE_HOME": str(disk)},
+        variables=lambda disk: {"FIBER_CACHE": str(disk / "cache")},
         may_succeed=True,
     ),
     Writing(
@@ -236,4 +236,4 @@ def difference(marks: Mapping[str, str], whole: Mapping[str, str]) -> str | None
 
 def is_varying(path: str) -> bool:
     """The engine's own files hold times in their archives; bit for bit are the weights."""
-    return Path(path).name in VARYING or "/state/" in path or path.startswith("fiber/shards")
+    return Path(path).name in VARYING or "/state/" in path or path.startswith("cache/")

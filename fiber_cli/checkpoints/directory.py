@@ -15,9 +15,7 @@ run/checkpoints/best     names the best one by the run's metric, where the recip
 import errno
 import os
 import re
-import shutil
-from collections.abc import Callable, Collection, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -27,17 +25,13 @@ from torch import Tensor
 
 from fiber_cli import outputs
 from fiber_cli.checkpoints import shipped
-from fiber_cli.checkpoints.digests import digest_together, write_digests
 from fiber_cli.checkpoints.hub_names import FORMS, snapshot
 from fiber_cli.checkpoints.remote import local
 from fiber_cli.checkpoints.removing import clear, remove_checkpoint, remove_tree
 from fiber_cli.checkpoints.run_files import BEST, CHECKPOINTS, LATEST, POINTERS, RECIPE
-from fiber_cli.checkpoints.weights import float32
 from fiber_cli.checkpoints.words import write_words
-from fiber_cli.distributed import collectives
-from fiber_cli.distributed.agreement import reason_of
-from fiber_cli.errors import EXIT_FAILED, SharedError, UserError
-from fiber_cli.outputs import sync, write_problem
+from fiber_cli.errors import UserError
+from fiber_cli.outputs import sync
 from fiber_cli.parsing import parse_yaml
 from fiber_cli.regular_files import check_regular
 from fiber_cli.text_files import NotText, decode_text, dump_json, read_text
@@ -54,76 +48,6 @@ class SavedTokenizer(Protocol):
     """A tokenizer that can write its own files."""
 
     def save_pretrained(self, folder: str, /) -> object: ...
-
-
-class NotWritten(SharedError):
-    """A checkpoint that could not be written, on any rank; problem: why, in words."""
-
-    def __init__(self, step: int, folder: Path, problem: str):
-        message = (
-            f"checkpoint of step {step} could not be written: {problem}; then continue with --resume. Earlier "
-            f"checkpoints in {folder} are untouched"
-        )
-        super().__init__(message, EXIT_FAILED, is_told_here=collectives.is_main())
-        self.problem = problem
-
-
-def save(
-    run_dir: Path,
-    step: int,
-    *,
-    config: dict[str, Any],
-    weights: Mapping[str, Tensor],
-    tokenizer: SavedTokenizer | None,
-    words: Collection[str] | None = None,
-    write_state: Callable[[Path], object] | None = None,
-) -> Path:
-    """Write `run_dir`/checkpoints/step-NNNNNN and move `latest` to it. Every rank calls this.
-
-    Rank 0 writes `config` (see `checkpoints.config`), `weights`, `tokenizer` and `words`; `write_state` runs on every
-    rank with the state/ folder. A failed write on any rank removes what was written and raises UserError on all;
-    earlier checkpoints stay as they are.
-    """
-    folder = Path(run_dir) / CHECKPOINTS
-    final = folder / step_name(step)
-    temporary = folder / f".{final.name}.tmp"
-    with _failing_together(step, temporary):
-        if collectives.is_main():
-            remove_tree(temporary)
-            (temporary / "state").mkdir(parents=True)
-            write_model(temporary, config, float32(weights), tokenizer, words)
-    if write_state is not None:
-        with _failing_together(step, temporary):
-            write_state(temporary / "state")
-    with _failing_together(step, temporary):
-        digests = digest_together(temporary)
-    with _failing_together(step, temporary):
-        if collectives.is_main():
-            write_digests(temporary, digests)
-            _publish(temporary, final)
-    return final
-
-
-@contextmanager
-def _failing_together(step: int, temporary: Path) -> Iterator[None]:
-    """A failed write inside, on any rank, removes `temporary` and becomes a UserError on every rank."""
-    problem = None
-    try:
-        yield
-    except UserError as error:
-        problem = str(error)
-    except Exception as error:  # libraries have kinds of their own for a full disk
-        if write_problem(error) is None:
-            raise
-        problem = reason_of(error, temporary)
-    problems = [reason for reason in collectives.gather_objects(problem) if reason]
-    if not problems:
-        return
-    # Each rank its own share, where they do not see one disk.
-    shutil.rmtree(temporary, ignore_errors=True)
-    collectives.gather_objects(None)
-    shutil.rmtree(temporary, ignore_errors=True)
-    raise NotWritten(step, temporary.parent, problems[0])
 
 
 def check_name(folder: Path) -> None:
@@ -145,13 +69,25 @@ def write_model(
     words: Collection[str] | None,
 ) -> None:
     """Write what using a checkpoint reads into a folder, weights as they are. Raises OSError."""
+    write_about(folder, config, tokenizer, words)
+    write_weights(folder, weights)
+
+
+def write_about(
+    folder: Path, config: dict[str, Any], tokenizer: SavedTokenizer | None, words: Collection[str] | None
+) -> None:
+    """The small files of it, all but the weights. Raises OSError."""
     text = dump_json(config, indent=2)
     (folder / "config.json").write_text(text + "\n", encoding="utf-8")
-    (folder / "model.safetensors").write_bytes(to_bytes(dict(weights), {"format": "pt"}))
     if tokenizer is not None:
         _save_tokenizer(tokenizer, folder / "tokenizer")
     if words is not None:
         write_words(folder, words)
+
+
+def write_weights(folder: Path, weights: Mapping[str, Tensor]) -> None:
+    """model.safetensors. Raises OSError."""
+    (folder / "model.safetensors").write_bytes(to_bytes(dict(weights), {"format": "pt"}))
 
 
 def _save_tokenizer(tokenizer: SavedTokenizer, folder: Path) -> None:
@@ -163,7 +99,7 @@ def _save_tokenizer(tokenizer: SavedTokenizer, folder: Path) -> None:
         raise OSError(errno.EIO, str(error), str(folder)) from error
 
 
-def _publish(temporary: Path, final: Path) -> None:
+def publish(temporary: Path, final: Path) -> None:
     """Give a complete directory its name, then move `latest` to it."""
     for path in temporary.rglob("*"):
         sync(path)

@@ -14,7 +14,7 @@ from fiber_cli.checkpoints.run_files import CHECKPOINTS, LATEST
 from fiber_cli.checkpoints.trained_on import BUILT_IN, DRAWN_SCENES, Data, Seen, all_seen, data_of, trained_on
 from fiber_cli.checkpoints.weights import check_weights
 from fiber_cli.data.category_names import plain_name
-from fiber_cli.data.files import read_json
+from fiber_cli.data.json_lists import read_json_lists
 from fiber_cli.data.source import CategorySource, PhraseSource
 from fiber_cli.data.sources import open_source, source_format
 from fiber_cli.data.sources.coco import CocoSettings
@@ -307,7 +307,7 @@ def _names_of(source: SourceSettings) -> frozenset[str]:
 def _names_in(file: str) -> frozenset[str]:
     """The same of a file in COCO's form, whose pictures are not looked for."""
     try:
-        categories = read_json(file, "a detection JSON in COCO's form")["categories"]
+        categories = read_json_lists(file, "a detection JSON in COCO's form")["categories"]
         return frozenset(plain_name(category["name"]) for category in categories)
     except (UserError, KeyError, TypeError, AttributeError):
         return frozenset()

@@ -10,8 +10,18 @@ import typer
 
 from fiber_cli.characters import one_line, row
 from fiber_cli.cli.ablation_evaluations import problem_of, results_folder
-from fiber_cli.cli.options import Force, Nproc, Overrides, checkpoint_option
+from fiber_cli.cli.options import (
+    DeviceOfTraining,
+    Force,
+    Nproc,
+    Overrides,
+    PrecisionOfBoth,
+    checkpoint_option,
+    placement_words,
+)
+from fiber_cli.cli.processes import train_on
 from fiber_cli.cli.runs import named_to_start
+from fiber_cli.cli.training import with_precision
 from fiber_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.printing import say, show
 from fiber_cli.text_files import dump_json
@@ -103,6 +113,8 @@ def ablate(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show which runs there are and how far they are.")] = False,
     nproc: Nproc = 1,
     force: Force = False,
+    precision: PrecisionOfBoth = None,
+    device: DeviceOfTraining = None,
 ) -> None:
     """Train variants of a recipe and compare them. The same command again goes on where it was.
 
@@ -117,6 +129,8 @@ def ablate(
 
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("fiber ablate starts its processes itself: call it once, with --nproc")
+    train_on(device)
+    settings = with_precision(overrides, precision)
     file = find_recipe(recipe)
     if grid is None and not variant:
         if file.stem not in shipped_grids():
@@ -127,8 +141,8 @@ def ablate(
         planned_grid = dataclasses.replace(planned_grid, seeds=_seeds(seeds))
         check_grid(planned_grid, "--seeds")
     folder = output or Path("runs") / f"ablate-{file.stem}"
-    plain = resolve_recipe(str(file), overrides or [])
-    runs = _runs(planned_grid, file, overrides or [], folder, nproc)
+    plain = resolve_recipe(str(file), settings)
+    runs = _runs(planned_grid, file, settings, folder, nproc)
     wanted = _of_variants(runs, planned_grid, only or [])
     for run in runs:
         run.check_settings()
@@ -143,7 +157,9 @@ def ablate(
         _keep_start(folder / SETTINGS_FILE, start, outputs)
         for number, run in enumerate(wanted, 1):
             say(f"ablate: {number} of {len(wanted)}, {run.folder}")
-            _train_and_evaluate(run, file, start, nproc, force=force)
+            if not run.is_trained:
+                _launch(nproc, [*_training_arguments(run, file, start), *placement_words(None, device)])
+            _evaluate(run, nproc, [*placement_words(precision, device), *(["--force"] if force else [])])
             if run.variant is planned_grid.variants[0]:
                 _tell_missing_metrics(run, planned_grid.metrics)
             text = _write_comparison(planned_grid, runs, folder, outputs)
@@ -249,16 +265,12 @@ def _keep_start(file: Path, start: Path | None, outputs: "Outputs") -> None:
         )
 
 
-def _train_and_evaluate(run: AblationRun, file: Path, start: Path | None, nproc: int, *, force: bool) -> None:
-    """What is not finished of a run."""
-    if not run.is_trained:
-        _launch(nproc, _training_arguments(run, file, start))
+def _evaluate(run: AblationRun, nproc: int, options: list[str]) -> None:
+    """What is not measured of a run. options: of all evaluations, before which those of an evaluation's own count."""
     for folder, line in run.evaluations.items():
         if not (folder / RESULTS_FILE).is_file():
-            arguments = ["eval", *shlex.split(line), "--checkpoint", str(run.folder), "--output", str(folder)]
-            if force:
-                arguments.append("--force")
-            _launch(nproc, arguments)
+            where = ["--checkpoint", str(run.folder), "--output", str(folder)]
+            _launch(nproc, ["eval", *options, *shlex.split(line), *where])
 
 
 def _training_arguments(run: AblationRun, file: Path, start: Path | None) -> list[str]:

@@ -190,7 +190,7 @@ def check(
     if images is not None or sheet is not None or force:
         raise typer.BadParameter("--images, --sheet and --force are of own labels; name a folder, data.yaml or JSON")
     if root is None:
-        raise typer.BadParameter("give --root, the recipes' data.root, or name a folder with labels of your own")
+        raise typer.BadParameter(_without_root(names or ()))
     if not root.is_dir():
         raise UserError(f"--root {root}: no such folder")
     wrong = 0
@@ -209,12 +209,31 @@ def check(
         raise UserError(f"{wrong} of {len(rows)} checks found something missing or different")
 
 
-def _own_labels(names: Sequence[str], sources: Sequence[str]) -> list[Path]:
-    """The names that are paths of labels; UserError for such beside names of data sets."""
+def _without_root(names: Sequence[str]) -> str:
+    """What is missing where neither --root nor a folder with labels is given."""
+    known = _known_names()
+    wanted = "give --root, the recipes' data.root, or name a folder with labels of your own"
+    for name in names:
+        if name not in known:
+            return f"{name}: there is no such folder or file, and no data set or recipe of that name; {wanted}"
+        if Path(name).exists():
+            return (
+                f"{name}: is a data set or recipe, for which give --root; a folder of your own of that name is ./{name}"
+            )
+    return wanted
+
+
+def _known_names() -> set[str]:
+    """Of the data sets and of the recipes that have some."""
     from fiber_cli.config.resolve import shipped_recipes
     from fiber_cli.data.catalogue import catalogue
 
-    known = catalogue().keys() | shipped_recipes().keys()
+    return catalogue().keys() | shipped_recipes().keys()
+
+
+def _own_labels(names: Sequence[str], sources: Sequence[str]) -> list[Path]:
+    """The names that are paths of labels; UserError for such beside names of data sets."""
+    known = _known_names()
     paths = []
     others = []
     for name in names:

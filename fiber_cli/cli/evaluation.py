@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import cache
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn
 
 import typer
 
@@ -16,6 +16,7 @@ from fiber_cli.cli.options import (
     DATASET_HELP,
     STEM_MEMORY,
     WORKERS,
+    DeviceOption,
     EvaluationBatch,
     FittingCheckpoint,
     Force,
@@ -25,18 +26,21 @@ from fiber_cli.cli.options import (
     Limit,
     MaxPixels,
     Nproc,
+    PrecisionOption,
     Results,
     Root,
     Split,
     StemMemory,
+    Tf32,
     Workers,
     chunk_size,
     whole_numbers,
 )
-from fiber_cli.cli.processes import is_first_rank, launch_ranks
+from fiber_cli.cli.processes import hide_gpus, is_first_rank, launch_ranks
 from fiber_cli.cli.runs import Models, checkpoint_for, named_for, retrieval_models
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
+from fiber_cli.placement import USUAL, Placement
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 
@@ -80,6 +84,9 @@ def evaluate(
     chunk: Annotated[str, typer.Option(help="Names in one prompt of detection, or auto: as many as fit.")] = "auto",
     nproc: Nproc = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
+    tf32: Tf32 = None,
 ) -> None:
     """Evaluate a checkpoint on a dataset of its task."""
     from fiber_cli.tasks.evaluation import EvaluationOptions
@@ -88,7 +95,17 @@ def evaluate(
         dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, published_prompts, force
     )
     options = EvaluationOptions(mode=mode, blind=blind, chunk=chunk_size(chunk), stem_memory=stem_memory)
-    run_evaluation(context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels)
+    placement = Placement(device, precision, tf32)
+    run_evaluation(
+        context,
+        evaluated,
+        options,
+        batch=batch,
+        workers=workers,
+        nproc=nproc,
+        max_pixels=max_pixels,
+        placement=placement,
+    )
 
 
 def rerank(
@@ -103,6 +120,9 @@ def rerank(
         str, typer.Option(help="How many of the dual encoder's best are scored by fusion; for a dataset several.")
     ] = "50",
     index: Annotated[Path | None, typer.Option(help="Index file.  [default: in the folder]")] = None,
+    half_index: Annotated[
+        bool, typer.Option("--half-index", help="Keep the index as float16, in half the room.")
+    ] = False,
     shown: Annotated[int, typer.Option(min=1, help="Results of each query in the table and on the sheet.")] = 10,
     raw_sum: Annotated[
         bool, typer.Option("--raw-sum", help="Order pictures by cosine plus matched logit, not by both as logits.")
@@ -128,19 +148,23 @@ def rerank(
     stem_memory: StemMemory = STEM_MEMORY,
     nproc: Nproc = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
+    tf32: Tf32 = None,
 ) -> None:
     """Retrieve with the dual encoder and re-rank the best by fusion: a dataset's Table 4, or a search in a folder."""
     if query is not None and says_nothing(query):
         raise UserError('--query is empty; say what to search for, such as "a dog on the beach"')
     if dataset:
-        _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum})
+        _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum, "--half-index": half_index})
         _refuse("for a dataset", {"--threshold": threshold is not None})
     else:
-        of_dataset = {"--split": split, "--root": root, "--output": output, "--limit": limit, "--nproc": nproc > 1}
+        of_dataset = {"--split": split, "--root": root, "--output": output, "--limit": limit}
         _refuse("with --images", of_dataset)
     if threshold is not None and not math.isfinite(threshold):
         raise typer.BadParameter(f"--threshold {threshold}: give a number")
     sizes = whole_numbers(top_k)
+    placement = Placement(device, precision, tf32)
     if dataset and not (query or queries):
         from fiber_cli.tasks.evaluation import EvaluationOptions
 
@@ -149,7 +173,15 @@ def rerank(
         )
         options = EvaluationOptions(mode="rerank", rerank=sizes, stem_memory=stem_memory)
         run_evaluation(
-            context, evaluated, options, batch=batch, workers=workers, nproc=nproc, max_pixels=max_pixels, as_json=json
+            context,
+            evaluated,
+            options,
+            batch=batch,
+            workers=workers,
+            nproc=nproc,
+            max_pixels=max_pixels,
+            placement=placement,
+            as_json=json,
         )
         return
     if dataset or images is None or (query is None) == (queries is None) or len(sizes) > 1:
@@ -158,6 +190,9 @@ def rerank(
         )
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.checkpoints.runs import Wanted
+    from fiber_cli.distributed.agreement import failing_together
+    from fiber_cli.distributed.group import init_from_env
+    from fiber_cli.distributed.peers import telling_ended_processes
     from fiber_cli.inference.search import outputs_of_search, run_search
     from fiber_cli.tasks.prediction import PredictOptions
 
@@ -168,23 +203,39 @@ def rerank(
     outputs = outputs_of_search(
         images, searched, index, sheet, force=force, inputs=_files_of_models(models, latest=latest)
     )
-    loaded = load(models.checkpoint, latest=latest)
-    itm = load(models.itm_checkpoint, latest=latest) if models.itm_checkpoint else None
-    run_search(
-        loaded,
-        images,
-        searched,
-        itm=itm,
-        top_k=sizes[0],
-        index=index,
-        shown=shown,
-        sheet=sheet,
-        as_json=json,
-        options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
-        raw_sum=raw_sum,
-        threshold=threshold,
-        outputs=outputs,
-    )
+    hide_gpus(placement.device)
+    if nproc > 1:
+        _launch_models(context, nproc, models)
+    init_from_env()
+    with telling_ended_processes():
+        with failing_together():
+            loaded = load(models.checkpoint, latest=latest)
+            itm = load(models.itm_checkpoint, latest=latest) if models.itm_checkpoint else None
+        run_search(
+            loaded,
+            images,
+            searched,
+            itm=itm,
+            top_k=sizes[0],
+            index=index,
+            shown=shown,
+            sheet=sheet,
+            as_json=json,
+            options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
+            raw_sum=raw_sum,
+            placement=placement,
+            threshold=threshold,
+            half=half_index,
+            outputs=outputs,
+        )
+
+
+def _launch_models(context: typer.Context, nproc: int, models: "Models") -> NoReturn:
+    """The same command in that many processes, with the checkpoints that were found."""
+    settled = ["--checkpoint", str(models.checkpoint)]
+    if models.itm_checkpoint is not None:
+        settled += ["--itm-checkpoint", str(models.itm_checkpoint)]
+    launch_ranks(context, nproc, *settled)
 
 
 def _files_of_models(models: Models, *, latest: bool) -> "list[Path]":
@@ -233,6 +284,7 @@ def run_evaluation(
     workers: int,
     nproc: int,
     max_pixels: int = MAX_PIXELS,
+    placement: Placement = USUAL,
     as_json: bool = False,
 ) -> None:
     """Find checkpoint and data, start further processes where they are asked for, and hand over."""
@@ -241,6 +293,7 @@ def run_evaluation(
     from fiber_cli.evaluation.datasets import eval_data
     from fiber_cli.evaluation.report import check_results
 
+    hide_gpus(placement.device)
     models = models_of(evaluated, options.mode)
     path = resolve(models.checkpoint, latest=evaluated.latest)
     itm_path = resolve(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
@@ -260,10 +313,7 @@ def run_evaluation(
     if is_first_rank():
         check_results(output, (), outputs)
     if nproc > 1:
-        settled = ["--checkpoint", str(models.checkpoint)]
-        if models.itm_checkpoint is not None:
-            settled += ["--itm-checkpoint", str(models.itm_checkpoint)]
-        launch_ranks(context, nproc, *settled)
+        _launch_models(context, nproc, models)
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.data.sources import open_source
     from fiber_cli.distributed.agreement import failing_together
@@ -290,6 +340,7 @@ def run_evaluation(
                 limit=evaluated.limit,
                 options=options,
                 predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
+                placement=placement,
                 as_json=as_json,
                 details=data.details,
                 notes=data.notes,

@@ -12,7 +12,17 @@ import typer
 
 from fiber_cli.characters import one_line
 from fiber_cli.checkpoints.run_files import BEST, CHECKPOINTS, LATEST, RESULTS, SUMMARY
-from fiber_cli.cli.options import Force, Nproc, Overrides, checkpoint_option, whole_numbers
+from fiber_cli.cli.options import (
+    DeviceOfTraining,
+    Force,
+    Nproc,
+    Overrides,
+    PrecisionOfBoth,
+    checkpoint_option,
+    placement_words,
+    whole_numbers,
+)
+from fiber_cli.cli.processes import train_on
 from fiber_cli.cli.runs import named_to_start
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
 from fiber_cli.parsing import parse_json
@@ -48,7 +58,7 @@ ImagePixels = Annotated[int | None, typer.Option(min=1, help="Images with more p
 class Curve(NamedTuple):
     """How all runs of a command are made. command: its name; output: their folder; results: the name of the file of all
     APs in it; init_from: what every run starts from; full_recipe, recipe: of all data and of few shots; overrides: over
-    both; settings: what results.json says of them besides."""
+    both; placement: options of all trainings and evaluations; settings: what results.json says of them besides."""
 
     command: str
     output: Path
@@ -57,6 +67,7 @@ class Curve(NamedTuple):
     full_recipe: str
     recipe: str
     overrides: tuple[str, ...]
+    placement: tuple[str, ...]
     nproc: int
     force: bool
     settings: dict[str, Any]
@@ -77,6 +88,8 @@ def few_shot(
     nproc: Nproc = 1,
     force: Force = False,
     max_pixels: ImagePixels = None,
+    precision: PrecisionOfBoth = None,
+    device: DeviceOfTraining = None,
 ) -> None:
     """Fine-tune on each set of a list, all data and few shots; the AP on its test of the best on `valid`, and a curve.
 
@@ -85,6 +98,7 @@ def few_shot(
     from fiber_cli.evaluation.few_shot import tunings
     from fiber_cli.evaluation.odinw import prompts_in_words, read_few_shot
 
+    train_on(device)
     curve = Curve(
         command="few-shot",
         output=output,
@@ -93,6 +107,7 @@ def few_shot(
         full_recipe=full_recipe,
         recipe=recipe,
         overrides=with_max_pixels(overrides, max_pixels),
+        placement=placement_words(precision, device),
         nproc=nproc,
         force=force,
         settings={"sets": str(sets.resolve()), "recipes": [full_recipe, recipe]},
@@ -219,8 +234,9 @@ def _tune_and_measure(tuning: "Tuning", weights: Path, curve: Curve, outputs: "O
     metrics = _metrics(results)
     if metrics is None:
         if not (folder / SUMMARY).is_file():
-            _launch(curve, _training_arguments(tuning, folder, weights, curve))
-        _launch(curve, _test_arguments(tuning, folder, outputs) + _max_pixels(curve.overrides))
+            _launch(curve, [*_training_arguments(tuning, folder, weights, curve), *curve.placement])
+        further = [*_max_pixels(curve.overrides), *curve.placement]
+        _launch(curve, [*_test_arguments(tuning, folder, outputs), *further])
         metrics = _metrics(results)
     if metrics is None or "detection/ap" not in metrics:
         raise UserError(f"{tuning.test.json}: no object of it could be scored, see {results}")

@@ -1,16 +1,30 @@
 """`fiber caption`, `fiber answer` and `fiber detect`: a checkpoint on a user's own pictures."""
 
 import os
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer.core import TyperCommand
 
-from fiber_cli.cli.options import AsJson, Batch, Checkpoint, Force, Images, Latest, MaxPixels, chunk_size
+from fiber_cli.cli.options import (
+    AsJson,
+    Batch,
+    Checkpoint,
+    DeviceOption,
+    Force,
+    Images,
+    Latest,
+    MaxPixels,
+    PrecisionOption,
+    Tf32,
+    chunk_size,
+)
 from fiber_cli.cli.runs import checkpoint_for, checkpoint_with
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
+from fiber_cli.placement import Placement
 from fiber_cli.tasks import tasks_with
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting
 
@@ -28,13 +42,17 @@ def caption(
     json: AsJson = False,
     batch: Batch = 16,
     max_pixels: MaxPixels = MAX_PIXELS,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
+    tf32: Tf32 = None,
 ) -> None:
     """Say what is in images."""
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
     path = checkpoint_with(Captioning, "captions", checkpoint, latest=latest)
-    model = Fiber.from_pretrained(path, latest=latest, batch_size=batch)
+    placement = Placement(device, precision, tf32)
+    model = Fiber.from_pretrained(path, latest=latest, batch_size=batch, **asdict(placement))
     as_published = as_published or published
     describe_images(
         images,
@@ -54,6 +72,9 @@ def answer(
     json: AsJson = False,
     batch: Batch = 16,
     max_pixels: MaxPixels = MAX_PIXELS,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
+    tf32: Tf32 = None,
 ) -> None:
     """Answer a question about images."""
     if not question.strip():
@@ -63,7 +84,8 @@ def answer(
     from fiber_cli.inference.unseen import say_unseen
 
     path = checkpoint_with(Answering, "answers", checkpoint, latest=latest)
-    model = Fiber.from_pretrained(path, latest=latest, batch_size=batch)
+    placement = Placement(device, precision, tf32)
+    model = Fiber.from_pretrained(path, latest=latest, batch_size=batch, **asdict(placement))
     say_unseen([model.loaded], [question])
     describe_images(
         images,
@@ -130,6 +152,9 @@ def detect(
     latest: Latest = False,
     batch: Batch = 4,
     max_pixels: MaxPixels = MAX_PIXELS,
+    precision: PrecisionOption = "auto",
+    device: DeviceOption = None,
+    tf32: Tf32 = None,
 ) -> None:
     """Find things in images and videos, by names or by the phrases of a sentence."""
     if not "".join(words).strip() or (labels is None and not words[-1].strip()):
@@ -166,6 +191,7 @@ def detect(
         max_pixels=max_pixels,
         force=force,
         labels_file=labels,
+        placement=Placement(device, precision, tf32),
     )
 
 

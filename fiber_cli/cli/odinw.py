@@ -16,7 +16,16 @@ from fiber_cli.cli.few_shot import (
     run_curve,
     with_max_pixels,
 )
-from fiber_cli.cli.options import Force, Nproc, Overrides, whole_numbers
+from fiber_cli.cli.options import (
+    DeviceOfTraining,
+    Force,
+    Nproc,
+    Overrides,
+    PrecisionOfBoth,
+    placement_words,
+    whole_numbers,
+)
+from fiber_cli.cli.processes import train_on
 from fiber_cli.errors import UserError
 from fiber_cli.printing import say
 
@@ -39,6 +48,8 @@ def odinw(
     nproc: Nproc = 1,
     force: Force = False,
     max_pixels: ImagePixels = None,
+    precision: PrecisionOfBoth = None,
+    device: DeviceOfTraining = None,
 ) -> None:
     """Fine-tune on each set of ODinW-13, all data and few shots; the AP on `test` of the best on `valid`, and means.
 
@@ -54,6 +65,7 @@ def odinw(
     incomplete = completeness(archive.missing)
     if incomplete is not None:
         say(f"odinw: {incomplete}")
+    train_on(device)
     curve = Curve(
         command="odinw",
         output=output,
@@ -62,6 +74,7 @@ def odinw(
         full_recipe=FULL_RECIPE,
         recipe=FEW_SHOT_RECIPE,
         overrides=with_max_pixels(overrides, max_pixels),
+        placement=placement_words(precision, device),
         nproc=nproc,
         force=force,
         settings={"prompts": "published" if published_prompts else "names"},

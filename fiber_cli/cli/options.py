@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from fiber_cli.evaluation.names import DATASETS
+from fiber_cli.placement import Precision, TrainingPrecision
 
 #: Processes that read data, where none are asked for.
 WORKERS = min(4, os.cpu_count() or 1)
@@ -27,6 +28,44 @@ RecipeName = Annotated[str, typer.Option(help="A recipe file, or the name of a s
 Latest = Annotated[bool, typer.Option("--latest", help="Of a run its latest checkpoint, not its best.")]
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that fiber did not write.")]
+
+# Where and how precisely a model computes
+PrecisionOption = Annotated[
+    Precision, typer.Option("--precision", help="Of the products; auto: bf16 on GPUs that have it, else fp32.")
+]
+PrecisionOfTraining = Annotated[
+    TrainingPrecision | None, typer.Option("--precision", help="The recipe's runtime.precision.")
+]
+DeviceOption = Annotated[
+    str | None,
+    typer.Option("--device", metavar="NAME", help="cpu, cuda, cuda:1 … or mps.  [default: a GPU where there is one]"),
+]
+DeviceOfTraining = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="cpu or cuda.  [default: GPUs where there are some]")
+]
+Tf32 = Annotated[
+    bool | None,
+    typer.Option(
+        "--tf32/--no-tf32",
+        help="GPUs round the factors of float32 products to TensorFloat-32.  [default: in convolutions alone]",
+    ),
+]
+
+PrecisionOfBoth = Annotated[
+    TrainingPrecision | None,
+    typer.Option("--precision", help="Of trainings and evaluations.  [default: the recipe's, and auto]"),
+]
+
+
+def placement_words(precision: str | None, device: str | None) -> tuple[str, ...]:
+    """The same options for the commands that another one starts."""
+    given = {"--precision": precision, "--device": device}
+    words: list[str] = []
+    for option, value in given.items():
+        if value is not None:
+            words += option, value
+    return tuple(words)
+
 
 # Evaluation
 Split = Annotated[

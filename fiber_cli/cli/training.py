@@ -5,8 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fiber_cli.cli.options import Nproc, Overrides, RecipeName, checkpoint_option, one_of
-from fiber_cli.cli.processes import is_first_rank, launch_ranks
+from fiber_cli.cli.options import (
+    DeviceOfTraining,
+    Nproc,
+    Overrides,
+    PrecisionOfTraining,
+    RecipeName,
+    checkpoint_option,
+    one_of,
+)
+from fiber_cli.cli.processes import is_first_rank, launch_ranks, train_on
 from fiber_cli.cli.runs import named_to_start
 from fiber_cli.printing import say
 from fiber_cli.settings import RecipeError
@@ -49,9 +57,13 @@ def pretrain(
     latest: LatestWeights = False,
     dry_run: DryRun = False,
     nproc: Nproc = 1,
+    precision: PrecisionOfTraining = None,
+    device: DeviceOfTraining = None,
 ) -> None:
     """Pre-train: coarse from images and captions, fine from images, words and boxes."""
-    train(context, stage, overrides or [], recipe, output, resume, init_from, latest, dry_run, nproc)
+    train_on(device)
+    settings = with_precision(overrides, precision)
+    train(context, stage, settings, recipe, output, resume, init_from, latest, dry_run, nproc)
 
 
 def finetune(
@@ -66,9 +78,19 @@ def finetune(
     latest: LatestWeights = False,
     dry_run: DryRun = False,
     nproc: Nproc = 1,
+    precision: PrecisionOfTraining = None,
+    device: DeviceOfTraining = None,
 ) -> None:
     """Fine-tune a pre-trained checkpoint for a task."""
-    train(context, task, overrides or [], recipe, output, resume, init_from, latest, dry_run, nproc)
+    train_on(device)
+    settings = with_precision(overrides, precision)
+    train(context, task, settings, recipe, output, resume, init_from, latest, dry_run, nproc)
+
+
+def with_precision(overrides: list[str] | None, precision: str | None) -> list[str]:
+    """The overrides, and what --precision says."""
+    named = [] if precision is None else [f"runtime.precision={precision}"]
+    return [*(overrides or []), *named]
 
 
 def train(

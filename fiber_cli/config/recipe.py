@@ -12,6 +12,7 @@ import yaml
 
 from fiber_cli.config.strict import OneOf
 from fiber_cli.data.sources import SettingsByKind
+from fiber_cli.placement import TrainingPrecision
 from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings, option
 from fiber_cli.tasks import SettingsByName
 
@@ -136,11 +137,16 @@ class RuntimeSettings:
         ge=1,
     )
     seed: int = option("Of everything random.", 0, ge=0, le=2**53)
-    precision: Literal["fp32", "bf16", "fp16"] = option("Of the computation; parameters stay fp32.", "fp32")
+    precision: TrainingPrecision = option(
+        "Of the computation; parameters stay fp32. auto: bf16 on GPUs that have it, else fp32.", "fp32"
+    )
+    tf32: bool | None = option(
+        "GPUs round the factors of float32 products to TensorFloat-32; null = in convolutions alone.", None
+    )
     zero_stage: Literal[0, 1, 2, 3] = option("Sharded: 1 optimiser, 2 also gradients, 3 also parameters.", 0)
     clip: float | None = option("Largest gradient norm; null = no clipping.", None, gt=0)
     offload: Literal["none", "cpu"] = option("Where the optimiser's state lies.", "none")
-    compile: bool | None = option("torch.compile of the networks' blocks; null = on GPUs.", None)
+    compile: bool | None = option("torch.compile of the networks' blocks; null = on GPUs, but under ZeRO 3.", None)
     norms: Literal["fp32", "low"] = option(
         "LayerNorms and the residual streams in fp32, or in the precision, as of bf16.", "fp32"
     )
@@ -202,6 +208,9 @@ class LogSettings:
         "Steps between validations, or epoch: once in each; null = none.", None, ge=1
     )
     save_every: int = option("Steps between checkpoints.", 1000, ge=1)
+    save_in_background: bool = option(
+        "Checkpoints are written beside training, from a copy in host memory; false: training waits.", True
+    )
     keep_last: int = option("Newest checkpoints to keep.", 2, ge=1)
     keep_best: str | None = option("Also keep the best checkpoint by this metric of the task.", None)
     stop_after: int | None = option(

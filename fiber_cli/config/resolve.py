@@ -19,6 +19,7 @@ from fiber_cli.config.yaml_nodes import COMMAND_LINE, empty_mapping, is_null, ov
 from fiber_cli.parsing import compose
 from fiber_cli.printing import say
 from fiber_cli.regular_files import read_regular
+from fiber_cli.remote_paths import is_remote
 from fiber_cli.settings import RecipeError, SourceSettings, TaskSettings
 from fiber_cli.text_files import NotText, decode_text, lines_of
 
@@ -121,12 +122,15 @@ def _made_file(root: str, value: str) -> str:
 
 
 def _path_below(root: str, value: Any) -> Any:
-    """A path, or all in a list or a mapping of them; nothing stays nothing."""
+    """A path, or all in a list or a mapping of them; nothing stays nothing, and addresses and commands stay as they
+    are."""
     if isinstance(value, tuple):
         return tuple(_path_below(root, path) for path in value)
     if isinstance(value, dict):
         return {name: _path_below(root, path) for name, path in value.items()}
-    return value and os.path.normpath(os.path.join(root, os.path.expanduser(value)))
+    if not value or is_remote(value):
+        return value
+    return os.path.normpath(os.path.join(root, os.path.expanduser(value)))
 
 
 def recipes_folder() -> Path:

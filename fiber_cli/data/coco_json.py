@@ -5,15 +5,17 @@ What is read here, and nothing else of the file, is what is trained on and what 
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Mapping
-from enum import IntEnum
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from fiber_cli.data.category_names import words_apart
 from fiber_cli.data.file_records import FileRecords, Once, Ownerless
-from fiber_cli.data.files import expecting, read_json
+from fiber_cli.data.files import expecting
+from fiber_cli.data.json_lists import ListInFile, read_json_lists
 from fiber_cli.data.masks import LONGEST_SIDE, Box, mask_box
+from fiber_cli.data.object_columns import CocoObject, ObjectColumns, Use
 from fiber_cli.data.records import Size, Span
 from fiber_cli.data.values import finite_number, flag, identifier, listed, path_text, some_text, text, whole_number
 from fiber_cli.errors import UserError, first_names
@@ -24,44 +26,20 @@ BACKGROUND = "__background__"
 _FREQUENCIES = (None, "r", "c", "f")
 #: What LVIS says of an image: categories that were looked for and are not there, and those of which not all are marked.
 LVIS_LISTS = frozenset({"neg_category_ids", "not_exhaustive_category_ids"})
+#: What is kept of an entry of `images` beside its id, file and size.
+_OF_IMAGES = frozenset({"caption", "dataset_name"}) | LVIS_LISTS
 #: How many records are looked at to tell what a file is.
 _FIRST = 100
 
 
-class Use(IntEnum):
-    """What an object is good for: training and scoring; scoring alone, because it is of at most a pixel's width or
-    height, which the reference tools score and nobody trains on; or to be ignored where it is detected."""
-
-    TRAINED = 0
-    SCORED = 1
-    CROWD = 2
-
-
 class CocoImage(NamedTuple):
-    """identifier: the file's own; file: below the folder of images; entry: all that the file says of it."""
+    """identifier: the file's own; file: below the folder of images; entry: of what the file says of it that which
+    `_OF_IMAGES` names."""
 
     identifier: int | str
     file: str
     size: Size | None
     entry: Entry
-
-
-class CocoObject(NamedTuple):
-    """box: x, y, width, height in pixels; area: of the mask where the file tells, else of the box; category: its id, 0
-    in files without categories; ignore: LVIS's mark; spans: of the image's caption, in files with captions."""
-
-    box: Box
-    area: float
-    category: int
-    use: Use
-    ignore: bool
-    spans: tuple[Span, ...]
-
-    @property
-    def edges(self) -> Box:
-        """x1, y1, x2, y2."""
-        x, y, width, height = self.box
-        return x, y, x + width, y + height
 
 
 class CocoCategory(NamedTuple):
@@ -74,12 +52,13 @@ class CocoCategory(NamedTuple):
 
 
 class CocoJson(NamedTuple):
-    """objects: those of each image. annotated: whether the file has annotations at all; federated: whether it has
-    LVIS's lists and frequencies. without_area: how many objects are left out because they have no area inside their
-    image; thin: how many there are of `Use.SCORED`; left_out: (place, reason) of bad records."""
+    """objects: those of each image, in columns where there may be millions. annotated: whether the file has annotations
+    at all; federated: whether it has LVIS's lists and frequencies. without_area: how many objects are left out because
+    they have no area inside their image; thin: how many there are of `Use.SCORED`; left_out: (place, reason) of bad
+    records."""
 
     images: list[CocoImage]
-    objects: list[list[CocoObject]]
+    objects: Sequence[list[CocoObject]]
     categories: list[CocoCategory]
     annotated: bool
     federated: bool
@@ -91,6 +70,11 @@ class CocoJson(NamedTuple):
     def trained(self) -> list[list[CocoObject]]:
         """The objects of each image that are trained on."""
         return [[each for each in of_image if each.use is Use.TRAINED] for of_image in self.objects]
+
+    @property
+    def columns(self) -> ObjectColumns:
+        """The objects of each image in columns."""
+        return ObjectColumns.of(self.objects)
 
 
 def read_coco_json(
@@ -110,7 +94,7 @@ def read_coco_json(
     the file. `UserError` for a file of another form, and for ids and category names that come twice, in files without
     captions for file names too.
     """
-    content = read_json(path, wanted)
+    content = read_json_lists(path, wanted)
     records = FileRecords(path, wanted, lenient=lenient)
     image_records = records.entries(content, "images")
     categories = _categories(content, path, wanted) if labelled else []
@@ -121,20 +105,32 @@ def read_coco_json(
     annotations = records.entries(content, "annotations") if annotated else []
     once = Once(path, "the id", "annotations")
     reader = _ObjectReader(images, image_reader.known, categories if labelled else None, captioned, once)
-    objects: list[list[CocoObject]] = [[] for _ in images]
-    without_area = thin = 0
-    for _, placed in records.each("annotations", annotations, reader.read, owners=len(image_reader.known)):
-        if placed is None:
-            continue
-        if placed.content is None:
-            without_area += 1
-            continue
-        objects[placed.image].append(placed.content)
-        thin += placed.content.use is Use.SCORED
-    return CocoJson(images, objects, categories, annotated, federated, without_area, thin, records.left_out)
+    counted = _Counted(records.each("annotations", annotations, reader.read, owners=len(image_reader.known)))
+    objects = ObjectColumns(len(images), counted.objects())
+    left_out = records.left_out
+    return CocoJson(images, objects, categories, annotated, federated, counted.without_area, counted.thin, left_out)
 
 
-def _is_federated(images: list[Any], categories: list[CocoCategory], path: str | Path) -> bool:
+class _Counted:
+    """Counts what annotations are while their objects are taken."""
+
+    def __init__(self, annotations: "Iterable[tuple[int, _Placed | None]]"):
+        self.annotations = annotations
+        self.without_area = self.thin = 0
+
+    def objects(self) -> Iterator[tuple[int, CocoObject]]:
+        """The number of the image of each object, and the object."""
+        for _, placed in self.annotations:
+            if placed is None:
+                continue
+            if placed.content is None:
+                self.without_area += 1
+                continue
+            self.thin += placed.content.use is Use.SCORED
+            yield placed.image, placed.content
+
+
+def _is_federated(images: Iterable[Any], categories: list[CocoCategory], path: str | Path) -> bool:
     """Whether images have LVIS's lists of what was looked for, and categories its frequencies; `UserError` where some
     categories have none, because LVIS's AP needs them of all."""
     with_lists = any(isinstance(image, dict) and image.keys() >= LVIS_LISTS for image in images)
@@ -165,7 +161,8 @@ class _ImageReader:
             text(image["caption"], "caption")
         if self.federated:
             image = {**image, **{name: _whole_numbers(image[name], name) for name in LVIS_LISTS}}
-        read = CocoImage(own, self.file_of(image), image_size(image), image)
+        kept = {name: image[name] for name in _OF_IMAGES & image.keys()}
+        read = CocoImage(own, self.file_of(image), image_size(image), kept)
         if self.files is not None:
             self.files.add(read.file)
         return read
@@ -331,7 +328,8 @@ def has_captions(content: Any) -> bool:
     told = []
     for what, key in (("annotations", "tokens_positive"), ("images", "caption")):
         records = content.get(what) if isinstance(content, dict) else None
-        for record in records[:_FIRST] if isinstance(records, list) else ():
+        first = islice(records, _FIRST) if isinstance(records, list | ListInFile) else ()
+        for record in first:
             if isinstance(record, dict):
                 told.append(key in record)
     return 2 * sum(told) > len(told)

@@ -31,7 +31,7 @@ def _categories(path: str | Path, files: CocoJson) -> list[CocoCategory]:
 
 def _of_things(file: CocoJson) -> list[CocoCategory]:
     """The categories that are names of things, by their ids."""
-    used = {each.category for of_image in file.objects for each in of_image}
+    used = set(file.columns.category_ids)
     categories = sorted(file.categories)
     parents = {category.supercategory for category in categories}
     return [each for each in categories if each.identifier in used or not _is_background(each, parents)]

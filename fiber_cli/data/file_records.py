@@ -2,10 +2,13 @@
 
 import os
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any, TypeVar
 
 from fiber_cli.data.files import read_lines
+from fiber_cli.data.json_lists import ListInFile
 from fiber_cli.data.source import BadSample
 from fiber_cli.errors import WRONG_CONTENT, UserError, first_names
 from fiber_cli.printing import say
@@ -49,10 +52,10 @@ class FileRecords:
         self.path, self.wanted, self.form, self.strict, self.lenient = path, wanted, form, strict, lenient
         self.left_out: list[tuple[str, str]] = []
 
-    def entries(self, content: Any, what: str) -> list[Any]:
+    def entries(self, content: Any, what: str) -> list[Any] | ListInFile:
         """The list `what` of a JSON object; `UserError` where there is none."""
         entries = content.get(what) if isinstance(content, dict) else None
-        if not isinstance(entries, list):
+        if not isinstance(entries, list | ListInFile):
             raise self._refusal(f"has no list {what!r}")
         return entries
 
@@ -128,10 +131,31 @@ def left_out_in_words(bad: list[tuple[str, str]], total: int, what: str) -> str:
     return f"{len(bad)} of {total:,} {what} {verb} left out: {named}"
 
 
+#: Where the lines go that are recorded, and whether they are said.
+_RECORDS: ContextVar[tuple[list[str], bool] | None] = ContextVar("records", default=None)
+
+
 def say_once(line: str) -> None:
     """A line on standard error; of several ranks, which read the same files, the first says it."""
+    record = _RECORDS.get()
+    if record is not None:
+        lines, aloud = record
+        lines.append(str(line))
+        if not aloud:
+            return
     if os.environ.get("RANK", "0") == "0":
         say(line)
+
+
+@contextmanager
+def recorded(*, aloud: bool = True) -> Iterator[list[str]]:
+    """Gives the lines that `say_once` is given inside, on every rank. aloud: whether it says them."""
+    lines: list[str] = []
+    token = _RECORDS.set((lines, aloud))
+    try:
+        yield lines
+    finally:
+        _RECORDS.reset(token)
 
 
 def _most_bad(total: int) -> int:

@@ -3,9 +3,11 @@
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
+from typing import Any
 
 from PIL import Image
 
+from fiber_cli.data.columns import Texts
 from fiber_cli.data.image_names import coco_name, names_of_file
 from fiber_cli.data.images import open_image
 from fiber_cli.data.source import BadSample, CaptionSource, ImageSource, Source
@@ -30,8 +32,8 @@ class FolderSource(ImageSource):
     def __init__(self, name: str, folder: str | Path, files: Sequence[str], keys: Sequence[str] = ()):
         self.name = name
         self.folder = Path(folder)
-        self._files = files
-        self._keys = keys or files
+        self._files = _texts(files)
+        self._keys = self._files if keys is files or not keys else _texts(keys)
         if not self.folder.is_dir():
             raise UserError(f"{folder}: no such folder of images; check the path and data.root")
         if not files:
@@ -42,6 +44,17 @@ class FolderSource(ImageSource):
                 f"{folder}: holds none of {len(probes)} images looked for, such as {probes[0]}; "
                 "give the folder below which these paths lie"
             )
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        """The files, and the folders of whose lists of files it makes use, that a source with these arguments is made
+        of: as long as they do not change, the source does not; none where that is not known, so that it is made anew
+        each time."""
+        return ()
+
+    def has_images(self) -> bool:
+        """Whether the folder holds one of 32 of the files, as it did when the source was made."""
+        return lies_below(self.folder, self._files)
 
     def total(self) -> int:
         return len(self._files)
@@ -64,6 +77,10 @@ class FolderSource(ImageSource):
             return read_regular(self.folder / self._files[i])
         except OSError as error:
             raise BadSample(f"{self.folder / self._files[i]}: {error.strerror}") from None
+
+
+def _texts(texts: Sequence[str]) -> Texts:
+    return texts if isinstance(texts, Texts) else Texts(texts)
 
 
 def lies_below(folder: str | Path, files: Sequence[str]) -> bool:
@@ -107,8 +124,7 @@ class CaptionedFolder(FolderSource, CaptionSource):
         keys: Sequence[str] = (),
     ):
         super().__init__(name, folder, files, keys)
-        # One string per image instead of one per caption: Visual Genome has 5.4 million captions.
-        self._captions = ["\0".join(texts) for texts in captions]
+        self._captions = Texts("\0".join(texts) for texts in captions)
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str] | None:
         return self._captions if reads == (CaptionSource,) else None

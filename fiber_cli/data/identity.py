@@ -56,8 +56,8 @@ def own_facts(name: str, source: Source) -> dict[str, str]:
         f"{name}: the digest of the ids": digest.hexdigest()[:_DIGITS],
     }
     if isinstance(source, ShardSource):
-        for path in map(Path, source.paths):
-            facts[f"{name}: the size of shard {path.parent.name}/{path.name}"] = f"{path.stat().st_size:,} bytes"
+        for shard, size in source.shard_sizes():
+            facts[f"{name}: the size of shard {shard}"] = f"{size:,} bytes"
     else:
         for path in _files(source):
             facts[f"{name}: the file {path.name}"] = file_identity(path)

@@ -12,10 +12,10 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from fiber_cli.data.coco_json import CocoObject
 from fiber_cli.data.image_hashes import DISTANCE, image_hash, near
 from fiber_cli.data.images import open_image, upright_size
 from fiber_cli.data.labelled_set import LabelledSet
+from fiber_cli.data.object_columns import CocoObject
 from fiber_cli.data.records import Size
 from fiber_cli.data.source import BadSample
 from fiber_cli.errors import first_names

@@ -1,7 +1,8 @@
 """Which form the labels of a folder have: COCO's JSON, Ultralytics' data.yaml or Pascal VOC's XML, as tools export
 them."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -9,8 +10,8 @@ from typing import Literal, NamedTuple
 from fiber_cli.data.coco_json import file_name
 from fiber_cli.data.coco_labels import WANTED, read_coco
 from fiber_cli.data.data_yaml import keys_of_data_yaml
-from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import in_layout_on_disk, lies_below
+from fiber_cli.data.json_lists import ListInFile, read_json_lists
 from fiber_cli.data.labelled_set import SPLIT_NAMES, LabelledSet, split_names
 from fiber_cli.data.voc_labels import (
     ANNOTATIONS,
@@ -21,8 +22,9 @@ from fiber_cli.data.voc_labels import (
     names_in,
     read_voc,
     split_list,
+    voc_files,
 )
-from fiber_cli.data.yolo_labels import read_yolo
+from fiber_cli.data.yolo_labels import read_yolo, yolo_files
 from fiber_cli.errors import WRONG_CONTENT, UserError, first_names
 
 Form = Literal["coco", "yolo", "voc"]
@@ -48,11 +50,12 @@ _NAMED = 12
 
 class FoundLabels(NamedTuple):
     """The labels of a split. file: what they were found by; read: reads them, with many bad records if it is told
-    so."""
+    so; looks_at: the files that this reads or asks for."""
 
     form: Form
     file: Path
     read: Callable[[bool], LabelledSet]
+    looks_at: Callable[[], Iterable[Path]]
 
 
 def find_labels(
@@ -76,7 +79,11 @@ def find_labels(
     found = list(_found(folder, split, form, json, images))
     if len({each.form for each in found}) > 1:
         forms = ", ".join(f"{each.form} ({each.file})" for each in found)
-        raise UserError(f"{folder}: has labels of {split!r} in several forms: {forms}; name one as `form`")
+        first = found[0].form
+        raise UserError(
+            f"{folder}: has labels of {split!r} in several forms: {forms}; name one as `form`, in training by "
+            f"data.train.0.form={first} data.val.0.form={first}, for `fiber data check` in an entry of --source"
+        )
     if found:
         return found[0]
     raise UserError(
@@ -100,10 +107,10 @@ def _found(
     if form in (None, "coco"):
         files = [Path(json)] if json is not None else list(_below(folder, _JSON_FILES, split))
         for file in files[:1]:
-            yield FoundLabels("coco", file, _coco_reader(folder, split, file, images))
+            yield FoundLabels("coco", file, _coco_reader(folder, split, file, images), partial(_itself, file))
     if form in (None, "yolo"):
         for file in _data_yamls(folder, split):
-            yield FoundLabels("yolo", file, _yolo_reader(file, split))
+            yield FoundLabels("yolo", file, _yolo_reader(file, split), partial(yolo_files, file, split))
             break
     if form in (None, "voc"):
         yield from _voc(folder, split)
@@ -125,10 +132,10 @@ def _coco_reader(folder: Path, split: str, file: Path, images: str | Path | None
 def _images_of(folder: Path, split: str, file: Path) -> Path:
     """The folder below which the pictures of a JSON lie: that of the first that is there, as it is named, else without
     its first folders. `UserError` where there is none."""
-    content = read_json(file, WANTED)
+    content = read_json_lists(file, WANTED)
     entries = content.get("images") if isinstance(content, dict) else None
     files = []
-    for entry in entries if isinstance(entries, list) else ():
+    for entry in entries if isinstance(entries, list | ListInFile) else ():
         try:
             files.append(file_name(entry))
         except WRONG_CONTENT:
@@ -169,17 +176,20 @@ def _voc(folder: Path, split: str) -> Iterator[FoundLabels]:
     of both."""
     file = split_list(folder, split)
     if file is not None and annotation_files(folder):
-        yield FoundLabels("voc", file, _voc_reader(folder, folder, split, None))
+        looks_at = partial(voc_files, folder, split)
+        yield FoundLabels("voc", file, _voc_reader(folder, folder, split, None), looks_at)
         return
     for name in split_names(split):
         annotations = folder / ANNOTATIONS / name
         if annotations.is_dir() and annotation_files(annotations):
             pictures = list(filter(Path.is_dir, (folder / parent / name for parent in PICTURES)))
             images = pictures[0] if pictures else None
-            yield FoundLabels("voc", annotations, _voc_reader(folder, annotations, None, images))
+            looks_at = partial(_voc_files, folder, annotations, images)
+            yield FoundLabels("voc", annotations, _voc_reader(folder, annotations, None, images), looks_at)
             return
         if (folder / name).is_dir() and annotation_files(folder / name):
-            yield FoundLabels("voc", folder / name, _voc_reader(folder, folder / name, None, None))
+            looks_at = partial(_voc_files, folder, folder / name, None)
+            yield FoundLabels("voc", folder / name, _voc_reader(folder, folder / name, None, None), looks_at)
             return
 
 
@@ -191,6 +201,16 @@ def _voc_reader(folder: Path, home: Path, split: str | None, images: Path | None
         return read_voc(home, split, images, options, lenient=lenient)
 
     return read
+
+
+def _itself(file: Path) -> Iterable[Path]:
+    return (file,)
+
+
+def _voc_files(folder: Path, home: Path, images: Path | None) -> Iterator[Path]:
+    """Those of a split, and those of all, which have the names."""
+    yield from voc_files(home, None, images)
+    yield from annotation_files(folder)
 
 
 def _looked_for(folder: Path, split: str, form: Form | None) -> Iterator[str]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fiber_cli.data.category_names import words_apart
-from fiber_cli.data.coco_json import CocoCategory, CocoImage, CocoJson, CocoObject, Use, object_use
+from fiber_cli.data.coco_json import CocoCategory, CocoImage, CocoJson, object_use
 from fiber_cli.data.file_records import say_once
 from fiber_cli.data.image_formats import SUFFIXES, UNREAD_SUFFIXES, count_endings
+from fiber_cli.data.object_columns import CocoObject, Use
 from fiber_cli.data.records import Size
 
 #: What tools call the splits.

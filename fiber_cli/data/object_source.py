@@ -1,19 +1,23 @@
 """Images with boxes of categories, from files of any form that a reader has brought into one."""
 
+import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from hashlib import blake2b
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
-from fiber_cli.data.coco_json import LVIS_LISTS, CocoObject, Use
+from fiber_cli.data.coco_json import LVIS_LISTS
+from fiber_cli.data.columns import Identifiers, Sizes, Texts
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.labelled_set import LabelledSet, say_remarks
+from fiber_cli.data.object_columns import ObjectColumns, Use
 from fiber_cli.data.ragged import Ragged
 from fiber_cli.data.records import NamedBoxes
 from fiber_cli.data.source import CategorySource, Source
+from fiber_cli.parsing import parse_json
 
 #: How often the published recipes repeat the pictures of so many shots.
 COPIES = {1: 8, 3: 4, 5: 2, 10: 1}
@@ -49,13 +53,20 @@ class ObjectSource(FolderSource, CategorySource):
         self._categories = categories
         self.names = [category.name for category in categories]
         label_of = {category.identifier: label for label, category in enumerate(categories)}
-        labels = [[label_of[each.category] for each in of_image] for of_image in files.trained]
-        self.trained_boxes = sum(map(len, labels))
-        chosen = _choose(labels, shots, seed, copies)
-        self._images = [files.images[i] for i in chosen]
-        self._objects = ObjectTable([files.objects[i] for i in chosen], label_of)
+        objects = files.columns
+        self.trained_boxes = int(objects.trained.sum())
+        chosen = _choose(objects, label_of, shots, seed, copies)
+        images = [files.images[i] for i in chosen]
+        self._image_ids = Identifiers(image.identifier for image in images)
+        self._sizes = Sizes(image.size for image in images)
+        # LVIS's lists by their names, as JSON.
+        self._listed: dict[str, Texts] = {}
+        if self.federated:
+            for name in sorted(LVIS_LISTS):
+                self._listed[name] = Texts(json.dumps(image.entry[name]) for image in images)
+        self._objects = ObjectTable(objects, chosen, label_of)
         paths = [labelled.paths[i] for i in chosen]
-        super().__init__(name, labelled.folder, paths, [image.file for image in self._images])
+        super().__init__(name, labelled.folder, paths, [image.file for image in images])
 
     def boxes_digest(self) -> str:
         """Of all boxes and labels: another one tells that the files of annotations have changed."""
@@ -66,20 +77,20 @@ class ObjectSource(FolderSource, CategorySource):
         return [category.identifier for category in self._categories]
 
     def image_id(self, i: int) -> int:
-        identifier = self._images[i].identifier
+        identifier = self._image_ids[i]
         assert isinstance(identifier, int), "readers of boxes with categories refuse others"
         return identifier
 
     def truth(self) -> dict[str, Any]:
         images: dict[int, dict[str, Any]] = {}
         annotations: list[dict[str, Any]] = []
-        for i, image in enumerate(self._images):
+        for i in range(len(self._image_ids)):
             identifier = self.image_id(i)
             if identifier in images:
                 continue  # a copy of few-shot training
             images[identifier] = {"id": identifier}
-            if self.federated:
-                images[identifier] |= {name: image.entry[name] for name in LVIS_LISTS}
+            for name, listed in self._listed.items():
+                images[identifier][name] = parse_json(listed[i])
             for annotation in self._objects.annotations(i, self.category_ids):
                 annotations.append({"image_id": identifier, **annotation})
         return {"images": list(images.values()), "annotations": annotations, "categories": self._category_entries()}
@@ -100,18 +111,19 @@ class ObjectSource(FolderSource, CategorySource):
 
     def regions(self, i: int) -> NamedBoxes:
         boxes, labels = self._objects.trained(i)
-        return NamedBoxes(boxes, labels, self._images[i].size)
+        return NamedBoxes(boxes, labels, self._sizes[i])
 
 
 class ObjectTable:
     """The objects of all images in a few arrays, which worker processes share without copying."""
 
-    def __init__(self, objects: Sequence[Sequence[CocoObject]], label_of: Mapping[int, int]):
-        self._boxes = _column(objects, lambda each: each.box, (4,), np.float64)
-        self._areas = _column(objects, lambda each: each.area, (), np.float64)
-        self._labels = _column(objects, lambda each: label_of[each.category], (), np.int64)
-        self._uses = _column(objects, lambda each: each.use, (), np.uint8)
-        self._ignored = _column(objects, lambda each: each.ignore, (), np.bool_)
+    def __init__(self, objects: ObjectColumns, images: Sequence[int], label_of: Mapping[int, int]):
+        """Those of the images with these numbers."""
+        self._boxes = objects.column(objects.boxes, images)
+        self._areas = objects.column(objects.areas, images)
+        self._labels = objects.column(_labels(objects, label_of), images)
+        self._uses = objects.column(objects.uses, images)
+        self._ignored = objects.column(objects.ignored, images)
 
     def digest(self) -> str:
         """Of all of it."""
@@ -140,22 +152,24 @@ class ObjectTable:
             }
 
 
-def _column(
-    objects: Sequence[Sequence[CocoObject]],
-    value: Callable[[CocoObject], Any],
-    shape: tuple[int, ...],
-    dtype: type[np.generic],
-) -> Ragged:
-    return Ragged([[value(each) for each in of_image] for of_image in objects], shape, dtype)
+def _labels(objects: ObjectColumns, label_of: Mapping[int, int]) -> np.ndarray:
+    """int64 (n,), of all objects."""
+    labels = np.array([label_of[category] for category in objects.category_ids], np.int64)
+    return labels[objects.categories]
 
 
-def _choose(labels: Sequence[Sequence[int]], shots: int | None, seed: int, copies: int | None) -> Sequence[int]:
+def _choose(
+    objects: ObjectColumns, label_of: Mapping[int, int], shots: int | None, seed: int, copies: int | None
+) -> Sequence[int]:
     """Numbers of the images: all, or the few of `shots`, repeated."""
     if not shots:
-        return list(range(len(labels))) * (copies or 1)
+        return list(range(len(objects))) * (copies or 1)
     if copies is None:
         copies = COPIES.get(shots, 1)
-    return few_shot(labels, shots, seed) * copies
+    labels = Ragged.of(objects.ends, _labels(objects, label_of))
+    trained = Ragged.of(objects.ends, objects.trained)
+    of_images = [labels[i][trained[i]].tolist() for i in range(len(objects))]
+    return few_shot(of_images, shots, seed) * copies
 
 
 def few_shot(labels: Sequence[Sequence[int]], shots: int, seed: int) -> list[int]:

@@ -2,13 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
 
 from fiber_cli.data.each_caption import EachCaption
+from fiber_cli.data.padding import TOKEN_COLUMNS, without_padding
 from fiber_cli.data.source import CaptionSource, Source, sample_id, some_captions
 from fiber_cli.data.text import encode_one, mask_tokens
 from fiber_cli.data.transforms import TRANSFORMS
@@ -104,9 +105,10 @@ def _image_key(name: str) -> torch.Tensor:
     return torch.tensor(int.from_bytes(digest, signed=True))
 
 
-def collate(samples: Sequence[Sample]) -> Batch:
+def collate(samples: Sequence[Sample], columns: Collection[str] = TOKEN_COLUMNS) -> Batch:
     """A batch: tensors stacked, other values in lists, but `bad` as one list of the replaced samples as (id, reason)
-    and `truncated` as how many texts were cut."""
+    and `truncated` as how many texts were cut. Texts are as wide as the longest of them: `columns` names the tensors
+    that have a column for every token."""
     batch: Batch = {}
     for name in samples[0]:
         column = [sample[name] for sample in samples]
@@ -116,4 +118,4 @@ def collate(samples: Sequence[Sample]) -> Batch:
     for replaced in batch["bad"]:
         bad.extend(replaced)
     batch["bad"] = bad
-    return batch
+    return without_padding(batch, columns) if "mask" in batch else batch

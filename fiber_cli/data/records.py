@@ -27,12 +27,14 @@ class Question(NamedTuple):
 
 
 class Statement(NamedTuple):
-    """label: None where it is not known. group: equal for what counts together in the consistency of NLVR2."""
+    """label: None where it is not known. group: equal for what counts together in the consistency of NLVR2.
+    statement_type: what it takes to judge it, where that is known."""
 
     text: str
     label: bool | None
     identifier: str
     group: str
+    statement_type: str | None = None
 
 
 class PhraseBoxes(NamedTuple):

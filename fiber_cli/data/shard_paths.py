@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from glob import escape, glob
 from pathlib import Path
 
+from fiber_cli.data.shard_files import glob_remote
 from fiber_cli.errors import UserError, first_names
+from fiber_cli.remote_paths import PIPE, is_remote
 
 _GROUP = re.compile(r"\{([^{}]*)\}")
 #: Shards that a pattern may name, and digits of a number in it.
@@ -52,11 +54,24 @@ def _length(low: str, high: str) -> int:
 
 
 def _matches(pattern: str) -> list[str]:
+    if is_remote(pattern):
+        return _remote_matches(pattern)
     if os.path.isfile(pattern):
         return [pattern]
     if os.path.isdir(pattern):
         pattern = os.path.join(escape(pattern), "*.tar")
     return sorted(glob(pattern))
+
+
+def _remote_matches(pattern: str) -> list[str]:
+    """A command or an address as it is, whether or not it is there; those behind an address with `*`, and of a folder
+    whose address ends in a slash. `UserError` for a server that does not list them."""
+    if pattern.startswith(PIPE) or ("*" not in pattern and not pattern.endswith("/")):
+        return [pattern]
+    try:
+        return glob_remote(f"{pattern}*.tar" if pattern.endswith("/") else pattern)
+    except OSError as error:
+        raise UserError(f"{pattern}: its shards cannot be listed ({error}); name them by a range in braces") from None
 
 
 def expand_braces(pattern: str) -> list[str]:

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from fiber_cli.data.identity import source_facts
 from fiber_cli.data.packing import LABEL_MAP, check_packable, label_map, pack, shard_kind
+from fiber_cli.data.shard_files import Blocks, LocalShard
 from fiber_cli.data.shard_set import SET_FILE, ShardFile, ShardSet, read_shard_set
 from fiber_cli.data.source import ImageSource, Source, sample_id
 from fiber_cli.data.tar import members
@@ -223,10 +224,13 @@ def write_shard(source: ImageSource, first: int, end: int, path: Path) -> ShardF
 
 def _contents(path: Path) -> Iterator[tuple[str, bytes]]:
     """Name and digest of each member."""
-    with open(path, "rb", buffering=0) as file:
-        for member in members(file, path.stat().st_size):
-            file.seek(member.offset)
-            yield member.name, _digest(file.read(member.size))
+    shard = LocalShard(path)
+    try:
+        blocks = Blocks(shard)
+        for member in members(blocks, shard.size()):
+            yield member.name, _digest(blocks.read(member.size, member.offset))
+    finally:
+        shard.close()
 
 
 def _digest(content: bytes) -> bytes:

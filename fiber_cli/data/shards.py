@@ -1,9 +1,8 @@
 """Sources whose samples lie in tar shards, with random access."""
 
 import os
-from collections import Counter, OrderedDict
-from collections.abc import Sequence
-from io import FileIO
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,17 @@ from PIL import Image
 
 from fiber_cli.data.image_formats import SUFFIXES, count_endings
 from fiber_cli.data.images import open_image
+from fiber_cli.data.shard_files import ShardFile, open_shard, shard_name
+from fiber_cli.data.shard_index import index_shards
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.data.shard_set import is_whole_set
 from fiber_cli.data.source import BadSample, ImageSource
-from fiber_cli.data.tar import BESIDE, LARGEST_TEXT, Member, index_shards, read_at
+from fiber_cli.data.tar import BESIDE, LARGEST_TEXT, Member
 from fiber_cli.data.values import text
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say
+from fiber_cli.remote_paths import is_remote
 
 _WINDOW = 16  # shards among whose samples the order is shuffled
 _OPEN_FILES = 64
@@ -38,14 +40,12 @@ class ShardSource(ImageSource):
 
     def __init__(self, shards: str | Sequence[str]):
         self.paths = find_shards(shards)
-        self.name = Path(self.paths[0]).absolute().parent.name
-        self._indexes = index_shards(self.paths)
-        self._ends = np.cumsum([len(index.keys) for index in self._indexes])
-        self._is_whole_set = is_whole_set(self.paths, [len(index.keys) for index in self._indexes])
-        self._open: OrderedDict[int, FileIO] = OrderedDict()
-        self.unread_members: Counter[str] = Counter()
-        for index in self._indexes:
-            self.unread_members += index.left_out_counts
+        first = self.paths[0]
+        self.name = shard_name(first) if is_remote(first) else Path(first).absolute().parent.name
+        self._table = index_shards(self.paths)
+        self._is_whole_set = is_whole_set(self.paths, self._table.counts)
+        self._open: OrderedDict[int, ShardFile] = OrderedDict()
+        self.unread_members = self._table.unread
         told = self._told()
         if not len(self):
             raise UserError(
@@ -73,14 +73,20 @@ class ShardSource(ImageSource):
         return self.__dict__ | {"_open": OrderedDict()}
 
     def total(self) -> int:
-        return int(self._ends[-1])
+        return int(self._table.ends[-1])
+
+    def shard_sizes(self) -> Iterator[tuple[str, int]]:
+        """The name of each shard, with its folder's, or its address or command, and its size in bytes."""
+        for path, size in zip(self.paths, self._table.sizes.tolist(), strict=True):
+            name = path if is_remote(path) else f"{Path(path).parent.name}/{Path(path).name}"
+            yield name, size
 
     def order(self, rng: np.random.Generator) -> np.ndarray:
         """Shards in random order; samples shuffled within every 16 shards that follow one another. Those of whole sets
         that `fiber data shard` made: as of a folder, so that training goes over the same samples in the same order."""
         if self._is_whole_set:
             return rng.permutation(len(self))
-        samples = np.split(np.arange(len(self)), self._ends[:-1])
+        samples = np.split(np.arange(len(self)), self._table.ends[:-1])
         shards = rng.permutation(len(samples))
         windows = []
         for first in range(0, len(shards), _WINDOW):
@@ -89,9 +95,7 @@ class ShardSource(ImageSource):
         return np.concatenate(windows)
 
     def key(self, i: int) -> str:
-        shard, row = self._locate(i)
-        key: bytes = self._indexes[shard].keys[row]
-        return f"{Path(self.paths[shard]).stem}/{key.decode('utf-8', 'surrogateescape')}"
+        return f"{shard_name(self.paths[self._table.locate(i)])}/{self._table.key(i)}"
 
     def image_names(self, i: int) -> list[str]:
         """The sample's key, its name in the shard, and what its JSON says of where the picture is from: `url`, and
@@ -118,38 +122,44 @@ class ShardSource(ImageSource):
 
     def listed_captions(self, i: int) -> int:
         """How many captions the sample's JSON lists, 1 where it lists none; known without reading it."""
-        shard, row = self._locate(i)
-        return int(self._indexes[shard].captions[row])
+        return int(self._table.captions[i])
 
     def content(self, i: int, member: Member) -> bytes | None:
         """The bytes of a member of sample i, None where it has no such member; raises `BadSample`."""
-        shard, row = self._locate(i)
-        offset, size = self._indexes[shard].locations[row, member].tolist()
+        shard = self._table.locate(i)
+        offset, size = self._table.locations[i, member].tolist()
         if offset < 0:
             return None
         most = BYTES_PER_PIXEL * self.max_pixels + LARGEST_TEXT if member is Member.IMAGE else LARGEST_TEXT
         if size > most:
             raise BadSample(f"its {member.name.lower()} has {size:,} bytes; at most {most:,} are read")
         try:
-            content = read_at(self._file(shard), size, offset)
+            content = self._file(shard, i).read(size, offset)
         except OSError as error:
-            raise BadSample(f"{self.paths[shard]}: {error.strerror}") from None
+            raise BadSample(f"{self.paths[shard]}: {error.strerror or error}") from None
         if len(content) < size:
             raise BadSample(f"{self.paths[shard]}: became shorter since the run started")
         return content
 
-    def _locate(self, i: int) -> tuple[int, int]:
-        """The number of the sample's shard, and its number in it."""
-        shard = int(np.searchsorted(self._ends, i, side="right"))
-        first = self._ends[shard] - len(self._indexes[shard].keys)
-        return shard, int(i - first)
-
-    def _file(self, shard: int) -> FileIO:
-        """The shard's file; the one that was used longest ago is closed where too many are open."""
+    def _file(self, shard: int, i: int) -> ShardFile:
+        """The shard's file, about to be read for sample i; the one that was used longest ago is closed where too many
+        are open. Raises OSError."""
         if shard not in self._open:
-            self._open[shard] = open(self.paths[shard], "rb", buffering=0)  # noqa: SIM115
+            self._open[shard] = self._opened(shard)
             if len(self._open) > _OPEN_FILES:
                 _, oldest = self._open.popitem(last=False)
                 oldest.close()
         self._open.move_to_end(shard)
-        return self._open[shard]
+        file = self._open[shard]
+        offsets, sizes = self._table.locations[i].T
+        is_there = offsets >= 0
+        file.prepare(int(offsets[is_there].min()), int((offsets + sizes)[is_there].max()))
+        return file
+
+    def _opened(self, shard: int) -> ShardFile:
+        path = self.paths[shard]
+        file = open_shard(path)
+        if is_remote(path) and file.size() != int(self._table.sizes[shard]):
+            file.close()
+            raise OSError("has another size than when it was indexed; start again")
+        return file

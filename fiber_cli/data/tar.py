@@ -1,43 +1,22 @@
-"""Where the samples of a tar shard lie, found once and kept.
+"""Where the samples of a tar shard lie: each is gone through once, from its beginning to its end."""
 
-Each shard is gone through once, header by header, and the places of its samples are kept in
-`$XDG_CACHE_HOME/fiber/shards`. From then on any order, resuming in the middle, and any number of ranks and
-workers work as with a folder of images.
-"""
-
-import hashlib
-import io
 import json
-import os
 import posixpath
 import re
-import threading
-import warnings
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from enum import IntEnum
-from io import FileIO
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
-from fiber_cli.characters import one_line
 from fiber_cli.data.image_formats import SUFFIXES
-from fiber_cli.errors import WRONG_CONTENT, UserError
-from fiber_cli.outputs import replace
+from fiber_cli.data.shard_files import Blocks, ShardFile
+from fiber_cli.errors import WRONG_CONTENT
 from fiber_cli.parsing import parse_json
-from fiber_cli.regular_files import check_regular
 from fiber_cli.text_files import utf8
 
 _BLOCK = 512
-_MAX_THREADS = 16
-#: Held while a file is read from a place in it, where the two cannot be one call.
-_SEEKING = threading.Lock()
 _OCTAL = re.compile(rb"[0-7]*")
 #: Digits of the length of a pax record, and of a size in one.
 _MOST_DIGITS = 19
@@ -67,11 +46,12 @@ _ENDINGS = {**dict.fromkeys(SUFFIXES, Member.IMAGE), ".txt": Member.TEXT, ".json
 
 
 class ShardIndex(NamedTuple):
-    """keys: (n,) bytes; locations: int64 (n, 3, 2), offset and size of image, text and JSON, offset -1 for none;
-    captions: int32 (n,), how many the JSON lists, else 1; left_out: how many members are no part of a sample, by their
-    ending, in JSON as (m,) bytes."""
+    """keys: uint8, the names of n samples, one behind the other; key_ends: int64 (n,), where each ends; locations:
+    int64 (n, 3, 2), offset and size of image, text and JSON, offset -1 for none; captions: int32 (n,), how many the
+    JSON lists, else 1; left_out: how many members are no part of a sample, by their ending, in JSON as uint8 (m,)."""
 
     keys: np.ndarray
+    key_ends: np.ndarray
     locations: np.ndarray
     captions: np.ndarray
     left_out: np.ndarray
@@ -81,87 +61,32 @@ class ShardIndex(NamedTuple):
         """How many members are no part of a sample, by their ending."""
         return Counter(parse_json(self.left_out.tobytes()))
 
-
-def index_shards(paths: list[str]) -> list[ShardIndex]:
-    """The index of each shard. Raises `UserError` naming every shard that is cut short or damaged, with the place."""
-    damaged = []
-
-    def index(path: str) -> ShardIndex | None:
-        try:
-            return _cached_index(path)
-        except OSError as error:
-            damaged.append(f"{path}: {error.strerror or error}")
-            return None
-
-    with ThreadPoolExecutor(min(_MAX_THREADS, len(paths))) as pool:  # reading headers waits for the disk
-        progress = tqdm(pool.map(index, paths), "reading shards", len(paths), delay=2, disable=None)
-        shards = [shard for shard in progress if shard is not None]
-    if damaged:
-        raise UserError(
-            f"{len(damaged)} of {len(paths)} shards cannot be used; fetch them again or leave them out:",
-            *sorted(damaged),
-        )
-    return shards
+    def is_of_a_shard(self, size: int) -> bool:
+        """Whether the arrays are those of samples in a shard of `size` bytes. ValueError for other texts than JSON."""
+        told = parse_json(self.left_out.tobytes())
+        is_counted = isinstance(told, dict) and all(isinstance(times, int) for times in told.values())
+        return is_counted and are_samples(self.locations, self.captions, self.keys, self.key_ends, size)
 
 
-def _cached_index(path: str) -> ShardIndex:
-    check_regular(path)
-    state = os.stat(path)
-    folder = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fiber", "shards")
-    identity = f"2|{os.path.abspath(path)}|{state.st_size}|{state.st_mtime_ns}"
-    digest = hashlib.sha256(os.fsencode(identity)).hexdigest()
-    cache = folder / f"{digest[:32]}.npz"
-    try:
-        return _read_cache(cache, state.st_size)
-    except (*WRONG_CONTENT, OSError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error):
-        pass  # not there yet, damaged, or written by a process that was killed: made again from the shard
-    index = _read_index(path, state.st_size)
-    try:
-        _write_index(cache, index)
-    except OSError as error:
-        warnings.warn(
-            one_line(f"{folder}: cannot keep the index of shards between runs: {error.strerror}"), stacklevel=2
-        )
-    return index
-
-
-def _read_cache(cache: Path, size: int) -> ShardIndex:
-    """The index of a shard of `size` bytes as it was kept. Raises ValueError where it is none of such a shard, and what
-    numpy and zipfile raise for what is damaged."""
-    with zipfile.ZipFile(cache) as archive:
-        if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-            raise ValueError("compressed arrays, of any size")
-    with np.load(cache, allow_pickle=False) as stored:
-        index = ShardIndex(stored["keys"], stored["places"], stored["captions"], stored["left_out"])
-    if not _is_of_a_shard(index, size):
-        raise ValueError("no index of this shard")
-    return index
-
-
-def _is_of_a_shard(index: ShardIndex, size: int) -> bool:
-    """Whether the arrays are those of samples in a shard of `size` bytes."""
-    count = len(index.keys)
-    if index.keys.shape != (count,) or index.keys.dtype.kind != "S":
+def are_samples(
+    locations: np.ndarray, captions: np.ndarray, keys: np.ndarray, key_ends: np.ndarray, size: int | np.ndarray
+) -> bool:
+    """Whether arrays are those of samples as `ShardIndex` has them. size: of the shard, or int64 (n,), of the shards
+    that they lie in."""
+    count = len(captions)
+    if keys.ndim != 1 or keys.dtype != np.uint8 or key_ends.shape != (count,) or key_ends.dtype != np.int64:
         return False
-    if index.locations.shape != (count, len(Member), 2) or index.locations.dtype != np.int64:
+    if int(key_ends[-1]) != len(keys) if count else len(keys):
         return False
-    if index.captions.shape != (count,) or index.captions.dtype != np.int32 or (index.captions < 0).any():
+    if (np.diff(key_ends, prepend=0) < 0).any():
         return False
-    if index.left_out.ndim != 1 or index.left_out.dtype != np.uint8:
+    if locations.shape != (count, len(Member), 2) or locations.dtype != np.int64:
         return False
-    offsets, sizes = index.locations[..., 0], index.locations[..., 1]
-    if (offsets < -1).any() or (sizes < 0).any() or (sizes > size - offsets).any():
+    if captions.shape != (count,) or captions.dtype != np.int32 or (captions < 0).any():
         return False
-    told = parse_json(index.left_out.tobytes())
-    return isinstance(told, dict) and all(isinstance(times, int) for times in told.values())
-
-
-def _write_index(cache: Path, index: ShardIndex) -> None:
-    """Under a temporary name, so that other processes never read half of it."""
-    content = io.BytesIO()
-    np.savez(content, keys=index.keys, places=index.locations, captions=index.captions, left_out=index.left_out)
-    cache.parent.mkdir(parents=True, exist_ok=True)
-    replace(cache, content.getvalue())
+    offsets, sizes = locations[..., 0], locations[..., 1]
+    room = np.broadcast_to(np.asarray(size), (count,))[:, None] - offsets
+    return not ((offsets < -1).any() or (sizes < 0).any() or (sizes > room).any())
 
 
 class _Samples:
@@ -179,7 +104,7 @@ class _Samples:
         self._image_endings: dict[str, str] = {}
         self._seen: set[tuple[str, str]] = set()
 
-    def add(self, file: FileIO, member: "TarMember") -> None:
+    def add(self, file: Blocks, member: "TarMember") -> None:
         """Take a member in; OSError where the sample has one with its ending already."""
         folder, base = posixpath.split(member.name.removeprefix("./"))
         stem, dot, ending = base.partition(".")
@@ -201,7 +126,7 @@ class _Samples:
         sample[kind] = [member.offset, member.size]
         if kind is Member.JSON:
             is_read = member.size <= LARGEST_TEXT
-            described = read_at(file, member.size, member.offset) if is_read else b""
+            described = file.read(member.size, member.offset) if is_read else b""
             self.caption_counts[key] = _count_captions(described)
 
     def _is_preferred_image(self, key: str, ending: str) -> bool:
@@ -217,23 +142,25 @@ class _Samples:
 
     def index(self) -> ShardIndex:
         keys = [key.encode("utf-8", "surrogateescape") for key in self.locations]
+        key_ends = np.cumsum([len(key) for key in keys], dtype=np.int64)
         captions = [self.caption_counts.get(key, 1) for key in self.locations]
         offsets_and_sizes = np.array(list(self.locations.values()), dtype=np.int64)
         left_out = json.dumps(self.left_out).encode()
         return ShardIndex(
-            keys=np.array(keys, dtype=bytes),
+            keys=np.frombuffer(b"".join(keys), dtype=np.uint8),
+            key_ends=key_ends,
             locations=offsets_and_sizes.reshape(-1, len(Member), 2),
             captions=np.array(captions, dtype=np.int32),
             left_out=np.frombuffer(left_out, dtype=np.uint8),
         )
 
 
-def _read_index(path: str, size: int) -> ShardIndex:
-    """The index of a tar of `size` bytes; OSError with the place of what is wrong."""
+def read_index(shard: ShardFile) -> ShardIndex:
+    """The index of a tar; OSError with the place of what is wrong."""
     samples = _Samples()
-    with open(path, "rb", buffering=0) as file:
-        for member in members(file, size):
-            samples.add(file, member)
+    blocks = Blocks(shard)
+    for member in members(blocks, shard.size()):
+        samples.add(blocks, member)
     return samples.index()
 
 
@@ -246,15 +173,6 @@ def _count_captions(described: bytes) -> int:
         return 1  # reported as a bad sample when it is used
 
 
-def read_at(file: FileIO, size: int, offset: int) -> bytes:
-    """Up to `size` bytes of a file from a place in it; threads, and processes that were forked, can share the file."""
-    if "pread" in vars(os):
-        return os.pread(file.fileno(), size, offset)
-    with _SEEKING:  # Windows has no pread, and forks no processes
-        file.seek(offset)
-        return file.read(size)
-
-
 class TarMember(NamedTuple):
     """A plain file of a tar: where its content begins, and its size, in bytes; or a link, which has none."""
 
@@ -264,7 +182,7 @@ class TarMember(NamedTuple):
     is_link: bool = False
 
 
-def members(file: FileIO, total: int) -> Iterator[TarMember]:
+def members(file: Blocks, total: int) -> Iterator[TarMember]:
     """The plain files and the links of a tar of `total` bytes; OSError with the place where it is damaged.
 
     Own code because `tarfile` takes a damaged header for the archive's end, and needs five times as long.
@@ -273,7 +191,7 @@ def members(file: FileIO, total: int) -> Iterator[TarMember]:
     long_name: bytes | None = None
     long_size: int | None = None
     while True:
-        header = read_at(file, _BLOCK, position)
+        header = file.read(_BLOCK, position)
         if len(header) < _BLOCK:
             raise OSError(f"cut short: the end mark is missing at byte {position}")
         if not any(header):
@@ -288,11 +206,11 @@ def members(file: FileIO, total: int) -> Iterator[TarMember]:
         if kind in (b"x", b"L") and size > _LARGEST_HEADER:
             raise OSError(f"{size:,} bytes about one member at byte {position}")
         if kind == b"x":  # POSIX: records `length key=value` about the next member
-            records = _pax_records(read_at(file, size, content), position)
+            records = _pax_records(file.read(size, content), position)
             long_name = records.get(b"path", long_name)
             long_size = _pax_size(records, position)
         elif kind == b"L":  # GNU: the next member's name
-            long_name = read_at(file, size, content).rstrip(b"\0")
+            long_name = file.read(size, content).rstrip(b"\0")
         elif kind not in _ABOUT_THE_NEXT:  # a file, a folder or a link
             name = long_name or _short_name(header)
             if len(name) > _LONGEST_NAME:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 from xml.etree.ElementTree import Element
 
-from fiber_cli.data.coco_json import CocoImage, CocoObject, check_names
+from fiber_cli.data.coco_json import CocoImage, check_names
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.image_formats import SUFFIXES
 from fiber_cli.data.images import upright_size
@@ -24,6 +24,7 @@ from fiber_cli.data.labelled_set import (
     placed_object,
     split_names,
 )
+from fiber_cli.data.object_columns import CocoObject
 from fiber_cli.data.records import Size
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.voc_xml import VocPicture, object_names, read_voc_object, read_voc_xml
@@ -124,6 +125,20 @@ def read_voc(
     return LabelledSet(
         "Pascal VOC's (XML)", folder, files, paths_of(found), categories, tuple(pictures.absent), remarks
     )
+
+
+def voc_files(folder: str | Path, split: str | None, images: str | Path | None = None) -> Iterator[Path]:
+    """The files that `read_voc` looks at. `UserError` as of that."""
+    folder = Path(folder)
+    everything = annotation_files(folder)
+    if not everything:
+        return
+    yield from everything
+    listed = None if split is None else split_list(folder, split)
+    if listed is not None:
+        yield listed
+    for pictures in _Pictures(folder, everything, images).by_stem.values():
+        yield from pictures
 
 
 def _listed(folder: Path, split: str, everything: Sequence[Path]) -> list[Path]:

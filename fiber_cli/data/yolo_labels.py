@@ -11,12 +11,13 @@ from glob import escape
 from pathlib import Path
 from typing import NamedTuple
 
-from fiber_cli.data.coco_json import CocoImage, CocoObject
+from fiber_cli.data.coco_json import CocoImage
 from fiber_cli.data.data_yaml import DataYaml, read_data_yaml
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.files import read_lines
 from fiber_cli.data.images import upright_size
 from fiber_cli.data.labelled_set import LabelledSet, below, categories_named, gathered, paths_of, placed_object
+from fiber_cli.data.object_columns import CocoObject
 from fiber_cli.data.records import Size
 from fiber_cli.data.values import finite_number, whole_number
 from fiber_cli.errors import UserError
@@ -63,6 +64,16 @@ def read_yolo(file: str | Path, split: str, *, lenient: bool = False) -> Labelle
     absent += map(str, orphans)
     remarks = tuple(_remarks(labels, orphans))
     return LabelledSet("Ultralytics' (YOLO)", data.folder, files, paths_of(images), categories, tuple(absent), remarks)
+
+
+def yolo_files(file: str | Path, split: str) -> Iterator[Path]:
+    """The files, and the folders of labels, that `read_yolo` looks at. `UserError` as of that."""
+    pictures = read_data_yaml(file).pictures(split)
+    yield Path(file)
+    labels = list(map(label_file, pictures))
+    yield from pictures
+    yield from labels
+    yield from {each.parent: None for each in labels if _LABELS in str(each)}
 
 
 class _Read(NamedTuple):

@@ -1,4 +1,4 @@
-"""Where tensors are computed, and in what precision."""
+"""Where tensors are computed."""
 
 import os
 from typing import Any
@@ -9,8 +9,6 @@ from fiber_cli.errors import UserError
 
 #: Bytes.
 GIB = 2**30
-#: Precision of a recipe → the type that autocast computes in.
-AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def local_rank() -> int:
@@ -38,19 +36,17 @@ def prediction_device() -> torch.device:
 
 
 def device_named(name: str | torch.device) -> torch.device:
-    """A device by its name, such as "cuda:1" or "mps". UserError where this machine has none of it."""
+    """A device by its name, such as "cuda:1" or "mps"; "cuda" alone is this process's GPU. UserError where this machine
+    has none of it."""
     try:
         named = torch.device(name)
+        if named == torch.device("cuda"):
+            named = torch.device("cuda", local_rank())
         torch.empty(0, device=named)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"device {str(name)!r} cannot be used ({reason}); give cpu, cuda, cuda:1 … or mps") from None
     return named
-
-
-def precision_context(precision: str, device: torch.device) -> torch.autocast:
-    """Autocast for "bf16" and "fp16", nothing for "fp32"."""
-    return torch.autocast(device.type, dtype=AUTOCAST.get(precision), enabled=precision in AUTOCAST)
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from typing import Any
 
 from fiber_cli.data.coco_json import has_captions
 from fiber_cli.data.data_yaml import keys_of_data_yaml
-from fiber_cli.data.files import read_json
+from fiber_cli.data.json_lists import read_json_lists
+from fiber_cli.data.shard_files import shard_name
 from fiber_cli.data.sources import source_format
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.data.sources.folder import LabelFolderSettings
@@ -21,6 +22,7 @@ from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file, 
 from fiber_cli.evaluation.names import DATASETS, SCENES
 from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
 from fiber_cli.evaluation.question_files import holds_questions, question_file
+from fiber_cli.remote_paths import is_remote
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declarations, declared
 from fiber_cli.tasks.declaration import TaskDeclaration
@@ -178,7 +180,7 @@ def _whole(path: Path, source: SourceSettings) -> EvalData:
 
 def _json_with_boxes(path: Path, images: str) -> SourceSettings:
     """A file in COCO's form, or in MDETR's, whose images have captions."""
-    content = read_json(path, "a JSON with boxes")
+    content = read_json_lists(path, "a JSON with boxes")
     if not isinstance(content, dict):
         raise UserError(f"{path}: a list; wanted is an object with images, annotations and categories")
     if has_captions(content):
@@ -200,7 +202,8 @@ def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, named
         return _whole(path, RegionShardsSettings(kind="region_shards", shards=dataset, label_map=label_map))
     if split or named:
         raise UserError(f"{dataset}: shards have no --split and no --root or --images; name the shards to evaluate")
-    name = path.name if path.is_dir() else path.resolve().parent.name
+    local = path if path.is_dir() else path.resolve().parent
+    name = shard_name(dataset) if is_remote(dataset) else local.name
     return EvalData(name, "all", [WebDatasetSettings(kind="webdataset", shards=dataset)])
 
 

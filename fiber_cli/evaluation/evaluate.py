@@ -11,15 +11,16 @@ from typing import Any
 import fiber_cli
 from fiber_cli.checkpoints.identity import checkpoint_identity
 from fiber_cli.checkpoints.loading import Loaded
+from fiber_cli.checkpoints.placing import placed
 from fiber_cli.data.identity import source_facts
 from fiber_cli.data.source import Source
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import failing_together, require_agreement
-from fiber_cli.distributed.device import prediction_device
 from fiber_cli.distributed.first_rank import on_first_rank
 from fiber_cli.errors import first_names
 from fiber_cli.evaluation.report import check_results, table, write_results
 from fiber_cli.outputs import Outputs
+from fiber_cli.placement import USUAL, Placement
 from fiber_cli.printing import show, show_json
 from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
@@ -36,6 +37,7 @@ def run_eval(
     output: Path,
     options: EvaluationOptions,
     predict: PredictOptions,
+    placement: Placement = USUAL,
     itm: Loaded | None = None,
     limit: int | None = None,
     as_json: bool = False,
@@ -46,19 +48,23 @@ def run_eval(
     """Evaluate a checkpoint, and write `output`/results.json and what else there is; returns the results.
 
     options: what to measure and how, see `EvaluationOptions`; checkpoint, folder, fingerprint and scorer are filled in
-    here. itm: the checkpoint that scores pairs, where it is another one. limit: use the first so many samples of each
-    source. details: what else the results say of the data; notes: lines for the reader on it. outputs: what may be
-    replaced; by default files of earlier evaluations. Raises UserError for options that do not fit, for data of which
+    here. placement: of the checkpoints; the precision of `predict` is settled by it. itm: the checkpoint that scores
+    pairs, where it is another one. limit: use the first so many samples of each source. details: what else the results
+    say of the data; notes: lines for the reader on it. outputs: what may be replaced; by default files of earlier
+    evaluations. Raises UserError for options that do not fit, for data of which
     nothing is left and, before anything is computed, for an `output` that may not be written.
     """
     outputs = outputs or Outputs()
     start = time.monotonic()
     if limit is not None:
         sources = [source.first(limit) for source in sources]
+    paths = [model.path for model in (loaded, itm) if model is not None]
+    require_agreement(lambda: _facts(sources, options, paths))
+    in_place = placed(loaded, placement)
+    loaded, itm = in_place.loaded, None if itm is None else placed(itm, placement).loaded
+    predict = dataclasses.replace(predict, precision=in_place.precision)
+    require_agreement(lambda: {"the precision": in_place.precision})
     scoring = itm or loaded
-    for model in (loaded, scoring):
-        model.task.to(prediction_device())
-    require_agreement(lambda: _facts(sources, options, [model.path for model in (loaded, itm) if model is not None]))
     fingerprint = scoring.fingerprint  # of the whole file of weights
     options = dataclasses.replace(
         options,
@@ -87,6 +93,7 @@ def run_eval(
         "bad": result.bad,
         "truncated": result.truncated,
         "notes": [*notes, *_left_out(sources), *result.notes],
+        **in_place.facts(),
         "seconds": round(time.monotonic() - start, 2),
         "version": fiber_cli.__version__,
     }

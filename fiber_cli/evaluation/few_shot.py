@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from fiber_cli.data.coco_json import read_coco_json
+from fiber_cli.data.object_columns import Use
 from fiber_cli.data.object_source import COPIES
 from fiber_cli.data.sources.coco import CocoSettings
 
@@ -79,6 +80,6 @@ def images_of_categories(json: str) -> dict[str, int]:
     """How many images of a file have each category. Raises UserError for a file that cannot be read."""
     file = read_coco_json(json, "a detection JSON in COCO's form", labelled=True)
     images: Counter[int] = Counter()
-    for objects in file.trained:
-        images.update({each.category for each in objects})
+    for objects in file.objects:
+        images.update({each.category for each in objects if each.use is Use.TRAINED})
     return {category.name: images[category.identifier] for category in file.categories}

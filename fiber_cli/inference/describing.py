@@ -8,8 +8,7 @@ from collections.abc import Sequence
 from typing import Literal, overload
 
 from fiber_cli.data.source import MAX_PIXELS
-from fiber_cli.errors import UserError
-from fiber_cli.inference.in_use import InUse, computing
+from fiber_cli.inference.in_use import InUse, check_counts, computing
 from fiber_cli.inference.pictures import OnError, Picture, PictureReader, pairs_of, pictures_of, refuse_empty, texts_of
 from fiber_cli.inference.results import ScoredText
 from fiber_cli.tasks.abilities import Answering, BestTexts, Captioning
@@ -113,7 +112,7 @@ class Describing(InUse):
         """The `k` best answers for each (image, question) with their scores, best first; fewer where the checkpoint has
         no more. The first is that of `answer`, of generated ones as long as k is no more than the checkpoint's beam."""
         answerer = self.loaded.ability(Answering)
-        _check_count(k)
+        check_counts(k=k)
         refuse_empty(texts_of(questions)[0], "question")
         pairs = pairs_of(images, questions)
         answers: dict[int, list[ScoredText]] = {}
@@ -172,6 +171,7 @@ class Describing(InUse):
             warnings.warn("caption(published=…) is now caption(as_published=…)", DeprecationWarning, stacklevel=3)
             as_published = published
         captioner = self.loaded.ability(Captioning)
+        check_counts(beam=beam)
         pictures, single = pictures_of(images)
         reader = PictureReader(single, on_error, max_pixels)
         captions: dict[int, str] = {}
@@ -229,7 +229,7 @@ class Describing(InUse):
         """The `k` best captions for each image that a search with `beam` hypotheses, or k if that is more, ends with,
         with their scores, best first. The first is that of `caption` with as many hypotheses."""
         captioner = self.loaded.ability(Captioning)
-        _check_count(k)
+        check_counts(k=k, beam=beam)
         pictures, single = pictures_of(images)
         reader = PictureReader(single, on_error, max_pixels)
         captions: dict[int, list[ScoredText]] = {}
@@ -250,8 +250,3 @@ class Describing(InUse):
                     score_of.setdefault(text, score)
             scored.append([ScoredText(text, score) for text, score in score_of.items()])
         return scored
-
-
-def _check_count(k: int) -> None:
-    if k < 1:
-        raise UserError(f"k {k}: must be at least 1")

@@ -6,6 +6,7 @@ Pictures are read, searched and written in batches and then forgotten, so folder
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import Protocol
 
@@ -25,6 +26,7 @@ from fiber_cli.inference.queries import Query
 from fiber_cli.inference.unseen import say_unseen
 from fiber_cli.inference.video import Shot, is_video, shots, video_package
 from fiber_cli.outputs import Outputs
+from fiber_cli.placement import USUAL, Placement
 from fiber_cli.printing import say, show
 
 
@@ -98,14 +100,16 @@ def run_detect(
     max_pixels: int = MAX_PIXELS,
     force: bool = False,
     labels_file: Path | None = None,
+    placement: Placement = USUAL,
 ) -> None:
     """Search the files, and folders of pictures, for labels or for phrases of a sentence, and print what is found.
 
     latest: see `Fiber.from_pretrained`. labels, chunk: see `Fiber.detect`. sentence, phrases: see `Fiber.ground`; in
     place of labels, where these are None. threshold, nms_iou, agnostic_nms_iou, top_k, max_pixels: see `Fiber.find`;
     drawn are an object's boxes once in any case, see `annotate.SAME_OBJECT_IOU`, but for agnostic_nms_iou=1. force: see
-    `Outputs`; labels_file: where the labels are from. Files that cannot be read are named on standard error and the
-    rest is done; UserError where none can be read, and, before anything is done, where an output may not be written.
+    `Outputs`; labels_file: where the labels are from. placement: of the detector. Files that cannot be read are named
+    on standard error and the rest is done; UserError where none can be read, and, before anything is done, where an
+    output may not be written.
     """
     files = distinct_images(paths)
     has_videos = any(is_video(file) for file in files)
@@ -117,7 +121,7 @@ def run_detect(
     gallery = None if out is None else Gallery(out, files, written, drawn_once)
     for file in coco_files(coco) if coco else ():
         written.reserve(file)
-    model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch)
+    model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch, **asdict(placement))
     query = _query(model, labels, chunk, sentence, phrases)
     say_unseen([model.loaded], query.names if labels is not None or sentence is None else [sentence])
     files_to_read = tqdm(

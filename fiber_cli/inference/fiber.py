@@ -5,7 +5,7 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal, Self, overload
+from typing import Self, overload
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from fiber_cli.inference.finding import USUAL_THRESHOLD, Finding
 from fiber_cli.inference.folder_search import FolderSearch
 from fiber_cli.inference.in_use import InUse, computing
 from fiber_cli.inference.pictures import OnError, Picture, PictureReader, batches, pairs_of, pictures_of, texts_of
+from fiber_cli.placement import Precision
 from fiber_cli.tasks.abilities import Embedding, Matching
 
 __all__ = ["USUAL_THRESHOLD", "Fiber"]
@@ -47,7 +48,8 @@ class Fiber(Describing, Finding):
         *,
         latest: bool = False,
         batch_size: int | None = None,
-        precision: Literal["fp32", "bf16", "fp16"] = "fp32",
+        precision: Precision = "auto",
+        tf32: bool | None = None,
     ) -> Self:
         """Of a checkpoint directory; or of a run or a checkpoints folder, whose best one is taken where its recipe
         keeps one, and with latest=True the latest. Which it is stands in `loaded.path` and on standard error. Or
@@ -57,9 +59,11 @@ class Fiber(Describing, Finding):
         its digest, "https://…/model.tar#sha256=…". Both are fetched once and cached, and no code of theirs is run.
 
         device: such as "cpu", "cuda:1" or "mps"; by default a GPU where there is one. UserError where this machine has
-        none of it. precision: of the computation; the weights stay float32."""
+        none of it. precision: of the products; "auto" is "bf16" on GPUs that have it, else "fp32"; "int8" is for CPUs.
+        tf32: whether GPUs round the factors of float32 products to TensorFloat-32, of this process; None: as PyTorch
+        does by itself."""
         loaded = load(path, latest=latest)
-        return cls(loaded, None if device is None else device_named(device), batch_size, precision)
+        return cls(loaded, None if device is None else device_named(device), batch_size, precision, tf32)
 
     @computing
     def embed_images(
@@ -129,14 +133,16 @@ class Fiber(Describing, Finding):
         fusion: InUse | None = None,
         max_pixels: int = MAX_PIXELS,
         workers: int = 0,
+        half: bool = False,
     ) -> FolderSearch:
         """The pictures below a folder, for searching. Their features are kept in a file in the folder, or in `index`,
         see `fiber rerank`; only new and changed pictures are computed. fusion: another checkpoint, which scores the
-        dual encoder's best. workers: processes that read pictures while the index is made. UserError for a checkpoint
+        dual encoder's best. workers: processes that read pictures while the index is made. half: keep the features as
+        float16, in half the room, which changes cosines by less than 0.001. UserError for a checkpoint
         without a dual encoder, and for one without fusion where no other is given."""
         self.loaded.ability(Embedding)
         file = None if index is None else Path(index)
-        return FolderSearch(self, Path(folder), file, fusion, max_pixels, workers)
+        return FolderSearch(self, Path(folder), file, fusion, max_pixels, workers, half=half)
 
     @property
     def match_threshold(self) -> float | None:

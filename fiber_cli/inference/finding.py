@@ -12,7 +12,7 @@ from fiber_cli.distributed.device import to_device
 from fiber_cli.errors import UserError
 from fiber_cli.inference import queries
 from fiber_cli.inference.detections import Detection, best_of_objects, detections_of
-from fiber_cli.inference.in_use import InUse, computing
+from fiber_cli.inference.in_use import InUse, check_counts, computing
 from fiber_cli.inference.pictures import OnError, Picture, PictureReader, pictures_of
 from fiber_cli.inference.queries import Query
 from fiber_cli.inference.results import Detections
@@ -265,8 +265,7 @@ class _Limits:
         for name, value in shares.items():
             if value is not None and not 0 <= value <= 1:
                 raise UserError(f"{name} {value}: must be between 0 and 1")
-        if top_k is not None and top_k < 1:
-            raise UserError(f"top_k {top_k}: must be at least 1")
+        check_counts(top_k=top_k)
         self.threshold, self.nms_iou, self.agnostic_nms_iou, self.top_k = threshold, nms_iou, agnostic_nms_iou, top_k
 
     def over(self, postprocessing: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from typing import overload
 from fiber_cli.characters import says_nothing
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.errors import UserError
-from fiber_cli.inference.in_use import InUse
+from fiber_cli.inference.in_use import InUse, check_counts
 from fiber_cli.inference.index import build_index
 from fiber_cli.inference.pictures import texts_of
 from fiber_cli.inference.search import SearchResult, judgement, search
@@ -29,13 +29,23 @@ class FolderSearch:
     """
 
     def __init__(
-        self, model: InUse, folder: Path, index: Path | None, fusion: InUse | None, max_pixels: int, workers: int
+        self,
+        model: InUse,
+        folder: Path,
+        index: Path | None,
+        fusion: InUse | None,
+        max_pixels: int,
+        workers: int,
+        *,
+        half: bool = False,
     ):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
+        check_counts(max_pixels=max_pixels)
+        check_counts(workers=workers, least=0)
         self.folder = folder
-        self._index_file = index
         self._models = [model] if fusion is None else [model, fusion]
+        self._index_file, self._half = index, half
         self._loaded: Loaded = model.loaded
         self._fusion = None if fusion is None else fusion.loaded
         (self._fusion or self._loaded).ability(Matching)
@@ -45,7 +55,9 @@ class FolderSearch:
 
     def refresh(self) -> None:
         """Take in new and changed pictures, and forget those that are gone."""
-        self._index, self.left_out = build_index(self._loaded, self.folder, self._index_file, options=self._indexing)
+        self._index, self.left_out = build_index(
+            self._loaded, self.folder, self._index_file, options=self._indexing, half=self._half
+        )
         self.paths = list(self._index.stamps)
 
     def __len__(self) -> int:
@@ -82,8 +94,7 @@ class FolderSearch:
         for text in texts:
             if says_nothing(text):
                 raise UserError("a query is empty: say what to search for")
-        if k < 1 or candidates < 1:
-            raise UserError(f"k {k}, candidates {candidates}: both must be at least 1")
+        check_counts(k=k, candidates=candidates)
         distinct = list(dict.fromkeys(texts))
         for model in self._models:
             model.warn_of_unseen(distinct)

@@ -11,26 +11,35 @@ from PIL import Image
 from torch import Tensor
 
 from fiber_cli.checkpoints.loading import Loaded
+from fiber_cli.checkpoints.placing import placed
 from fiber_cli.checkpoints.words import read_words, unseen_of
+from fiber_cli.data.padding import without_padding
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
-from fiber_cli.distributed.device import AUTOCAST, precision_context, prediction_device
 from fiber_cli.errors import UnseenWords, UserError
 from fiber_cli.inference.pictures import OnError, Pairs, PictureReader, batches, texts_of
 from fiber_cli.inference.unseen import never_seen
 from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
+from fiber_cli.model.precision import precision_context
+from fiber_cli.placement import Placement, Precision
 from fiber_cli.tasks.abilities import Detecting
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 #: Inputs in one pass, where that is not given.
 BATCH_SIZE, DETECTION_BATCH_SIZE = 32, 4
-PRECISIONS = ("fp32", *AUTOCAST)
+
+
+def check_counts(*, least: int = 1, **counts: int | None) -> None:
+    """UserError for a number, by its name, that is less than `least`; None is none."""
+    for name, count in counts.items():
+        if count is not None and count < least:
+            raise UserError(f"{name} {count}: must be at least {least}")
 
 
 class InUse:
-    """A checkpoint in use. device: None for a GPU where there is one; precision: "fp32", "bf16" or "fp16", of the
-    computation; batch_size: inputs in one pass. Nothing of it changes after it is made, so that threads can share it:
+    """A checkpoint in use. device: None for a GPU where there is one; batch_size: inputs in one pass; precision, tf32:
+    see `Placement`. Nothing of it changes after it is made, so that threads can share it:
     what a call needs, it has for itself."""
 
     def __init__(
@@ -38,15 +47,17 @@ class InUse:
         loaded: Loaded,
         device: torch.device | None = None,
         batch_size: int | None = None,
-        precision: str = "fp32",
+        precision: Precision = "auto",
+        tf32: bool | None = None,
     ):
-        if precision not in PRECISIONS:
-            raise UserError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
-        self.loaded = loaded
+        check_counts(batch_size=batch_size)
+        name = None if device is None else str(device)
+        in_place = placed(loaded, Placement(name, precision, tf32))
+        self.loaded = in_place.loaded
         self.context = loaded.context
-        self.device = device or prediction_device()
-        self.precision = precision
-        self.task = loaded.task.to(self.device)
+        self.device = in_place.device
+        self.precision = in_place.precision
+        self.task = self.loaded.task
         usual = DETECTION_BATCH_SIZE if isinstance(self.task, Detecting) else BATCH_SIZE
         self.batch_size = batch_size or usual
         self.transform = EvalTransform(loaded.context.model.image_size)
@@ -106,7 +117,8 @@ class InUse:
         return self.task.encoder.text_stem(*self._encoded(texts))
 
     def _encoded(self, texts: list[str]) -> tuple[Tensor, Tensor]:
-        """Tokens int64 and mask bool (B, L) on the device. UserError for texts that would be cut."""
+        """Tokens int64 and mask bool (B, L) on the device, as wide as the longest text. UserError for texts that would
+        be cut."""
         ids, mask, truncated = encode(self.context.tokenizer, texts, self.context.text_length)
         if truncated:
             longest = max(texts, key=len)
@@ -115,7 +127,8 @@ class InUse:
                 f"{longest[:80]!r}; shorten them"
             )
         self.warn_of_unseen(texts)
-        return ids.to(self.device), mask.to(self.device)
+        texts_only = without_padding({"ids": ids, "mask": mask})
+        return texts_only["ids"].to(self.device), texts_only["mask"].to(self.device)
 
 
 def computing(method: Method) -> Method:

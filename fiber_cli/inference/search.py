@@ -1,5 +1,6 @@
 """Search in a folder of pictures: the dual encoder over all of them, fusion over its best (paper section 4.2)."""
 
+import dataclasses
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain, groupby
@@ -11,15 +12,18 @@ import numpy as np
 
 from fiber_cli.characters import cell, says_nothing
 from fiber_cli.checkpoints.loading import Loaded
+from fiber_cli.checkpoints.placing import placed
 from fiber_cli.data.text import check_encoded
-from fiber_cli.distributed.device import prediction_device
+from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
-from fiber_cli.inference.index import INDEX, Index, LeftOut, build_index, check_index, image_set, keeps_its_index
+from fiber_cli.inference.index import INDEX, LeftOut, build_index, check_index, image_set, keeps_its_index
+from fiber_cli.inference.index_file import Index, blocks
 from fiber_cli.inference.pictures import pictures_below
 from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import check_sheet, draw_sheet
 from fiber_cli.inference.unseen import say_unseen
 from fiber_cli.outputs import Outputs
+from fiber_cli.placement import USUAL, Placement
 from fiber_cli.printing import say, show, show_json
 from fiber_cli.tasks.abilities import Embedding, Matching, Threshold
 from fiber_cli.tasks.items import TextSet
@@ -89,26 +93,35 @@ def run_search(
     sheet: Path | None,
     as_json: bool,
     options: PredictOptions,
+    placement: Placement = USUAL,
     raw_sum: bool = False,
     threshold: float | None = None,
+    half: bool = False,
     outputs: Outputs | None = None,
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as
     a JSON list. What was left out goes to standard error. itm: the checkpoint that re-ranks, if another. sheet: also
-    draw the `shown` best into this file. raw_sum: see `search`; threshold: see `judgement`. outputs: of
-    `outputs_of_search`, which is asked before the checkpoints are read; without them it is asked here."""
+    draw the `shown` best into this file. placement: of both models; the precision of `options` is settled by it.
+    raw_sum: see `search`; half: see `build_index`; threshold: see `judgement`. outputs: of `outputs_of_search`, which
+    is asked before the checkpoints are read; without them it is asked here. Of several ranks, which all call this, the
+    first prints."""
     if outputs is None:
         outputs = outputs_of_search(folder, query, index, sheet)
     queries = _read_query(query)
     models = [loaded] if itm is None else [loaded, itm]
-    say_unseen(models, queries)
-    for model in models:
-        model.task.to(prediction_device())
-    images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs)
+    if collectives.is_main():
+        say_unseen(models, queries)
+    in_place = placed(loaded, placement)
+    loaded, options = in_place.loaded, dataclasses.replace(options, precision=in_place.precision)
+    if itm is not None:
+        itm = placed(itm, placement).loaded
+    images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs, half=half)
     judged = judgement(loaded, itm, threshold=threshold, raw_sum=raw_sum)
     results, vanished = search(
         loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum, judged=judged
     )
+    if not collectives.is_main():
+        return
     for name, reason in [*unreadable, *vanished]:
         say(f"left out: {name}: {reason}")
     say(_score_in_words(loaded, raw_sum))
@@ -182,7 +195,7 @@ def _read_query(query: str | Path) -> list[str]:
     """The query itself, or those of its file; skipped lines are told."""
     if isinstance(query, Path):
         queries, skipped = read_queries(query)
-        if skipped:
+        if skipped and collectives.is_main():
             say(f"{query}: {skipped} empty lines were skipped")
         return queries
     if says_nothing(query):
@@ -257,11 +270,19 @@ def query_similarities(loaded: Loaded, index: Index, queries: Sequence[str], opt
     """The dual encoder's cosines, float32 (queries, images); queries that had to be cut are told."""
     texts = TextSet(queries, loaded.context.tokenizer, loaded.context.text_length)
     predictions = predict_all(loaded.task, texts, options, what="queries")
-    if predictions.truncated:
+    if predictions.truncated and collectives.is_main():
         say(f"{predictions.truncated} queries were cut at {loaded.context.text_length} tokens")
     features = np.stack([predictions.rows[number] for number in range(len(queries))])
-    similarities: np.ndarray = features @ index.features.T
-    return similarities
+    return similarities(features, index)
+
+
+def similarities(features: np.ndarray, index: Index) -> np.ndarray:
+    """Cosines float32 (n, images) of features float32 (n, D)."""
+    if index.features.dtype == features.dtype:
+        cosines: np.ndarray = features @ np.asarray(index.features).T
+        return cosines
+    parts = [features @ block.astype(features.dtype).T for block in blocks(index.features)]
+    return np.concatenate(parts, axis=1)
 
 
 def table(results: Sequence[SearchResult], shown: int) -> str:

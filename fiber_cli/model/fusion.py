@@ -159,10 +159,15 @@ class FusedEncoder(nn.Module):
         key_values = self._run(cross.project_image, image.map.flatten(1, 2))
         return image._replace(first=FirstPair(attended, key_values))
 
-    def text_top(self, stem: TextStem) -> Tensor:
-        """Remaining text layers, fusion off, every output LayerNorm on: (B, L, C)."""
+    def text_top(self, stem: TextStem, *, pooled: bool = False) -> Tensor:
+        """Remaining text layers, fusion off, every output LayerNorm on: (B, L, C). `pooled=True` computes the first
+        token alone, (B, 1, C), which pooling heads read."""
         layers = self.text.layers[self._stem_layers :]
-        return self._text_layers(stem.tokens, stem.mask, layers)
+        if not pooled or not len(layers):
+            tokens = self._text_layers(stem.tokens, stem.mask, layers)
+            return tokens[:, :1] if pooled else tokens
+        before = self._text_layers(stem.tokens, stem.mask, layers[:-1])
+        return self._run(layers[-1], before, stem.mask[:, None, None, :], first=1)
 
     def fuse(
         self,

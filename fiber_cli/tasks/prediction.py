@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.distributed import collectives
-from fiber_cli.distributed.device import precision_context, to_device
+from fiber_cli.distributed.device import to_device
+from fiber_cli.model.precision import precision_context
 
 if TYPE_CHECKING:
     from fiber_cli.tasks.base import Task
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class PredictOptions:
-    """batch_size: items, or pairs, in one pass of a rank. workers: processes that read, of a rank. precision: "fp32",
-    "bf16" or "fp16", of the computation. max_pixels: of a user's own pictures, those with more are left out."""
+    """batch_size: items, or pairs, in one pass of a rank. workers: processes that read, of a rank. precision: a
+    settled one, see `model.precision`, of the computation. max_pixels: of a user's own pictures, those with more are
+    left out."""
 
     batch_size: int
     workers: int

@@ -25,5 +25,8 @@ def prepare(task: Task, runtime: RuntimeSettings, device: torch.device, *, any_s
 
 
 def compiles(runtime: RuntimeSettings, device: torch.device) -> bool:
-    """Whether the blocks are compiled."""
-    return device.type == "cuda" if runtime.compile is None else runtime.compile
+    """Whether the blocks are compiled: where nothing is said, on GPUs, but not where DeepSpeed gathers parameters in
+    every block."""
+    if runtime.compile is not None:
+        return runtime.compile
+    return device.type == "cuda" and runtime.zero_stage < 3

@@ -3,6 +3,8 @@
 from typing import Any
 
 from fiber_cli.config.recipe import Recipe
+from fiber_cli.distributed.device import device
+from fiber_cli.model.precision import settled
 
 #: Precision of a recipe → the type that autocast computes in.
 AUTOCAST_NAMES = {"bf16": "bfloat16", "fp16": "float16"}
@@ -31,8 +33,9 @@ def deepspeed_config(recipe: Recipe, world: int) -> dict[str, Any]:
     if runtime.offload == "cpu":
         config["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
         config["zero_force_ds_cpu_optimizer"] = False  # DeepSpeed's own CPU Adam wants a compiler
-    if runtime.precision != "fp32":
-        config["torch_autocast"] = {"enabled": True, "dtype": AUTOCAST_NAMES[runtime.precision]}
+    precision = settled(runtime.precision, device())
+    if precision != "fp32":
+        config["torch_autocast"] = {"enabled": True, "dtype": AUTOCAST_NAMES[precision]}
     return _merged(config, recipe.deepspeed)
 
 

@@ -11,6 +11,7 @@ import math
 import os
 import pickle
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -112,8 +113,8 @@ PRIVATE_NAMES = (
         ENGINE,
         "checkpoint_engine",
         "TorchCheckpointEngine",
-        "replaced: a full disk must not keep one rank from the next barrier, and files are read by a restricted "
-        "unpickler",
+        "replaced: what it would write is collected, so that a full disk keeps no rank from the next barrier and "
+        "training goes on meanwhile, and files are read by a restricted unpickler",
     ),
     PrivateName(_TORCH_FILES, "TorchCheckpointEngine", "(config_params)", "derived from, for checkpoint_engine"),
     PrivateName(_TORCH_FILES + ":TorchCheckpointEngine", "save", "(self, state_dict, path)", "overridden"),
@@ -247,11 +248,12 @@ class Engine:
             for whole, sharded in zip(target.parameters(), self.task.parameters(), strict=True):
                 whole.copy_(sharded)
 
-    def save_state(self, folder: Path) -> None:
-        """Write this rank's shards below `folder`. Raises OSError once all ranks have tried."""
+    def state_files(self, folder: Path, kept: Callable[[Any], Any]) -> dict[Path, Any]:
+        """What this rank's files below `folder`, which is there, are to hold, by their paths: for `write_state_file`.
+        kept: makes of what DeepSpeed would write what is returned, such as a copy. A collective."""
+        self._files.begin(kept)
         self._engine.save_checkpoint(str(folder), tag=TAG, save_latest=False)
-        if self._files.problem is not None:
-            raise self._files.problem
+        return self._files.collected()
 
     def read_state(self, folder: Path) -> None:
         """Read this rank's files below `folder` for `load_state`, which would keep the other ranks waiting where one is
@@ -283,6 +285,21 @@ def check_config(config: dict[str, Any]) -> None:
         raise RecipeError(f"deepspeed: DeepSpeed refuses these settings: {' '.join(str(error).split())}") from error
 
 
+def write_state_file(path: Path, content: Any) -> None:
+    """A file of `Engine.state_files`. Raises OSError."""
+    try:
+        with path.open("wb") as file:
+            torch.save(content, file)
+    except RuntimeError as error:  # torch's writer hides what stopped it
+        if write_problem(error) is None:
+            raise
+        raise OSError(errno.ENOSPC, str(error), str(path)) from error
+
+
+def _as_it_is(content: Any) -> Any:
+    return content
+
+
 def _do_nothing(folder: str) -> None:
     """In place of `_copy_recovery_script`."""
 
@@ -294,29 +311,31 @@ def _state_files() -> Any:
     allowed = _allowed_classes()
 
     class StateFiles(TorchCheckpointEngine):
-        """A full disk must not keep one rank from DeepSpeed's next barrier, so the error waits in `problem`;
-        what is read goes through a restricted unpickler."""
-
-        problem: OSError | None = None
+        """What DeepSpeed would write is collected, so that files are written when nothing waits for them and a full
+        disk keeps no rank from DeepSpeed's next barrier; what is read goes through a restricted unpickler."""
 
         def __init__(self) -> None:
             super().__init__()
             self._read: dict[str, Any] = {}
+            self._contents: dict[Path, Any] = {}
+            self._kept: Callable[[Any], Any] = _as_it_is
+
+        def begin(self, kept: Callable[[Any], Any]) -> None:
+            """See `Engine.state_files`."""
+            self._contents, self._kept = {}, kept
+
+        def collected(self) -> dict[Path, Any]:
+            """What was to be written since `begin`; it is not held any longer."""
+            contents = self._contents
+            self.begin(_as_it_is)
+            return contents
 
         def read(self, contents: dict[str, Any]) -> None:
             """Files that have been read; each is given out once."""
             self._read = contents
 
         def save(self, state_dict: dict[str, Any], path: str) -> None:
-            self.problem = None
-            try:
-                with open(path, "wb") as file:
-                    torch.save(state_dict, file)
-            except (OSError, RuntimeError) as error:  # torch's writer hides what stopped it
-                if write_problem(error) is None:
-                    raise
-                Path(path).unlink(missing_ok=True)
-                self.problem = error if isinstance(error, OSError) else OSError(errno.ENOSPC, str(error), path)
+            self._contents[Path(path)] = self._kept(state_dict)
 
         def load(self, path: str, map_location: Any = None) -> Any:
             if path in self._read:

@@ -18,8 +18,8 @@ from fiber_cli.config.recipe import Recipe
 from fiber_cli.data.readers import Batch, Sample
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.text import load_tokenizer
-from fiber_cli.distributed.device import precision_context
 from fiber_cli.model.pixels import padded
+from fiber_cli.model.precision import precision_context
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.caption.settings import CaptionSettings
@@ -178,13 +178,21 @@ def _mean_area(short_sides: tuple[int, ...]) -> float:
 
 
 def _one_pass(recipe: Recipe, task: Task, data: TrainingData, samples: list[Sample]) -> Counting:
-    batch = data.collate(samples) | {"seed": 0, "step": 0}
+    # A micro-batch may have a text of the full length, as scenes do not.
+    filled = samples[0] | {"mask": torch.ones_like(samples[0]["mask"])}
+    batch = data.collate([filled, *samples[1:]]) | {"seed": 0, "step": 0}
     if isinstance(recipe.task, RegionSettings):
         batch |= _photographs(recipe.task, len(samples))
     counting = Counting(_large_tensors(task))
-    with counting, precision_context(recipe.runtime.precision, torch.device("cpu")):
+    with counting, precision_context(planned_precision(recipe), torch.device("cpu")):
         task(batch)["loss"].backward()
     return counting
+
+
+def planned_precision(recipe: Recipe) -> str:
+    """Of the GPUs that are planned for, which have bf16."""
+    precision = recipe.runtime.precision
+    return "bf16" if precision == "auto" else precision
 
 
 def _large_tensors(task: nn.Module) -> Iterator[torch.Tensor]:

@@ -19,6 +19,7 @@ from fiber_cli.distributed.group import init_from_env
 from fiber_cli.distributed.peers import telling_ended_processes
 from fiber_cli.distributed.together import asked_of_main, locked_by_all
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.model.precision import allow_tf32
 from fiber_cli.training.comparisons import batch_line, comparison_line
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import check_config
@@ -49,6 +50,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     require_agreement(lambda: versions() | {"--resume": str(resume)} | _without(settings, of_data))
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
+    allow_tf32(recipe.runtime.tf32)
     output = Path(output)
     with failing_together():
         if recipe.deepspeed:
@@ -110,7 +112,8 @@ def train(
     log = _open_log(run)
     progress = run.progress
     # Closed here, because a frame that an error report keeps would keep the loader and its workers.
-    with StopRequest() as stop, log, closing(work.batches(progress.step)) as batches:
+    batches_of_run = closing(work.batches(progress.step))
+    with StopRequest() as stop, log, batches_of_run as batches, run.saving_to_the_end():
         if begun:
             log.say(f"resumed at step {progress.step}{_other_ranks(on_ranks, recipe)}")
         elif resume:
@@ -130,21 +133,24 @@ def train(
             log.advance()
             run.guard(outcome)
             if _is_due(run, recipe.log.every):
-                record = run.record(outcome) | {"images_per_second": _images_per_second(run, last_logged)}
+                record = run.record(outcome) | _pace(run, last_logged)
                 with failing_together():
                     run.check_checkpoints()
                     log.write(record)
                 last_logged = dataclasses.replace(progress)
             due = work.validate is not None and _is_due(run, _validation_interval(recipe, work))
             improved = due and run.validate(log)
+            run.advance_saving()
             stopping = any_rank(stop.asked)
             if improved or stopping or _is_due(run, recipe.log.save_every):
                 with failing_together():
                     log.check_folder()
                 run.save()
             if stopping and not run.done:
+                run.finish_saving()
                 log.say(f"stopped at step {progress.step}; everything is saved, --resume continues")
                 return EXIT_STOPPED
+        run.finish_saving()
         if progress.step < work.steps:
             stale = progress.stale
             log.say(f"ended at step {progress.step}: {stale} validations without a better {recipe.log.keep_best}")
@@ -195,6 +201,8 @@ def _validation_interval(recipe: Recipe, work: Work) -> int | None:
     return work.steps_per_epoch if every == "epoch" else every
 
 
-def _images_per_second(run: Run, since: Progress) -> float:
-    steps = run.progress.step - since.step
-    return steps * run.recipe.runtime.global_batch / (run.progress.seconds - since.seconds)
+def _pace(run: Run, since: Progress) -> dict[str, float]:
+    """How fast the steps since then went, and which share of their time went by waiting for data, in percent."""
+    images = (run.progress.step - since.step) * run.recipe.runtime.global_batch
+    seconds = run.progress.seconds - since.seconds
+    return {"images_per_second": images / seconds, "data_wait": 100 * run.seconds_waited() / seconds}

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.device import GIB
 from fiber_cli.training.comparisons import batch_line
-from fiber_cli.training.estimate import Estimate, estimate
+from fiber_cli.training.estimate import Estimate, estimate, planned_precision
 from fiber_cli.training.gpus import BOXES_SHARE, OVERHEAD, Gpu
 from fiber_cli.training.plan import FLOAT32_BYTES, memory_in_words, memory_parts
 from fiber_cli.training.samples import length_of
@@ -33,14 +33,15 @@ def forecast(recipe: Recipe, gpu: Gpu, world: int, share: float | None) -> Itera
     yield from _time(recipe, estimated, gpu, world, share)
     for note in estimated.notes:
         yield f"taken for granted: {note}"
-    yield "taken for granted: texts as long as those of the built-in scenes, which stand for the data"
+    yield "taken for granted: texts of model.text_length tokens, else as those of the built-in scenes"
 
 
 def _memory(recipe: Recipe, estimated: Estimate, gpu: Gpu, world: int) -> Iterator[str]:
     runtime = recipe.runtime
     activations = estimated.passes.activations / GIB
     again = ", computed again in the backward pass" if runtime.activation_checkpointing else ""
-    yield f"activations: {activations:.2f} GiB of a micro-batch of {runtime.micro_batch}, {runtime.precision}{again}"
+    what = f"a micro-batch of {runtime.micro_batch}, {planned_precision(recipe)}"
+    yield f"activations: {activations:.2f} GiB of {what}{again}"
     total = estimated.parameters["total"]
     whole = 2 * FLOAT32_BYTES * total / GIB + activations + PROGRAM
     yield f"--dry-run:   about {whole:.1f} GiB on a CPU: weights, gradients, activations and the program"

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from fiber_cli.config.recipe import Recipe
-from fiber_cli.distributed.device import GIB, device, precision_context, to_device
+from fiber_cli.distributed.device import GIB, device, to_device
+from fiber_cli.model.precision import allow_tf32, precision_context, settled
 from fiber_cli.printing import show
 from fiber_cli.seeds import mix
 from fiber_cli.training.comparisons import batch_line, comparison_line
@@ -56,9 +57,11 @@ def _one_batch(recipe: Recipe, planned: Work) -> None:
     batch = next(planned.batches(0))
     if runtime.activation_checkpointing:
         task.encoder.checkpoint_activations = True
+    precision = settled(runtime.precision, target)
+    allow_tf32(runtime.tf32)
     began = time.monotonic()
     batch = to_device(batch, target)
-    with precision_context(runtime.precision, target):
+    with precision_context(precision, target):
         losses = task(batch | {"seed": mix(runtime.seed, 0, 0), "step": 0})
     losses["loss"].backward()
     values = "  ".join(f"{name} {value.item():.4f}" for name, value in losses.items())

@@ -7,7 +7,9 @@ exactly.
 
 import copy
 import dataclasses
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,10 @@ from torch import Tensor, nn
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.config import had_small_letters
 from fiber_cli.checkpoints.digests import STATE_FOLDER, check_together
+from fiber_cli.checkpoints.directory import write_about, write_weights
+from fiber_cli.checkpoints.host_copies import HostCopies
 from fiber_cli.checkpoints.run_files import BEST, CHECKPOINTS
+from fiber_cli.checkpoints.saving import Saving, Write
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
 from fiber_cli.checkpoints.words import read_words
 from fiber_cli.config.recipe import Recipe, warmup_steps
@@ -27,7 +32,8 @@ from fiber_cli.data.readers import Batch
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import failing_together
 from fiber_cli.distributed.device import device, to_device
-from fiber_cli.errors import UserError
+from fiber_cli.errors import SharedError, UserError
+from fiber_cli.model.precision import settled
 from fiber_cli.seeds import mix
 from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Pass
@@ -35,7 +41,7 @@ from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
 from fiber_cli.training.computing import prepare
 from fiber_cli.training.deepspeed_config import deepspeed_config
-from fiber_cli.training.deepspeed_engine import Engine
+from fiber_cli.training.deepspeed_engine import Engine, write_state_file
 from fiber_cli.training.ema import Ema
 from fiber_cli.training.environment import environment
 from fiber_cli.training.log import RunLog
@@ -72,6 +78,11 @@ class Run:
         self.config = dict(work.config)
         #: Whether a checkpoint of this run is on the disk.
         self.has_saved = False
+        #: Seconds for which this rank has waited for data since the last line of the log.
+        self.waited = 0.0
+        #: The checkpoint that is being written, and the best so far when it was begun.
+        self.saving: Saving | None = None
+        self.best_then: dict[str, Any] | None = None
         self.task.to(device()).train()
         self.scalars = _with_dimensions(self.task)
         self.ema = Ema(self.task, recipe.runtime.ema) if recipe.runtime.ema else None
@@ -137,10 +148,13 @@ class Run:
 
     def _counted(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """The batches, whose samples are counted when they are used."""
+        began = time.monotonic()
         for batch in batches:
+            self.waited += time.monotonic() - began
             self.bad.update(batch)
             self.progress.truncated += batch["truncated"]
             yield batch
+            began = time.monotonic()
 
     def _set_learning_rate(self, number: int) -> None:
         section = self.recipe.optim
@@ -194,6 +208,11 @@ class Run:
         counts = {"skipped": progress.skipped, "bad": bad, "truncated": truncated}
         return where | losses | {"grad_norm": outcome.grad_norm} | counts
 
+    def seconds_waited(self) -> float:
+        """For which the slowest rank has waited for data since this was asked last. A collective."""
+        waited, self.waited = self.waited, 0.0
+        return float(collectives.all_reduce_max(torch.tensor(waited, device=self.engine.device)))
+
     def validate(self, log: RunLog) -> bool:
         """Whether the weights are the best so far by the recipe's metric. Raises UserError where it is not measured."""
         assert self.work.validate is not None
@@ -212,25 +231,62 @@ class Run:
         return self.progress.is_best(name, metrics[name], patience=self.recipe.optim.patience)
 
     def save(self) -> None:
-        """Write a checkpoint of this step and delete those that the recipe does not keep."""
+        """Begin a checkpoint of this step, and finish it at once where the recipe says so. One that is still being
+        written is finished first."""
+        self.finish_saving()
         with failing_together():
             self.check_checkpoints()
-        weights = named_weights(self.task_to_keep())
-        for name in self.scalars:
-            weights[name] = weights[name].view(())
-        directory.save(
-            self.output,
-            self.progress.step,
-            config=self._config(),
-            weights=weights,
-            tokenizer=self.work.tokenizer,
-            words=self.words,
-            write_state=self.save_state,
-        )
+        beside = self.recipe.log.save_in_background
+        kept = HostCopies().of if beside else _as_it_is
+        saving = Saving(self.output, self.progress.step)
+        with saving.failing_together():
+            if collectives.is_main():
+                # Not beside training, which uses the tokenizer.
+                write_about(saving.temporary, self._config(), self.work.tokenizer, self.words)
+        saving.start(self._files(saving.temporary, kept), beside=beside)
+        self.saving, self.best_then = saving, copy.copy(self.progress.best)
+        if not beside:
+            self.finish_saving()
+
+    def advance_saving(self) -> None:
+        """Do what can be done without waiting for a checkpoint that is being written. A collective."""
+        if self.saving is not None and self._advanced(self.saving.advance):
+            self._saved()
+
+    def finish_saving(self) -> None:
+        """Wait for a checkpoint that is being written. A collective."""
+        if self.saving is not None and self._advanced(self.saving.finish):
+            self._saved()
+
+    def _advanced(self, way: Callable[[], Any]) -> bool:
+        try:
+            return bool(way())
+        except BaseException:
+            self.saving = None
+            raise
+
+    def _saved(self) -> None:
+        """The checkpoint is on the disk: delete those that the recipe does not keep."""
+        self.saving = None
         self.has_saved = True
         with failing_together():
             if collectives.is_main():
                 self._prune()
+
+    @contextmanager
+    def saving_to_the_end(self) -> Iterator[None]:
+        """Where the block ends with an error, a checkpoint that is being written is finished first if all ranks have
+        the error, and removed if they may not meet again."""
+        try:
+            yield
+        except BaseException as error:
+            saving, self.saving = self.saving, None
+            if saving is not None and (collectives.world_size() == 1 or isinstance(error, SharedError)):
+                with suppress(UserError):  # the error that ends the run comes first
+                    saving.finish()
+            elif saving is not None:
+                saving.abandon()
+            raise
 
     def check_checkpoints(self) -> None:
         """Raises UserError where the checkpoints of this run are gone."""
@@ -245,8 +301,8 @@ class Run:
         """Move `best`, and delete the checkpoints that the recipe does not keep."""
         best = None
         pointer = self.output / CHECKPOINTS / BEST
-        if self.progress.best is not None and self.recipe.log.keep_best:
-            best = directory.step_name(self.progress.best["step"])
+        if self.best_then is not None and self.recipe.log.keep_best:
+            best = directory.step_name(self.best_then["step"])
             directory.replace(pointer, best + "\n")
         else:
             # A run that goes on without keeping the best has none that stands for it.
@@ -259,21 +315,33 @@ class Run:
         chosen = declared(settings.name).calibrated_values(settings, self.progress.metrics)
         return self.config | {"task": self.config["task"] | chosen}
 
-    def save_state(self, folder: Path) -> None:
-        """What resuming needs besides the weights: DeepSpeed's shards, progress, moving average, the task's
-        memory."""
+    def _files(self, folder: Path, kept: Callable[[Any], Any]) -> Write:
+        """What writes this rank's files of a checkpoint of now: the weights, and what resuming needs besides them,
+        DeepSpeed's shards, progress, moving average and the task's memory. kept: makes of what training changes what
+        can be written later. A collective; what it returns is none."""
+        task = self.task_to_keep()
+        weights = kept(named_weights(task)) if collectives.is_main() else {}
         ranks = collectives.gather_objects(RankState(self.bad.state_dict(), self.progress.truncated))
-        self.engine.save_state(folder)
-        if not collectives.is_main():
-            return
+        shards = self.engine.state_files(folder / STATE_FOLDER, kept)
         scaler = self.engine.scaler
-        state = RunState(self.progress, ranks, None if scaler is None else scaler.state_dict())
-        (folder / STATE_FILE).write_text(state.to_json(), encoding="utf-8")
+        state = RunState(self.progress, ranks, None if scaler is None else scaler.state_dict()).to_json()
         tensors = {f"task.{name}": value for name, value in self.task.resume_state().items()}
         if self.ema is not None:
             for name, value in named_weights(self.ema.task).items():
                 tensors[f"ema.{name}"] = value
-        (folder / TENSORS_FILE).write_bytes(to_bytes(float32(tensors)))
+        tensors = kept(tensors) if collectives.is_main() else {}
+
+        def write(folder: Path) -> None:
+            for path, content in shards.items():
+                write_state_file(path, content)
+            if collectives.is_main():
+                for name in self.scalars:
+                    weights[name] = weights[name].view(())
+                write_weights(folder, float32(weights))
+                (folder / STATE_FOLDER / STATE_FILE).write_text(state, encoding="utf-8")
+                (folder / STATE_FOLDER / TENSORS_FILE).write_bytes(to_bytes(float32(tensors)))
+
+        return write
 
     def load(self, checkpoint: Path) -> None:
         """Inverse of `save`, by what lies in state/. Under ZeRO the state of another number of ranks leaves the weights
@@ -320,11 +388,16 @@ class Run:
             "best": progress.best,
             "skipped": progress.skipped,
             "bad": sum(bad),
+            "precision": settled(self.recipe.runtime.precision, self.engine.device),
             "truncated": sum(collectives.gather_objects(progress.truncated)),
             **({"pairs_compared": compared} if compared else {}),
             "parameters": self.parameter_counts,
             **environment(),
         }
+
+
+def _as_it_is(content: Any) -> Any:
+    return content
 
 
 def _with_dimensions(task: nn.Module) -> list[str]:

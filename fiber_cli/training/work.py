@@ -21,7 +21,9 @@ from fiber_cli.data.source import Source
 from fiber_cli.data.sources import open_source
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed import collectives
+from fiber_cli.distributed.device import device
 from fiber_cli.model.config import PRESETS, FiberConfig
+from fiber_cli.model.precision import settled
 from fiber_cli.printing import say, say_lines
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declared
@@ -212,7 +214,8 @@ def _validation(recipe: Recipe, context: TaskContext[Any], sources: Sequence[Sou
     if not recipe.log.validate_every:
         return None
     evaluation = declared(recipe.task.name).evaluation.load()(sources, context, EvaluationOptions(calibrate=True))
-    options = PredictOptions(recipe.runtime.micro_batch, recipe.data.workers, recipe.runtime.precision)
+    precision = settled(recipe.runtime.precision, device())
+    options = PredictOptions(recipe.runtime.micro_batch, recipe.data.workers, precision)
     # What is wrong with the data is known here and not when the first validation ends hours of training.
     checked = evaluation.check()
     for remark in checked.remarks:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fiber_cli.checkpoints import digests, directory
+from fiber_cli.checkpoints import digests, saving
 from fiber_cli.errors import UserError
 
 
@@ -28,7 +28,7 @@ def checkpoint(tmp_path):
 
     weights = {"head": torch.ones(50)}
     config = {"task": {"name": "toy"}}
-    return directory.save(tmp_path, 4, config=config, weights=weights, tokenizer=Tokenizer(), write_state=write_state)
+    return saving.save(tmp_path, 4, config=config, weights=weights, tokenizer=Tokenizer(), write_state=write_state)
 
 
 FOR_USE = ["config.json", "model.safetensors", "tokenizer/vocab.json"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints import directory, saving
 from fiber_cli.checkpoints.weights import load_weights
 from fiber_cli.errors import UserError
 
@@ -21,7 +21,7 @@ class Tokenizer:
 
 def save(run_dir, step, **options):
     defaults = {"config": {"task": {"name": "toy"}}, "weights": {"head": torch.ones(2)}, "tokenizer": Tokenizer()}
-    return directory.save(run_dir, step, **defaults | options)
+    return saving.save(run_dir, step, **defaults | options)
 
 
 def test_a_checkpoint_holds_all_that_was_given(tmp_path):

@@ -7,7 +7,7 @@ import torch
 from small_retrieval import SMALL
 from small_runs import TASKS as TASKS_IN_RUNS
 
-from fiber_cli.checkpoints import directory, shipped
+from fiber_cli.checkpoints import directory, saving, shipped
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.loading import commands_for, load, new_task
 from fiber_cli.checkpoints.weights import named_weights
@@ -23,7 +23,7 @@ def save(run_dir, tokenizer, small_letters=False, **settings):
     """A run with the checkpoint of a small coarse task of random weights; returns the task."""
     config = CheckpointConfig(SMALL, CoarseSettings("coarse", **settings), 20, None, "builtin", small_letters)
     task = new_task(TaskContext(config.task, config.model, tokenizer, config.text_length))
-    directory.save(run_dir, 3, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
+    saving.save(run_dir, 3, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
     return task.eval()
 
 
@@ -89,7 +89,7 @@ def test_a_vqa_checkpoint_without_its_answers_is_a_clear_error(tmp_path, tokeniz
         (["a"], "do not fit"),
     ):
         weights = named_weights(task)
-        directory.save(tmp_path, 3, config=config | {"labels": labels}, weights=weights, tokenizer=tokenizer)
+        saving.save(tmp_path, 3, config=config | {"labels": labels}, weights=weights, tokenizer=tokenizer)
         with pytest.raises(UserError, match=message):
             load(tmp_path)
 

@@ -5,7 +5,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fiber_cli.checkpoints import directory, weights
+from fiber_cli.checkpoints import saving, weights
 from fiber_cli.errors import UserError
 
 
@@ -22,7 +22,7 @@ class Net(nn.Module):
 
 
 def save(folder, net):
-    return directory.save(folder, 400, config={}, weights=weights.named_weights(net), tokenizer=None)
+    return saving.save(folder, 400, config={}, weights=weights.named_weights(net), tokenizer=None)
 
 
 def test_saved_and_loaded_weights_are_equal(tmp_path):

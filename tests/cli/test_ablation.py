@@ -1,6 +1,7 @@
 """`fiber ablate`: what is run, in which order, what is not run again, and what is drawn."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -79,6 +80,16 @@ def test_a_variant_is_left_out(run, launched):
     assert compared["variants"][1]["mean"]["itm/ir@1"] == {"mean": 25.0, "std": 0.0, "seeds": 2}
     assert "| **where** |" in Path("out/comparison.md").read_text()
     assert Path("out/comparison.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_precision_and_device_reach_trainings_and_evaluations(run, launched, monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert run(*ABLATE, "--only", "on top", "--seeds", "0", "--precision", "bf16", "--device", "cpu")[0] == 0
+    training, evaluation = launched.commands
+    assert "runtime.precision=bf16" in training
+    assert training[-2:] == ["--device", "cpu"]
+    assert evaluation[:5] == ["eval", "--precision", "bf16", "--device", "cpu"]
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
 def test_what_is_finished_is_run_again(run, launched):

@@ -7,6 +7,7 @@ import pytest
 from run_folders import COCO_CAPTIONS, FLICKR30K, SCENES, make_run
 
 from fiber_cli.distributed.folder_lock import locked
+from fiber_cli.placement import Placement
 from fiber_cli.tasks.evaluation import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 
@@ -128,11 +129,21 @@ def test_eval_options_and_output(run, calls):
         "as_json": False,
         "details": {},
         "notes": (),
+        "placement": Placement(device=None, precision="auto", tf32=None),
     }
     assert run(*EVAL, "--output", "o", "--blind", "--chunk", "40")[0] == 0
     options = calls.eval[1][1]
     assert options["output"] == Path("o")
     assert (options["options"].blind, options["options"].chunk, options["predict"].batch_size) == (True, 40, 64)
+
+
+@pytest.mark.parametrize("command", ["eval", "rerank"])
+def test_precision_and_device_do_not_reach_an_evaluation(run, calls, command):
+    assert run(command, *EVAL[1:], "--precision", "bf16", "--device", "cuda:1", "--tf32")[0] == 0
+    assert calls.eval[0][1]["placement"] == Placement("cuda:1", "bf16", True)
+    code, _, err = run(*EVAL, "--precision", "int4")
+    assert code == 2
+    assert "int8" in err
 
 
 @pytest.mark.parametrize("mode", [[], ["--mode", "itc+itm"]])

@@ -84,6 +84,15 @@ def test_sets_shots_or_seeds_are_left_out(run, sets, launched):
     assert len(launched) == done
 
 
+def test_precision_and_device_reach_trainings_and_tests(run, sets, launched, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    words = ("few-shot", str(sets), *TASK, "--shots", "0", "--precision", "bf16", "--device", "cpu")
+    code, _, err = run(*words)
+    assert code == 0, err
+    for argv in launched:
+        assert argv[-4:] == ["--precision", "bf16", "--device", "cpu"]
+
+
 def test_draws_are_not_those_of_the_list(run, sets, launched):
     assert run("few-shot", str(sets), *TASK, "--shots", "1", "--seeds", "4")[0] == 0
     birds, test, signs, _ = launched

@@ -31,6 +31,30 @@ def test_the_newest_run_of_the_task_is_taken(runs, picture, capsys, tmp_path, mo
     assert command(capsys, "caption", picture, "--beam", "1")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("caption", ["--beam", "1"]), ("vqa", ["is there a star?"]), ("vqa_generated", ["is there a star?"])],
+)
+def test_precision_or_device_is_not_taken(runs, picture, capsys, task, words, monkeypatch):
+    asked = []
+    from_pretrained = Fiber.from_pretrained
+
+    def kept(path, **options):
+        asked.append(options)
+        return from_pretrained(path, **options)
+
+    monkeypatch.setattr(Fiber, "from_pretrained", kept)
+    verb = "caption" if task == "caption" else "answer"
+    command_of = (verb, picture, *words, "--checkpoint", runs[task])
+    code, out, _ = command(capsys, *command_of, "--precision", "int8", "--device", "cpu", "--no-tf32")
+    assert code == 0
+    assert out.startswith(str(picture))
+    assert (asked[0]["precision"], asked[0]["device"], asked[0]["tf32"]) == ("int8", "cpu", False)
+    code, _, err = command(capsys, *command_of, "--device", "abacus")
+    assert code == 1
+    assert "device 'abacus' cannot be used" in err
+
+
 @pytest.fixture
 def detected(tmp_path, monkeypatch) -> list[tuple[str, bool]]:
     """Runs in the order of docs/training.md, and what `fiber detect` takes: the run's name, and whether its latest

@@ -22,6 +22,22 @@ def test_a_folder_of_any_form_is_counted_and_drawn(tmp_path, form, capsys):
     assert len(colours) > 4
 
 
+def test_a_folder_that_is_not_there_or_called_as_a_data_set_is_not_told(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("nowhere", tmp_path / "nowhere", "cocoo"):
+        code, _, err = command(capsys, "data", "check", name)
+        assert code == 2
+        assert f"{name}: there is no such folder or file, and no data set or recipe of that name" in " ".join(
+            err.split()
+        )
+    for name in ("coco", "detection"):
+        write_coco(tmp_path / name)
+        code, _, err = command(capsys, "data", "check", name)
+        assert code == 2
+        assert f"a folder of your own of that name is ./{name}" in err
+        assert command(capsys, "data", "check", f"./{name}")[0] == 0
+
+
 def test_faults_end_with_exit_code_1_and_stand_in_json(tmp_path, capsys):
     folder = write_coco(tmp_path)
     (folder / "train" / "a.png").unlink()

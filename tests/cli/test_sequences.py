@@ -9,7 +9,7 @@ from commands import command
 from run_folders import COCO_CAPTIONS, FLICKR30K, OBJECTS365, SCENES, write_recipe
 from small_runs import RECIPE
 
-from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints import saving
 from fiber_cli.checkpoints.weights import named_weights
 from fiber_cli.config.resolve import parse_recipe
 from fiber_cli.data.sources.scenes import ScenesSource
@@ -56,7 +56,7 @@ def trained(tmp_path, recipe: str, *overrides: str):
     """A run with random weights, kept outside runs/."""
     made = work(parse_recipe(recipe, "test", overrides))
     folder = tmp_path / "made" / str(len(list(tmp_path.glob("made/*"))))
-    directory.save(folder, 1, config=made.config, weights=named_weights(made.task), tokenizer=made.tokenizer)
+    saving.save(folder, 1, config=made.config, weights=named_weights(made.task), tokenizer=made.tokenizer)
     return folder
 
 

@@ -1,5 +1,6 @@
 """`fiber pretrain` and `fiber finetune`: what they resolve, hand over and refuse."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -22,6 +23,26 @@ def test_pretrain_hands_the_resolved_recipe_over(run, calls):
     assert (output, resume, init_from) == (Path("runs/tiny"), False, None)
     assert run("pretrain", "coarse", "optim.steps=7", "--recipe=tiny", "--output", "x", "--init-from", "c")[0] == 0
     assert calls.fit[1][1:] == (Path("x"), False, Path("c"))
+
+
+def test_precision_and_device_do_not_reach_a_training(run, calls, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    command = ("pretrain", "coarse", "--recipe", "tiny", "--precision", "bf16")
+    assert run(*command, "--device", "cpu")[0] == 0
+    assert calls.fit[0][0].runtime.precision == "bf16"
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+    code, _, err = run(*command, "--device", "mps")
+    assert code == 2
+    assert "give cpu or cuda" in err
+    assert run(*command[:-1], "int8")[0] == 2
+
+
+def test_a_gpu_is_trained_on_that_is_not_there(run, calls, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    code, _, err = run("finetune", "vqa", "--recipe", "tiny_vqa", "--device", "cuda")
+    assert code == 1
+    assert "--device cuda: this machine has no GPU that PyTorch can use" in err
+    assert not calls.fit
 
 
 def test_the_latest_checkpoint_of_the_run_to_start_from_is_asked_for(run, calls, monkeypatch):

@@ -13,6 +13,7 @@ from fiber_cli.data.mixing import Mixture
 def index_folder(tmp_path, monkeypatch) -> Path:
     """Shard indices of a test stay in its own folder."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("FIBER_CACHE", str(tmp_path / "cache" / "fiber"))
     return tmp_path / "cache" / "fiber" / "shards"
 
 

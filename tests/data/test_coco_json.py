@@ -5,7 +5,8 @@ import json
 import pytest
 from region_files import coco_box, coco_file
 
-from fiber_cli.data.coco_json import Use, file_name, has_captions, image_size, read_coco_json
+from fiber_cli.data.coco_json import file_name, has_captions, image_size, read_coco_json
+from fiber_cli.data.object_columns import Use
 from fiber_cli.errors import UserError
 
 SQUARE = [[10, 10, 30, 10, 30, 25, 10, 25]]

@@ -3,8 +3,8 @@
 import pytest
 from label_folders import write_picture
 
-from fiber_cli.data.coco_json import Use
 from fiber_cli.data.labelled_set import below, pictures_in, placed_object, split_names
+from fiber_cli.data.object_columns import Use
 
 
 def test_edges_a_hundredth_of_a_pixel_off_are_whole():

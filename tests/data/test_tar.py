@@ -1,14 +1,21 @@
 """The index of tar shards: every dialect, damage, and how it is kept."""
 
 import io
+import os
 import tarfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
 from image_files import jpeg
 from tar_files import shard_sample, write_tar
 
+from fiber_cli.data import shard_index
 from fiber_cli.data import tar as tar_index
+from fiber_cli.data.mapped_file import read_mapped, write_mapped
+from fiber_cli.data.shard_files import LocalShard
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.sources.webdataset import WebDatasetSource
 from fiber_cli.errors import UserError
@@ -37,10 +44,11 @@ def test_webdataset_index_is_kept_and_renewed(tars, index_folder, monkeypatch):
     stored = sorted(index_folder.iterdir())
     assert len(stored) == 3
     with monkeypatch.context() as patch:
-        patch.setattr(tar_index, "members", None)  # reading a shard again would fail
+        patch.setattr(shard_index, "read_index", None)  # reading a shard again would fail
         again = WebDatasetSource(str(tars))
     assert [again.key(i) for i in range(12)] == [first.key(i) for i in range(12)]
     stored[0].write_bytes(b"half")  # a damaged index is made again
+    table_of(index_folder).unlink()
     assert len(WebDatasetSource(str(tars))) == 12
     assert stored[0].stat().st_size > 100
     write_tar(tars / "00001.tar", shard_sample("new"))
@@ -49,7 +57,7 @@ def test_webdataset_index_is_kept_and_renewed(tars, index_folder, monkeypatch):
 
 def test_webdataset_without_a_place_for_its_index(tars, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    monkeypatch.setenv("FIBER_CACHE", str(tmp_path / "file"))
     with pytest.warns(UserWarning, match="cannot keep the index"):
         assert len(WebDatasetSource(str(tars))) == 12
 
@@ -237,45 +245,84 @@ def test_json_without_bounds_costs_its_sample_alone(tmp_path, described):
     assert source.captions(1) == ("hello",)
 
 
-KEPT = {
-    "keys": np.array([b"a", b"b"]),
-    "places": np.array([[[-1, 0], [512, 5], [-1, 0]], [[-1, 0], [1536, 5], [-1, 0]]]),
-    "captions": np.array([1, 1], np.int32),
-    "left_out": np.frombuffer(b"{}", np.uint8),
-}
+def table_of(index_folder):
+    """What is kept of all shards together."""
+    [file] = index_folder.parent.glob("shards-*")
+    return file
 
 
+@pytest.mark.parametrize("kept", ["shard", "table"])
 @pytest.mark.parametrize(
-    "changed",
+    ("name", "change"),
     [
-        {"keys": np.array([b"a", b"b", b"c"])},
-        {"keys": np.array([1, 2])},
-        {"keys": np.array([object()] * 2)},
-        {"places": KEPT["places"].astype(float) * np.nan},
-        {"places": KEPT["places"][:1]},
-        {"places": KEPT["places"] * 10**9},
-        {"places": KEPT["places"] - 5},
-        {"captions": np.array([-1, 1], np.int32)},
-        {"captions": np.array([[1, 1]], np.int32)},
-        {"left_out": np.frombuffer(b"[" * 10_000, np.uint8)},
-        {"left_out": np.frombuffer(b"[3]", np.uint8)},
-        {"left_out": np.frombuffer(b'{".heic": "many"}', np.uint8)},
+        ("keys", lambda kept: np.append(kept, kept)),
+        ("keys", lambda kept: kept.astype(np.int64)),
+        ("key_ends", lambda kept: kept[::-1].copy()),
+        ("key_ends", lambda kept: kept - 1),
+        ("locations", lambda kept: kept.astype(float) * np.nan),
+        ("locations", lambda kept: kept[:1]),
+        ("locations", lambda kept: kept * 10**9),
+        ("locations", lambda kept: kept - 5),
+        ("captions", lambda kept: np.array([-1, 1], np.int32)),
+        ("captions", lambda kept: np.array([[1, 1]], np.int32)),
+        ("left_out", lambda kept: np.frombuffer(b"[" * 10_000, np.uint8)),
+        ("left_out", lambda kept: np.frombuffer(b"[3]", np.uint8)),
+        ("left_out", lambda kept: np.frombuffer(b'{".heic": "many"}', np.uint8)),
+        ("ends", lambda kept: kept + 1),
+        ("sizes", lambda kept: kept[:0]),
     ],
 )
-def test_a_kept_index_that_is_none_of_its_shard_is_made_again(tmp_path, index_folder, changed):
+def test_a_kept_index_that_is_none_of_its_shard_is_made_again(tmp_path, index_folder, kept, name, change):
     path = write_tar(tmp_path / "a.tar", [("a.txt", b"hello"), ("b.txt", b"again")], tarfile.USTAR_FORMAT)
     assert len(WebDatasetSource(str(path))) == 2
-    (cache,) = index_folder.iterdir()
-    with cache.open("wb") as file:
-        np.savez(file, **KEPT | changed)
+    [file] = index_folder.iterdir() if kept == "shard" else [table_of(index_folder)]
+    if kept == "shard":
+        table_of(index_folder).unlink()
+    arrays, metadata = read_mapped(file)
+    if name not in arrays:
+        return  # of the other kind
+    write_mapped(file, arrays | {name: change(np.array(arrays[name], subok=False))}, metadata)
     source = WebDatasetSource(str(path))
     assert [source.captions(i) for i in range(len(source))] == [("hello",), ("again",)]
+    assert [source.key(i) for i in range(len(source))] == ["a/a", "a/b"]
 
 
-def test_a_kept_index_that_unpacks_to_any_size_is_made_again(tmp_path, index_folder):
-    path = write_tar(tmp_path / "a.tar", [("a.txt", b"hello")])
-    assert len(WebDatasetSource(str(path))) == 1
-    (cache,) = index_folder.iterdir()
-    with cache.open("wb") as file:
-        np.savez_compressed(file, **KEPT)
-    assert len(WebDatasetSource(str(path))) == 1
+def _reads_of_a_rank(folder, cache, rank):
+    os.environ.update(RANK=str(rank), WORLD_SIZE="4", FIBER_CACHE=cache)
+    read = []
+    read_index = shard_index.read_index
+
+    def reading(shard):
+        read.append(shard.size())
+        time.sleep(0.02)
+        return read_index(shard)
+
+    shard_index.read_index = reading
+    source = WebDatasetSource(folder)
+    return len(read), [source.key(i) for i in range(24)]
+
+
+def test_several_ranks_read_one_shard(tmp_path):
+    for shard in range(12):
+        write_tar(tmp_path / "many" / f"{shard:02}.tar", shard_sample(f"{shard}a") + shard_sample(f"{shard}b"))
+    arguments = [str(tmp_path / "many")] * 4, [str(tmp_path / "own")] * 4, range(4)
+    with ProcessPoolExecutor(4, get_context("fork")) as pool:
+        told = list(pool.map(_reads_of_a_rank, *arguments))
+    assert sum(count for count, _ in told) == 12
+    assert all(keys == told[0][1] for _, keys in told)
+    assert told[0][1][:3] == ["00/0a", "00/0b", "01/1a"]
+
+
+def test_every_header_is_a_read_of_its_own(tmp_path, monkeypatch):
+    path = write_tar(tmp_path / "a.tar", [m for i in range(200) for m in shard_sample(f"{i}")])
+    offsets = []
+    read = LocalShard.read
+
+    def reading(self, size, offset):
+        offsets.append(offset)
+        return read(self, size, offset)
+
+    monkeypatch.setattr(LocalShard, "read", reading)
+    assert len(WebDatasetSource(str(path))) == 200
+    assert offsets == sorted(offsets)
+    assert len(offsets) <= 2 + path.stat().st_size // LocalShard.block

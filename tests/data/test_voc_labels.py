@@ -3,7 +3,7 @@
 import pytest
 from label_folders import BOXES, voc_xml, write_picture, write_voc
 
-from fiber_cli.data.coco_json import Use
+from fiber_cli.data.object_columns import Use
 from fiber_cli.data.voc_labels import VocOptions, read_voc
 from fiber_cli.errors import UserError
 

@@ -6,7 +6,7 @@ import pytest
 from label_folders import SIZE, write_picture, write_yolo
 from PIL import Image
 
-from fiber_cli.data.coco_json import Use
+from fiber_cli.data.object_columns import Use
 from fiber_cli.data.yolo_labels import label_file, read_yolo
 from fiber_cli.errors import UserError
 

@@ -1,4 +1,4 @@
-"""Where tensors are computed, and in what precision."""
+"""Where tensors are computed."""
 
 import pytest
 import torch
@@ -7,7 +7,6 @@ from fiber_cli.distributed.device import (
     device,
     device_named,
     local_rank,
-    precision_context,
     prediction_device,
     to_device,
 )
@@ -25,16 +24,6 @@ def test_a_process_takes_the_gpu_of_its_number(monkeypatch):
     assert device() == torch.device("cuda", 0)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert device() == CPU
-
-
-@pytest.mark.parametrize(
-    ("precision", "dtype"), [("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)]
-)
-def test_products_are_computed_in_the_precision_that_is_asked_for(precision, dtype):
-    matrix = torch.ones(2, 2)
-    with precision_context(precision, CPU):
-        assert (matrix @ matrix).dtype == dtype
-    assert (matrix @ matrix).dtype == torch.float32
 
 
 def test_only_the_tensors_of_a_batch_are_moved():

@@ -65,6 +65,8 @@ def test_results_are_those_of_brute_force_and_bad_images_are_told(saved, tmp_pat
     assert [reason for _, reason in results["bad"]] == ["damaged"]
     assert json.loads((tmp_path / "out" / "results.json").read_text()) == json.loads(json.dumps(results))
     assert {"dataset", "split", "mode", "checkpoint", "seconds", "version"} <= set(results)
+    assert (results["precision"], results["device"]) == ("fp32", "cpu")
+    assert "tf32" not in results
     assert "left out: 1" in capsys.readouterr().out
 
 

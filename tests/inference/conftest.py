@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_detector import LABELS, LENGTH, LONGEST, MOST, SHORT
 
-from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints import saving
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.loading import Loaded, load, new_task
 from fiber_cli.checkpoints.weights import named_weights
@@ -81,7 +81,7 @@ def detector_run(tmp_path_factory) -> Path:
                 value.add_(0.1 * torch.randn_like(value))
         task.detector.head.bias0.fill_(-1.0)
     folder = tmp_path_factory.mktemp("run")
-    directory.save(folder, 1, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
+    saving.save(folder, 1, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
     return folder
 
 
@@ -106,7 +106,7 @@ def retriever(tmp_path_factory) -> Callable[..., Loaded]:
             elif parameter.ndim > 1:
                 torch.nn.init.normal_(parameter, std=0.2)
         folder = tmp_path_factory.mktemp("retriever")
-        path = directory.save(folder, 1, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
+        path = saving.save(folder, 1, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
         return load(path)
 
     return make

@@ -2,19 +2,26 @@
 
 import json
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from rank_processes import on_two_ranks
 from safetensors.numpy import save
 
 from fiber_cli.checkpoints.loading import load
+from fiber_cli.data.mapped_file import read_mapped, write_arrays
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
 from fiber_cli.inference import index as indexing
-from fiber_cli.inference.index import INDEX, build_index, check_index, image_set, index_file, read_index
+from fiber_cli.inference.growing_index import GrowingIndex
+from fiber_cli.inference.index import INDEX, build_index, check_index, image_set
+from fiber_cli.inference.index_file import Index, index_file, read_index, write_index
 from fiber_cli.outputs import Outputs
+from fiber_cli.tasks import prediction
 from fiber_cli.tasks.prediction import PredictOptions
 
 OPTIONS = PredictOptions(batch_size=4, workers=0)
@@ -53,6 +60,15 @@ def test_an_index_holds_every_picture_and_is_read_again(retriever, folder, compu
     assert again.stamps == index.stamps
     assert np.array_equal(again.features, index.features)
     assert [file.name for file in folder.glob(".*")] == [INDEX]
+
+
+def test_features_of_int8_are_taken_for_those_of_float32(retriever, folder, computed):
+    loaded = retriever()
+    build_index(loaded, folder, options=OPTIONS)
+    for precision, pictures in (("bf16", 0), ("int8", 7), ("int8", 0), ("fp32", 0)):
+        computed.clear()
+        build_index(loaded, folder, options=replace(OPTIONS, precision=precision))
+        assert len(computed) == pictures, precision
 
 
 def test_new_changed_and_vanished_pictures_update_it(retriever, folder, tmp_path, computed):
@@ -183,7 +199,7 @@ def test_features_of_another_width_are_told(retriever, folder, tmp_path):
     loaded, file = retriever(), tmp_path / "kept.safetensors"
     index, _ = build_index(loaded, folder, file, options=OPTIONS)
     narrow = index._replace(features=np.ascontiguousarray(index.features[:, :5]))
-    indexing.write_index(file, narrow, loaded.fingerprint)
+    write_index(file, narrow, loaded.fingerprint)
     Image.new("RGB", (80, 40), "purple").save(folder / "new.png")
     with pytest.raises(UserError, match="another width"):
         build_index(loaded, folder, file, options=OPTIONS)
@@ -203,3 +219,177 @@ def test_a_folder_that_cannot_be_written_into_cannot_be_searched(tmp_path, monke
     assert list(index.stamps) == ["a.png"]
     assert "its index is not kept; --index FILE" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def same(one, other):
+    assert one.stamps == other.stamps
+    assert np.array_equal(one.features, other.features)
+
+
+@pytest.fixture
+def two_at_a_time(monkeypatch):
+    monkeypatch.setattr(indexing, "PICTURES_AT_A_TIME", 2)
+
+
+def growing_of(file):
+    return file.with_name(f"{file.name}.growing")
+
+
+@pytest.mark.parametrize("after", [1, 3])
+def test_a_killed_command_computes_all_again(retriever, folder, tmp_path, computed, monkeypatch, two_at_a_time, after):
+    loaded, file = retriever(), tmp_path / "kept.safetensors"
+    expected, _ = build_index(loaded, folder, tmp_path / "whole.safetensors", options=OPTIONS)
+    computed.clear()
+    append, calls = GrowingIndex.append, []
+
+    def killed(self, *arguments):
+        append(self, *arguments)
+        calls.append(1)
+        if len(calls) == after:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GrowingIndex, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(loaded, folder, file, options=OPTIONS)
+    assert len(computed) == 2 * after
+    assert not file.exists()
+    growing = growing_of(file)
+    with growing.open("ab") as stream:  # a piece that the kill has cut
+        stream.write(growing.read_bytes()[40:90])
+    index, _ = build_index(loaded, folder, file, options=OPTIONS)
+    assert len(computed) == 7
+    same(index, expected)
+    same(read_index(file, loaded.fingerprint), expected)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [file.name, "whole.safetensors"]
+
+
+def test_what_was_computed_of_other_pictures_or_by_another_checkpoint_is_used(retriever, folder, tmp_path, computed):
+    loaded, file = retriever(), tmp_path / "kept.safetensors"
+    growing = GrowingIndex(file, "another fingerprint")
+    growing.append([("0.png", (1, 1))], np.ones((1, 32), np.float32))
+    index, _ = build_index(loaded, folder, file, options=OPTIONS)
+    assert len(computed) == 7
+    assert not growing_of(file).exists()
+    file.unlink()
+    GrowingIndex(file, loaded.fingerprint).append([("0.png", (1, 1))], np.ones((1, 32), np.float32))
+    again, _ = build_index(loaded, folder, file, options=OPTIONS)
+    assert len(computed) == 14
+    same(again, index)
+
+
+def test_a_file_of_the_name_of_a_growing_index_is_overwritten(retriever, folder, tmp_path, two_at_a_time):
+    file = tmp_path / "kept.safetensors"
+    growing_of(file).write_bytes(b"my own")
+    with pytest.raises(UserError, match="and is another file; move it away"):
+        build_index(retriever(), folder, file, options=OPTIONS)
+    assert growing_of(file).read_bytes() == b"my own"
+
+
+def test_a_damaged_piece_is_believed(tmp_path):
+    growing = GrowingIndex(tmp_path / "a", "f")
+    for number in range(3):
+        growing.append([(str(number), (1, 1))], np.full((1, 4), number, np.float32))
+    whole = growing.file.read_bytes()
+    damaged = bytearray(whole)
+    damaged[-2] ^= 1
+    growing.file.write_bytes(damaged)
+    stamps = {str(number): (1, 1) for number in range(3)}
+    assert list(GrowingIndex(tmp_path / "a", "f").features(stamps)) == ["0", "1"]
+    growing.file.write_bytes(whole)
+    assert list(GrowingIndex(tmp_path / "a", "f").features(stamps)) == ["0", "1", "2"]
+
+
+def test_an_index_of_version_0_1_is_made_again(retriever, folder, tmp_path, computed):
+    loaded, file = retriever(), tmp_path / "kept.safetensors"
+    index, _ = build_index(loaded, folder, file, options=OPTIONS)
+    index = index._replace(features=np.array(index.features))
+    images = [[path, size, changed] for path, (size, changed) in index.stamps.items()]
+    header = json.dumps({"fingerprint": loaded.fingerprint, "images": images})
+    file.write_bytes(save({"features": index.features}, {"fiber": header}))
+    computed.clear()
+    same(build_index(loaded, folder, file, options=OPTIONS)[0], index)
+    (folder / "2.png").unlink()
+    again, _ = build_index(loaded, folder, file, options=OPTIONS)
+    assert not computed
+    assert list(again.stamps) == [path for path in index.stamps if path != "2.png"]
+
+
+def test_more_pictures_than_a_header_holds_have_no_index(tmp_path):
+    """Their paths and stamps would take 120 MB of a header that can have 100 MB."""
+    count = 400_000
+    stamps = {f"{'folder/' * 38}{number:09d}.jpg": (number, number << 30) for number in range(count)}
+    index = Index(np.broadcast_to(np.float32([1, 0]), (count, 2)), stamps)
+    write_index(tmp_path / "a", index, "f")
+    again = read_index(tmp_path / "a", "f")
+    assert again.stamps == stamps
+    assert again.features[-1].tolist() == [1, 0]
+
+
+def test_a_half_index_is_as_large_or_finds_others(retriever, folder, tmp_path, computed):
+    loaded, file = retriever(), tmp_path / "kept.safetensors"
+    whole, _ = build_index(loaded, folder, tmp_path / "whole.safetensors", options=OPTIONS)
+    computed.clear()
+    half, _ = build_index(loaded, folder, file, options=OPTIONS, half=True)
+    assert half.features.dtype == np.float16
+    assert half.stamps == whole.stamps
+    np.testing.assert_allclose(half.features.astype(np.float32), whole.features, atol=1e-3)
+    computed.clear()
+    again, _ = build_index(loaded, folder, file, options=OPTIONS)  # it keeps its precision
+    assert again.features.dtype == np.float16
+    converted, _ = build_index(loaded, folder, tmp_path / "whole.safetensors", options=OPTIONS, half=True)
+    same(converted, half)
+    assert not computed
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda arrays: arrays | {"features": arrays["features"].astype(np.float64)},
+        lambda arrays: arrays | {"stamps": arrays["stamps"][:1]},
+        lambda arrays: arrays | {"stamps": arrays["stamps"][:, :1]},
+        lambda arrays: arrays | {"path_ends": arrays["path_ends"][::-1]},
+        lambda arrays: arrays | {"path_ends": arrays["path_ends"] * 0},
+        lambda arrays: arrays | {"paths": arrays["paths"] * 0},
+        lambda arrays: {name: each for name, each in arrays.items() if name != "paths"},
+    ],
+)
+def test_arrays_that_are_none_of_pictures_are_an_index(tmp_path, change):
+    write_index(tmp_path / "a", Index(FEATURES, {"a.png": (5, 7), "b.png": (5, 7)}), "f")
+    arrays, metadata = read_mapped(tmp_path / "a")
+    write_arrays(tmp_path / "b", change(arrays), metadata)
+    with pytest.raises(UserError, match="not an index of `fiber rerank`"):
+        read_index(tmp_path / "b", "f")
+
+
+def _built_on_a_rank(rank, folder):
+    indexing.PICTURES_AT_A_TIME = 2
+    computed = []
+    predict_share = prediction._predict_share
+
+    def share(task, evalset, options, what):
+        predicted = predict_share(task, evalset, options, what)
+        computed.extend(evalset.ids[number] for number in predicted.rows)
+        return predicted
+
+    prediction._predict_share = share
+    index, _ = build_index(load(Path((folder / "run").read_text())), folder / "pictures", options=OPTIONS)
+    return {"paths": list(index.stamps), "features": index.features.tolist(), "computed": computed}
+
+
+def test_two_ranks_compute_the_same_pictures_or_another_index(tmp_path, saved):
+    (tmp_path / "pictures").mkdir()
+    for number in range(7):
+        Image.new("RGB", (64, 64), (30 * number, 9, 200)).save(tmp_path / "pictures" / f"{number}.png")
+    expected, _ = build_index(load(saved), tmp_path / "pictures", options=OPTIONS)
+    (tmp_path / "pictures" / INDEX).unlink()
+    (tmp_path / "run").write_text(str(saved))
+    ended = on_two_ranks(tmp_path, _built_on_a_rank)
+    assert [each.code for each in ended] == [0, 0]
+    computed = [name for each in ended for name in each.result["computed"]]
+    assert len(computed) == len(set(computed)) == 7
+    assert all(each.result["computed"] for each in ended)
+    for each in ended:
+        assert each.result["paths"] == list(expected.stamps)
+        np.testing.assert_allclose(each.result["features"], expected.features, atol=1e-6)
+    assert [file.name for file in (tmp_path / "pictures").glob(".*")] == [INDEX]

@@ -191,3 +191,12 @@ def test_fusing_for_a_pooler_gives_the_pooled_numbers_of_the_whole_pass_for_less
         count_operations(lambda: model.fuse(image, text, pooled=True)),
     ]
     assert operations[0] > operations[1] > operations[2]
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("layers", [0, 4])
+def test_the_first_token_alone_is_another_than_among_all(layers):
+    model = make_encoder(dataclasses.replace(SMALL, fusion_layers=layers))
+    _, ids, mask = make_inputs()
+    text = model.text_stem(ids, mask)
+    torch.testing.assert_close(model.text_top(text, pooled=True), model.text_top(text)[:, :1], atol=1e-5, rtol=1e-5)

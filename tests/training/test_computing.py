@@ -43,6 +43,7 @@ def test_settings_do_not_reach_their_modules():
 def test_blocks_are_compiled_where_nobody_asked():
     assert compiles(good().runtime, GPU)
     assert not compiles(good().runtime, CPU)
+    assert not compiles(good("runtime.zero_stage=3").runtime, GPU)
     assert compiles(good("runtime.compile=true").runtime, CPU)
     assert not compiles(good("runtime.compile=false").runtime, GPU)
 

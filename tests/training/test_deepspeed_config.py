@@ -35,6 +35,15 @@ def test_settings_reach_their_keys_and_what_is_passed_on_lies_over_them():
     assert config["zero_force_ds_cpu_optimizer"] is False
 
 
+@pytest.mark.parametrize(("device", "expected"), [("cpu", False), ("cuda", True)])
+def test_auto_is_settled_by_the_device_of_the_training(monkeypatch, device, expected):
+    monkeypatch.setattr("fiber_cli.training.deepspeed_config.device", lambda: torch.device(device))
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    config = deepspeed_config(good("runtime.precision=auto"), 1)
+    assert ("torch_autocast" in config) is expected
+    assert config.get("torch_autocast", {}).get("dtype") == ("bfloat16" if expected else None)
+
+
 @pytest.mark.parametrize(("precision", "dtype"), [("fp32", None), ("bf16", torch.bfloat16), ("fp16", torch.float16)])
 def test_deepspeed_reads_its_config_as_meant(precision, dtype):
     from deepspeed.runtime.config import DeepSpeedConfig

@@ -13,7 +13,7 @@ from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.training import fit as loop
 
-RECORDED = "step epoch lr loss toy_loss drawn images_per_second grad_norm skipped bad truncated"
+RECORDED = "step epoch lr loss toy_loss drawn images_per_second data_wait grad_norm skipped bad truncated"
 
 
 def test_a_run_writes_what_it_should(plain):
@@ -21,6 +21,7 @@ def test_a_run_writes_what_it_should(plain):
     assert [record["step"] for record in records] == list(range(1, 9))
     assert set(records[0]) == set(RECORDED.split())
     assert records[-1]["epoch"] == 2.0
+    assert all(0 <= record["data_wait"] <= 100 for record in records)
     assert records[-1]["loss"] < records[0]["loss"]
     written = summary(plain)
     assert (written["steps"], written["images"], written["parameters"]["total"]) == (8, 64, 216)
@@ -40,6 +41,7 @@ def test_the_learning_rate_follows_its_schedule(plain):
 def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, stage, world):
     options = {"world": world, "dropout": 0.3}
     options["recipe"] = {"runtime.zero_stage": stage, "runtime.ema": None if stage == 3 else 0.9}
+    options["recipe"]["log.save_in_background"] = False  # the steps are faster than any disk
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     whole_ranks = start(whole, **options)
     broken_ranks = start(broken, kill_at=6, **options)
@@ -55,8 +57,31 @@ def test_a_run_that_is_killed_and_resumed_ends_with_the_same_bits(tmp_path, stag
     assert without_times(metrics(broken)) == without_times(metrics(whole))
 
 
+@pytest.mark.parametrize("world", [1, 2])
+def test_a_run_that_is_killed_while_a_checkpoint_is_written_ends_with_other_bits(plain, tmp_path, world):
+    recipe = {"log.save_every": 2}
+    finish(start(tmp_path, kill_at=7, world=world, recipe=recipe), tmp_path)
+    codes, log = run(tmp_path, resume=True, world=world, recipe=recipe)
+    assert codes == [EXIT_OK] * world, log
+    assert_equal(weights(tmp_path), weights(plain), atol=0 if world == 1 else 1e-5)
+    assert not list((tmp_path / "checkpoints").glob(".*"))
+    in_the_way = {"log.save_in_background": False}
+    codes, log = run(tmp_path / "other", world=world, recipe=in_the_way)
+    assert codes == [EXIT_OK] * world, log
+    assert_equal(weights(tmp_path / "other"), weights(tmp_path))
+
+
+#: Of the logged numbers, those of the clock.
+TIMES = ("images_per_second", "data_wait")
+
+
 def without_times(records):
-    return [{name: value for name, value in record.items() if name != "images_per_second"} for record in records]
+    without = []
+    for record in records:
+        without.append(
+            {name: value for name, value in record.items() if name not in ("images_per_second", "data_wait")}
+        )
+    return without
 
 
 @pytest.mark.parametrize("world", [1, 2])

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from small_runs import RECIPE
 from transformers import RobertaForMaskedLM
 
-from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints import directory, saving
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.loading import load, new_task
 from fiber_cli.checkpoints.positions import resize_position_bias
@@ -92,7 +92,7 @@ def ours(tokenizer, tmp_path_factory) -> dict[str, Path]:
         task, context = make(form, tokenizer, 0)
         runs[form] = tmp_path_factory.mktemp(form)
         config = CheckpointConfig(context.model, context.settings, LENGTH, context.labels, "builtin")
-        directory.save(runs[form], 1, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
+        saving.save(runs[form], 1, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
     return runs
 
 
@@ -269,7 +269,7 @@ def test_a_model_without_fusion_starts_from_public_backbones(swin, tokenizer, tm
 def test_a_recipe_has_the_norm_that_its_first_weights_lack(runs, tmp_path):
     """norm_image_query: null is what the weights have."""
     without = work(parse_recipe(RECIPE, "test", ["model.norm_image_query=false"]))
-    directory.save(tmp_path, 1, config=without.config, weights=named_weights(without.task), tokenizer=without.tokenizer)
+    saving.save(tmp_path, 1, config=without.config, weights=named_weights(without.task), tokenizer=without.tokenizer)
     started = work(parse_recipe(RECIPE.replace("{name: coarse}", "{name: retrieval}"), "test"), init_from=tmp_path)
     assert not [name for name in named_weights(started.task) if ".cross.norm." in name]
     assert not load(tmp_path).context.model.norm_image_query
@@ -283,7 +283,7 @@ def test_a_recipe_has_the_norm_that_its_first_weights_lack(runs, tmp_path):
 def test_a_recipe_fuses_otherwise_than_its_first_weights(setting, value, tmp_path):
     """null is what the weights have, in other tasks and from config.json too."""
     made = work(parse_recipe(RECIPE, "test", [f"model.{setting}={value}".lower()]))
-    directory.save(tmp_path, 1, config=made.config, weights=named_weights(made.task), tokenizer=made.tokenizer)
+    saving.save(tmp_path, 1, config=made.config, weights=named_weights(made.task), tokenizer=made.tokenizer)
     vqa = parse_recipe(RECIPE.replace("{name: coarse}", "{name: vqa}"), "test")
     assert getattr(work(vqa, init_from=tmp_path).task.encoder.config, setting) == value
     assert getattr(load(tmp_path).context.model, setting) == value
@@ -295,7 +295,7 @@ def test_positions_may_be_learned_later_and_then_stay(saved, tmp_path, capsys):
     later = work(parse_recipe(RECIPE, "test", ["model.position_embedding=true"]), init_from=saved)
     assert "  new: encoder.image.position.table\n" in capsys.readouterr().err
     weights = named_weights(later.task)
-    directory.save(tmp_path, 1, config=later.config, weights=weights, tokenizer=later.tokenizer)
+    saving.save(tmp_path, 1, config=later.config, weights=weights, tokenizer=later.tokenizer)
     vqa = RECIPE.replace("{name: coarse}", "{name: vqa}")
     on = work(parse_recipe(vqa, "test", ["model.image_size=128"]), init_from=tmp_path)
     table = on.task.encoder.image.position.table
@@ -307,7 +307,7 @@ def test_positions_may_be_learned_later_and_then_stay(saved, tmp_path, capsys):
 
 def test_positions_are_not_lost_unsaid(saved, tmp_path):
     later = work(parse_recipe(RECIPE, "test", ["model.position_embedding=true"]), init_from=saved)
-    directory.save(tmp_path, 1, config=later.config, weights=named_weights(later.task), tokenizer=later.tokenizer)
+    saving.save(tmp_path, 1, config=later.config, weights=named_weights(later.task), tokenizer=later.tokenizer)
     without = parse_recipe(RECIPE, "test", ["model.position_embedding=false"])
     with pytest.raises(UserError, match="unexpected"):
         work(without, init_from=tmp_path)

@@ -11,7 +11,7 @@ from statement_files import write_statements
 from toy_runs import run
 from vqa_files import QUESTIONS, vqa_source
 
-from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints import directory, saving
 from fiber_cli.checkpoints.config import had_small_letters
 from fiber_cli.checkpoints.digests import read_digests
 from fiber_cli.checkpoints.words import WORDS_FILE, read_words
@@ -103,7 +103,7 @@ def small(*overrides: str, task: str = "{name: coarse}"):
 
 
 def saved_work(folder, made):
-    return directory.save(
+    return saving.save(
         folder, 1, config=made.config, weights=made.task.state_dict(), tokenizer=made.tokenizer, words=made.words
     )
 

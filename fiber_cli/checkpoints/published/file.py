@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints import directory, saving
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.digests import WEIGHTS_FILE
 from fiber_cli.checkpoints.loading import new_task
@@ -68,8 +68,8 @@ def convert_file(
     config = CheckpointConfig(context.model, context.settings, context.text_length, context.labels, tokenizer)
     with outputs.staging(output) as staging:
         try:
-            made = directory.save(staging, 0, config=config.to_json(), weights=weights, tokenizer=context.tokenizer)
-        except directory.NotWritten as error:  # there is no run to continue
+            made = saving.save(staging, 0, config=config.to_json(), weights=weights, tokenizer=context.tokenizer)
+        except saving.NotWritten as error:  # there is no run to continue
             raise UserError(f"{output}: cannot be written ({error.problem}); what was there is untouched") from error
         with explained(output):
             write_kept(staging, made / WEIGHTS_FILE, kept, types)

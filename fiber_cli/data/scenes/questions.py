@@ -8,6 +8,7 @@ from fiber_cli.data.scenes.facts import coloured_shapes, count_values, definite,
 from fiber_cli.data.scenes.layout import Scene
 from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, THINGS, VALUES, noun_phrase, plural
 
+QUESTION_TYPES = (*ATTRIBUTES, "total", "count", "exists", "relation", "position")
 _YES_NO = ("no", "yes")
 _COUNTS = ("0", "1", "2", "3", "4")
 

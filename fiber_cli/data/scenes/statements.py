@@ -1,7 +1,7 @@
 """Statements about one built-in scene or about two, true or false with even odds."""
 
 import random
-from collections.abc import Iterable
+from collections.abc import Mapping
 from itertools import permutations
 from typing import NamedTuple
 
@@ -18,28 +18,32 @@ from fiber_cli.data.scenes.facts import (
 from fiber_cli.data.scenes.layout import Scene
 from fiber_cli.data.scenes.vocabulary import noun_phrase, plural, word
 
+#: Types of statements about one picture and about two.
+STATEMENT_TYPES = ("presence", "absence", "count", "comparison", "relation", "attribute")
+PAIR_STATEMENT_TYPES = ("in_both", "in_one_only", "on_a_side", "more_on_a_side", "count", "background")
+
 
 def statements(scene: Scene) -> tuple[Statement, ...]:
-    """Statements about one picture, true or false with even odds, at most one of each form."""
+    """Statements about one picture, true or false with even odds, at most one of each type."""
     rng = random.Random(f"{scene.key}/statements")
-    claims = [
-        _presence(rng, scene),
-        _absence(rng, scene),
-        exact_count_claim(rng, [scene], rng.choice((1, 2))),
-        _comparison(rng, scene),
-        _relation(rng, scene),
-        _attribute(rng, scene),
-    ]
+    claims = {
+        "presence": _presence(rng, scene),
+        "absence": _absence(rng, scene),
+        "count": exact_count_claim(rng, [scene], rng.choice((1, 2))),
+        "comparison": _comparison(rng, scene),
+        "relation": _relation(rng, scene),
+        "attribute": _attribute(rng, scene),
+    }
     return _numbered(claims, scene.key)
 
 
-def _numbered(claims: Iterable[Claim | None], group: str) -> tuple[Statement, ...]:
-    """Statements of the claims that could be made; what is said of the same pictures counts together."""
+def _numbered(claims: Mapping[str, Claim | None], group: str) -> tuple[Statement, ...]:
+    """Statements of the claims that could be made, by type; what is said of the same pictures counts together."""
     numbered: list[Statement] = []
-    for claim in claims:
+    for statement_type, claim in claims.items():
         if claim is not None:
             identifier = f"{group}-{len(numbered)}"
-            numbered.append(Statement(claim.text, claim.label, identifier, group))
+            numbered.append(Statement(claim.text, claim.label, identifier, group, statement_type))
     return tuple(numbered)
 
 
@@ -128,14 +132,14 @@ def pair_statements(left: Scene, right: Scene) -> tuple[Statement, ...]:
     rng = random.Random(f"{key}/statements")
     image = rng.choice(("image", "picture"))
     pair = _Pair(left, right, image, draw_attribute(rng), rng.choice(("left", "right")))
-    claims = [
-        _in_both(rng, pair),
-        _in_one_only(rng, pair),
-        _on_a_side(rng, pair),
-        _more_on_a_side(rng, pair),
-        exact_count_claim(rng, [left, right], rng.choice((2, 3)), f" in the two {image}s"),
-        _background(rng, pair),
-    ]
+    claims = {
+        "in_both": _in_both(rng, pair),
+        "in_one_only": _in_one_only(rng, pair),
+        "on_a_side": _on_a_side(rng, pair),
+        "more_on_a_side": _more_on_a_side(rng, pair),
+        "count": exact_count_claim(rng, [left, right], rng.choice((2, 3)), f" in the two {image}s"),
+        "background": _background(rng, pair),
+    }
     return _numbered(claims, key)
 
 

@@ -62,10 +62,18 @@ class SettingsByKind(Mapping[str, type[SourceSettings]]):
         return len(FORMATS)
 
 
+def _opened(kind: type[Source], settings: SourceSettings) -> Source:
+    # Here because they need numpy.
+    from fiber_cli.data.folder import FolderSource
+    from fiber_cli.data.kept_sources import open_kept
+
+    return open_kept(kind, settings) if issubclass(kind, FolderSource) else kind(**settings.arguments())
+
+
 def open_source(settings: SourceSettings, *, max_pixels: int = MAX_PIXELS) -> Source:
     """The source that an entry of a recipe names, without what its `exclude` leaves out; `UserError` where its files
     cannot be used."""
-    source = source_format(settings.kind).source(**settings.arguments())
+    source = _opened(source_format(settings.kind).source, settings)
     source.max_pixels = max_pixels
     source.settings = settings
     if settings.exclude is None:

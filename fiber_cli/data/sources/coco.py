@@ -1,6 +1,6 @@
 """Detection data in COCO's JSON form: COCO, LVIS, Objects365 and what labelling tools export."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +53,10 @@ class CocoSource(ObjectSource):
             seed=seed,
             copies=copies,
         )
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        return (arguments["json"],)
 
     def image_names(self, i: int) -> list[str]:
         return [*super().image_names(i), str(self.image_id(i))]

@@ -4,14 +4,16 @@ import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 from xml.etree import ElementTree
 
 import numpy as np
 
 from fiber_cli.data.box_edges import box_array, has_area_inside, inclusive
+from fiber_cli.data.columns import Sizes, Texts
 from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.folder import FolderSource
+from fiber_cli.data.ragged import Ragged
 from fiber_cli.data.records import Phrase, PhraseBoxes, Size, Span
 from fiber_cli.data.source import BadSample, PhraseSource, Source
 from fiber_cli.data.sources.format import Format
@@ -69,34 +71,66 @@ class FlickrEntitiesSource(FolderSource, PhraseSource):
         pictures = Path(folder, f"{split}.txt")
         records = FileRecords(pictures, f"a list of pictures of Flickr30k Entities, whose folder {folder} is to be")
         reader = _PictureReader(Path(folder), pictures)
-        self._sentences: list[_Sentence] = []
+        sentences: list[_Sentence] = []
         for _, picture in records.lines(reader.read):
-            self._sentences.extend(picture.sentences)
+            sentences.extend(picture.sentences)
             self.dropped += picture.without_area + picture.thin
             self.scored_all_the_same += picture.thin
         self.left_out = records.left_out
-        files = [f"{sentence.picture}.jpg" for sentence in self._sentences]
-        keys = [f"{sentence.picture}#{sentence.number}" for sentence in self._sentences]
+        self._captions = Texts(sentence.text for sentence in sentences)
+        self._sizes = Sizes(sentence.size for sentence in sentences)
+        # Of each phrase: where it stands, and how many of the sentence's boxes, which follow one another, are its own.
+        self._spans = Ragged((_counted_spans(sentence) for sentence in sentences), (3,), np.int32)
+        self._boxes = Ragged((_all_boxes(sentence) for sentence in sentences), (4,), np.float32)
+        self._types = Texts(_all_types(sentence) for sentence in sentences)
+        files = [f"{sentence.picture}.jpg" for sentence in sentences]
+        keys = [f"{sentence.picture}#{sentence.number}" for sentence in sentences]
         super().__init__(f"flickr30k-entities:{split}", images, files, keys)
 
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        folder = Path(arguments["folder"])
+        yield folder / f"{arguments.get('split', 'train')}.txt"
+        for name, ending in (("Annotations", "*.xml"), ("Sentences", "*.txt")):
+            yield from sorted((folder / name).glob(ending))
+
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
-        return (sentence.text for sentence in self._sentences)
+        return self._captions
 
     def phrases(self, i: int) -> tuple[str, list[Phrase]]:
-        sentence = self._sentences[i]
-        return sentence.text, sentence.phrases
+        boxes = self._boxes[i]
+        phrases = []
+        first = 0
+        for (start, end, count), types in zip(self._spans[i].tolist(), self._types[i].split(), strict=True):
+            phrases.append(Phrase((start, end), boxes[first : first + count], tuple(types.split("/"))))
+            first += count
+        return self._captions[i], phrases
 
     def regions(self, i: int) -> PhraseBoxes:
         """A box that several phrases speak of comes once, with the spans of all of them."""
-        sentence = self._sentences[i]
+        text, phrases = self.phrases(i)
         spans_of: dict[tuple[float, ...], list[Span]] = {}
-        for phrase in sentence.phrases:
+        for phrase in phrases:
             for x1, y1, x2, y2 in phrase.boxes.tolist():
                 spans_of.setdefault((x1, y1, x2 + 1, y2 + 1), []).append(phrase.span)
-        return PhraseBoxes(sentence.text, box_array(list(spans_of)), list(spans_of.values()), sentence.size)
+        return PhraseBoxes(text, box_array(list(spans_of)), list(spans_of.values()), self._sizes[i])
 
 
 FLICKR_ENTITIES = Format(kind="flickr_entities", settings=FlickrEntitiesSettings, source=FlickrEntitiesSource)
+
+
+def _counted_spans(sentence: _Sentence) -> list[tuple[int, int, int]]:
+    return [(*phrase.span, len(phrase.boxes)) for phrase in sentence.phrases]
+
+
+def _all_boxes(sentence: _Sentence) -> np.ndarray:
+    """Those of all phrases, one behind the other."""
+    return np.concatenate([phrase.boxes for phrase in sentence.phrases])
+
+
+def _all_types(sentence: _Sentence) -> str:
+    """The types of a phrase, none of which holds a space or a slash, as a word."""
+    return " ".join("/".join(phrase.types) for phrase in sentence.phrases)
 
 
 class _PictureReader:

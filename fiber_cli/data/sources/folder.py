@@ -1,6 +1,6 @@
 """Detection data in whichever form a labelling tool has left them in a folder."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -62,6 +62,12 @@ class LabelFolderSource(ObjectSource):
             seed=seed,
             copies=copies,
         )
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        names = ("folder", "split", "form", "json", "images")
+        found = find_labels(**{"folder": ".", **{name: arguments[name] for name in names if name in arguments}})
+        return found.looks_at()
 
 
 LABEL_FOLDER = Format(kind="folder", settings=LabelFolderSettings, source=LabelFolderSource)

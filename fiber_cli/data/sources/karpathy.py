@@ -1,14 +1,15 @@
 """Karpathy's JSON of COCO, Flickr30k and Flickr8k: images with captions, in splits."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fiber_cli.data.columns import Identifiers
 from fiber_cli.data.file_records import FileRecords, Once
-from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import CaptionedFolder
 from fiber_cli.data.image_names import coco_name
+from fiber_cli.data.json_lists import read_json_lists
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.values import path_text, some_text, text, whole_number
 from fiber_cli.errors import UserError
@@ -49,10 +50,14 @@ class KarpathySource(CaptionedFolder):
         records = _records(json)
         entries = _of_splits(records, wanted)
         self.left_out = records.left_out
-        self._cocoids = [entry.cocoid for entry in entries]
+        self._cocoids = Identifiers(entry.cocoid for entry in entries)
         name = f"{Path(json).stem}:{'+'.join(sorted(wanted))}"
         files = [entry.file for entry in entries]
         super().__init__(name, images, files, [entry.captions for entry in entries])
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        return (arguments["json"],)
 
     def image_id(self, i: int) -> int | str:
         """COCO's id where the file gives it, else the file."""
@@ -62,7 +67,7 @@ class KarpathySource(CaptionedFolder):
     def image_names(self, i: int) -> list[str]:
         cocoid = self._cocoids[i]
         names = super().image_names(i)
-        return names if cocoid is None else [*names, coco_name(cocoid), str(cocoid)]
+        return [*names, coco_name(cocoid), str(cocoid)] if isinstance(cocoid, int) else names
 
 
 KARPATHY = Format(kind="karpathy", settings=KarpathySettings, source=KarpathySource)
@@ -89,7 +94,7 @@ def _records(path: str | Path, *, strict: bool = False) -> FileRecords:
 
 
 def _entries(records: FileRecords) -> list[KarpathyEntry]:
-    content = read_json(records.path, "a Karpathy JSON such as dataset_coco.json")
+    content = read_json_lists(records.path, "a Karpathy JSON such as dataset_coco.json")
     reader = _EntryReader(records.path)
     return [entry for _, entry in records.each("images", records.entries(content, "images"), reader.read)]
 

@@ -9,9 +9,12 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fiber_cli.data.coco_json import CocoImage, CocoObject, Entry, file_name, read_coco_json
+from fiber_cli.data.coco_json import CocoImage, Entry, file_name, read_coco_json
+from fiber_cli.data.columns import Sizes, Texts
 from fiber_cli.data.folder import FolderSource, in_layout_on_disk
 from fiber_cli.data.image_names import read_coco_numbers
+from fiber_cli.data.masks import Box
+from fiber_cli.data.object_columns import CocoObject
 from fiber_cli.data.ragged import Ragged
 from fiber_cli.data.records import PhraseBoxes
 from fiber_cli.data.source import PhraseSource, Source
@@ -69,15 +72,20 @@ class MdetrSource(FolderSource, PhraseSource):
         self.dropped = file.without_area + file.thin
         self.left_out = file.left_out
         self.annotated = file.annotated
-        self.trained_boxes = sum(map(len, file.trained))
-        self.wordless_boxes = sum(not each.spans for of_image in file.trained for each in of_image)
-        self._captions = [image.entry["caption"] for image in file.images]
-        self._sizes = [image.size for image in file.images]
-        self._boxes = Ragged([[each.edges for each in of_image] for of_image in file.trained], (4,), np.float32)
-        self._spans = Ragged([_numbered_spans(of_image) for of_image in file.trained], (3,), np.int32)
+        objects = file.trained
+        self.trained_boxes = sum(map(len, objects))
+        self.wordless_boxes = sum(map(_without_words, objects))
+        self._captions = Texts(image.entry["caption"] for image in file.images)
+        self._sizes = Sizes(image.size for image in file.images)
+        self._boxes = Ragged(map(_edges, objects), (4,), np.float32)
+        self._spans = Ragged(map(_numbered_spans, objects), (3,), np.int32)
         keys = [str(image.identifier) for image in file.images]
         files = [image.file for image in file.images]
         super().__init__(Path(json).stem, folder, in_layout_on_disk(folder, files), keys)
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        return filter(None, (arguments["json"], arguments.get("image_data")))
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
         return self._captions
@@ -105,6 +113,14 @@ def _path(image: Entry, images: str | Path | Mapping[str, str], folder: str | Pa
         above = os.path.relpath(images[image["data_source"]], folder)
         return os.path.join(above, file_name(image))
     return file_name(image)
+
+
+def _without_words(objects: list[CocoObject]) -> int:
+    return sum(not each.spans for each in objects)
+
+
+def _edges(objects: list[CocoObject]) -> list[Box]:
+    return [each.edges for each in objects]
 
 
 def _numbered_spans(objects: list[CocoObject]) -> list[tuple[int, int, int]]:

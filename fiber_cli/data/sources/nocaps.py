@@ -1,12 +1,14 @@
 """NoCaps: images with ten captions each, told apart by how far they are from COCO (in-, near-, out-domain)."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from fiber_cli.data.columns import Identifiers, OptionalTexts
 from fiber_cli.data.file_records import FileRecords, Once, Ownerless
-from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import CaptionedFolder
+from fiber_cli.data.json_lists import read_json_lists
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.values import identifier, path_text, text
 from fiber_cli.settings import SourceSettings, option
@@ -31,7 +33,7 @@ class NocapsSource(CaptionedFolder):
     """
 
     def __init__(self, json: str | Path, images: str | Path):
-        content = read_json(json, "a NoCaps JSON such as nocaps_val_4500_captions.json")
+        content = read_json_lists(json, "a NoCaps JSON such as nocaps_val_4500_captions.json")
         records = FileRecords(json, "a NoCaps JSON", _FORM)
         reader = _Reader(json)
         entries = [entry for _, entry in records.each("images", records.entries(content, "images"), reader.image)]
@@ -44,12 +46,18 @@ class NocapsSource(CaptionedFolder):
                 if of_image in captions:  # and not left out
                     captions[of_image].append(caption)
         self.left_out = records.left_out
-        self._domains = [entry.domain for entry in entries]
-        self._image_ids = list(captions)
+        self._domains = OptionalTexts(entry.domain for entry in entries)
+        self._image_ids = Identifiers(captions)
         super().__init__(Path(json).stem, images, [entry.file for entry in entries], list(captions.values()))
 
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        return (arguments["json"],)
+
     def image_id(self, i: int) -> int | str:
-        return self._image_ids[i]
+        identifier = self._image_ids[i]
+        assert identifier is not None
+        return identifier
 
     def domain(self, i: int) -> str | None:
         return self._domains[i]

@@ -1,6 +1,6 @@
 """ODVG's JSONL: detection and grounding records, mixed at will."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -8,6 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 from fiber_cli.data.box_edges import has_area_inside, inclusive
 from fiber_cli.data.coco_json import check_names
+from fiber_cli.data.columns import Texts
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.records import PhraseBoxes, Regions
@@ -47,15 +48,8 @@ class OdvgSource(FolderSource, CategorySource, PhraseSource):
         records = FileRecords(jsonl, "an ODVG JSONL")
         reader = _LineReader(jsonl, names, known if label_map else None)
         files: list[str] = []
-        self._lines: list[bytes] = []
         self.trained_boxes = 0
-        for _, line in records.lines(reader.read):
-            self.trained_boxes += line.trained
-            self.wordless_boxes += line.wordless
-            self.dropped += line.without_area + line.thin
-            self.scored_all_the_same += line.thin
-            files.append(line.file)
-            self._lines.append(line.content)
+        self._lines = Texts(self._counted(records.lines(reader.read), files))
         self.left_out = records.left_out
         self._caption_words = reader.caption_words.words()
         ordered = sorted(names, key=int)
@@ -64,6 +58,20 @@ class OdvgSource(FolderSource, CategorySource, PhraseSource):
         self._label_of = {key: label for label, key in enumerate(ordered)}
         keys = [f"{number}:{file}" for number, file in enumerate(files)]
         super().__init__(Path(jsonl).stem, images, files, keys)
+
+    def _counted(self, lines: "Iterable[tuple[int, _Line]]", files: list[str]) -> Iterator[str]:
+        """The lines' contents; their images are put into `files`."""
+        for _, line in lines:
+            self.trained_boxes = (self.trained_boxes or 0) + line.trained
+            self.wordless_boxes += line.wordless
+            self.dropped += line.without_area + line.thin
+            self.scored_all_the_same += line.thin
+            files.append(line.file)
+            yield line.content.decode()
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        return filter(None, (arguments["jsonl"], arguments.get("label_map")))
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str] | None:
         return None if self._caption_words is None else chain(self.names, self._caption_words)

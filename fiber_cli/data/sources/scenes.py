@@ -17,8 +17,8 @@ from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import OBJECTS, Scene, check_scenes, scene, variant
 from fiber_cli.data.scenes.queries import counted_names, fits, full_names, queries
-from fiber_cli.data.scenes.questions import questions
-from fiber_cli.data.scenes.statements import pair_statements, statements
+from fiber_cli.data.scenes.questions import QUESTION_TYPES, questions
+from fiber_cli.data.scenes.statements import PAIR_STATEMENT_TYPES, STATEMENT_TYPES, pair_statements, statements
 from fiber_cli.data.scenes.words import scene_words
 from fiber_cli.data.source import (
     CaptionSource,
@@ -41,6 +41,8 @@ _SAID: Mapping[Texts, Callable[[Scene], tuple[str, ...]]] = {
     "full_names": full_names,
     "counted_names": counted_names,
 }
+#: What `about` can name.
+_TYPES = sorted({*QUESTION_TYPES, *STATEMENT_TYPES, *PAIR_STATEMENT_TYPES})
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,11 @@ class ScenesSettings(SourceSettings):
         ge=1,
     )
     pairs: bool = option("Statements are about two scenes, or about one.", True)
+    about: tuple[str, ...] = option(
+        "Types of questions or statements, where a scene has one of them; where it has none, or nothing is named here, "
+        "all that it has.",
+        (),
+    )
     texts: Texts = option(
         "Captions of all objects and where they lie, short texts as people search with, or the objects by all their "
         "attributes alone, without and with their number.",
@@ -101,8 +108,10 @@ class SceneImages(ImageSource):
         pairs: bool = True,
         texts: Texts = "captions",
         names: Naming = "coloured_shapes",
+        about: Sequence[str] = (),
     ):
         check_scenes(split, seed, image_size, objects, siblings)
+        _check_types(about)
         if not isinstance(count, int) or count < 1:
             raise UserError(f"scenes: count is {count!r}; give the number of scenes of the split, at least 1")
         self.name = f"{self.prefix}-{split}-{seed}{variant(alike, objects, siblings)}"
@@ -115,6 +124,7 @@ class SceneImages(ImageSource):
         self.siblings = siblings
         self.pairs = pairs
         self.texts = texts
+        self.about = tuple(about)
         self.naming = names
         #: Of statements.
         self.images_each = 2 if pairs else 1
@@ -173,13 +183,15 @@ class ScenesSource(SceneImages, CaptionSource, QuerySource, QuestionSource, Stat
         return [query.text for query in chosen], np.array(is_true)
 
     def questions(self, i: int) -> tuple[Question, ...]:
-        return questions(self[i])
+        asked = questions(self[i])
+        preferred = tuple(question for question in asked if question.question_type in self.about)
+        return preferred or asked
 
     def statements(self, i: int) -> tuple[Statement, ...]:
         """What is true or false of scene i and its neighbour, or of scene i."""
-        if self.pairs:
-            return pair_statements(self[i], self._neighbour(i))
-        return statements(self[i])
+        made = pair_statements(self[i], self._neighbour(i)) if self.pairs else statements(self[i])
+        preferred = tuple(statement for statement in made if statement.statement_type in self.about)
+        return preferred or made
 
     def images(self, i: int, at_least: int = 0) -> tuple[Image.Image, ...]:
         """The pictures that `statements` speak of."""
@@ -244,6 +256,12 @@ class SceneReferring(SceneImages, PhraseSource):
         all_expressions = expressions(self[i])
         text, _, box = all_expressions[i % len(all_expressions)]
         return PhraseBoxes(text, box_array(box), [[(0, len(text))]], (self.image_size, self.image_size))
+
+
+def _check_types(about: Sequence[str]) -> None:
+    for name in about:
+        if name not in _TYPES:
+            raise UserError(f"scenes: about names {name!r:.40}; types of questions and statements: {', '.join(_TYPES)}")
 
 
 SCENES = Format(kind="scenes", settings=ScenesSettings, source=ScenesSource)

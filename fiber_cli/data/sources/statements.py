@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 from PIL import Image
 
+from fiber_cli.data.columns import Coded, Texts
 from fiber_cli.data.file_records import FileRecords, Once
 from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.image_names import names_of_file
@@ -21,6 +22,8 @@ from fiber_cli.settings import SourceSettings, option
 
 #: Where NLVR2's images are looked for below the folder that is given.
 _LAYOUTS = ("{split}/{directory}", "{directory}", "")
+#: What is kept of a label.
+_LABELS = {"True": True, "False": False, "None": None}
 _FORM = (
     '{"sentence": …, "identifier": "split-set-pair-sentence", "label": "True"}'
     ', or any identifier with "image", or with "left" and "right"'
@@ -51,29 +54,39 @@ class StatementFile(FolderSource, StatementSource):
         if not lines:
             raise UserError(f"{jsonl}: holds no statement; give a JSONL file such as NLVR2's dev.json")
         self.left_out = records.left_out
-        self._statements = [line.statement for line in lines]
-        self._images = _find_images(lines, Path(images))
-        self.images_each = len(self._images[0])
-        if any(len(files) != self.images_each for files in self._images):
+        statements = [line.statement for line in lines]
+        self._sentences = Texts(statement.text for statement in statements)
+        self._labels = Coded(str(statement.label) for statement in statements)
+        self._groups = Texts(statement.group for statement in statements)
+        files_of = _find_images(lines, Path(images))
+        self.images_each = len(files_of[0])
+        if any(len(files) != self.images_each for files in files_of):
             raise UserError(f"{jsonl}: some lines have one image and some have two; make a file of each")
-        keys = [statement.identifier for statement in self._statements]
-        super().__init__(Path(jsonl).stem, images, [files[0] for files in self._images], keys)
+        # The left ones and the right ones, or the only ones.
+        self._sides = [Texts(files) for files in zip(*files_of, strict=True)]
+        keys = [statement.identifier for statement in statements]
+        super().__init__(Path(jsonl).stem, images, self._sides[0], keys)
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        return (arguments["jsonl"],)
 
     def statements(self, i: int) -> tuple[Statement, ...]:
-        return (self._statements[i],)
+        label = _LABELS[self._labels[i]]
+        return (Statement(self._sentences[i], label, self.key(i), self._groups[i]),)
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
-        return (statement.text for statement in self._statements)
+        return self._sentences
 
     def image_names(self, i: int) -> list[str]:
         names = [self.key(i)]
-        for file in self._images[i]:
-            names += names_of_file(file)
+        for side in self._sides:
+            names += names_of_file(side[i])
         return names
 
     def images(self, i: int, at_least: int = 0) -> tuple[Image.Image, ...]:
         """The one picture, or the left and the right one, decoded smaller where no side falls below `at_least` > 0."""
-        paths = [self.folder / file for file in self._images[i]]
+        paths = [self.folder / side[i] for side in self._sides]
         return tuple(open_image(path, self.max_pixels, at_least=at_least) for path in paths)
 
 

@@ -1,5 +1,6 @@
 """Visual Genome: region descriptions as captions of the whole image."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -51,6 +52,12 @@ class VisualGenomeSource(CaptionedFolder):
             files.append(f"{folder}/{image.identifier}.jpg")
         self.left_out = records.left_out
         super().__init__("visual_genome", images, files, captions)
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        second = Path(arguments["images"], "VG_100K_2")
+        folders = [second] if second.is_dir() else []
+        return (*filter(None, (arguments["regions"], arguments.get("image_data"))), *folders)
 
 
 VISUAL_GENOME = Format(kind="visual_genome", settings=VisualGenomeSettings, source=VisualGenomeSource)

@@ -1,13 +1,13 @@
 """Detection data in Pascal VOC's form: an XML file for each picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fiber_cli.data.object_source import ObjectSource
 from fiber_cli.data.sources.format import Format
-from fiber_cli.data.voc_labels import BoxesAre, VocOptions, read_voc
+from fiber_cli.data.voc_labels import BoxesAre, VocOptions, read_voc, voc_files
 from fiber_cli.settings import SourceSettings, option
 
 
@@ -63,6 +63,10 @@ class VocSource(ObjectSource):
             seed=seed,
             copies=copies,
         )
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        return voc_files(arguments["folder"], arguments.get("split"), arguments.get("images"))
 
 
 VOC = Format(kind="voc", settings=VocSettings, source=VocSource)

@@ -1,16 +1,19 @@
 """VQAv2: questions about images with the answers of ten annotators."""
 
-import copy
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
+import numpy as np
+
+from fiber_cli.data.columns import Coded, Texts
 from fiber_cli.data.file_records import FileRecords, Once
-from fiber_cli.data.files import read_json
 from fiber_cli.data.folder import FolderSource
+from fiber_cli.data.json_lists import read_json_lists
 from fiber_cli.data.records import ANNOTATORS, Question
+from fiber_cli.data.some_samples import some_samples
 from fiber_cli.data.source import BadSample, QuestionSource, Source
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.values import identifier, some_text, text
@@ -55,42 +58,49 @@ class VqaSource(FolderSource, QuestionSource):
         pattern: str = "{image_id:012d}.jpg",
     ):
         annotation_records = _records(annotations or questions, "annotations")
-        annotated = [] if annotations is None else _read_annotations(annotation_records)
-        annotation_of = {_question_id(entry): entry for entry in annotated}
+        annotation_of: dict[int | str, _Annotation] = {}
+        if annotations is not None:
+            annotation_of = dict(_each_annotation(annotation_records, _named_annotation))
         records = _records(questions, "questions")
         reader = _QuestionReader(questions, pattern, annotation_of)
-        self._questions: list[Question] = []
+        read: list[Question] = []
         files: list[str] = []
         for question, file in _each(records, "questions", reader.read):
-            self._questions.append(question)
+            read.append(question)
             files.append(file)
         self.left_out = [*annotation_records.left_out, *records.left_out]
-        if annotated and not any(question.answers for question in self._questions):
+        if annotation_of and not any(question.answers for question in read):
             raise UserError(f"{annotations}: has no answer to any question of {questions}; they are of other splits")
-        keys = [str(question.question_id) for question in self._questions]
+        self._question_texts = Texts(question.text for question in read)
+        self._answer_types = Coded(question.answer_type for question in read)
+        self._question_types = Coded(question.question_type for question in read)
+        self._answers = Coded(answer for question in read for answer in question.answers)
+        # Where the answers of a question end among all.
+        self._answer_ends = np.cumsum([len(question.answers) for question in read])
+        keys = [str(question.question_id) for question in read]
         super().__init__(Path(questions).stem, images, files, keys)
 
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        return filter(None, (arguments["questions"], arguments.get("annotations")))
+
     def questions(self, i: int) -> tuple[Question, ...]:
-        return (self._questions[i],)
+        start = int(self._answer_ends[i - 1]) if i else 0
+        answers = self._answers[start : int(self._answer_ends[i])]
+        own = identifier(self.key(i))
+        return (Question(self._question_texts[i], tuple(answers), own, self._answer_types[i], self._question_types[i]),)
 
     def all_texts(self, reads: tuple[type[Source], ...]) -> Iterable[str]:
-        return (question.text for question in self._questions)
+        return self._question_texts
 
-    def answerable(self, has_answer: Callable[[Question], bool]) -> Self:
-        samples = [i for i, question in enumerate(self._questions) if has_answer(question)]
+    def answerable(self, has_answer: Callable[[Question], bool]) -> QuestionSource:
+        samples = [i for i in range(self.total()) if has_answer(self.questions(i)[0])]
         if not samples:
             raise UserError(
                 f"data.train: no question of {self.name} has an answer in the vocabulary; "
                 "give its annotations, and the vocabulary made of them"
             )
-        return self._only(samples)
-
-    def _only(self, samples: Sequence[int]) -> Self:
-        """The source with these samples only; `dropped` is how many it lacks."""
-        rest = copy.copy(self)
-        rest._questions = [self._questions[i] for i in samples]
-        rest._files = [self._files[i] for i in samples]
-        rest._keys = [self._keys[i] for i in samples]
+        rest = some_samples(self, samples)
         rest.dropped = len(self) - len(rest)
         return rest
 
@@ -101,14 +111,14 @@ VQA = Format(kind="vqa", settings=VqaSourceSettings, source=VqaSource)
 class _QuestionReader:
     """Reads questions. annotation_of: by question id."""
 
-    def __init__(self, path: str | Path, pattern: str, annotation_of: Mapping[int | str, Entry]):
+    def __init__(self, path: str | Path, pattern: str, annotation_of: "Mapping[int | str, _Annotation]"):
         self.path, self.pattern, self.annotation_of = path, pattern, annotation_of
         self.ids = Once(path, "the question_id", "questions")
 
     def read(self, row: Entry) -> tuple[Question, str]:
         """A question and the file of its image."""
         own = _question_id(row)
-        annotation = self.annotation_of.get(own, {})
+        annotation = self.annotation_of.get(own, _NO_ANNOTATION)
         question = _question(own, some_text(row["question"], "question"), annotation)
         image = identifier(row["image_id"], "image_id")
         _check_image(annotation, own, image)
@@ -128,11 +138,34 @@ class _QuestionReader:
             raise UserError(f"{message}; wanted is one like COCO_val2014_{{image_id:012d}}.jpg") from None
 
 
-def _check_image(annotation: Entry, question: int | str, image: int | str) -> None:
+class _Annotation(NamedTuple):
+    """What is taken of an entry of annotations. image: as the entry has it."""
+
+    answers: tuple[str, ...] = ()
+    answer_type: str = _UNKNOWN_TYPE
+    question_type: str = _UNKNOWN_TYPE
+    image: Any = None
+
+
+_NO_ANNOTATION = _Annotation()
+
+
+def _named_annotation(entry: Entry) -> tuple[int | str, _Annotation]:
+    """The id of the question, and what is taken."""
+    # 6.6 million answers of VQAv2 are a few hundred thousand different ones.
+    answers = tuple(sys.intern(answer["answer"]) for answer in entry["answers"])
+    if len(answers) == 1:
+        answers *= ANNOTATORS
+    answer_type = sys.intern(entry.get("answer_type") or _UNKNOWN_TYPE)
+    question_type = sys.intern(entry.get("question_type") or _UNKNOWN_TYPE)
+    return _question_id(entry), _Annotation(answers, answer_type, question_type, entry.get("image_id"))
+
+
+def _check_image(annotation: _Annotation, question: int | str, image: int | str) -> None:
     """`BadSample` for an annotation that is about another image than its question."""
-    if annotation.get("image_id") is None:
+    if annotation.image is None:
         return
-    annotated = identifier(annotation["image_id"], "the annotation's image_id")
+    annotated = identifier(annotation.image, "the annotation's image_id")
     if annotated != image:
         raise BadSample(f"question {question!r} is about image {image!r}, its annotation about image {annotated!r}")
 
@@ -141,35 +174,26 @@ def _question_id(entry: Entry) -> int | str:
     return identifier(entry["question_id"], "question_id")
 
 
-def _question(question_id: int | str, words: str, annotation: Entry) -> Question:
-    # 6.6 million answers of VQAv2 are a few hundred thousand different ones.
-    answers = tuple(sys.intern(answer["answer"]) for answer in annotation.get("answers", ()))
-    if len(answers) == 1:
-        answers *= ANNOTATORS
-    return Question(
-        text=words,
-        answers=answers,
-        question_id=question_id,
-        answer_type=sys.intern(annotation.get("answer_type") or _UNKNOWN_TYPE),
-        question_type=sys.intern(annotation.get("question_type") or _UNKNOWN_TYPE),
-    )
+def _question(question_id: int | str, words: str, annotation: _Annotation) -> Question:
+    return Question(words, annotation.answers, question_id, annotation.answer_type, annotation.question_type)
 
 
 def read_annotations(path: str | Path) -> list[Entry]:
     """The entries of an official annotations JSON. Raises `UserError` for a file of another form, and for a question
     that is annotated twice."""
-    return _read_annotations(_records(path, "annotations"))
+    return list(_each_annotation(_records(path, "annotations"), lambda entry: entry))
 
 
-def _read_annotations(records: FileRecords) -> list[Entry]:
+def _each_annotation(records: FileRecords, take: Callable[[Entry], Value]) -> Iterator[Value]:
+    """What is taken of the good entries."""
     once = Once(records.path, "the question_id", "annotations")
 
-    def read(entry: Entry) -> Entry:
+    def read(entry: Entry) -> Value:
         _check_texts(entry)
         once.add(_question_id(entry))
-        return entry
+        return take(entry)
 
-    return list(_each(records, "annotations", read))
+    return _each(records, "annotations", read)
 
 
 def _check_texts(entry: Entry) -> None:
@@ -188,7 +212,7 @@ def _records(path: str | Path, what: str) -> FileRecords:
 
 def _each(records: FileRecords, what: str, read: Callable[[Entry], Value]) -> Iterator[Value]:
     """What is read of the good entries of an official JSON, at least one. Raises `UserError`."""
-    content = read_json(records.path, f"VQAv2's {what} JSON")
+    content = read_json_lists(records.path, f"VQAv2's {what} JSON")
     entries = records.entries(content, what)
     if not entries:
         raise UserError(f'{records.path}: not a VQAv2 {what} JSON; wanted is {{"{what}": [{{…}}, …]}}')

@@ -1,13 +1,13 @@
 """Detection data in Ultralytics' form: a `data.yaml`, and a text file of labels beside each picture."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from fiber_cli.data.object_source import ObjectSource
 from fiber_cli.data.sources.format import Format
-from fiber_cli.data.yolo_labels import read_yolo
+from fiber_cli.data.yolo_labels import read_yolo, yolo_files
 from fiber_cli.settings import SourceSettings, option
 
 
@@ -49,6 +49,10 @@ class YoloSource(ObjectSource):
             seed=seed,
             copies=copies,
         )
+
+    @classmethod
+    def files_read(cls, **arguments: Any) -> Iterable[str | Path]:
+        return yolo_files(arguments["data"], arguments.get("split", "train"))
 
 
 YOLO = Format(kind="yolo", settings=YoloSettings, source=YoloSource)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fiber_cli.data.padding import longest_text, text_width
 from fiber_cli.data.text import special_ids
 from fiber_cli.model.beam_search import beam_search, best_captions
 from fiber_cli.model.captioner import Captioner, SpecialIds
@@ -76,6 +77,8 @@ class CaptionTask(Task, Captioning):
         self.beam = beam
         self.search_as_published = search_as_published
         self.max_length = max_length
+        #: Tokens of the longest text that there may be, None where every batch is so wide.
+        self.text_length: int | None = None
         self.special = SpecialIds(cls_id, sep_id, pad_id, mask_id)
         self.encoder = FusedEncoder(config, captioning=True, paired_memory=form == "fused")
         self.pool = PairPooler(config)
@@ -87,7 +90,9 @@ class CaptionTask(Task, Captioning):
     def from_context(cls, context: TaskContext[CaptionSettings]) -> Self:
         settings = owned(context.settings, Owner.MODEL)
         settings |= special_ids(context.tokenizer)
-        return cls(context.model, max_length=context.text_length, **settings)
+        task = cls(context.model, max_length=context.text_length, **settings)
+        task.text_length = context.text_length
+        return task
 
     def prepare_training(self, context: TaskContext[CaptionSettings]) -> None:
         """Read what the reward needs, where the settings name it."""
@@ -115,7 +120,7 @@ class CaptionTask(Task, Captioning):
             loss = self.gold_loss(losses, weights)
             log["gold_loss"] = loss.detach()
         elif self.objective == "gold" and self.gold_as_published:
-            loss = losses.entropies.mean()
+            loss = losses.entropies.sum() / (len(ids) * self.published_width(ids))
         elif self.objective == "cider":
             loss = (1 - self.cider_weight) * mle
             if self.training:
@@ -182,9 +187,13 @@ class CaptionTask(Task, Captioning):
         """The mean over captions of their cross-entropy per token, weighted (B, L)."""
         count = losses.real.sum(1).clamp(min=1)
         if self.gold_as_published:
-            count = (~losses.real).sum(1) + 1e-9
+            count = self.published_width(losses.real) - losses.real.sum(1) + 1e-9
         totals = (losses.entropies * weights).sum(1)
         return (totals / count).mean()
+
+    def published_width(self, tokens_BL: Tensor) -> int:
+        """Columns of the texts of a batch (B, L) with the published padding, to the longest that there may be."""
+        return self.text_length or tokens_BL.shape[1]
 
     @torch.no_grad()
     def gold_weights(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
@@ -215,7 +224,9 @@ class CaptionTask(Task, Captioning):
     ) -> tuple[Tensor, Tensor]:
         """The policy gradient of drawn captions, int64 (B*K, L), and their mean reward. As published the baseline is 1
         and the sum over samples is divided by the number of images."""
-        losses = self.cross_entropies(self.captioner, memory, drawn, drawn != self.special.pad)
+        is_real = drawn != self.special.pad
+        width = text_width(longest_text(is_real), drawn.shape[1])
+        losses = self.cross_entropies(self.captioner, memory, drawn[:, :width], is_real[:, :width])
         log_probs = ((-losses.entropies).exp() + PROBABILITY_FLOOR).log() * losses.real
         mean = log_probs.sum(1) / (losses.real.sum(1) + 1e-9)
         rewards = torch.as_tensor(self.reward(drawn, references), device=mean.device)

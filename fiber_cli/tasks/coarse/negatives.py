@@ -6,9 +6,10 @@ Shapes: B rows on this rank, G rows on all ranks, Q filled queue columns.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from fiber_cli.distributed.collectives import all_gather_grad, exchange_rows, rank, world_size
+from fiber_cli.distributed.collectives import all_gather_grad, all_reduce_max, exchange_rows, rank, world_size
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import ImageStem, TextStem
 
@@ -96,9 +97,19 @@ def _draw(chances: Tensor, excluded: Tensor, uniform: Tensor) -> Tensor:
     return columns.clamp(max=chances.shape[1] - 1)
 
 
+def of_one_width(text: TextStem) -> TextStem:
+    """The stem with as much padding as the widest of all ranks, whose rows go together."""
+    if world_size() == 1:
+        return text
+    width = text.mask.shape[1]
+    missing = int(all_reduce_max(torch.tensor(width, device=text.tokens.device))) - width
+    return TextStem(F.pad(text.tokens, (0, 0, 0, missing)), F.pad(text.mask, (0, missing)))
+
+
 def fetch(image: ImageStem, text: TextStem, negatives: Negatives) -> tuple[ImageStem, TextStem]:
-    """Stems of global rows, from the ranks that computed them; gradients flow back there. What the first fused pair has
-    made of the images comes from this rank alone: to compute it again is cheaper than to send it."""
+    """Stems of global rows, from the ranks that computed them, whose texts are of one width; gradients flow back there.
+    What the first fused pair has made of the images comes from this rank alone: to compute it again is cheaper than to
+    send it."""
     masks = all_gather_grad(text.mask.to(torch.uint8))
     mask = masks[negatives.texts].bool()
     if world_size() == 1:

@@ -24,7 +24,7 @@ from fiber_cli.tasks.base import Comparison, Pass, Task
 from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.feature_queue import FeatureQueue
 from fiber_cli.tasks.coarse.global_batch import Embedded, GlobalBatch
-from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, sampling_weights
+from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, of_one_width, sampling_weights
 from fiber_cli.tasks.token_losses import NO_LABEL
 
 TEMPERATURE_RANGE = (0.001, 1.0)
@@ -152,6 +152,7 @@ class CoarseTask(Task, Embedding, Matching):
             losses["mlm"] = self.masked_loss(image, batch)
         if self.weights["itm"]:
             first = slice(self.itm_pairs)
+            text = of_one_width(text)
             weights = self.negative_weights(similarities)
             drawn = draw_negatives(batch["image_key"], batch["seed"], weights)
             negative_image, negative_text = fetch(image, text, drawn.first(self.itm_pairs))
@@ -188,7 +189,7 @@ class CoarseTask(Task, Embedding, Matching):
 
     def text_features(self, stem: TextStem) -> Tensor:
         """Float32 (B, D), L2 norm 1."""
-        pooled = self.itc_pool.text(self.encoder.text_top(stem))
+        pooled = self.itc_pool.text(self.encoder.text_top(stem, pooled=True))
         return F.normalize(pooled.float(), dim=1, eps=0.0)
 
     @torch.no_grad()

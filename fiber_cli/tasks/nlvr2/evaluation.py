@@ -60,6 +60,7 @@ class StatementSet(PicturesWithTextSet):
         answers: list[bool] = []
         labels: list[bool] = []
         groups: list[tuple[str, str]] = []
+        types: list[str | None] = []
         for index, prediction in by_index(predictions):
             source, _, statement = self.items[index]
             answer = bool(prediction)
@@ -69,11 +70,12 @@ class StatementSet(PicturesWithTextSet):
                 answers.append(answer)
                 labels.append(statement.label)
                 groups.append((source.name, statement.group))
+                types.append(statement.statement_type)
         notes = []
         without = count - len(labels)
         if without:
             notes.append(f"{without} statements have no label: predicted only")
-        return Score(accuracies(answers, labels, groups), {"predictions.csv": predicted.getvalue()}, notes)
+        return Score(accuracies(answers, labels, groups, types), {"predictions.csv": predicted.getvalue()}, notes)
 
 
 def evaluation(

@@ -205,11 +205,13 @@ def collate_regions(samples: list[dict[str, Any]]) -> dict[str, Any]:
             values.append(rest.pop(name))
         stackable.append(rest)
     pixels, sizes = pad_batch(of_images["pixels"])
-    return collate(stackable) | {
+    batch = collate(stackable)
+    width = batch["mask"].shape[1]
+    return batch | {
         "pixels": pixels,
         "sizes": sizes,
         "boxes": torch.cat(of_images["boxes"]),
-        "positive_map": torch.cat(of_images["positive_map"]),
+        "positive_map": torch.cat(of_images["positive_map"])[:, :width],
         "box_counts": list(map(len, of_images["boxes"])),
     }
 

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 
+from fiber_cli.data.padding import without_padding
 from fiber_cli.errors import UserError
 from fiber_cli.model.pixels import pad_batch
 from fiber_cli.tasks.regions.prompts import EncodedPrompt, PromptName, build_prompt, encode_prompt
@@ -37,21 +38,19 @@ class PromptBatch(NamedTuple):
             prompts=[*self.prompts, *prompts], pairs=[*self.pairs, *pairs], labels=torch.cat([self.labels, own_labels])
         )
 
-    def with_images(
-        self, pixels: Sequence[torch.Tensor], original_sizes: Sequence[torch.Tensor]
-    ) -> dict[str, torch.Tensor]:
+    def with_images(self, pixels: Sequence[torch.Tensor], original_sizes: Sequence[torch.Tensor]) -> dict[str, Any]:
         """The batch of images uint8 (3, h, w) and their original sizes, int64 (2,), (height, width).
 
         Gives `pixels` uint8 (B, 3, H, W), padded; `sizes` and `original_sizes` int64 (B, 2), (height, width); P prompts
-        as `ids` int64 and `mask` bool (P, L); `pairs` int64 (Q, 2), the (image, prompt) to look at; labels of all
-        prompts one after another as `positive_map` bool (N, L), with `label_prompt` and `labels` int64 (N,): the
-        prompt that names the label, and the number to report for it.
+        as `ids` int64 and `mask` bool (P, L), L that of the longest; `pairs` int64 (Q, 2), the (image, prompt) to look
+        at; labels of all prompts one after another as `positive_map` bool (N, L), with `label_prompt` and `labels`
+        int64 (N,): the prompt that names the label, and the number to report for it.
         """
         padded_pixels, sizes = pad_batch(pixels)
         ids, masks, positive_maps, _ = zip(*self.prompts, strict=True)
         label_counts = torch.tensor(list(map(len, positive_maps)))
         label_prompt = torch.repeat_interleave(torch.arange(len(self.prompts)), label_counts)
-        return {
+        batch = {
             "pixels": padded_pixels,
             "sizes": sizes,
             "original_sizes": torch.stack(list(original_sizes)),
@@ -62,6 +61,7 @@ class PromptBatch(NamedTuple):
             "label_prompt": label_prompt,
             "labels": self.labels,
         }
+        return without_padding(batch, ("ids", "mask", "positive_map"))
 
     @property
     def truncated(self) -> int:

@@ -17,11 +17,12 @@ from fiber_cli.errors import UserError
 from fiber_cli.model.config import DetectorConfig, FiberConfig, HeadFusion, HeadKind
 from fiber_cli.model.detector.detection_head import DetectionOutput, LossSum, Truth
 from fiber_cli.model.detector.detector import Detector
-from fiber_cli.model.detector.postprocess import POSTPROCESSING, ImageDetections, postprocess, postprocess_apart
+from fiber_cli.model.detector.postprocess import POSTPROCESSING, ImageDetections, postprocess_batch
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.pixels import normalize, padded
 from fiber_cli.tasks.abilities import Detecting
 from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.context import TaskContext
 
 
 class _Prompts(NamedTuple):
@@ -76,9 +77,17 @@ class RegionTask(Task, Detecting):
         sizes = DetectorConfig(channels, blocks, drop_block, log_scale, head_fusion, head, sampled_regions)
         self.detector = Detector(config, sizes)
         self.last_token_unmatched = unmatched_target == "last_token"
+        #: Tokens of the longest text that there may be, None where every batch is so wide.
+        self.text_length: int | None = None
         self._frozen = self._first_modules(frozen_stages)
         for module in self._frozen:
             module.requires_grad_(False)
+
+    @classmethod
+    def from_context(cls, context: TaskContext[Any]) -> Self:
+        task = super().from_context(context)
+        task.text_length = context.text_length
+        return task
 
     def _first_modules(self, frozen_stages: int) -> list[nn.Module]:
         image = self.encoder.image
@@ -135,7 +144,9 @@ class RegionTask(Task, Detecting):
     def _truth(self, batch: dict[str, Any]) -> Truth:
         box_counts = [int(count) for count in batch["box_counts"]]
         boxes, names = batch["boxes"].split(box_counts), batch["positive_map"].split(box_counts)
-        return Truth(batch["mask"], boxes, names, self.last_token_unmatched)
+        # The published target is the last column of the longest text that there may be, not of this batch.
+        has_last_column = self.text_length in (None, batch["mask"].shape[1])
+        return Truth(batch["mask"], boxes, names, self.last_token_unmatched and has_last_column)
 
     @torch.no_grad()
     def predict(self, batch: dict[str, Any]) -> list[np.ndarray]:
@@ -146,15 +157,16 @@ class RegionTask(Task, Detecting):
         they were; P prompts as ids and mask (P, L); pairs int64 (Q, 2), the (image, prompt) to look at; positive_map
         (N, L), the tokens of each label, with label_prompt and labels int64 (N,), the prompt that names it, ascending,
         and the number to report for it; optionally postprocessing, settings of `postprocess` to be put over the task's
-        own, and labels_apart, whether each label of a prompt is found as if it were alone, see `postprocess_apart`. The
+        own, and labels_apart, whether each label of a prompt is found as if it were alone, see `postprocess_batch`. The
         stem of an image runs once for all prompts, and images that pad to one size go together, so that none is padded
         further for its company.
         """
         settings = {**self.postprocessing, **batch.get("postprocessing", {})}
-        detections_of = postprocess_apart if batch.get("labels_apart", False) else postprocess
+        settings["apart"] = batch.get("labels_apart", False)
         prompts = self._encode_prompts(batch)
-        all_pairs = batch["pairs"].tolist()
-        detections: list[list[Tensor]] = [[] for _ in range(len(batch["sizes"]))]
+        all_pairs, sizes = batch["pairs"].tolist(), batch["sizes"].tolist()
+        factors = batch["original_sizes"] / batch["sizes"]
+        detections: list[list[Tensor]] = [[] for _ in sizes]
         for images, (height, width) in _same_padded_size(batch["sizes"]):
             chosen = torch.tensor(images)
             stem = self.image_stem(batch["pixels"][chosen, :, :height, :width], batch["sizes"][chosen])
@@ -163,11 +175,10 @@ class RegionTask(Task, Detecting):
             for first in range(0, len(pairs), len(images)):
                 chunk = pairs[first : first + len(images)]
                 out = self._detect_pairs(stem, prompts.stem, [(row_of[image], prompt) for image, prompt in chunk])
-                for row, (image, prompt) in enumerate(chunk):
-                    size = batch["sizes"][image]
-                    of_pair = detections_of(out, row, size.tolist(), prompts.tokens[prompt], **settings)
-                    factor = batch["original_sizes"][image] / size
-                    detections[image].append(_as_rows(of_pair, prompts.numbers[prompt], factor))
+                tokens = [prompts.tokens[prompt] for _, prompt in chunk]
+                of_pairs = postprocess_batch(out, [sizes[image] for image, _ in chunk], tokens, **settings)
+                for (image, prompt), of_pair in zip(chunk, of_pairs, strict=True):
+                    detections[image].append(_as_rows(of_pair, prompts.numbers[prompt], factors[image]))
         return [_concatenated(of_image) for of_image in detections]
 
     def _encode_prompts(self, batch: dict[str, Any]) -> _Prompts:

@@ -16,9 +16,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from fiber_cli.distributed import collectives
-from fiber_cli.distributed.device import precision_context, to_device
+from fiber_cli.distributed.device import to_device
 from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
+from fiber_cli.model.precision import precision_context
 from fiber_cli.printing import say
 from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.base import Task
@@ -215,8 +216,19 @@ def score_pairs(
 def best_columns(scores: np.ndarray, k: int) -> np.ndarray:
     """Columns of the k best of each row, int64 (rows, min(k, columns)), best first, earlier columns first among
     equals."""
-    columns = [np.argsort(-row, kind="stable")[:k] for row in scores]
+    columns = [_best(row, k) for row in scores]
     return np.stack(columns) if columns else np.zeros((0, min(k, scores.shape[1])), dtype=np.int64)
+
+
+def _best(row: np.ndarray, k: int) -> np.ndarray:
+    """Numbers of the k best of a row, int64, in the order of `best_columns`; only these are sorted."""
+    if not 0 < k < len(row):
+        return np.argsort(-row, kind="stable")[:k]
+    least = row[np.argpartition(-row, k - 1)[:k]].min()
+    if np.isnan(least):  # no k of them are numbers; NaN comes last
+        return np.argsort(-row, kind="stable")[:k]
+    candidates = np.flatnonzero(row >= least)  # more than k where some are equal to the last
+    return candidates[np.argsort(-row[candidates], kind="stable")[:k]]
 
 
 def _by_length(texts: np.ndarray, stems: TextStems) -> np.ndarray:

@@ -9,8 +9,10 @@ from typing import BinaryIO
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch.nn.utils.rnn import pad_sequence
 
+from fiber_cli.data.padding import text_width
 from fiber_cli.distributed.device import GIB
 from fiber_cli.errors import UserError
 from fiber_cli.model.fusion import TextStem
@@ -41,10 +43,12 @@ class TextStems:
             self._rows[number, :length] = tokens[:length]
 
     def get(self, numbers: np.ndarray, device: torch.device) -> TextStem:
-        """Stems padded to the longest of them."""
+        """Stems as wide as the longest of them."""
         lengths = torch.from_numpy(self.lengths[numbers])
         rows = [torch.from_numpy(self._rows[number, : self.lengths[number]]) for number in numbers]
         tokens = pad_sequence(rows, batch_first=True)
+        width = text_width(tokens.shape[1], self._rows.shape[1])
+        tokens = F.pad(tokens, (0, 0, 0, width - tokens.shape[1]))
         positions = torch.arange(tokens.shape[1])
         mask = positions[None] < lengths[:, None]
         return TextStem(tokens.to(device), mask.to(device))

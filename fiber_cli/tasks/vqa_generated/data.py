@@ -1,12 +1,14 @@
 """Questions with one of their answers behind them, token by token."""
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
+from fiber_cli.data.padding import TOKEN_COLUMNS
 from fiber_cli.data.readers import Sample, collate
 from fiber_cli.data.records import Question
 from fiber_cli.data.source import QuestionSource, Source, require
@@ -65,4 +67,5 @@ def training_data(
         context.tokenizer, context.text_length, context.settings.answer_length, image_size, options.augment
     )
     answerable = [source.answerable(reader.has_answer) for source in require(sources, QuestionSource)]
-    return TrainingData(answerable, reader, collate, dropped="questions without an answer")
+    collate_texts = partial(collate, columns=(*TOKEN_COLUMNS, "labels"))
+    return TrainingData(answerable, reader, collate_texts, dropped="questions without an answer")

@@ -50,6 +50,29 @@ def test_statements_are_about_a_scene_and_its_neighbour_or_about_one():
     assert [image.tobytes() for image in single.images(4)] == [draw(last).tobytes()]
 
 
+@pytest.mark.parametrize("wanted", [("position",), ("relation", "count")])
+def test_questions_are_of_the_chosen_types_where_a_scene_has_one(wanted):
+    chosen, everything = ScenesSource("val", 60, about=wanted), ScenesSource("val", 60)
+    with_one = 0
+    for i in range(60):
+        expected = [question for question in everything.questions(i) if question.question_type in wanted]
+        with_one += bool(expected)
+        assert list(chosen.questions(i)) == (expected or list(everything.questions(i)))
+    assert 10 < with_one < 60
+
+
+@pytest.mark.parametrize(
+    ("pairs", "wanted"), [(True, ("in_both",)), (True, ("count", "background")), (False, ("absence",))]
+)
+def test_statements_are_of_the_chosen_types_where_a_scene_has_one(pairs, wanted):
+    chosen, everything = ScenesSource("val", 60, pairs=pairs, about=wanted), ScenesSource("val", 60, pairs=pairs)
+    for i in range(60):
+        made = everything.statements(i)
+        expected = [statement for statement in made if statement.statement_type in wanted]
+        assert list(chosen.statements(i)) == (expected or list(made))
+    assert {statement.statement_type for i in range(60) for statement in chosen.statements(i)} >= set(wanted)
+
+
 @pytest.mark.parametrize(
     "wrong",
     [{"split": "dev"}, {"count": 0}, {"count": 2.5}, {"seed": -1}, {"image_size": 8}, {"image_size": "96"}],
@@ -127,3 +150,8 @@ def test_siblings_are_apart_in_training():
         family = list(range(first, min(first + 4, 22)))
         assert order[start : start + len(family)] == family
     assert starts != sorted(starts)
+
+
+def test_unknown_types_of_questions_are_refused_with_those_there_are():
+    with pytest.raises(UserError, match=r"about names 'where'.*position"):
+        ScenesSource("val", 5, about=("where",))

@@ -5,10 +5,17 @@ from typing import NamedTuple
 import pytest
 import torch
 
+from fiber_cli.model.detector import postprocess as postprocessing
 from fiber_cli.model.detector.anchors import decode_boxes, make_anchors
 from fiber_cli.model.detector.detection_head import Regions
 from fiber_cli.model.detector.head import HeadOutput
-from fiber_cli.model.detector.postprocess import POSTPROCESSING, label_scores, postprocess, postprocess_apart
+from fiber_cli.model.detector.postprocess import (
+    POSTPROCESSING,
+    label_scores,
+    postprocess,
+    postprocess_apart,
+    postprocess_batch,
+)
 
 
 def head_output(logits: torch.Tensor, sizes, centerness=None, deltas=None) -> HeadOutput:
@@ -139,3 +146,31 @@ def test_a_head_without_centerness_has_other_scores_than_probabilities(search):
     torch.testing.assert_close(detections.scores, torch.tensor([2.0, 1.0]).sigmoid())
     assert detections.labels.tolist() == [0, 1]
     assert detections.boxes.tolist() == [[0, 0, 9, 9], [20, 20, 39, 39]]
+
+
+@pytest.mark.parametrize("at_once", [False, True])
+@pytest.mark.parametrize("apart", [False, True])
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.95])
+def test_a_batch_has_other_detections_than_its_images(apart, at_once, threshold, monkeypatch):
+    """Of different sizes and numbers of labels, one with nothing to find. at_once: suppressed as on a GPU."""
+    torch.manual_seed(0)
+    sizes = ((6, 8), (3, 4), (2, 2), (1, 1), (1, 1))
+    N = sum(h * w for h, w in sizes)
+    logits = torch.randn(3, N, 8)
+    logits[2] = -9
+    out = head_output(logits, sizes, torch.randn(3, N), torch.randn(3, N, 4))
+    tokens = [[[1, 2], [3], [4, 5, 6]], [[7, 0]], [[2], [1]]]
+    of_images = ((45, 60), (48, 64), (30, 40))
+    settings = {"score_threshold": threshold, "pre_nms_topk": 20, "nms_iou": 0.4, "max_detections": 15}
+    search = postprocess_apart if apart else postprocess
+    alone = [search(out, i, of_images[i], tokens[i], **settings) for i in range(3)]
+    if at_once:
+        suppressed = postprocessing._suppressed_at_once
+        monkeypatch.setattr(
+            postprocessing, "_suppressed", lambda candidates, queries, nms_iou: suppressed(candidates, nms_iou)
+        )
+    together = postprocess_batch(out, of_images, tokens, apart=apart, **settings)
+    for mine, expected in zip(together, alone, strict=True):
+        for part, value in zip(mine, expected, strict=True):
+            assert torch.equal(part, value)
+    assert len(alone[2].scores) == 0 or threshold == 0

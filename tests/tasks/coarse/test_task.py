@@ -10,7 +10,8 @@ import torch.multiprocessing as mp
 import torch.nn.functional as F
 from waits import check_pass
 
-from benchmarks.coarse_step import count_operations, random_batch, step_from_pixels
+from benchmarks.coarse_step import collated, count_operations, random_batch, step_from_pixels
+from fiber_cli.data.padding import without_padding
 from fiber_cli.model.config import BASE, FiberConfig, ImageConfig, TextConfig
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Embedding, Matching
@@ -208,8 +209,11 @@ ON_RANKS = {"plain": {}, "queue": {"queue_size": 20}, "detached keys": {"itc_det
 
 def second_step(settings: dict, rows: slice) -> tuple[dict[str, torch.Tensor], dict[str, torch.Tensor]]:
     """Losses and gradients of some rows of a batch, in a step that sees the queue of one before it."""
-    task, batch = make(**settings).train(), random_batch(SMALL, 8, length=12)
+    task, batch = make(**settings).train(), random_batch(SMALL, 8, length=20)
+    batch["mask"][:4, 8:] = False  # so that the first rank's batch is narrower than the second's
+    batch["mlm_labels"].masked_fill_(~batch["mask"], -100)
     local = {name: value[rows] if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
+    local = without_padding(local)
     task(local)
     losses = task(local)
     gradient = gradients(task, losses["loss"])
@@ -251,8 +255,7 @@ def test_two_ranks_equal_one(two_ranks, name):
 
 def test_a_micro_step_waits_for_its_gpu():
     """Without `mlm_positions` it does, where it counts the masked tokens."""
-    batch = random_batch(SMALL, 6, length=12)
-    batch["mlm_positions"] = masked_positions(batch["mlm_labels"])
+    batch = collated(random_batch(SMALL, 6, length=12))
     check_pass(make(itm_margin=0.5, queue_size=12), batch)
     check_pass(make(itm_pairs=2, itm_negatives="random"), batch)
     del batch["mlm_positions"]

@@ -123,15 +123,15 @@ def test_batches(cases, tokenizer, tmp_path):
     assert batch["sizes"].tolist() == [[30, 40], [40, 53], [30, 40]]
     assert batch["boxes"].shape == (4, 4)
     assert batch["box_counts"] == [2, 0, 2]
-    assert batch["positive_map"].shape == (4, 64)
-    assert batch["ids"].shape == (3, 64)
+    assert batch["positive_map"].shape == (4, 8)  # as wide as the longest prompt
+    assert batch["ids"].shape == (3, 8)
     assert batch["positive_map"].dtype == torch.bool
     assert batch["boxes"].dtype == torch.float32
     assert batch["sample_ids"][0] == "instances/a.png"
     assert batch["bad"] == []
     assert batch["truncated"] == 0
     rows = batch["positive_map"].split(batch["box_counts"])
-    assert torch.equal(rows[2], samples[2]["positive_map"])
+    assert torch.equal(rows[2], samples[2]["positive_map"][:, :8])
 
 
 @pytest.mark.parametrize("kind", [SceneDetection, SceneGrounding, SceneReferring])

@@ -17,7 +17,7 @@ from small_retrieval import (
 
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.retrieval import pairs
-from fiber_cli.tasks.retrieval.pairs import grouped, score_pairs
+from fiber_cli.tasks.retrieval.pairs import best_columns, grouped, score_pairs
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 100])
@@ -104,3 +104,16 @@ def test_groups_hold_every_pair_once_and_are_full():
     assert pairs_in_groups == [(row, int(text)) for row, texts in enumerate(texts_of_images) for text in texts]
     sizes = [sum(len(texts) for _, texts in group) for group in groups]
     assert all(0 < size <= 5 for size in sizes)
+
+
+@pytest.mark.parametrize("values", [5, 1000])
+def test_partial_sorting_finds_others_than_sorting_all(values):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(0, values, (20, 300)).astype(np.float32)
+    scores[3, :290] = np.nan
+    scores[4] = np.nan
+    scores[5, ::7] = np.inf
+    scores[6, ::5] = -np.inf
+    for k in (0, 1, 2, 50, 299, 300, 500):
+        expected = np.stack([np.argsort(-row, kind="stable")[:k] for row in scores])
+        assert np.array_equal(best_columns(scores, k), expected)

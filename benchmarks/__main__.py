@@ -1,0 +1,208 @@
+"""The benchmarks that need no data, one after another, and one table of what they measured on this machine.
+
+    python -m benchmarks [--out FOLDER] [--only NAME,NAME] [--small]
+    python -m benchmarks --list
+
+What each prints goes to FOLDER/<name>.log, its figures to FOLDER/<name>.json, the table to FOLDER/table.md and the
+standard output. One that fails is a row that says so, and the exit status is 1. `--small` takes the smallest sizes:
+whether all run, in minutes. At their full size they take hours on a CPU; `python -m benchmarks.gpu` is the one for a
+GPU at hand.
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+
+TINY = ("--preset", "tiny")
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A module of this package. small: its arguments for the smallest size; figures: what the table shows of its JSON,
+    label → names of the values on the way to it."""
+
+    name: str
+    small: tuple[str, ...] = TINY
+    figures: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    arguments: tuple[str, ...] = ()
+
+
+BENCHMARKS = (
+    Benchmark(
+        "coarse_step",
+        (*TINY, "--batch", "4"),
+        (
+            ("operations of those from the pixels", ("operations_ratio",)),
+            ("time", ("time_ratio",)),
+            ("seconds", ("ways", "shared stems", "seconds")),
+        ),
+    ),
+    Benchmark(
+        "rerank",
+        (*TINY, "--images", "4", "--texts", "8", "--sample", "8"),
+        (("times fewer operations", ("operations_ratio",)), ("times faster", ("time_ratio",))),
+        ("--images", "2", "--texts", "64", "--sample", "32"),
+    ),
+    Benchmark(
+        "caption",
+        (*TINY, "--batch", "1", "--length", "5"),
+        (
+            ("seconds with a cache", ("search_seconds", "cache")),
+            ("recomputing the prefix", ("search_seconds", "prefix")),
+        ),
+    ),
+    Benchmark(
+        "detect",
+        (*TINY, "--short", "160", "--longest", "256", "--chunks", "2"),
+        (
+            ("times faster with one image stem", ("ways", "shared stem", "times_faster")),
+            ("with full prompts", ("ways", "packed", "times_faster")),
+        ),
+    ),
+    Benchmark(
+        "fusion_cost",
+        (*TINY, "--short", "160", "--longest", "256", "--repeats", "1"),
+        (
+            ("time of a step with fusion in the backbone", ("ways", "fusion in backbone", "time_ratio")),
+            ("with deep fusion in the head", ("ways", "deep fusion in head", "time_ratio")),
+        ),
+        ("--short", "480", "--longest", "800", "--repeats", "2"),
+    ),
+    Benchmark(
+        "fusion_place",
+        TINY,
+        (
+            ("parameters in the backbone", ("places", "in the backbone", "parameters")),
+            ("on top", ("places", "on top", "parameters")),
+        ),
+    ),
+    Benchmark("decode", ("--size", "64", "--seconds", "0.2")),
+)
+
+
+def machine() -> dict[str, Any]:
+    """What the figures were measured on."""
+    figures: dict[str, Any] = {
+        "processor": processor(),
+        "cores": os.cpu_count(),
+        "memory_gib": round(psutil.virtual_memory().total / 2**30),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+    if torch.cuda.is_available():
+        figures["gpu"] = torch.cuda.get_device_name()
+    return figures
+
+
+def processor() -> str:
+    """The name of the processor, where the system tells it."""
+    info = Path("/proc/cpuinfo")
+    if info.is_file():
+        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def figure(report: Any, path: Sequence[str]) -> Any:
+    """The value at the end of the path. Raises KeyError."""
+    for name in path:
+        report = report[name]
+    return report
+
+
+def run(benchmark: Benchmark, folder: Path, *, small: bool) -> dict[str, Any]:
+    """Run it, and what its row says."""
+    arguments = benchmark.small if small else benchmark.arguments
+    results = folder / f"{benchmark.name}.json"
+    results.unlink(missing_ok=True)
+    command = [sys.executable, "-m", f"benchmarks.{benchmark.name}", *arguments, "--json", str(results)]
+    log = folder / f"{benchmark.name}.log"
+    start = time.monotonic()
+    with log.open("w", encoding="utf-8") as output:
+        code = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT).returncode
+    row: dict[str, Any] = {
+        "benchmark": benchmark.name,
+        "command": " ".join(["python", *command[1:-2]]),
+        "seconds": round(time.monotonic() - start, 1),
+    }
+    if code:
+        last = log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-1:]
+        row["failed"] = last[0] if last else f"exit status {code}"
+        return row
+    report = json.loads(results.read_text(encoding="utf-8"))
+    row["figures"] = {label: figure(report, path) for label, path in benchmark.figures}
+    return row
+
+
+def in_words(row: dict[str, Any]) -> str:
+    """The last cell of a row."""
+    if "failed" in row:
+        return f"FAILED: {row['failed']}"
+    parts = []
+    for label, value in row["figures"].items():
+        shown = f"{value:.3g}" if isinstance(value, float) else f"{value:,}"
+        parts.append(f"{label} {shown}")
+    return ", ".join(parts) or f"see {row['benchmark']}.log"
+
+
+def table(rows: Sequence[dict[str, Any]], of: dict[str, Any]) -> str:
+    """All rows in Markdown, below the machine."""
+    lines = [
+        ", ".join(f"{name} {value}" for name, value in of.items()),
+        "",
+        "| command | took | figures |",
+        "|---|---|---|",
+    ]
+    for row in rows:
+        cell = in_words(row).replace("|", "\\|")
+        lines.append(f"| `{row['command']}` | {row['seconds']:.0f} s | {cell} |")
+    return "\n".join(lines) + "\n"
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/benchmarks"), help="folder of logs, figures and table")
+    parser.add_argument("--only", help="names, with commas")
+    parser.add_argument("--small", action="store_true", help="the smallest sizes")
+    parser.add_argument("--list", action="store_true", help="show the commands and run none")
+    args = parser.parse_args(argv)
+    known = {benchmark.name: benchmark for benchmark in BENCHMARKS}
+    names = args.only.split(",") if args.only else list(known)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        parser.error(f"--only {unknown[0]}: give of {', '.join(known)}")
+    if args.list:
+        for name in names:
+            arguments = known[name].small if args.small else known[name].arguments
+            print(" ".join(["python -m", f"benchmarks.{name}", *arguments]))
+        return
+    args.out.mkdir(parents=True, exist_ok=True)
+    of = machine()
+    rows = []
+    for name in names:
+        print(f"{name} …", file=sys.stderr, flush=True)
+        rows.append(run(known[name], args.out, small=args.small))
+    text = table(rows, of)
+    (args.out / "table.md").write_text(text, encoding="utf-8")
+    (args.out / "table.json").write_text(json.dumps({"machine": of, "rows": rows}, indent=2), encoding="utf-8")
+    print(text, end="")
+    if any("failed" in row for row in rows):
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

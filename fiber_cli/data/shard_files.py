@@ -1,0 +1,308 @@
+"""The bytes of shards from a place in them: of files, of addresses, and of commands.
+
+An address, such as `https://…` or `s3://…`, is read by fsspec, a part at a time. What has no parts, which is what a
+command (`pipe:…`) writes and what a server without ranges sends, goes through once and is kept in the user's cache
+folder until other such shards take its place.
+"""
+
+import hashlib
+import http.client
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import threading
+import time
+import urllib.request
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from contextlib import suppress
+from functools import cache
+from io import FileIO
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
+
+from fiber_cli.data.cache_folder import VARIABLE, made_by_one, user_cache
+from fiber_cli.downloads import check_address
+from fiber_cli.errors import UserError
+from fiber_cli.regular_files import check_regular
+from fiber_cli.remote_paths import PIPE, is_remote
+
+Result = TypeVar("Result")
+#: Held while a file is read from a place in it, where the two cannot be one call.
+_SEEKING = threading.Lock()
+#: Bytes that are read at once while a shard is gone through: of a disk, of a server.
+_BLOCK, _REMOTE_BLOCK = 1 << 20, 8 << 20
+#: Waits before the tries after the first, in seconds.
+WAITS_SECONDS = (0.5, 2.0, 8.0)
+#: How many shards without parts are kept, of all that were read: twice those among which samples are shuffled.
+MOST_KEPT = 32
+_LAST_WORDS = 300
+#: How long a server may say nothing.
+_TIMEOUT_SECONDS = 60.0
+#: What is asked of a server about a file, by which another content is another file.
+_VERSION = ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "updated", "created")
+
+
+def shard_name(path: str) -> str:
+    """The name of a shard without its ending, by which its samples are known: of a command that of the last of its
+    words that ends in .tar, else a digest of it."""
+    if path.startswith(PIPE):
+        tars = re.findall(r"([^\s/\"'=?]+)\.tar\b", path)
+        return str(tars[-1]) if tars else hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()[:12]
+    return Path(unquote(urlsplit(path).path) if is_remote(path) else path).stem
+
+
+class ShardState(NamedTuple):
+    """What tells that a shard is as it was. size: in bytes, None where that is not known before it is read; version:
+    what else changes with its content."""
+
+    size: int | None
+    version: str
+
+
+class ShardFile(ABC):
+    """A shard that is open. Raises OSError where it cannot be read."""
+
+    #: Bytes that are read at once while it is gone through.
+    block = _BLOCK
+
+    @abstractmethod
+    def read(self, size: int, offset: int) -> bytes:
+        """Up to `size` bytes from a place in it; threads, and processes that were forked, can share it."""
+
+    @abstractmethod
+    def size(self) -> int:
+        """Of all of it, in bytes."""
+
+    def prepare(self, start: int, end: int) -> None:  # noqa: B027
+        """What lies between two places is going to be read, piece by piece."""
+
+    def close(self) -> None:  # noqa: B027
+        """Nothing more is read."""
+
+
+class LocalShard(ShardFile):
+    """One on a disk."""
+
+    def __init__(self, path: str | Path):
+        self.file: FileIO = open(path, "rb", buffering=0)  # noqa: SIM115
+
+    def read(self, size: int, offset: int) -> bytes:
+        if "pread" in vars(os):
+            return os.pread(self.file.fileno(), size, offset)
+        with _SEEKING:  # Windows has no pread, and forks no processes
+            self.file.seek(offset)
+            return self.file.read(size)
+
+    def size(self) -> int:
+        return os.fstat(self.file.fileno()).st_size
+
+    def close(self) -> None:
+        self.file.close()
+
+
+class RemoteShard(ShardFile):
+    """One at an address, whose server sends parts."""
+
+    block = _REMOTE_BLOCK
+
+    def __init__(self, url: str):
+        self.url = url
+        self._start, self._content = 0, b""
+
+    def prepare(self, start: int, end: int) -> None:
+        """One request for a picture with its text, where they are not so large that both would not be wanted."""
+        is_there = self._start <= start and end <= self._start + len(self._content)
+        if not is_there and end - start <= _REMOTE_BLOCK:
+            self._start, self._content = start, self._fetched(end - start, start)
+
+    def size(self) -> int:
+        size = _info(self.url).get("size")
+        if not isinstance(size, int):
+            raise OSError(f"{self.url}: the server does not say how large it is")
+        return size
+
+    def read(self, size: int, offset: int) -> bytes:
+        if self._start <= offset and offset + size <= self._start + len(self._content):
+            return self._content[offset - self._start :][:size]
+        return self._fetched(size, offset)
+
+    def _fetched(self, size: int, offset: int) -> bytes:
+        if not size:
+            return b""
+
+        def part() -> bytes:
+            files, path = _file_system(self.url)
+            content: bytes = files.cat_file(path, start=offset, end=offset + size)
+            return content
+
+        content = _tried(self.url, part)
+        if len(content) > size:
+            raise OSError(f"{self.url}: the server sends more than the part that it was asked for")
+        return content
+
+
+class Blocks:
+    """A shard that is gone through from its beginning to its end: few reads of large blocks."""
+
+    def __init__(self, shard: ShardFile):
+        self.shard = shard
+        self._start, self._content = 0, b""
+
+    def read(self, size: int, offset: int) -> bytes:
+        """As `ShardFile.read`."""
+        is_there = self._start <= offset and offset + size <= self._start + len(self._content)
+        if not is_there:
+            self._start, self._content = offset, self.shard.read(max(size, self.shard.block), offset)
+        return self._content[offset - self._start :][:size]
+
+
+def open_shard(path: str) -> ShardFile:
+    """The shard behind a path, an address or a command. Raises OSError."""
+    if not is_remote(path):
+        return LocalShard(path)
+    if path.startswith(PIPE) or not has_parts(path):
+        return LocalShard(_kept(path))
+    return RemoteShard(path)
+
+
+def shard_state(path: str) -> ShardState:
+    """Of the shard behind a path, an address or a command; a command is believed to write always the same. Raises
+    OSError, and UserError for an address of a kind that is not read."""
+    if path.startswith(PIPE):
+        return ShardState(None, "")
+    if is_remote(path):
+        info = _info(path)
+        size = info.get("size")
+        version = "|".join(str(info[name]) for name in _VERSION if name in info)
+        return ShardState(size if isinstance(size, int) else None, version)
+    check_regular(path)
+    state = os.stat(path)
+    return ShardState(state.st_size, str(state.st_mtime_ns))
+
+
+def glob_remote(pattern: str) -> list[str]:
+    """The addresses behind one with `*`, in order. Raises OSError."""
+    files, path = _file_system(pattern)
+    return sorted(files.unstrip_protocol(name) for name in _tried(pattern, lambda: files.glob(path)))
+
+
+def _file_system(url: str) -> tuple[Any, str]:
+    """fsspec's file system of an address, one in each process, and the path in it."""
+    import fsspec
+
+    if urlsplit(url).scheme.lower() in ("http", "https"):
+        check_address(url)
+    try:
+        files, path = fsspec.core.url_to_fs(url)
+    except ImportError as error:
+        raise UserError(f"{url}: {error}; install the package and start again") from None
+    except ValueError as error:
+        raise UserError(f"{url}: not an address that fsspec reads ({error})") from None
+    return files, path
+
+
+def _tried(url: str, ask: Callable[[], Result]) -> Result:
+    """What a server answers, some tries long. OSError where that does not help."""
+    waits = list(WAITS_SECONDS)
+    while True:
+        try:
+            return ask()
+        except UserError:
+            raise
+        except FileNotFoundError:
+            raise OSError(f"{url}: is not there") from None
+        except Exception as error:  # every library of fsspec has errors of its own
+            if not waits:
+                raise OSError(f"{url}: cannot be read ({type(error).__name__}: {error})") from None
+            time.sleep(waits.pop(0))
+
+
+def _info(url: str) -> dict[str, Any]:
+    files, path = _file_system(url)
+    info: dict[str, Any] = _tried(url, lambda: files.info(path))
+    return info
+
+
+@cache
+def has_parts(url: str) -> bool:
+    """Whether the server sends parts: one of http is asked for one, all others do."""
+    if urlsplit(url).scheme.lower() not in ("http", "https"):
+        return True
+    check_address(url)
+    if _info(url).get("size") is None:
+        return False
+    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+
+    def status() -> int:
+        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
+            code: int = answer.status
+            return code
+
+    return _tried(url, status) == http.client.PARTIAL_CONTENT
+
+
+def _kept(path: str) -> Path:
+    """What a command writes, or a server without parts sends, as a file."""
+    folder = Path(os.environ.get(VARIABLE) or user_cache(), "streams")
+    file = folder / f"{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:32]}.tar"
+    with made_by_one(file, path):
+        if file.is_file():
+            with suppress(OSError):
+                os.utime(file)  # the ones that were not used for long go first
+        else:
+            _keep(path, file)
+    _remove_old(folder, file)
+    return file
+
+
+def _keep(path: str, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", suffix=".part", delete=False) as part:
+        try:
+            if path.startswith(PIPE):
+                _run(path.removeprefix(PIPE), part)
+            else:
+                _send(path, part)
+        except BaseException:
+            Path(part.name).unlink(missing_ok=True)
+            raise
+    os.replace(part.name, file)
+
+
+def _run(command: str, into: Any) -> None:
+    """What a command of the shell writes. OSError where it fails."""
+    with tempfile.TemporaryFile() as words:
+        ended = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, stdout=into, stderr=words, check=False)
+        words.seek(0)
+        said = words.read().decode(errors="replace").strip()[-_LAST_WORDS:]
+    if ended.returncode:
+        raise OSError(f"the command ended with {ended.returncode}{said and ': ' + said}")
+
+
+def _send(url: str, into: Any) -> None:
+    """All that a server sends of an address."""
+
+    def whole() -> None:
+        into.seek(0)
+        into.truncate()
+        files, path = _file_system(url)
+        with files.open(path, "rb", block_size=0) as stream:
+            shutil.copyfileobj(stream, into, _REMOTE_BLOCK)
+
+    _tried(url, whole)
+
+
+def _remove_old(folder: Path, newest: Path) -> None:
+    """All but the last ones that were used; a process that has one open reads on."""
+    kept = []
+    for file in folder.glob("*.tar"):
+        with suppress(OSError):
+            kept.append((file.stat().st_mtime_ns, file))
+    for _, file in sorted(kept, reverse=True)[MOST_KEPT:]:
+        if file != newest:
+            with suppress(OSError):
+                file.unlink()

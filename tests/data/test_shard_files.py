@@ -1,0 +1,200 @@
+"""Shards at addresses and of commands: the same samples in the same order as those on a disk, and faults are told."""
+
+import pickle
+import sys
+from multiprocessing import get_context
+
+import numpy as np
+import pytest
+from shard_server import serving_shards
+from tar_files import shard_sample, write_tar
+
+from fiber_cli.config.resolve import resolve_source
+from fiber_cli.data import shard_files
+from fiber_cli.data.shard_files import Blocks, LocalShard, shard_name
+from fiber_cli.data.source import BadSample
+from fiber_cli.data.sources import open_source
+from fiber_cli.data.sources.webdataset import WebDatasetSource
+from fiber_cli.errors import UserError
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch):
+    monkeypatch.setattr(shard_files, "WAITS_SECONDS", (0.0, 0.0))
+    shard_files.has_parts.cache_clear()
+
+
+@pytest.fixture
+def server(tars):
+    with serving_shards(tars) as served:
+        yield served
+
+
+def all_of(source):
+    """Keys, captions, pictures and two orders."""
+    samples = [(source.key(i), source.captions(i), source.encoded_image(i)) for i in range(len(source))]
+    orders = [source.order(np.random.default_rng(seed)).tolist() for seed in (0, 1)]
+    return samples, orders
+
+
+def test_shards_of_a_server_are_others_than_on_disk(tars, server):
+    source = WebDatasetSource(f"{server.address}/{{00000..00002}}.tar?token=1")
+    assert all_of(source) == all_of(WebDatasetSource(str(tars)))
+    parts = [part for _, part in server.asked if part not in (None, "bytes=0-0")]
+    assert len(parts) == 3 + 12  # a shard once in large blocks, then each sample with one request
+    copy = pickle.loads(pickle.dumps(source))
+    assert copy.captions(7) == source.captions(7)
+    count = len(server.asked)
+    again = WebDatasetSource(f"{server.address}/{{00000..00002}}.tar?token=1")
+    assert again.key(11) == source.key(11)
+    assert len(server.asked) == count  # nothing is read again to know where samples lie
+
+
+def _captions_of_a_worker(source):
+    return source.captions(3)
+
+
+def test_workers_cannot_read_what_their_parent_has_open(server):
+    source = WebDatasetSource(f"{server.address}/00000.tar")
+    assert source.captions(0)
+    with get_context("fork").Pool(2) as pool:
+        assert pool.map(_captions_of_a_worker, [source] * 4) == [("text 0 3",)] * 4
+
+
+@pytest.mark.parametrize("told", ["with_parts", "with_length"])
+def test_a_server_without_parts_is_asked_for_every_sample(tars, server, told):
+    setattr(server, told, False)
+    source = WebDatasetSource([f"{server.address}/{n:05d}.tar" for n in range(3)])
+    assert all_of(source) == all_of(WebDatasetSource(str(tars)))
+    if told == "with_parts":
+        assert len([part for _, part in server.asked if part is None]) == 3  # each whole shard once
+
+
+def test_a_server_that_fails_now_and_then_ends_a_run(server):
+    server.failures = 2
+    source = WebDatasetSource(f"{server.address}/00000.tar")
+    server.failures = 2
+    assert source.captions(1) == ("text 0 1",)
+    server.failures = 100
+    with pytest.raises(BadSample, match="cannot be read"):
+        source.captions(3)
+
+
+def test_addresses_that_cannot_be_read_are_told_late(server):
+    with pytest.raises(UserError, match=r"1 of 2 shards cannot be used.*\n.*nothing.tar: is not there"):
+        WebDatasetSource([f"{server.address}/00000.tar", f"{server.address}/nothing.tar"])
+    with pytest.raises(UserError, match="not an https:// address"):
+        WebDatasetSource("http://example.invalid/a.tar")
+    with pytest.raises(UserError, match="not an address that fsspec reads"):
+        WebDatasetSource("nothing-known://a/b.tar")
+    with pytest.raises(UserError, match="no tar shards at"):
+        WebDatasetSource(f"{server.address}/*.tar")
+
+
+def test_a_shard_that_changed_on_its_server_is_read_by_its_old_index(tars, server):
+    url = f"{server.address}/00001.tar"
+    assert len(WebDatasetSource(url)) == 4
+    write_tar(tars / "00001.tar", shard_sample("new"))
+    assert WebDatasetSource(url).key(0) == "00001/new"
+
+
+def test_other_file_systems_of_fsspec_are_not_read(tars):
+    import fsspec
+
+    memory = fsspec.filesystem("memory")
+    for file in tars.iterdir():
+        memory.pipe_file(f"/bucket/{file.name}", file.read_bytes())
+    expected = all_of(WebDatasetSource(str(tars)))
+    for pattern in ("memory://bucket/{00000..00002}.tar", "memory://bucket/*.tar", "memory://bucket/"):
+        assert all_of(WebDatasetSource(pattern)) == expected
+
+
+@pytest.fixture
+def command(tars, tmp_path):
+    """Writes the shard of a name, and notes that it was asked for."""
+    script = tmp_path / "give.py"
+    script.write_text(
+        "import sys, pathlib, shutil\n"
+        f"print(sys.argv[1], file=open({str(tmp_path / 'calls')!r}, 'a'))\n"
+        f"shutil.copyfileobj(open(pathlib.Path({str(tars)!r}, sys.argv[1]), 'rb'), sys.stdout.buffer)\n"
+    )
+    return f"pipe:{sys.executable} {script} {{00000..00002}}.tar"
+
+
+def calls(tmp_path):
+    return sorted((tmp_path / "calls").read_text().split())
+
+
+def test_shards_of_commands_are_others_than_on_disk(tars, tmp_path, command):
+    names = [f"{n:05d}.tar" for n in range(3)]
+    source = WebDatasetSource(command)
+    assert all_of(source) == all_of(WebDatasetSource(str(tars)))
+    assert calls(tmp_path) == names  # each once
+    WebDatasetSource(command)
+    assert calls(tmp_path) == names
+
+
+def test_shards_of_commands_fill_the_disk(command, monkeypatch, index_folder):
+    monkeypatch.setattr(shard_files, "MOST_KEPT", 1)
+    source = WebDatasetSource(command)
+    for i in (0, 4, 8, 0):
+        assert source.captions(i)
+        source._open.clear()
+        assert len(list((index_folder.parent / "streams").glob("*.tar"))) == 1
+
+
+def test_a_command_that_fails_or_writes_something_else_is_told_late(tars, command, index_folder):
+    with pytest.raises(UserError, match="the command ended with 3: no such bucket"):
+        WebDatasetSource("pipe:echo no such bucket >&2; exit 3")
+    with pytest.raises(UserError, match="cut short"):
+        WebDatasetSource("pipe:printf half")
+    source = WebDatasetSource(command)
+    write_tar(tars / "00001.tar", shard_sample("new"))
+    for file in (index_folder.parent / "streams").glob("*.tar"):
+        file.unlink()
+    with pytest.raises(BadSample, match="another size than when it was indexed"):
+        source.captions(5)
+    assert not list((index_folder.parent / "streams").glob("*.part"))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *("s3://bucket/{0..3}.tar", "https://host/a.tar?x=1", "pipe:cat ../a.tar | tee b", "gs://b/*.tar"),
+        "HTTPS://host//a/../b.tar",
+    ],
+)
+def test_a_recipe_prefixes_its_root_to_an_address(tmp_path, path):
+    settings = resolve_source(f"{{kind: webdataset, shards: [{path!r}, own.tar]}}", str(tmp_path))
+    assert settings.shards == (path, str(tmp_path / "own.tar"))
+
+
+def test_an_entry_of_a_recipe_opens_no_address(server, tmp_path):
+    entry = f"{{kind: webdataset, shards: '{server.address}/00000.tar'}}"
+    assert len(open_source(resolve_source(entry, str(tmp_path)))) == 4
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("/a/b/00000.tar", "00000"),
+        ("https://host/x/00000.tar?sig=a/b.c", "00000"),
+        ("s3://b/a%20b.tar", "a b"),
+        ("pipe:aws s3 cp s3://b/00007.tar -", "00007"),
+        ("pipe:cat 'a/00008.tar' | zcat", "00008"),
+    ],
+)
+def test_samples_are_known_by_other_names_than_on_disk(path, name):
+    assert shard_name(path) == name
+    assert shard_name("pipe:x") != shard_name("pipe:y")
+
+
+def test_blocks_are_other_bytes_than_the_file_has(tmp_path, monkeypatch):
+    content = bytes(range(256)) * 20
+    (tmp_path / "a").write_bytes(content)
+    monkeypatch.setattr(LocalShard, "block", 100)
+    shard = LocalShard(tmp_path / "a")
+    blocks = Blocks(shard)
+    for size, offset in ((5, 0), (90, 3), (100, 50), (300, 60), (10, 4000), (20, 5110), (5, 9999)):
+        assert blocks.read(size, offset) == content[offset : offset + size]
+    shard.close()
