@@ -87,6 +87,11 @@ BENCHMARKS = (
             ("on top", ("places", "on top", "parameters")),
         ),
     ),
+    Benchmark(
+        "global_contrast",
+        (*TINY, "--steps", "4", "--every", "2", "--repeats", "1"),
+        (("operations of a step beside one batch", ("operations_ratio",)),),
+    ),
     Benchmark("decode", ("--size", "64", "--seconds", "0.2")),
 )
 

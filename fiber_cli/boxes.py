@@ -5,7 +5,8 @@
 
 import torch
 from torch import Tensor
-from torchvision.ops import batched_nms, nms
+
+from fiber_cli.suppression import nms, nms_by_label
 
 
 def areas(
@@ -44,17 +45,11 @@ def class_nms(boxes: Tensor, scores: Tensor, labels: Tensor, threshold: float) -
     Float64, because the offset by which torchvision keeps labels apart would round small boxes away in float32.
     """
     low, high = boxes.double().split(2, -1)
-    edges, scores = torch.cat([low, high + 1], -1), scores.double()
-    if edges.device.type == "cpu" or not len(edges):
-        kept: Tensor = batched_nms(edges, scores, labels, threshold)
-    else:
-        # torchvision's own way, which for many boxes goes over to a loop over labels, each waited for.
-        kept = nms(edges + (labels * (edges.amax() + 1))[:, None], scores, threshold)
-    return kept
+    edges = torch.cat([low, high + 1], -1)
+    return nms_by_label(edges, scores.double(), labels, threshold)
 
 
 def agnostic_nms(boxes: Tensor, scores: Tensor, threshold: float) -> Tensor:
     """Kept rows, int64, best score first, of equal ones the earlier: a box (N, 4) goes where a better one overlaps it
     by more than `threshold`, whatever their labels."""
-    kept: Tensor = nms(boxes.double(), scores.double(), threshold)
-    return kept
+    return nms(boxes.double(), scores.double(), threshold)

@@ -25,6 +25,7 @@ LEAVES = {
     "seeds",
     "settings",
     "stop_signals",
+    "suppression",
     "text_files",
 }
 #: Room → the rooms that it may import, itself and the leaves apart.
@@ -43,6 +44,7 @@ ALLOWED = {
     "seeds": set(),
     "settings": set(),
     "stop_signals": set(),
+    "suppression": set(),
     "distributed": set(),
     "model": set(),
     "data": set(),
@@ -67,7 +69,17 @@ ONLY_THROUGH = {
 #: Third-party packages that only these files import.
 ONLY = {
     "deepspeed": {"training/deepspeed_engine.py"},
+    "faster_coco_eval": {"tasks/regions/coco_ap.py"},
     "pycocotools": {"tasks/regions/coco_ap.py", "data/masks.py"},
+    "timm": {"checkpoints/backbones.py"},
+    "torchvision": {
+        "model/detector/deform_conv.py",
+        "model/detector/faster_rcnn.py",
+        "model/detector/retinanet.py",
+        "model/detector/torchvision_boxes.py",
+        "suppression.py",
+    },
+    "transformers": {"data/tokenizer_files.py"},
     "matplotlib": {
         "evaluation/few_shot_curve.py",
         "tables/picture.py",
@@ -76,7 +88,7 @@ ONLY = {
     },
 }
 #: Third-party packages of the networks.
-MODEL_PACKAGES = {"torch", "torchvision", "timm"}
+MODEL_PACKAGES = {"torch", "torchvision"}
 #: What must not be loaded for `fiber --help`.
 HEAVY = {"torch", "torchvision", "timm", "transformers", "deepspeed", "numpy", "PIL", "matplotlib", "safetensors"}
 

@@ -17,7 +17,7 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["
 
 def versions() -> dict[str, tuple[str, str]]:
     """Name → what is asked for and what was tried."""
-    rows = re.findall(r"^\| (\w+) \| `([^`]+)` \| ([\d.]+) \|", PAGE, re.MULTILINE)
+    rows = re.findall(r"^\| ([\w-]+) \| `([^`]+)` \| ([\d.]+) \|", PAGE, re.MULTILINE)
     return {name.lower(): (asked, tried) for name, asked, tried in rows}
 
 

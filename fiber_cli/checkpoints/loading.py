@@ -4,14 +4,14 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
-import torch
-
 from fiber_cli.checkpoints import shipped
 from fiber_cli.checkpoints.config import CheckpointConfig, read_config
 from fiber_cli.checkpoints.digests import TOKENIZER_FOLDER, check
 from fiber_cli.checkpoints.directory import check_name, choose
 from fiber_cli.checkpoints.runs import shipped_with
-from fiber_cli.checkpoints.weights import load_into, load_weights, read_shapes
+from fiber_cli.checkpoints.unfilled import filled
+from fiber_cli.checkpoints.weights import stored_weights
+from fiber_cli.data.quick_tokenizer import read_quickly
 from fiber_cli.data.text import load_tokenizer, read_small_letters
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import WRONG_CONTENT, DeclarationError, UserError
@@ -112,16 +112,13 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     check_name(path)
     check(path)
     config = read_config(path)
-    tokenizer = saved_tokenizer(path)
+    tokenizer = read_quickly(path / TOKENIZER_FOLDER) or saved_tokenizer(path)
     if knows_small_letters(path, config):
         read_small_letters(tokenizer)
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)
-    shapes = read_shapes(path)
+    weights = stored_weights(path)
     try:
-        with torch.device("meta"):  # where tensors take no memory: sizes of any size are compared first
-            described = new_task(context)
-        load_into(described, shapes)
-        task = new_task(context)
+        task = filled(lambda: new_task(context), weights)
     except DeclarationError:
         raise
     except UserError as error:
@@ -129,5 +126,4 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     except (RuntimeError, *WRONG_CONTENT) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{path / 'config.json'} does not describe a model of this version: {reason}") from error
-    load_into(task, load_weights(path))
     return Loaded(task.eval(), context, config, path)

@@ -46,17 +46,20 @@ def float32(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def load_weights(path: Path) -> dict[str, Tensor]:
-    """model.safetensors of a checkpoint directory: parameter name → tensor on the CPU, floating point as float32.
+    """`stored_weights`, floating point as float32: fewer bits, as checkpoints that are shipped have, are widened, which
+    is exact."""
+    return float32(stored_weights(path))
 
-    Floating types of fewer bits, as checkpoints that are shipped have, are widened, which is exact; wider ones would
-    have to be cut and are a UserError.
-    """
+
+def stored_weights(path: Path) -> dict[str, Tensor]:
+    """model.safetensors of a checkpoint directory: parameter name → tensor on the CPU, read where it is looked at.
+    Floating types of more bits than float32 would have to be cut and are a UserError."""
     file = Path(path) / "model.safetensors"
     weights = read_tensors(file)
     for name, value in weights.items():
         if value.is_floating_point() and torch.finfo(value.dtype).bits > torch.finfo(torch.float32).bits:
             raise UserError(f"{file}: {name} is {value.dtype}, not float32 or a narrower type; save it as float32")
-    return float32(weights)
+    return weights
 
 
 def read_tensors(file: Path) -> dict[str, Tensor]:
@@ -66,21 +69,6 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
         raise _unreadable(file, error) from error
-
-
-def read_shapes(path: Path) -> dict[str, Tensor]:
-    """Tensors without memory, on the device "meta", of the shapes in model.safetensors of a checkpoint directory, by
-    name. UserError as of `load_weights`."""
-    file = Path(path) / "model.safetensors"
-    shapes = {}
-    try:
-        check_regular(file)
-        with safe_open(file, framework="pt") as stored:
-            for name in stored.keys():  # noqa: SIM118 (no mapping)
-                shapes[name] = torch.empty(stored.get_slice(name).get_shape(), device="meta")
-    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
-        raise _unreadable(file, error) from error
-    return shapes
 
 
 def check_weights(path: Path) -> None:
@@ -230,12 +218,26 @@ def load_into(
     expect_missing: Collection[str] = (),
     expect_unexpected: Collection[str] = (),
 ) -> Unmatched:
-    """Copy `weights` into `module`, strictly.
+    """Copy `weights` into `module`, strictly, see `compare`. UserError where they do not fit, and then nothing has been
+    copied."""
+    unmatched = compare(module, weights, expect_missing=expect_missing, expect_unexpected=expect_unexpected)
+    with torch.no_grad():
+        for name, value in named_weights(module).items():
+            if name in weights:
+                value.copy_(weights[name])
+    return unmatched
 
-    Every key must be on both sides with the same shape, except names that start with one of the given
-    prefixes: `expect_missing` keep the module's values, `expect_unexpected` are left out; returned are the names of
-    these two kinds. UserError lists what differs beyond them, and then nothing has been copied.
-    """
+
+def compare(
+    module: nn.Module,
+    weights: Mapping[str, Tensor],
+    *,
+    expect_missing: Collection[str] = (),
+    expect_unexpected: Collection[str] = (),
+) -> Unmatched:
+    """Every key must be on both sides with the same shape, except names that start with one of the given prefixes:
+    `expect_missing` keep the module's values, `expect_unexpected` are left out; returned are the names of these two
+    kinds. UserError lists what differs beyond them."""
     ours = named_weights(module)
     unmatched = Unmatched(sorted(ours.keys() - weights.keys()), sorted(weights.keys() - ours.keys()))
     common = sorted(ours.keys() & weights.keys())
@@ -256,9 +258,6 @@ def load_into(
             f"the weights do not fit the model: {counts}; set the model section as it was when they were trained",
             *lines,
         )
-    with torch.no_grad():
-        for name in common:
-            ours[name].copy_(weights[name])
     return unmatched
 
 

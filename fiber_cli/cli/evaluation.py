@@ -82,6 +82,10 @@ def evaluate(
     blind: Annotated[bool, typer.Option("--blind", help="Measure also with every image exchanged.")] = False,
     stem_memory: StemMemory = STEM_MEMORY,
     chunk: Annotated[str, typer.Option(help="Names in one prompt of detection, or auto: as many as fit.")] = "auto",
+    ap_library: Annotated[
+        str | None,
+        typer.Option(help="What computes detection's AP: faster-coco-eval or pycocotools.  [default: the former]"),
+    ] = None,
     nproc: Nproc = 1,
     max_pixels: MaxPixels = MAX_PIXELS,
     precision: PrecisionOption = "auto",
@@ -94,7 +98,9 @@ def evaluate(
     evaluated = Evaluated(
         dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, published_prompts, force
     )
-    options = EvaluationOptions(mode=mode, blind=blind, chunk=chunk_size(chunk), stem_memory=stem_memory)
+    options = EvaluationOptions(
+        mode=mode, blind=blind, chunk=chunk_size(chunk), ap_library=ap_library, stem_memory=stem_memory
+    )
     placement = Placement(device, precision, tf32)
     run_evaluation(
         context,

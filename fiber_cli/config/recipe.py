@@ -208,6 +208,9 @@ class LogSettings:
         "Steps between validations, or epoch: once in each; null = none.", None, ge=1
     )
     save_every: int = option("Steps between checkpoints.", 1000, ge=1)
+    device_share: bool | None = option(
+        "Show the share of the device's rate, measured by a matrix product at the start; null = on GPUs.", None
+    )
     save_in_background: bool = option(
         "Checkpoints are written beside training, from a copy in host memory; false: training waits.", True
     )

@@ -3,8 +3,6 @@
 import math
 from typing import Any
 
-from pycocotools import mask
-
 from fiber_cli.data.records import Size
 from fiber_cli.data.values import finite_number, listed, whole_number
 
@@ -33,6 +31,8 @@ def mask_box(segmentation: Any, size: Size | None) -> Box:
 
     TypeError, KeyError or ValueError for what is no mask.
     """
+    from pycocotools import mask  # late: reading recipes and pictures needs no masks
+
     is_polygons = isinstance(segmentation, list)
     encoded = _from_polygons(segmentation, size) if is_polygons else _from_run_lengths(segmentation, size)
     x, y, width, height = mask.toBbox(encoded).tolist()
@@ -41,6 +41,8 @@ def mask_box(segmentation: Any, size: Size | None) -> Box:
 
 def _from_polygons(polygons: list[Any], size: Size | None) -> Any:
     """A mask of all polygons, each x and y in turn."""
+    from pycocotools import mask
+
     checked: list[list[float]] = []
     for polygon in polygons:
         points = [finite_number(coordinate, "segmentation") for coordinate in listed(polygon, "a polygon")]
@@ -94,6 +96,8 @@ def _from_run_lengths(segmentation: Any, image: Size | None) -> Any:
         return {"size": [height, width], "counts": counts.encode()}
     lengths = [whole_number(length, _COUNTS) for length in listed(counts, _COUNTS)]
     _check_runs(lengths, height, width)
+    from pycocotools import mask
+
     return mask.frPyObjects({"size": [height, width], "counts": lengths}, height, width)
 
 

@@ -51,8 +51,8 @@ def read_folder(folder: Path) -> "PreTrainedTokenizerBase":
     # transformers builds an empty tokeniser from an empty folder without a word.
     if "tokenizer.json" not in files and not {"vocab.json", "merges.txt"} <= files:
         raise OSError("the folder has neither tokenizer.json nor vocab.json and merges.txt")
-    config = _read_object(folder / CONFIG)
-    model = _read_object(folder / MODEL_CONFIG)
+    config = read_object(folder / CONFIG)
+    model = read_object(folder / MODEL_CONFIG)
     code = [name for name in _CODE if name in config or name in model]
     if code:
         say_once(
@@ -96,7 +96,7 @@ def _says_roberta(config: dict[str, Any], model: dict[str, Any]) -> bool:
     return model.get("model_type") == "roberta" or not (config or model)
 
 
-def _read_object(file: Path) -> dict[str, Any]:
+def read_object(file: Path) -> dict[str, Any]:
     """The content of a JSON file, nothing where it is not there."""
     if not file.is_file():
         return {}

@@ -38,6 +38,15 @@ def gather_objects(obj: Any) -> list[Any]:
     return gathered
 
 
+def gather_on_main(obj: Any) -> list[Any] | None:
+    """The picklable `obj` of every rank, in rank order, on rank 0 alone; None on the others."""
+    if world_size() == 1:
+        return [obj]
+    gathered: list[Any] | None = [None] * world_size() if is_main() else None
+    td.gather_object(obj, gathered, dst=0)
+    return gathered
+
+
 def from_main(compute: Callable[[], Result]) -> Result:
     """What `compute` returns on rank 0 alone, on every rank. The others wait for it far longer than in a collective."""
     result = None

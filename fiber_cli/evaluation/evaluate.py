@@ -114,6 +114,7 @@ def _facts(sources: Sequence[Source], options: EvaluationOptions, checkpoints: S
         "--top-k": str(options.rerank),
         "--blind": str(options.blind),
         "--chunk": str(options.chunk),
+        "--ap-library": str(options.ap_library),
     }
     for number, checkpoint in enumerate(checkpoints, 1):
         facts[f"checkpoint {number}"] = checkpoint_identity(checkpoint)

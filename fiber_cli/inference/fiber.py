@@ -21,6 +21,7 @@ from fiber_cli.inference.in_use import InUse, computing
 from fiber_cli.inference.pictures import OnError, Picture, PictureReader, batches, pairs_of, pictures_of, texts_of
 from fiber_cli.placement import Precision
 from fiber_cli.tasks.abilities import Embedding, Matching
+from fiber_cli.tasks.retrieval.pairs import match_scores
 
 __all__ = ["USUAL_THRESHOLD", "Fiber"]
 
@@ -120,8 +121,8 @@ class Fiber(Describing, Finding):
         matcher = self.loaded.ability(Matching)
         pairs = pairs_of(images, texts)
         logits: dict[int, np.ndarray] = {}
-        for numbers, image, sentences in self._read_pairs(pairs, on_error, max_pixels):
-            matched = matcher.match(image, self._text_stems(sentences))[:, 1].float().cpu().numpy()
+        for numbers, image, text in self._stems_of_pairs(pairs, on_error, max_pixels):
+            matched = match_scores(matcher, image, text).cpu().numpy()
             logits.update(zip(numbers, matched, strict=True))
         return float(logits[0]) if pairs.single else _in_order(logits, len(pairs.texts))
 

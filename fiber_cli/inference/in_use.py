@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -24,6 +25,7 @@ from fiber_cli.model.pixels import normalize
 from fiber_cli.model.precision import precision_context
 from fiber_cli.placement import Placement, Precision
 from fiber_cli.tasks.abilities import Detecting
+from fiber_cli.tasks.retrieval.pairs import grouped, image_rows
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 #: Inputs in one pass, where that is not given.
@@ -104,6 +106,41 @@ class InUse:
             if kept:
                 stems = self._image_stems(opened)
                 yield kept, ImageStem(stems.map[rows]), [pairs.texts[number] for number in kept]
+
+    def _stems_of_pairs(
+        self, pairs: Pairs, on_error: OnError, max_pixels: int
+    ) -> Iterator[tuple[list[int], ImageStem, TextStem]]:
+        """Numbers, image stems and text stems of the pairs that can be read, in batches as re-ranking has them: every
+        picture and every text of a batch is computed once, see `Matching.match`, and a picture of several batches in
+        the first."""
+        reader = PictureReader(pairs.one_picture, on_error, max_pixels)
+        numbers_of: dict[int, list[int]] = {}
+        for number, picture in enumerate(pairs.pictures):
+            numbers_of.setdefault(id(picture), []).append(number)
+        pair_numbers = [np.array(numbers) for numbers in numbers_of.values()]
+        maps: dict[int, Tensor] = {}
+        for group in grouped(pair_numbers, self.batch_size):
+            maps = {chunk.row: maps[chunk.row] for chunk in group if chunk.row in maps}
+            opened: dict[int, Image.Image] = {}
+            for row, _ in group:
+                first = int(pair_numbers[row][0])
+                image = None if row in maps else reader.read(first, pairs.pictures[first])
+                if image is not None:
+                    opened[row] = image
+            if opened:
+                maps |= zip(opened, self._image_stems(list(opened.values())).map, strict=True)
+            readable = [chunk for chunk in group if chunk.row in maps]
+            if readable:
+                kept = np.concatenate([chunk.texts for chunk in readable]).tolist()
+                of_pictures = torch.stack([maps[row] for row in image_rows(readable)])
+                yield kept, ImageStem(of_pictures), self._stems_of_texts([pairs.texts[number] for number in kept])
+
+    def _stems_of_texts(self, texts: list[str]) -> TextStem:
+        """`_text_stems`, each different text computed once."""
+        row_of = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        stems = self._text_stems(list(row_of))
+        rows = [row_of[text] for text in texts]
+        return TextStem(stems.tokens[rows], stems.mask[rows])
 
     def _image_stems(self, pictures: list[Image.Image]) -> ImageStem:
         return self.task.encoder.image_stem(normalize(self._pixels(pictures)))

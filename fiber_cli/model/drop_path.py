@@ -1,26 +1,37 @@
 """Stochastic depth whose rate is no part of a compiled graph."""
 
 import torch
-from timm.layers.drop import DropPath as TimmDropPath
-from torch import Tensor
+from torch import Tensor, nn
 
 
-class DropPath(TimmDropPath):
-    """timm's. Every block has another rate, which as a number would make a graph of each block; compiled graphs read it
-    from a tensor, and all blocks of a kind share one."""
+class DropPath(nn.Module):
+    """In training each sample's branch is left out with probability `rate`, and the others are scaled so that the mean
+    stays ("Deep Networks with Stochastic Depth", ECCV 2016); with timm's random numbers.
+
+    Every block has another rate, which as a number would make a graph of each block; compiled graphs read it from a
+    tensor, and all blocks of a kind share one."""
 
     def __init__(self, rate: float):
-        super().__init__(rate)
+        super().__init__()
+        self.rate = rate
         # No buffer: it goes to no device and into no checkpoint.
         self._kept = torch.tensor(1 - rate, device="cpu")
 
     def forward(self, x: Tensor) -> Tensor:
         """The same shape; in training some samples are 0 and the others larger."""
-        if not torch.compiler.is_compiling():
-            dropped: Tensor = super().forward(x)
-            return dropped
         if not self.training:
             return x
         shape = (x.shape[0],) + (1,) * (x.ndim - 1)
-        is_kept = torch.rand(shape, device=x.device) < self._kept
-        return x * (is_kept / self._kept).to(x.dtype)
+        if torch.compiler.is_compiling():
+            is_kept = torch.rand(shape, device=x.device) < self._kept
+            return x * (is_kept / self._kept).to(x.dtype)
+        if self.rate == 0:
+            return x
+        kept = 1 - self.rate
+        scale = x.new_empty(shape).bernoulli_(kept)
+        if kept > 0:
+            scale.div_(kept)
+        return x * scale
+
+    def extra_repr(self) -> str:
+        return f"rate={self.rate:.3f}"

@@ -16,10 +16,10 @@ AMPLITUDE = 0.5
 FIRST_HALF_WAVES, MORE_HALF_WAVES = 0.5, 0.25
 
 
-def waves(height: int, width: int, channels: int) -> Tensor:
+def waves(height: int, width: int, channels: int, device: torch.device | None = None) -> Tensor:
     """A table (H, W, C): sines and cosines of the row and of the column, of rising frequencies."""
-    rows = (torch.arange(height) + 0.5) / height - 0.5
-    columns = (torch.arange(width) + 0.5) / width - 0.5
+    rows = (torch.arange(height, device=device) + 0.5) / height - 0.5
+    columns = (torch.arange(width, device=device) + 0.5) / width - 0.5
     row_HW, column_HW = torch.meshgrid(rows, columns, indexing="ij")
     values = []
     for number in range(math.ceil(channels / 4)):
@@ -42,7 +42,9 @@ class PositionEmbedding(nn.Module):
 
     def __init__(self, height: int, width: int, channels: int):
         super().__init__()
-        self.table = nn.Parameter(waves(height, width, channels))
+        table_HWC = torch.empty(height, width, channels)
+        # Also where the sizes are too large for any memory, and the table is on "meta".
+        self.table = nn.Parameter(waves(height, width, channels, table_HWC.device))
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) -> the same, every token with its position's vector added."""

@@ -10,10 +10,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from timm.layers.mlp import Mlp
-from timm.layers.patch_embed import PatchEmbed
-from timm.layers.weight_init import trunc_normal_
-from timm.models.swin_transformer import PatchMerging
 from torch import Tensor, nn
 
 from fiber_cli.model.config import FiberConfig, ImageConfig
@@ -25,6 +21,7 @@ from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
 from fiber_cli.model.norm import LayerNorm
 from fiber_cli.model.position_embedding import PositionEmbedding
+from fiber_cli.model.swin_layers import Mlp, PatchEmbed, PatchMerging, truncated_normal
 from fiber_cli.model.windows import WindowPlan, window_partition, window_plan, window_reverse
 
 
@@ -40,8 +37,8 @@ class WindowAttention(nn.Module):
         self.heads, self.window, self.shift, self.fixed_window = heads, window, shift, fixed_window
         self.qkv = nn.Linear(dim, 3 * dim)
         self.proj = nn.Linear(dim, dim)
-        table = torch.empty((2 * window - 1) ** 2, heads)
-        self.relative_position_bias_table = nn.Parameter(trunc_normal_(table, std=0.02))
+        table = truncated_normal((2 * window - 1) ** 2, heads, std=0.02)
+        self.relative_position_bias_table = nn.Parameter(table)
 
     def forward(self, x_BHWC: Tensor, text: "MergedText | None" = None) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C). Maps that no whole number of windows covers are padded with zeros on the
@@ -249,7 +246,7 @@ class SwinStage(nn.Module):
             self.blocks.append(SwinBlock(config, stage, block, rate, block in fused_blocks))
         dims = config.image.dims
         last = stage + 1 == len(dims)
-        self.merge = nn.Identity() if last else PatchMerging(dims[stage], dims[stage + 1], norm_layer=LayerNorm)
+        self.merge = nn.Identity() if last else PatchMerging(dims[stage], dims[stage + 1])
 
     def ends_with(self, block: int) -> bool:
         """Whether this block is the stage's last."""
@@ -290,7 +287,7 @@ def _patch_embed(image: ImageConfig) -> nn.Module:
     channels = image.dims[0]
     if image.stem == "convolutions":
         return ConvolutionalStem(image.patch, channels)
-    return PatchEmbed(None, image.patch, 3, channels, norm_layer=LayerNorm, output_fmt="NHWC", dynamic_img_pad=True)
+    return PatchEmbed(image.patch, channels)
 
 
 def _drop_path_rates(last: float, blocks: int) -> list[float]:

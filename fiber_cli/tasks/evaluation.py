@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from fiber_cli.data.source import Source
 from fiber_cli.distributed.collectives import from_main
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.prediction import PredictOptions, predict_all
+from fiber_cli.tasks.prediction import PredictOptions, predict_on_main
 
 if TYPE_CHECKING:
     from fiber_cli.tasks.base import Task
@@ -35,7 +35,8 @@ class EvaluationOptions:
     scorer: scores pairs in place of the task. fingerprint: of the weights that score them. folder: where the scores are
     kept until all are there; None: nowhere. stem_memory: GiB of text stems that a rank holds in memory, more lie on
     disk. blind: measure also with every image exchanged for another. chunk: names in one prompt of detection, or
-    "auto". calibrate: also choose what validation chooses, beyond the metrics. checkpoint: what messages call it.
+    "auto"; ap_library: what computes its AP, see `regions.coco_ap`, None: the usual one. calibrate: also choose what
+    validation chooses, beyond the metrics. checkpoint: what messages call it.
     """
 
     checkpoint: str = "the task"
@@ -47,6 +48,7 @@ class EvaluationOptions:
     stem_memory: float = 4.0
     blind: bool = False
     chunk: int | str = "auto"
+    ap_library: str | None = None
     calibrate: bool = False
 
 
@@ -54,8 +56,8 @@ class EvaluationOptions:
 class Result:
     """metrics: flat name → number, percentages as 0 to 100. samples: how many items there are; counts: of what they
     consist, where that is told. bad: (id, reason) of the items left out; truncated: how many texts were cut. files:
-    name → content of what the task's community submits or looks at, text as it is, everything else as JSON. notes:
-    lines for the reader."""
+    name → content of what the task's community submits or looks at, text as it is, everything else as JSON; of several
+    ranks the first alone has them. notes: lines for the reader."""
 
     metrics: dict[str, float]
     samples: int
@@ -88,7 +90,7 @@ class Evaluation(ABC):
 
     @abstractmethod
     def measure(self, task: "Task", options: PredictOptions) -> Result:
-        """The task's metrics, the same on all ranks. Raises UserError where nothing can be read."""
+        """The task's metrics, the same on all ranks, but for the files. Raises UserError where nothing can be read."""
 
 
 class MakeEvaluation(Protocol):
@@ -112,20 +114,37 @@ def check_items(evalset: "EvalSet") -> Checked:
 
 
 def measure_items(task: "Task", evalset: "EvalSet", options: PredictOptions) -> Result:
-    """The set's score of the task's predictions."""
-    predictions = predict_all(task, evalset, options, what="evaluation")
-    if not predictions.rows:
+    """The set's score of the task's predictions, see `scored_on_main`."""
+    predictions = predict_on_main(task, evalset, options, what="evaluation")
+    samples = from_main(lambda: len(predictions.rows))
+    if not samples:
         raise UserError("nothing to evaluate: no item could be read; check the data set's paths")
-    # Scores of captions start Java, so one rank is enough.
-    score = from_main(lambda: evalset.score(predictions.rows))
-    return Result(
-        metrics=score.metrics,
-        samples=len(predictions.rows),
-        bad=predictions.bad,
-        truncated=predictions.truncated,
-        files=score.files,
-        notes=[*evalset.remarks(), *score.notes],
-    )
+
+    def score() -> Result:
+        score = evalset.score(predictions.rows)
+        return Result(
+            metrics=score.metrics,
+            samples=samples,
+            bad=predictions.bad,
+            truncated=predictions.truncated,
+            files=score.files,
+            notes=[*evalset.remarks(), *score.notes],
+        )
+
+    return scored_on_main(score)
+
+
+def scored_on_main(score: Callable[[], Result]) -> Result:
+    """What `score` gives on the first rank, which alone has the predictions, and may start Java; on all ranks, but for
+    the files, which the first writes."""
+    files: dict[str, Any] = {}
+
+    def without_files() -> Result:
+        result = score()
+        files.update(result.files)
+        return replace(result, files={})
+
+    return replace(from_main(without_files), files=files)
 
 
 class ItemEvaluation(Evaluation):
@@ -136,7 +155,7 @@ class ItemEvaluation(Evaluation):
 
     def __init__(self, mode: str, evalset: "EvalSet", options: EvaluationOptions):
         refuse_retrieval_options(options, mode)
-        refuse_chunk(options, mode)
+        refuse_detection_options(options, mode)
         self.mode, self.evalset, self.blind = mode, evalset, options.blind
 
     def check(self) -> Checked:
@@ -164,8 +183,10 @@ def refuse_retrieval_options(options: EvaluationOptions, task: str) -> None:
         raise UserError("--itm-checkpoint scores pairs: it is for retrieval with fusion, by a retrieval checkpoint")
 
 
-def refuse_chunk(options: EvaluationOptions, task: str) -> None:
-    """UserError for the option of detection."""
+def refuse_detection_options(options: EvaluationOptions, task: str) -> None:
+    """UserError for options of detection."""
+    if options.ap_library is not None:
+        raise UserError(f"--ap-library is for detection; {options.checkpoint} is a checkpoint of {task}")
     if options.chunk != "auto":
         raise UserError(f"--chunk is for detection; {options.checkpoint} is a checkpoint of {task}")
 

@@ -1,6 +1,7 @@
 """A task's predictions for all items of an evaluation set, in one process or many."""
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -37,29 +38,42 @@ class Predictions(NamedTuple):
     truncated: int
 
 
-@torch.no_grad()
 def predict_all(task: "Task", evalset: "EvalItems", options: PredictOptions, *, what: str = "") -> Predictions:
     """`task.predict` of every item, the same on all ranks.
 
     Every rank predicts its share; rows come together by their number, each counted once. `what` names the items on
     the progress bar, which a terminal gets.
     """
-    was_training = task.training
-    task.eval()
+    return _together(collectives.gather_objects(_predict_share(task, evalset, options, what)), evalset)
+
+
+def predict_on_main(task: "Task", evalset: "EvalItems", options: PredictOptions, *, what: str = "") -> Predictions:
+    """`predict_all` with the rows on the first rank alone, for what that rank scores; all else is the same on all."""
     local = _predict_share(task, evalset, options, what)
-    task.train(was_training)
+    of_ranks = collectives.gather_on_main(local.rows)
+    rest = _together(collectives.gather_objects(local._replace(rows={})), evalset)
+    rows: dict[int, Any] = {}
+    for of_rank in of_ranks or ():
+        rows.update(of_rank)
+    return rest._replace(rows=rows)
+
+
+def _together(shares: Sequence[Predictions], evalset: "EvalItems") -> Predictions:
     rows: dict[int, Any] = {}
     bad = list(evalset.left_out)
     truncated = 0
-    for share in collectives.gather_objects(local):
+    for share in shares:
         rows.update(share.rows)
         bad.extend(share.bad)
         truncated += share.truncated
     return Predictions(rows, bad, truncated)
 
 
+@torch.no_grad()
 def _predict_share(task: "Task", evalset: "EvalItems", options: PredictOptions, what: str) -> Predictions:
     """The predictions of this rank's items."""
+    was_training = task.training
+    task.eval()
     device = next(task.parameters()).device
     rank, world = collectives.rank(), collectives.world_size()
     batches = evalset.loader(rank=rank, world=world, batch_size=options.batch_size, workers=options.workers)
@@ -77,6 +91,7 @@ def _predict_share(task: "Task", evalset: "EvalItems", options: PredictOptions, 
         if torch.is_tensor(predicted):
             predicted = _as_array(predicted)
         rows.update(zip(batch["index"].tolist(), predicted, strict=True))
+    task.train(was_training)
     return Predictions(rows, bad, truncated)
 
 

@@ -59,6 +59,7 @@ def results_of(rank, dtype):
     result["flags"] = collectives.exchange_rows(rows > 0, wanted)
     result["numbers"] = collectives.exchange_rows(torch.arange(3) + 10 * rank, wanted)
     result["objects"] = collectives.gather_objects({"rank": rank})
+    result["on_main"] = collectives.gather_on_main({"rank": rank})
     result["any"] = [collectives.any_rank(flag) for flag in (False, rank == 1, True)]
     result["sum"] = collectives.all_reduce_sum(torch.tensor([1.0, rank]))
     result["place"] = [collectives.rank(), collectives.world_size(), collectives.is_main()]
@@ -101,6 +102,7 @@ def test_two_ranks_equal_one_process(two_ranks, name):
         assert torch.equal(result["flags"], rows[requested] > 0)
         assert torch.equal(result["numbers"], torch.tensor([0, 1, 2, 10, 11, 12])[requested])
         assert result["objects"] == [{"rank": 0}, {"rank": 1}]
+        assert result["on_main"] == (None if rank else [{"rank": 0}, {"rank": 1}])
         assert result["any"] == [False, True, True]
         assert torch.equal(result["sum"], torch.tensor([2.0, 1.0]))
         assert result["place"] == [rank, 2, rank == 0]
@@ -112,6 +114,7 @@ def test_one_process_needs_no_group():
     assert collectives.all_gather_grad(rows) is rows
     assert torch.equal(collectives.exchange_rows(rows, torch.tensor([3, 3])), rows[[3, 3]])
     assert collectives.gather_objects("a") == ["a"]
+    assert collectives.gather_on_main("a") == ["a"]
     assert collectives.any_rank(True)
     assert not collectives.any_rank(False)
 

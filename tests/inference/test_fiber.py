@@ -21,8 +21,12 @@ from fiber_cli.data.scenes.layout import scene
 from fiber_cli.data.text import encode
 from fiber_cli.errors import UserError
 from fiber_cli.inference.fiber import Fiber
+from fiber_cli.inference.index import image_set
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.caption import task as caption_task
+from fiber_cli.tasks.items import TextSet
+from fiber_cli.tasks.prediction import PredictOptions
+from fiber_cli.tasks.retrieval.pairs import score_pairs
 
 
 @pytest.fixture(scope="module")
@@ -131,8 +135,39 @@ def test_a_picture_of_several_pairs_has_one_stem(coarse, readable, monkeypatch):
     monkeypatch.setattr(
         coarse.task.encoder, "image_stem", lambda pixels: rows.append(len(pixels)) or image_stem(pixels)
     )
-    coarse.match(readable[0], ["a red circle", "a star", "a moon"])
-    assert rows == [1, 1]  # in batches of two pairs
+    coarse.match(readable[0], ["a red circle", "a star", "a moon"])  # in batches of two pairs
+    assert rows == [1]
+    first, second, third = readable
+    rows.clear()
+    coarse.match([first, second, first, third, first], ["a", "b", "c", "d", "e"])
+    assert sum(rows) == 3
+
+
+def test_a_text_of_several_pairs_has_one_stem(coarse, readable, monkeypatch):
+    rows, text_stem = [], coarse.task.encoder.text_stem
+    monkeypatch.setattr(
+        coarse.task.encoder, "text_stem", lambda ids, mask: rows.append(len(ids)) or text_stem(ids, mask)
+    )
+    coarse.match(readable[:2], "a red circle")
+    assert rows == [1]
+
+
+def test_pairs_are_scored_otherwise_than_by_re_ranking(coarse, readable):
+    """In any order, with pictures that come several times and one that cannot be read among them."""
+    texts = ["a red circle", "a star", "a large green moon over a small disc", "moons", "a"]
+    folder = readable[0].parent
+    images = image_set(coarse.loaded, folder, [path.relative_to(folder).as_posix() for path in readable])
+    text_set = TextSet(texts, coarse.context.tokenizer, coarse.context.text_length)
+    wanted = [np.arange(len(texts))] * len(readable)
+    expected = score_pairs(coarse.task, images, text_set, wanted, PredictOptions(2, 0), shows_progress=False).scores
+    pairs = [(row, column) for column in range(len(texts)) for row in range(len(readable))]
+    broken = readable[0].with_name("none.png")
+    given = [readable[row] for row, _ in pairs]
+    asked = [texts[column] for _, column in pairs]
+    with pytest.warns(UserWarning, match="image 1 is left out"):
+        logits = coarse.match([given[0], broken, *given[1:]], [asked[0], "a", *asked[1:]], on_error="skip")
+    assert np.isnan(logits[1])
+    np.testing.assert_allclose(np.delete(logits, 1), [expected[pair] for pair in pairs], atol=1e-4)
 
 
 def test_answers_are_of_the_checkpoints_vocabulary(runs, readable):

@@ -16,7 +16,7 @@ from fiber_cli.tasks.evaluation import (
     Result,
     distinct_names,
     measure_items,
-    refuse_chunk,
+    refuse_detection_options,
     refuse_retrieval_options,
     together,
 )
@@ -89,6 +89,7 @@ SCORER = PairScorer(Brightness(), None, "")
         ({"mode": "itc", "checkpoint": "some/run"}, "--mode itc is for retrieval; some/run is a checkpoint of lamps"),
         ({"scorer": SCORER}, "--itm-checkpoint scores pairs: it is for retrieval with fusion"),
         ({"chunk": 40, "checkpoint": "some/run"}, "--chunk is for detection; some/run is a checkpoint of lamps"),
+        ({"ap_library": "pycocotools"}, "--ap-library is for detection; the task is a checkpoint of lamps"),
     ],
 )
 def test_options_of_other_tasks_are_refused(options, message):
@@ -99,7 +100,7 @@ def test_options_of_other_tasks_are_refused(options, message):
 def test_options_that_fit_are_not_refused():
     options = EvaluationOptions(mode="lamps", folder=Path("x"), fingerprint="f", rerank=())
     refuse_retrieval_options(options, "lamps")
-    refuse_chunk(options, "lamps")
+    refuse_detection_options(options, "lamps")
 
 
 def test_one_result_stays_as_it_is():

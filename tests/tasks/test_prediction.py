@@ -3,11 +3,15 @@
 import numpy as np
 import pytest
 import torch
+from rank_processes import on_two_ranks
 from torch import nn
 
+from fiber_cli.data.source import BadSample
 from fiber_cli.tasks.base import Task
+from fiber_cli.tasks.evalset import EvalSet, Score
+from fiber_cli.tasks.evaluation import measure_items
 from fiber_cli.tasks.items import EvalItems
-from fiber_cli.tasks.prediction import PredictOptions, predict_all
+from fiber_cli.tasks.prediction import PredictOptions, predict_all, predict_on_main
 
 OPTIONS = PredictOptions(batch_size=2, workers=0)
 
@@ -79,3 +83,37 @@ def test_a_list_of_predictions_is_kept_as_it_is():
             return [f"row {number}" for number in batch["index"].tolist()]
 
     assert predict_all(Texts(), Shares(), OPTIONS).rows == {0: "row 0", 1: "row 1"}
+
+
+class Numbers(EvalSet):
+    """Four items, the last of which cannot be read."""
+
+    def __init__(self):
+        self.ids = ["a", "b", "c", "d"]
+
+    def read(self, index):
+        if index == 3:
+            raise BadSample("damaged")
+        return {"truncated": index % 2}
+
+    def score(self, predictions):
+        rows = {str(number): row.argmax().item() for number, row in predictions.items()}
+        return Score({"rows": float(len(rows))}, {"rows.json": rows})
+
+
+def predict_on_two(rank, folder):
+    rows, bad, truncated = predict_on_main(Identity(), Numbers(), OPTIONS)
+    result = measure_items(Identity(), Numbers(), OPTIONS)
+    return [sorted(rows), bad, truncated, result.metrics, result.samples, result.files, result.bad]
+
+
+def test_ranks_that_do_not_score_get_what_is_scored(tmp_path):
+    """All of them are told what could be read and what the score is; rows and files are the first rank's."""
+    bad = [["d", "damaged"]]
+    rows = {"0": 0, "1": 1, "2": 2}
+    first, second = on_two_ranks(tmp_path, predict_on_two)
+    assert (first.error, second.error) == (None, None)
+    assert first.result == [[0, 1, 2], bad, 1, {"rows": 3.0}, 3, {"rows.json": rows}, bad]
+    assert second.result == [[], bad, 1, {"rows": 3.0}, 3, {}, bad]
+    one = measure_items(Identity(), Numbers(), OPTIONS)
+    assert (one.metrics, one.samples, one.files) == ({"rows": 3.0}, 3, {"rows.json": rows})

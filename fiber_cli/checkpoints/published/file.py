@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from fiber_cli.checkpoints import directory, saving
@@ -16,6 +15,7 @@ from fiber_cli.checkpoints.published.output import check_output, put_in_place, t
 from fiber_cli.checkpoints.published.stage import STAGES, StageName
 from fiber_cli.checkpoints.published.unread import differing, narrow_types, write_kept
 from fiber_cli.checkpoints.published.wrapping import own_entries
+from fiber_cli.checkpoints.unfilled import without_weights
 from fiber_cli.checkpoints.weights import read_torch_file
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError, first_names
@@ -58,7 +58,7 @@ def convert_file(
         text_length=form.text_length,
         labels=None if form.labels is None else _vocabulary(source, state.get(form.labels), answers),
     )
-    with torch.device("meta"):
+    with without_weights():
         expected = dict(new_task(context).named_parameters())
     weights = stage.from_published(state, context.model, expected)
     _check_shapes(source, weights, expected)

@@ -1,4 +1,4 @@
-"""Deformable 3x3 convolution in plain PyTorch: for CPUs, and for products in low precision.
+"""Deformable 3x3 convolution: torchvision's operator, and in plain PyTorch for CPUs and for products in low precision.
 
 Shapes: B batch, C channels, H and W sides of the input, h and w sides of the output, 3 x 3 taps of the kernel, R rows
 of the input written as a table, one a position.
@@ -11,6 +11,20 @@ from torch import Tensor
 TAPS = 9
 #: Positions of the output whose taps go through a CPU's cache together.
 CHUNK = 1024
+
+
+def deform_conv(
+    x: Tensor, offset: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int, mask: Tensor
+) -> Tensor:
+    """What torchvision's `deform_conv2d` computes: (B, C, H, W) -> (B, out, h, w). offset: (B, 18, h, w), (dy, dx) of
+    each tap in row-major order; mask: (B, 9, h, w), its share; weight: (out, C, 3, 3), bias: (out,)."""
+    if x.device.type == "cpu":
+        return deform_conv_by_rows(x, offset, weight, bias, stride, padding, mask)
+    # Late, as no CPU needs it: torchvision takes longer to import than a small detector to answer.
+    from torchvision.ops import deform_conv2d
+
+    out: Tensor = deform_conv2d(x, offset, weight, bias, stride, padding, mask=mask)
+    return out
 
 
 def deform_conv_by_rows(

@@ -13,10 +13,8 @@ from fiber_cli.model.config import DetectorConfig, FiberConfig, TextConfig
 from fiber_cli.model.detector.anchors import STRIDES
 from fiber_cli.model.detector.deep_fusion import DeepFusion
 from fiber_cli.model.detector.detection_head import DetectionHead, DetectionOutput, Truth
-from fiber_cli.model.detector.faster_rcnn import FasterRcnnHead
 from fiber_cli.model.detector.fpn import Fpn
 from fiber_cli.model.detector.head import TokenHead
-from fiber_cli.model.detector.retinanet import RetinaNetHead
 from fiber_cli.model.fusion import Fused
 from fiber_cli.model.norm import LayerNorm
 
@@ -29,11 +27,16 @@ def _atss(detector: DetectorConfig, text: TextConfig) -> DetectionHead:
     return TokenHead(detector.channels, detector.blocks, text.hidden, detector.log_scale, fusions)
 
 
+# The heads of torchvision are imported where one is built: torchvision takes longer to import than all else.
 def _retinanet(detector: DetectorConfig, text: TextConfig) -> DetectionHead:
+    from fiber_cli.model.detector.retinanet import RetinaNetHead
+
     return RetinaNetHead(detector.channels, text.hidden, detector.log_scale)
 
 
 def _faster_rcnn(detector: DetectorConfig, text: TextConfig) -> DetectionHead:
+    from fiber_cli.model.detector.faster_rcnn import FasterRcnnHead
+
     return FasterRcnnHead(detector.channels, text.hidden, detector.log_scale, detector.sampled_regions)
 
 
@@ -43,7 +46,13 @@ HEADS: Mapping[str, Callable[[DetectorConfig, TextConfig], DetectionHead]] = {
     "retinanet": _retinanet,
     "faster_rcnn": _faster_rcnn,
 }
-_CLASSES: tuple[type[DetectionHead], ...] = (TokenHead, RetinaNetHead, FasterRcnnHead)
+
+
+def _head_classes() -> tuple[type[DetectionHead], ...]:
+    from fiber_cli.model.detector.faster_rcnn import FasterRcnnHead
+    from fiber_cli.model.detector.retinanet import RetinaNetHead
+
+    return TokenHead, RetinaNetHead, FasterRcnnHead
 
 
 class Detector(nn.Module):
@@ -73,7 +82,7 @@ class Detector(nn.Module):
     def of_other_heads(self) -> tuple[str, ...]:
         """Beginnings of the names of weights that a detector with another head has and this one has not."""
         prefixes: list[str] = []
-        for other in _CLASSES:
+        for other in _head_classes():
             if not isinstance(self.head, other):
                 prefixes.extend(f"head.{prefix}" for prefix in other.OWN)
         return tuple(prefixes)

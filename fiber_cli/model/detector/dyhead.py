@@ -9,9 +9,8 @@ from collections.abc import Sequence
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import deform_conv2d
 
-from fiber_cli.model.detector.deform_conv import TAPS, deform_conv_by_rows, deform_conv_by_sampling
+from fiber_cli.model.detector.deform_conv import TAPS, deform_conv, deform_conv_by_sampling
 from fiber_cli.model.init import zero_bias
 
 
@@ -55,8 +54,7 @@ class DeformConv(nn.Module):
                 out = deform_conv_by_sampling(x, offset, self.weight, self.bias, self.stride, 1, mask, product)
                 norm = self.norm
                 return F.group_norm(out, norm.num_groups, norm.weight.to(product), norm.bias.to(product), norm.eps)
-            convolve = deform_conv_by_rows if device == "cpu" else deform_conv2d
-            out = convolve(x, offset, self.weight, self.bias, self.stride, padding=1, mask=mask)
+            out = deform_conv(x, offset, self.weight, self.bias, self.stride, 1, mask)
             return self.norm(out)
 
 

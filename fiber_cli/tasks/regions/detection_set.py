@@ -11,7 +11,7 @@ from fiber_cli.data.records import NamedBoxes
 from fiber_cli.data.source import BadSample, CategorySource
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.evalset import Score
-from fiber_cli.tasks.regions.coco_ap import ClassTable, CocoDetections, coco_ap, id_array
+from fiber_cli.tasks.regions.coco_ap import USUAL_LIBRARY, ApLibrary, ClassTable, CocoDetections, coco_ap, id_array
 from fiber_cli.tasks.regions.lvis_ap import FIXED_PER_CLASS, LVIS_PER_IMAGE, best_per_group, lvis_ap
 from fiber_cli.tasks.regions.presence import FEW_NAMES, few_labels, presence, presence_metrics, true_boxes_of
 from fiber_cli.tasks.regions.prompt_batch import PromptBatch, label_prompts
@@ -31,7 +31,7 @@ _ASKED_FEW = 200
 class DetectionSet(RegionSet):
     """COCO AP over the images of a detection source; a label is a number in the source's `names`.
 
-    chunk: see `chunk_labels`; names_as_published: see `prompt_names`.
+    chunk: see `chunk_labels`; names_as_published: see `prompt_names`; library: what computes AP, see `coco_ap`.
     """
 
     FILES: ClassVar[tuple[str, ...]] = ("detections.json", "per_class.json")
@@ -48,6 +48,7 @@ class DetectionSet(RegionSet):
         longest: int = LONGEST,
         chunk: int | str = "auto",
         names_as_published: bool = False,
+        library: ApLibrary = USUAL_LIBRARY,
     ):
         first_sample: dict[int, int] = {}  # the copies of few-shot training are looked at once
         for i in range(len(source)):
@@ -56,6 +57,7 @@ class DetectionSet(RegionSet):
         names = prompt_names(source.names, source.prompts, names_as_published)
         self.prompts = label_prompts(names, tokenizer, text_length, chunk)
         self.image_ids = list(first_sample)
+        self.library = library
         self._names, self._tokenizer, self._text_length = names, tokenizer, text_length
         #: Filled with `few_labels`.
         self._few_prompts: dict[int, EncodedPrompt] = {}
@@ -157,7 +159,7 @@ class DetectionSet(RegionSet):
         detections."""
         truth = self.truth()
         detections = self.detections(predictions, extent=1)
-        metrics, table = coco_ap(truth, detections, self.image_ids)
+        metrics, table = coco_ap(truth, detections, self.image_ids, self.library)
         metrics |= self._presence_metrics(predictions, truth)
         return _score(detections, metrics, table)
 

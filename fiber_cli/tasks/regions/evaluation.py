@@ -19,7 +19,7 @@ from fiber_cli.tasks.evaluation import (
     together,
 )
 from fiber_cli.tasks.prediction import PredictOptions
-from fiber_cli.tasks.regions.coco_ap import odinw_ap
+from fiber_cli.tasks.regions.coco_ap import USUAL_LIBRARY, ApLibrary, ap_library, odinw_ap
 from fiber_cli.tasks.regions.detection_set import DetectionSet, LvisSet
 from fiber_cli.tasks.regions.phrase_set import PhraseSet, TextRegionSet
 from fiber_cli.tasks.regions.referring_set import ReferringSet
@@ -40,11 +40,13 @@ def region_sets(
     referring: bool,
     chunk: int | str = "auto",
     names_as_published: bool = False,
+    library: ApLibrary = USUAL_LIBRARY,
 ) -> list[RegionSet]:
     """How each source is evaluated: detection where it has names (LVIS's way where it has LVIS's lists), else its
     phrases, or its texts as one expression each where it `refers`, or does not say and `referring` is set.
 
-    short, longest: sides of the images in pixels. UserError for a `chunk` without a detection source.
+    short, longest: sides of the images in pixels; library: what computes AP. UserError for a `chunk` or another library
+    than the usual one without a detection source.
     """
     sets: list[RegionSet] = []
     for source in sources:
@@ -59,14 +61,19 @@ def region_sets(
                     longest=longest,
                     chunk=chunk,
                     names_as_published=names_as_published,
+                    library=library,
                 )
             )
         else:
             (phrase_source,) = require([source], PhraseSource, "evaluation")
             text_set = _text_set(phrase_source, referring)
             sets.append(text_set(phrase_source, tokenizer, text_length, short=short, longest=longest))
-    if chunk != "auto" and not any(isinstance(region_set, DetectionSet) for region_set in sets):
+    if any(isinstance(region_set, DetectionSet) for region_set in sets):
+        return sets
+    if chunk != "auto":
         raise UserError("--chunk is for detection; phrases and expressions have a text each")
+    if library != USUAL_LIBRARY:
+        raise UserError("--ap-library is for detection; phrases and expressions have no AP")
     return sets
 
 
@@ -128,5 +135,6 @@ def evaluation(
         referring=isinstance(settings, RefexpSettings),
         chunk=options.chunk,
         names_as_published=settings.names_as_published,
+        library=ap_library(options.ap_library),
     )
     return RegionEvaluation(settings.name, sets, options)

@@ -20,9 +20,17 @@ from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.coarse.settings import PairSettings
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import Checked, Evaluation, EvaluationOptions, PairScorer, Result, refuse_chunk
+from fiber_cli.tasks.evaluation import (
+    Checked,
+    Evaluation,
+    EvaluationOptions,
+    PairScorer,
+    Result,
+    refuse_detection_options,
+    scored_on_main,
+)
 from fiber_cli.tasks.items import ImageSet, TextSet
-from fiber_cli.tasks.prediction import PredictOptions, predict_all
+from fiber_cli.tasks.prediction import PredictOptions, predict_on_main
 from fiber_cli.tasks.retrieval.journal import check_journal, journal_folder
 from fiber_cli.tasks.retrieval.metrics import chance_notes, recalls
 from fiber_cli.tasks.retrieval.pairs import Storage, best_columns, score_pairs, sums
@@ -134,7 +142,7 @@ class RetrievalEvaluation(Evaluation):
         settings = context.settings
         if options.blind:
             raise UserError("--blind: in retrieval chance is known, 1 / candidates; it is for other tasks")
-        refuse_chunk(options, settings.name)
+        refuse_detection_options(options, settings.name)
         if options.scorer is not None and (options.mode == "itc" or not _scores_pairs(options.scorer)):
             raise UserError("--itm-checkpoint scores pairs: it is for retrieval with fusion, by a retrieval checkpoint")
         default = trained_mode(settings) if options.scorer is None else "itc+itm"
@@ -167,7 +175,7 @@ class RetrievalEvaluation(Evaluation):
                 rankings |= self.ensemble(scorer, itc, options, reading)
             if self.mode != "itc":
                 reading.notes.append(_scale_note(itc.logit_scale))
-        result = collectives.from_main(lambda: _result(self.evalset, rankings, self.listed, reading))
+        result = scored_on_main(lambda: _result(self.evalset, rankings, self.listed, reading))
         return replace(result, metrics=result.metrics | presence_metrics(task, self.presence, options))
 
     @property
@@ -176,14 +184,17 @@ class RetrievalEvaluation(Evaluation):
         return f"rerank-{self.rerank[-1]}" if self.mode == "rerank" else self.mode
 
     def similarities(self, task: Task, options: PredictOptions, reading: "Reading") -> Similarities:
-        """Of the dual encoder. Raises UserError for a checkpoint that has none."""
+        """Of the dual encoder, of no images on other ranks than the first. Raises UserError for a checkpoint that has
+        none."""
         if not isinstance(task, Embedding) or Embedding in task.switched_off:
             raise UserError(
                 f"mode {self.mode} needs a checkpoint trained with ITC (task.itc > 0), which this one is not"
             )
-        images = predict_all(task, self.evalset.images, options, what="images")
-        texts = predict_all(task, self.evalset.texts, options, what="texts")
+        images = predict_on_main(task, self.evalset.images, options, what="images")
+        texts = predict_on_main(task, self.evalset.texts, options, what="texts")
         reading.add(images.bad, texts.truncated)
+        if not collectives.is_main():
+            return Similarities(np.zeros((0, 0), np.float32), task.logit_scale())
         scores = np.full((len(self.evalset.images), len(self.evalset.texts)), -np.inf, dtype=np.float32)
         rows = np.array(sorted(images.rows), dtype=np.int64)
         columns = np.flatnonzero(np.isin(self.evalset.text_image, rows))
@@ -217,9 +228,9 @@ class RetrievalEvaluation(Evaluation):
         """Fusion over the dual encoder's best, for each k."""
         k = max(self.rerank)
         cosines = itc.cosines
-        # Of the first rank, so that all agree on ties.
-        candidates = collectives.from_main(lambda: Candidates(best_columns(cosines, k), best_columns(cosines.T, k)))
-        itm = self.pair_scores(scorer, _wanted(candidates, cosines), options, reading)
+        candidates = Candidates(best_columns(cosines, k), best_columns(cosines.T, k))
+        wanted = collectives.from_main(lambda: _wanted(candidates, cosines))
+        itm = self.pair_scores(scorer, wanted, options, reading)
         if not collectives.is_main():
             return {}
         logits, raw = sums(cosines, itm, itc.logit_scale)
@@ -231,12 +242,13 @@ class RetrievalEvaluation(Evaluation):
     def pair_scores(
         self, scorer: Task, wanted: list[np.ndarray], options: PredictOptions, reading: "Reading"
     ) -> np.ndarray:
-        """The scores of `score_pairs`, (images, texts). Raises UserError for a checkpoint that cannot match."""
+        """The scores of `score_pairs` on the first rank, (images, texts). Raises UserError for a checkpoint that cannot
+        match."""
         if not isinstance(scorer, Matching) or Matching in scorer.switched_off:
             raise UserError(
                 "fusion needs an ITM head (task.itm > 0), which this checkpoint lacks: name one with --itm-checkpoint"
             )
-        pairs = score_pairs(scorer, self.pairs.images, self.pairs.texts, wanted, options, self.storage)
+        pairs = score_pairs(scorer, self.pairs.images, self.pairs.texts, wanted, options, self.storage, on_main=True)
         reading.add(pairs.bad, pairs.truncated)
         return pairs.scores
 

@@ -171,7 +171,7 @@ class PairPass:
         texts = [_by_length(missing[number - self.first], stems) for number in numbers]
         for group in grouped(texts, self.options.batch_size):
             text = stems.get(np.concatenate([chunk.texts for chunk in group]), self.device)
-            image = ImageStem(maps[_image_rows(group)])
+            image = ImageStem(maps[image_rows(group)])
             scores = match_scores(self.task, image, text).cpu()
             sizes = [len(chunk.texts) for chunk in group]
             for chunk, of_chunk in zip(group, scores.split(sizes), strict=True):
@@ -183,13 +183,14 @@ class PairPass:
         if self.journal is not None:
             self.journal.append(image, texts, scores)
 
-    def gather(self) -> PairScores:
-        """The scores of all ranks; the journal goes."""
-        shares = collectives.gather_objects((self.scores, self.bad))
+    def gather(self, *, on_main: bool) -> PairScores:
+        """The scores of all ranks, see `score_pairs`; the journal goes."""
+        shares = collectives.gather_on_main(self.scores) if on_main else collectives.gather_objects(self.scores)
+        bad = [pair for of_rank in collectives.gather_objects(self.bad) for pair in of_rank]
         if self.journal is not None:
             self.journal.remove()
-        bad = [pair for _, of_rank in shares for pair in of_rank]
-        return PairScores(np.concatenate([scores for scores, _ in shares]), bad, self.truncated)
+        scores = np.concatenate(shares) if shares else self.scores[:0]
+        return PairScores(scores, bad, self.truncated)
 
 
 @torch.no_grad()
@@ -202,15 +203,17 @@ def score_pairs(
     storage: Storage = Storage(),
     *,
     shows_progress: bool = True,
+    on_main: bool = False,
 ) -> PairScores:
-    """Fusion scores of each image with the texts `wanted` for it (int numbers), the same on all ranks."""
+    """Fusion scores of each image with the texts `wanted` for it (int numbers), the same on all ranks; on_main: the
+    first rank alone has them, the others those of no image."""
     assert isinstance(task, Task)
     was_training = task.training
     task.eval()
     scorer = PairPass(task, images, texts, options, storage, shows_progress=shows_progress)
     scorer.score(wanted)
     task.train(was_training)
-    return scorer.gather()
+    return scorer.gather(on_main=on_main)
 
 
 def best_columns(scores: np.ndarray, k: int) -> np.ndarray:
@@ -252,7 +255,7 @@ def grouped(texts: Iterable[np.ndarray], size: int) -> Iterator[list[TextChunk]]
         yield group
 
 
-def _image_rows(group: list[TextChunk]) -> list[int]:
+def image_rows(group: Sequence[TextChunk]) -> list[int]:
     """Each image once where all have as many texts, which then share its first fused block; else once a pair."""
     counts = {len(chunk.texts) for chunk in group}
     rows: list[int] = []

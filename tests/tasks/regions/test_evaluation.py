@@ -28,3 +28,5 @@ def test_sets_follow_what_a_source_holds(tokenizer, tmp_path):
         assert [type(each) for each in sets] == [kind, ReferringSet, PhraseSet, ReferringSet]
     with pytest.raises(UserError, match="--chunk is for detection"):
         region_sets([captions], tokenizer, 64, short=32, longest=64, referring=False, chunk=3)
+    with pytest.raises(UserError, match="--ap-library is for detection"):
+        region_sets([captions], tokenizer, 64, short=32, longest=64, referring=False, library="pycocotools")
