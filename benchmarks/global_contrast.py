@@ -36,7 +36,8 @@ VARIANTS = {
     "8 x 8, all compared": ("global_batch", MICRO_BATCH),
     "8 x 8, each compared alone": ("micro_step", MICRO_BATCH),
 }
-METRIC = "itc/ir@1"
+METRICS = ("itc/ir@1", "itc/ir@5", "itc/ir@10")
+DRAWN = "itc/ir@10"
 #: Of the small training.
 SETTINGS = (
     "model.preset=mini",
@@ -70,7 +71,10 @@ def train(folder: Path, steps: int, every: int) -> dict[str, list[dict[str, floa
         output = folder / name.replace(" ", "-").replace(",", "")
         fit(resolve_recipe("tiny", changes), output)
         records = read_records(output / "metrics.jsonl")
-        curves[name] = [{"step": each["step"], METRIC: each[METRIC]} for each in records if METRIC in each]
+        curves[name] = []
+        for record in records:
+            if DRAWN in record:
+                curves[name].append({key: record[key] for key in ("step", *METRICS)})
     return curves
 
 
@@ -124,9 +128,11 @@ def seconds(repeats: int) -> dict[str, float]:
 def picture(curves: dict[str, list[dict[str, float]]], file: Path) -> None:
     figure = matplotlib.figure.Figure(figsize=(7, 4), layout="constrained")
     axes = figure.subplots()
-    for name, points in curves.items():
-        axes.plot([each["step"] for each in points], [each[METRIC] for each in points], marker=".", label=name)
-    axes.set(xlabel="step of 64 pairs", ylabel="IR@1 of 200 unseen scenes, %", ylim=(0, None))
+    # Of the same course: both are to be seen.
+    looks: tuple[dict[str, Any], ...] = ({"linewidth": 6, "alpha": 0.4}, {"linestyle": "--"}, {})
+    for (name, points), look in zip(curves.items(), looks, strict=True):
+        axes.plot([each["step"] for each in points], [each[DRAWN] for each in points], marker=".", label=name, **look)
+    axes.set(xlabel="step of 64 pairs", ylabel="IR@10 of 200 unseen scenes, %", ylim=(0, None))
     axes.legend()
     figure.savefig(file, dpi=110)
 
