@@ -33,8 +33,23 @@ def same(a, b):
         assert equal, name
 
 
+#: What stands behind the end of a text.
+PADDING = {"ids": 1, "mask": False, "mlm_ids": 1, "mlm_labels": -100}
+
+
+def widened(batch, width):
+    """The batch with texts of so many columns."""
+    wide = dict(batch)
+    for name in PADDING.keys() & batch.keys():
+        missing = width - batch[name].shape[1]
+        wide[name] = torch.nn.functional.pad(batch[name], (0, missing), value=PADDING[name])
+    return wide
+
+
 def joined(batches):
-    """Several micro-batches as one batch."""
+    """Several micro-batches as one batch, whose texts are as wide as the widest of theirs."""
+    width = max(batch["ids"].shape[1] for batch in batches)
+    batches = [widened(batch, width) for batch in batches]
     columns = {name: [batch[name] for batch in batches] for name in batches[0]}
     join = {torch.Tensor: torch.cat, list: lambda column: list(itertools.chain(*column)), int: sum}
     return {name: join[type(column[0])](column) for name, column in columns.items()}

@@ -19,6 +19,8 @@ BESIDE = re.compile(r"step \d|ITC contrasts|resumed at|.*Warning: |\s+return fun
 OFFERS = ("[y/N]", "trust_remote_code")
 #: The file by which one command has a folder for itself; it stays, the lock on it ends with the process.
 LOCK = ".fiber-lock"
+#: Where what was found out about files of data is kept.
+CACHE = ".fiber-cache"
 #: How names of files end that are written and not yet whole.
 TEMPORARY_ENDS = (".tmp", ".part", ".partial", ".temp", "~")
 
@@ -100,13 +102,15 @@ def judged(ended: Ended, folder: Path, before: set[str], *named: str, is_either:
 
 
 def stray_problem(ended: Ended, folder: Path, before: set[str]) -> str | None:
-    """What a refused command left, but for the folder of a training and the locks of folders."""
+    """What a refused command left, but for the folder of a training, the locks of folders, and what is kept of files of
+    data that could be read."""
     new = sorted(tree(folder) - before)
     allowed = ("out", "run") if ended.argv[0] in ("pretrain", "finetune", "odinw", "few-shot") else ()
     stray = []
     for path in new:
         name = Path(path).name
-        if is_temporary(name) or not (name == LOCK or path.startswith(allowed)):
+        is_kept = name == LOCK or CACHE in Path(path).parts or path.startswith(allowed)
+        if is_temporary(name) or not is_kept:
             stray.append(path)
     return f"leaves {', '.join(stray[:5])}" if stray else None
 

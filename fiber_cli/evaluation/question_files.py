@@ -6,6 +6,7 @@ from pathlib import Path
 from fiber_cli.data.files import read_json
 from fiber_cli.data.sources.vqa import VqaSourceSettings
 from fiber_cli.errors import UserError
+from fiber_cli.regular_files import check_regular
 
 #: A name that every question has, and no file of captions or boxes.
 _KEY = b'"question_id"'
@@ -22,6 +23,7 @@ _NUMBERED = re.compile(r"(?P<before>.*?)(?P<number>\d+)(?P<behind>\.\w+)")
 def holds_questions(path: Path) -> bool:
     """Whether a JSON file has questions; False for one that is not there or cannot be read."""
     try:
+        check_regular(path)
         with path.open("rb") as file:
             return _KEY in file.read(_HEAD)
     except OSError:

@@ -20,6 +20,7 @@ from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.inference.index_file import Stamp
 from fiber_cli.outputs import explained
 from fiber_cli.parsing import parse_json
+from fiber_cli.regular_files import check_regular
 
 MAGIC = b"fiber growing index\n"
 _LENGTH = 8
@@ -52,6 +53,7 @@ class GrowingIndex:
 
     def _begins(self, head: bytes) -> bool:
         try:
+            check_regular(self.file)
             with self.file.open("rb") as stream:
                 return stream.read(len(head)) == head[: self.file.stat().st_size]
         except OSError:

@@ -34,10 +34,12 @@ Stamp = tuple[int, int]
 
 
 class Index(NamedTuple):
-    """`features`: float32 or float16 (images, D), L2 norm 1; `stamps`: by path below the folder, in the same order."""
+    """`features`: float32 or float16 (images, D), L2 norm 1; `stamps`: by path below the folder, in the same order;
+    `file`: that it was read from, if any."""
 
     features: np.ndarray
     stamps: dict[str, Stamp]
+    file: Path | None = None
 
 
 class _Stored(NamedTuple):
@@ -96,7 +98,7 @@ def _read(file: Path) -> _Stored:
         else:
             listed, stamps = len(arrays["stamps"]), _stamps_of_arrays(arrays)
         _check(features, len(stamps), listed)
-        return _Stored(Index(features, stamps), text(header["fingerprint"], "fingerprint"))
+        return _Stored(Index(features, stamps, file), text(header["fingerprint"], "fingerprint"))
     except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
         raise no_index(file, error) from None
 

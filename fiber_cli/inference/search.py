@@ -277,7 +277,9 @@ def query_similarities(loaded: Loaded, index: Index, queries: Sequence[str], opt
 
 
 def similarities(features: np.ndarray, index: Index) -> np.ndarray:
-    """Cosines float32 (n, images) of features float32 (n, D)."""
+    """Cosines float32 (n, images) of features float32 (n, D). UserError for an index of another width."""
+    if index.features.shape[1] != features.shape[1]:
+        raise UserError(f"{index.file}: its features are of another width than this checkpoint's; delete it")
     if index.features.dtype == features.dtype:
         cosines: np.ndarray = features @ np.asarray(index.features).T
         return cosines

@@ -66,7 +66,7 @@ def test_a_sentence_of_nlvr_counts_as_a_whole(tmp_path):
     source = StatementFile(*write_statements(tmp_path, {"12-0.png": 50, "12-1.png": 100}, rows))
     assert source.images_each == 1
     assert [reds(source.images(i)) for i in range(3)] == [[50], [100], [50]]
-    assert [source.statements(i)[0][1:] for i in range(3)] == [
+    assert [source.statements(i)[0][1:4] for i in range(3)] == [
         (False, "12-0-0", "12"),
         (True, "12-1-0", "12"),
         (None, "13-0-0", "13"),
