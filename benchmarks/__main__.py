@@ -87,7 +87,20 @@ BENCHMARKS = (
             ("on top", ("places", "on top", "parameters")),
         ),
     ),
+    Benchmark(
+        "global_contrast",
+        (*TINY, "--steps", "4", "--every", "2", "--repeats", "1"),
+        (("operations of a step beside one batch", ("operations_ratio",)),),
+    ),
     Benchmark("decode", ("--size", "64", "--seconds", "0.2")),
+    Benchmark(
+        "large_data",
+        ("--images", "320", "--samples", "200", "--vectors", "1000"),
+        (
+            ("ms a query for the best alone", ("search", "sorting", "best_ms")),
+            ("sorting all", ("search", "sorting", "all_sorted_ms")),
+        ),
+    ),
 )
 
 

@@ -47,7 +47,7 @@ def inference_row(make: Callable[[], Call], precision: str, device: torch.device
 def _coarse(scale: Scale, device: torch.device) -> tuple[CoarseTask, dict[str, Any]]:
     config = PRESETS[scale.preset]
     with device:
-        task = CoarseTask(config).eval()
+        task = CoarseTask(config).to(device).eval()
     open_gates(task)
     return task, on_device(random_batch(config, scale.images), device)
 
@@ -80,7 +80,7 @@ def captions(scale: Scale, device: torch.device) -> Call:
     """Captions from pixels by beam search."""
     config = PRESETS[scale.preset]
     with device:
-        task = CaptionTask(config, mask_id=config.text.vocab - 1).eval()
+        task = CaptionTask(config, mask_id=config.text.vocab - 1).to(device).eval()
     open_gates(task)
     pixels = torch.randn(scale.captions, 3, *config.image_size, device=device)
 
@@ -95,7 +95,7 @@ def detection(names: tuple[str, ...], scale: Scale, device: torch.device) -> Cal
     """One image and all names, from pixels to boxes."""
     tokenizer = load_tokenizer("builtin")
     with device:
-        task = RegionTask(fine_config(scale.preset, len(tokenizer))).eval()
+        task = RegionTask(fine_config(scale.preset, len(tokenizer))).to(device).eval()
     open_gates(task)
     prompt_names = [PromptName(name) for name in names]
     groups = chunk_labels(prompt_names, tokenizer, 256, "auto")

@@ -5,7 +5,8 @@
 Of unseen scenes: retrieval by full captions with ITC, ITM and their sum, also among families of eight scenes that
 differ in one attribute of one object, and there re-ranked over the best ten; detection of all names, and of five names
 at a time at every level of naming, by the checkpoint's own threshold: the share of present names that are found (IoU
-0.5) and of absent ones that fire; expressions by attributes and by place; questions and statements, beside the same
+0.5) and of absent ones that fire, and the same of one name asked alone, bare, with an article and in the plural;
+expressions by attributes and by place; questions and statements, beside the same
 with exchanged pictures; captions: the share of their claims that is true, how many they make, and CIDEr beside that
 with exchanged pictures. Searching with short queries is `benchmarks.scene_queries`.
 """
@@ -27,7 +28,7 @@ from fiber_cli.data.scenes.categories import categories
 from fiber_cli.data.scenes.drawing import draw
 from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import Box, Scene, scene
-from fiber_cli.data.scenes.naming import LEVELS, level_of, names_of
+from fiber_cli.data.scenes.naming import FORMS, LEVELS, forms_of, level_of, names_of
 from fiber_cli.data.scenes.vocabulary import EXTREME, RELATIONS
 from fiber_cli.data.sources.scenes import SceneDetection, ScenesSource
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting, Matching
@@ -77,7 +78,25 @@ def detection(model: Fiber, data: Scenes) -> Figures:
     by_level = {}
     for level in LEVELS:
         by_level[level] = asked_for_five(model, data, level)
-    return figures | {"five names": by_level}
+    alone = {form: asked_alone(model, data, form) for form in FORMS}
+    return figures | {"five names": by_level, "one name alone": alone}
+
+
+def asked_alone(model: Fiber, data: Scenes, form: str) -> Figures:
+    """The same of prompts of one name, a present one and an absent one of each picture, of any level, in one of the
+    `forms_of` names."""
+    everything = [name for name in categories("all_levels", data.split) if LEVELS[level_of(name)]]
+    rng = random.Random("alone")
+    found = []
+    fired = []
+    for one, picture in zip(data.scenes, data.pictures, strict=True):
+        boxes = boxes_by_name(one)
+        present = rng.choice([name for name in everything if name in boxes])
+        absent = rng.choice([name for name in everything if name not in boxes])
+        hits = [hit.box for hit in model.detect(picture, [forms_of(present)[FORMS.index(form)]])]
+        found.append(any(overlaps(hit, boxes[present]) for hit in hits))
+        fired.append(bool(model.detect(picture, [forms_of(absent)[FORMS.index(form)]])))
+    return {"present": percentage(found), "absent": percentage(fired)}
 
 
 def asked_for_five(model: Fiber, data: Scenes, level: str) -> Figures:

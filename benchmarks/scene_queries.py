@@ -51,6 +51,14 @@ def average_precision(scores: np.ndarray, is_right: np.ndarray) -> float:
     return 100 * float((np.arange(1, len(ranks) + 1) / ranks).mean())
 
 
+def with_best_first(itc: np.ndarray, best: np.ndarray, scores_of_best: np.ndarray) -> np.ndarray:
+    """Scores (images,) that order `best` by their own scores, and behind them the others as `itc` (images,) does."""
+    scores = itc.astype(np.float64)
+    scores += scores_of_best.min() - 1 - scores.max()
+    scores[best] = scores_of_best
+    return scores
+
+
 def shape_queries() -> list[SceneQuery]:
     """Every name of a shape alone."""
     meaning = {synonym: value for value, synonym in SYNONYMS.items()}
@@ -152,9 +160,7 @@ def main() -> None:
         itc = by_itc(text)
         best = np.argsort(-itc, kind="stable")[:RERANKED]
         itm = np.array(model.match([pictures[number] for number in best], text))
-        scores = itc - 1e6  # behind all that were scored by fusion
-        scores[best] = sums(itc[best], itm, scale).logits
-        return scores
+        return with_best_first(itc, best, sums(itc[best], itm, scale).logits)
 
     figures: dict[str, dict[str, float]] = {}
     for kind, asked in kinds(scenes).items():

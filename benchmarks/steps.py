@@ -39,7 +39,7 @@ class Step:
 
     def __init__(self, make: Callable[[], Task], batch: dict[str, Any], device: torch.device):
         with device:
-            self.task = make().train()
+            self.task = make().to(device).train()
         self.batch = on_device(batch, device)
         self.device = device
         self.optimizer = torch.optim.AdamW(self.task.parameters(), lr=1e-6, fused=device.type == "cuda")
@@ -67,8 +67,8 @@ def step_row(
     torch._dynamo.reset()
     step = Step(make, batch, device)
     images = len(batch["pixels"])
-    runtime = RuntimeSettings(**{"micro_batch": images, "global_batch": images, "compile": False, **settings})
-    prepare(step.task, runtime, device, any_size=False)
+    runtime = RuntimeSettings(**{"micro_batch": images, "global_batch": images, **settings})
+    prepare(step.task, runtime, any_size=False)
     seconds = median_seconds(step, device, repeats)
     return {
         "seconds": seconds,

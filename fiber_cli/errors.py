@@ -24,6 +24,10 @@ def first_names(names: list[str], limit: int = 8) -> str:
     return (", ".join(names[:limit]) or "none") + more
 
 
+class UnseenWords(UserWarning):
+    """Of words that no text of a checkpoint's training had."""
+
+
 class UserError(ValueError):
     """Input that cannot be used. The message says what is wrong, where, and how to mend it; details, if there are any,
     stand below it, a line each. Names in both may be any, see `characters.one_line`.

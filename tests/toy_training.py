@@ -150,7 +150,7 @@ def work(
         steps_per_epoch=4,
         validate=validate if validations else None,
         parameters=PARAMETERS,
-        config={"model": {}, "task": {"name": "toy"}},
+        config={"model": {}, "task": {"name": "toy"}, "small_letters": words is not None},
         tokenizer=None,
         words=None if words is None else frozenset(words),
     )

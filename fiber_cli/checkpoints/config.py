@@ -31,13 +31,15 @@ _DERIVED_IN_FORMAT_1 = ("max_length", "cls_id", "sep_id", "pad_id", "mask_id")
 @dataclass(frozen=True)
 class CheckpointConfig:
     """model: sizes, the image size (height, width) among them. task: settings; those of the run alone have their
-    defaults. text_length: tokens a text. labels: see `TaskContext`. tokenizer: the name that the recipe gave it."""
+    defaults. text_length: tokens a text. labels: see `TaskContext`. tokenizer: the name that the recipe gave it.
+    small_letters: whether no text of training had a capital, so that what is typed is read in small letters too."""
 
     model: FiberConfig
     task: TaskSettings
     text_length: int
     labels: tuple[str, ...] | None
     tokenizer: str
+    small_letters: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """The content of config.json."""
@@ -50,6 +52,7 @@ class CheckpointConfig:
             "preprocessing": preprocessing,
             "labels": None if self.labels is None else list(self.labels),
             "tokenizer": self.tokenizer,
+            "small_letters": self.small_letters,
         }
 
     @classmethod
@@ -78,6 +81,8 @@ class CheckpointConfig:
             text_length=text_length,
             labels=None if labels is None else tuple(labels),
             tokenizer=str(content["tokenizer"]),
+            # Checkpoints from before do not say it.
+            small_letters=bool(content.get("small_letters", False)),
         )
 
 
@@ -101,6 +106,12 @@ def read_config(path: Path) -> CheckpointConfig:
         raise UserError(f"{path}: {error}") from error
     except WRONG_CONTENT as error:
         raise UserError(f"{file} does not describe a model of this version: {error}") from error
+
+
+def had_small_letters(path: Path) -> bool:
+    """`small_letters` of a checkpoint directory, whatever else its config.json has. Raises OSError or ValueError."""
+    content = parse_json(read_regular(path / CONFIG_FILE))
+    return isinstance(content, dict) and content.get("small_letters") is True
 
 
 def _sides(size: Any) -> list[int]:

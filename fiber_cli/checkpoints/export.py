@@ -1,6 +1,7 @@
 """A checkpoint for others: without what resuming needs, its weights as float16 where that is asked for."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from fiber_cli.checkpoints.config import CONFIG_FILE, read_config
 from fiber_cli.checkpoints.digests import check, digests_of, files_of, read_digests, write_digests
 from fiber_cli.checkpoints.directory import check_name, choose, write_model
-from fiber_cli.checkpoints.loading import saved_tokenizer
+from fiber_cli.checkpoints.loading import knows_small_letters, saved_tokenizer
 from fiber_cli.checkpoints.weights import load_weights
 from fiber_cli.checkpoints.words import read_words
 from fiber_cli.errors import UserError
@@ -38,6 +39,7 @@ def export(source: str | Path, out: Path, *, half: bool = False, outputs: Output
     check_output(out, checkpoint, outputs)
     check(checkpoint)
     config = read_config(checkpoint)
+    config = replace(config, small_letters=knows_small_letters(checkpoint, config))
     tokenizer = saved_tokenizer(checkpoint)
     weights = load_weights(checkpoint)
     if half:

@@ -12,7 +12,7 @@ from fiber_cli.checkpoints.runs import shipped_with
 from fiber_cli.checkpoints.unfilled import filled
 from fiber_cli.checkpoints.weights import stored_weights
 from fiber_cli.data.quick_tokenizer import read_quickly
-from fiber_cli.data.text import load_tokenizer
+from fiber_cli.data.text import load_tokenizer, read_small_letters
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import WRONG_CONTENT, DeclarationError, UserError
 from fiber_cli.printing import say
@@ -97,6 +97,11 @@ def saved_tokenizer(path: Path) -> "PreTrainedTokenizerBase":
         raise UserError(f"{folder} cannot be read ({reason}); copy the whole checkpoint again") from error
 
 
+def knows_small_letters(path: Path, config: CheckpointConfig) -> bool:
+    """Whether a checkpoint was trained on small letters alone. Those that ship were, whatever wrote them."""
+    return config.small_letters or shipped.is_shipped(path)
+
+
 def load(path: str | Path, *, latest: bool = False) -> Loaded:
     """The task of a checkpoint directory, or of what `directory.choose` finds for `path`, which is then said on
     standard error. Raises UserError."""
@@ -108,6 +113,8 @@ def load(path: str | Path, *, latest: bool = False) -> Loaded:
     check(path)
     config = read_config(path)
     tokenizer = read_quickly(path / TOKENIZER_FOLDER) or saved_tokenizer(path)
+    if knows_small_letters(path, config):
+        read_small_letters(tokenizer)
     context = TaskContext(config.task, config.model, tokenizer, config.text_length, config.labels)
     weights = stored_weights(path)
     try:

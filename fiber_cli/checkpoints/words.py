@@ -42,7 +42,11 @@ def read_words(checkpoint: Path) -> frozenset[str] | None:
 def unseen_words(checkpoint: Path, texts: Iterable[str]) -> list[str]:
     """The words of the texts that no text of a checkpoint's training had, each once, in the order of the texts; none
     where the words of its training are not known. Raises UserError as `read_words`."""
-    known = read_words(checkpoint)
+    return unseen_of(read_words(checkpoint), texts)
+
+
+def unseen_of(known: frozenset[str] | None, texts: Iterable[str]) -> list[str]:
+    """The same of the words of a training, None where they are not known."""
     if known is None:
         return []
     unseen: dict[str, None] = {}

@@ -14,6 +14,7 @@ Heavy modules are imported inside the commands' functions, so that `fiber --help
 """
 
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -39,7 +40,7 @@ from fiber_cli.cli import (
 from fiber_cli.cli.standard_output import whole_output
 from fiber_cli.cli.usage import Commands
 from fiber_cli.distributed.rank_report import Report, report
-from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, UserError
+from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, UnseenWords, UserError
 from fiber_cli.printing import show, take_any_text
 
 app = typer.Typer(
@@ -113,6 +114,8 @@ def main(argv: list[str] | None = None) -> None:
         argv = sys.argv[1:]
     take_any_text()
     last_resort.shorten_warnings()
+    # Commands say it themselves, before their results.
+    warnings.filterwarnings("ignore", category=UnseenWords)
     code: str | int | None = EXIT_FAILED
     try:
         with whole_output():

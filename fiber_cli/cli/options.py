@@ -15,8 +15,8 @@ WORKERS = min(4, os.cpu_count() or 1)
 STEM_MEMORY = 4.0
 
 DATASET_HELP = (
-    f"{', '.join(DATASETS)}, a JSON of captions or boxes, a JSONL, a data.yaml, a YAML list of detection sets, a "
-    "folder with boxes as labelling tools export them, or .tar shards."
+    f"{', '.join(DATASETS)}, a JSON of captions, boxes or questions, a JSONL, a data.yaml, a YAML list of detection "
+    "sets, a folder with boxes as labelling tools export them, or .tar shards."
 )
 
 Nproc = Annotated[int, typer.Option(min=1, help="Processes to start on this machine.")]

@@ -17,7 +17,7 @@ def scenes(
         typer.Option(help="No split has a scene of another; `novel` shows colours with shapes that no other does."),
     ] = "test",
     seed: Annotated[int, typer.Option(min=0, help="Another seed draws other scenes.")] = 0,
-    image_size: Annotated[int, typer.Option(min=32, help="Side of a picture in pixels.")] = 256,
+    image_size: Annotated[int, typer.Option(min=32, max=4096, help="Side of a picture in pixels.")] = 256,
     alike: Annotated[
         bool, typer.Option("--alike", help="Most objects differ from another one in one attribute only.")
     ] = False,

@@ -146,7 +146,7 @@ class RuntimeSettings:
     zero_stage: Literal[0, 1, 2, 3] = option("Sharded: 1 optimiser, 2 also gradients, 3 also parameters.", 0)
     clip: float | None = option("Largest gradient norm; null = no clipping.", None, gt=0)
     offload: Literal["none", "cpu"] = option("Where the optimiser's state lies.", "none")
-    compile: bool | None = option("torch.compile of the networks' blocks; null = on GPUs, but under ZeRO 3.", None)
+    compile: bool = option("torch.compile of the networks' blocks.", False)
     norms: Literal["fp32", "low"] = option(
         "LayerNorms and the residual streams in fp32, or in the precision, as of bf16.", "fp32"
     )
@@ -208,6 +208,9 @@ class LogSettings:
         "Steps between validations, or epoch: once in each; null = none.", None, ge=1
     )
     save_every: int = option("Steps between checkpoints.", 1000, ge=1)
+    device_share: bool | None = option(
+        "Show the share of the device's rate, measured by a matrix product at the start; null = on GPUs.", None
+    )
     save_in_background: bool = option(
         "Checkpoints are written beside training, from a copy in host memory; false: training waits.", True
     )

@@ -94,6 +94,11 @@ class QuickTokenizer:
             return self._full.get_vocab()
         return self._backend.get_vocab(with_added_tokens=True)
 
+    @property
+    def backend_tokenizer(self) -> "Tokenizer":
+        """What encodes, see transformers; what is set of it holds for the full tokeniser too."""
+        return self._backend if self._full is None else self._full.backend_tokenizer
+
     def full(self) -> "PreTrainedTokenizerBase":
         """transformers' tokeniser of the files as they were when this one was made."""
         if self._full is None:
@@ -102,6 +107,7 @@ class QuickTokenizer:
                     (Path(folder) / name).write_bytes(content)
                 self._full = read_folder(Path(folder))
             self._full.name_or_path = self.name_or_path
+            self._full.backend_tokenizer.normalizer = self._backend.normalizer
         return self._full
 
     def __getattr__(self, name: str) -> Any:

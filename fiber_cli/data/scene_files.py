@@ -9,12 +9,13 @@ FOLDER/
   expressions.json       MDETR's form: an expression for one object each
   questions.json         VQAv2's form, with answers.json, its annotations
   statements.jsonl       NLVR2's form: true or false of one picture each
+  pairs.jsonl            the same form: true or false of a picture and the next; not of a single picture
 """
 
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from fiber_cli.data.scenes.expressions import expressions
 from fiber_cli.data.scenes.layout import Box, Scene, check_scenes, scene
 from fiber_cli.data.scenes.queries import queries
 from fiber_cli.data.scenes.questions import questions
-from fiber_cli.data.scenes.statements import statements
+from fiber_cli.data.scenes.statements import pair_statements, statements
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import write_problem
 
@@ -77,8 +78,15 @@ def _files(scenes: Sequence[Scene], split: str) -> dict[str, str]:
         "answers.json": answers_file,
     }
     files = {name: json.dumps(content, indent=1) + "\n" for name, content in contents.items()}
-    files["statements.jsonl"] = "".join(json.dumps(line) + "\n" for line in _statements(scenes))
+    files["statements.jsonl"] = _lines(_statements(scenes))
+    if len(scenes) > 1:
+        files["pairs.jsonl"] = _lines(_pair_statements(scenes))
     return files
+
+
+def _lines(entries: Iterable[Entry]) -> str:
+    """JSON lines."""
+    return "".join(json.dumps(entry) + "\n" for entry in entries)
 
 
 def _karpathy(texts: Sequence[Sequence[str]], split: str) -> Entry:
@@ -169,6 +177,20 @@ def _statements(scenes: Sequence[Scene]) -> Iterator[Entry]:
             yield {
                 "identifier": f"{number}_{which}",
                 "image": PATTERN.format(image_id=number),
+                "sentence": statement.text,
+                "label": str(statement.label),
+            }
+
+
+def _pair_statements(scenes: Sequence[Scene]) -> Iterator[Entry]:
+    """Of each picture and the next, of the last and the first."""
+    for number, one in enumerate(scenes):
+        next_number = (number + 1) % len(scenes)
+        for which, statement in enumerate(pair_statements(one, scenes[next_number])):
+            yield {
+                "identifier": f"{number}_{next_number}_{which}",
+                "left": PATTERN.format(image_id=number),
+                "right": PATTERN.format(image_id=next_number),
                 "sentence": statement.text,
                 "label": str(statement.label),
             }

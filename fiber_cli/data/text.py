@@ -63,6 +63,17 @@ def load_tokenizer(name: str | Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
+def read_small_letters(tokenizer: "PreTrainedTokenizerBase") -> None:
+    """Have a tokeniser read what it is given in small letters. Offsets stay those of the text as it was written."""
+    from tokenizers import normalizers
+
+    backend = tokenizer.backend_tokenizer
+    steps = [normalizers.Lowercase()]
+    if backend.normalizer is not None:
+        steps.append(backend.normalizer)
+    backend.normalizer = normalizers.Sequence(steps)
+
+
 def _from_folder_or_hub(name: str | Path) -> "PreTrainedTokenizerBase":
     folder = BUILTIN if name == "builtin" else Path(name).expanduser()
     if folder.is_dir():

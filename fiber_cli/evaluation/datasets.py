@@ -21,6 +21,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file, existing_folder
 from fiber_cli.evaluation.names import DATASETS, SCENES
 from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
+from fiber_cli.evaluation.question_files import holds_questions, question_file
 from fiber_cli.remote_paths import is_remote
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declarations, declared
@@ -39,8 +40,8 @@ KINDS_OF_FILES = {
 }
 KINDS_OF_SHARDS = ("webdataset", "region_shards")
 FORMS_IN_WORDS = (
-    "a JSON of captions or boxes, a JSONL of statements or of ODVG, a data.yaml of Ultralytics, a YAML list of "
-    "detection sets, a folder with boxes as labelling tools export them, or a folder or pattern of .tar shards"
+    "a JSON of captions, boxes or questions, a JSONL of statements or of ODVG, a data.yaml of Ultralytics, a YAML list "
+    "of detection sets, a folder with boxes as labelling tools export them, or a folder or pattern of .tar shards"
 )
 
 
@@ -61,11 +62,12 @@ def eval_data(
     """Sources of an evaluation of a task.
 
     dataset: `scenes`, or a name in `KNOWN`, whose files lie in `root` (the current folder if None) as is said in
-    docs/evaluation.md, its pictures also in `images`; the path of a Karpathy JSON, of a JSON with boxes, or of a
-    statements JSONL, whose images lie in `images` (or `root`, which is the same of a file) or in images/ beside it; an
-    ODVG JSONL or shards of such records, with the names of detection in label_map.json beside them; a YAML list of
-    detection sets in ODinW's manner; a data.yaml of Ultralytics, or a folder with boxes in its form, COCO's or Pascal
-    VOC's; or a folder, glob or pattern of shards, which have no splits. published_prompts: of odinw13.
+    docs/evaluation.md, its pictures also in `images`; the path of a Karpathy JSON, of a JSON with boxes, of
+    VQAv2's questions (`question_files`) or of a statements JSONL, whose images lie in `images` (or `root`, which is the
+    same of a file) or in images/ beside it; an ODVG JSONL or shards of such records, with the names of detection in
+    label_map.json beside them; a YAML list of detection sets in ODinW's manner; a data.yaml of Ultralytics, or a folder
+    with boxes in its form, COCO's or Pascal VOC's; or a folder, glob or pattern of shards, which have no splits.
+    published_prompts: of odinw13.
     The split is test of captions, of Flickr30k Entities and of ODinW, dev of NLVR2, else val. Raises UserError.
     """
     declaration = declared(task)
@@ -99,8 +101,15 @@ def _suits(dataset: str, declaration: TaskDeclaration) -> bool:
     if dataset in KNOWN:
         known = KNOWN[dataset]
         return _readable(known.kinds, declaration) is not None and known.suits(declaration)
-    kinds = KINDS_OF_FILES.get(Path(dataset).suffix)
+    kinds = _kinds_of_file(Path(dataset))
     return kinds is None or _readable(kinds, declaration) is not None
+
+
+def _kinds_of_file(path: Path) -> tuple[str, ...] | None:
+    """The formats that a file can hold, by its ending, of JSON by what it holds too; None for no known ending."""
+    if path.suffix == ".json" and holds_questions(path):
+        return ("vqa",)
+    return KINDS_OF_FILES.get(path.suffix)
 
 
 def _readable(kinds: tuple[str, ...], declaration: TaskDeclaration) -> str | None:
@@ -125,7 +134,9 @@ def _images_of_a_file(root: Path | None, images: Path | None) -> Path | None:
 
 
 def _file(path: Path, declaration: TaskDeclaration, split: str | None, named: Path | None) -> EvalData:
-    kind = _readable(KINDS_OF_FILES[path.suffix], declaration)
+    kinds = _kinds_of_file(path)
+    assert kinds is not None, "files of no known ending are no data set"
+    kind = _readable(kinds, declaration)
     if kind == "karpathy":
         split = split or "test"
         images = str(named or path.parent / "images")
@@ -133,6 +144,8 @@ def _file(path: Path, declaration: TaskDeclaration, split: str | None, named: Pa
         return EvalData(path.stem.removeprefix("dataset_"), split, [source])
     if split:
         raise UserError(f"{path} has no --split; name the file to evaluate")
+    if kind == "vqa":
+        return _whole(path, question_file(path, named or path.parent / "images"))
     if kind == "statements":
         images = str(named or path.parent / "images")
         return _whole(path, StatementsSettings(kind="statements", jsonl=existing_file(path), images=images))

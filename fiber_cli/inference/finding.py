@@ -167,12 +167,16 @@ class Finding(InUse):
     def label_query(self, labels: str | Sequence[str], chunk: int | str = "auto") -> Query:
         """See `detect`. UserError for labels that are empty, given twice, or too long for the model."""
         self.loaded.ability(Detecting)
-        return queries.label_query(self.context, labels, chunk)
+        query = queries.label_query(self.context, labels, chunk)
+        self.warn_of_unseen(query.names)
+        return query
 
     def phrase_query(self, sentence: str | None, phrases: str | Sequence[str] | None = None) -> Query:
         """See `ground`. UserError for a sentence without phrases or too long for the model, and for neither."""
         self.loaded.ability(Detecting)
-        return queries.phrase_query(self.context, sentence, phrases)
+        query = queries.phrase_query(self.context, sentence, phrases)
+        self.warn_of_unseen(query.names if sentence is None else [sentence])
+        return query
 
     @overload
     def find(

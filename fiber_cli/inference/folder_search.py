@@ -44,6 +44,7 @@ class FolderSearch:
         check_counts(max_pixels=max_pixels)
         check_counts(workers=workers, least=0)
         self.folder = folder
+        self._models = [model] if fusion is None else [model, fusion]
         self._index_file, self._half = index, half
         self._loaded: Loaded = model.loaded
         self._fusion = None if fusion is None else fusion.loaded
@@ -95,6 +96,8 @@ class FolderSearch:
                 raise UserError("a query is empty: say what to search for")
         check_counts(k=k, candidates=candidates)
         distinct = list(dict.fromkeys(texts))
+        for model in self._models:
+            model.warn_of_unseen(distinct)
         judged = judgement(self._loaded, self._fusion, threshold=threshold, raw_sum=raw_sum)
         results, vanished = search(
             self._loaded,

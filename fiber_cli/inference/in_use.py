@@ -1,7 +1,9 @@
 """A checkpoint that is in use: where and how it computes, and how pictures and texts become its input."""
 
 import functools
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -11,12 +13,13 @@ from torch import Tensor
 
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.checkpoints.placing import placed
-from fiber_cli.checkpoints.words import unseen_words
+from fiber_cli.checkpoints.words import read_words, unseen_of
 from fiber_cli.data.padding import without_padding
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
-from fiber_cli.errors import UserError
+from fiber_cli.errors import UnseenWords, UserError
 from fiber_cli.inference.pictures import OnError, Pairs, PictureReader, batches, texts_of
+from fiber_cli.inference.unseen import never_seen
 from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
 from fiber_cli.model.precision import precision_context
@@ -64,9 +67,19 @@ class InUse:
     def unseen_words(self, texts: str | Sequence[str]) -> list[str]:
         """The words of the texts that no caption, name, question or other text of the checkpoint's training had, in
         small letters, each once: what is said of them is a guess. None where the words of its training are not known.
-        No method warns of them by itself; the commands do."""
+        Methods that are given such words warn of them (`errors.UnseenWords`)."""
         sentences, _ = texts_of(texts)
-        return unseen_words(self.loaded.path, sentences)
+        return unseen_of(self._known_words, sentences)
+
+    @cached_property
+    def _known_words(self) -> frozenset[str] | None:
+        return read_words(self.loaded.path)
+
+    def warn_of_unseen(self, texts: Sequence[str]) -> None:
+        """A warning, where there are such words."""
+        unseen = unseen_of(self._known_words, texts)
+        if unseen:
+            warnings.warn(never_seen(unseen), UnseenWords, stacklevel=2)
 
     def _read_pairs(
         self, pairs: Pairs, on_error: OnError, max_pixels: int
@@ -150,6 +163,7 @@ class InUse:
                 f"{truncated} of the texts are longer than the model's {self.context.text_length} tokens, such as "
                 f"{longest[:80]!r}; shorten them"
             )
+        self.warn_of_unseen(texts)
         texts_only = without_padding({"ids": ids, "mask": mask})
         return texts_only["ids"].to(self.device), texts_only["mask"].to(self.device)
 

@@ -9,6 +9,7 @@ from fiber_cli.printing import say
 
 #: How many words are named; a file of queries may have thousands.
 _NAMED = 8
+_THIS = "this checkpoint's training"
 
 
 def say_unseen(models: Sequence[Loaded], texts: Iterable[str]) -> None:
@@ -17,8 +18,13 @@ def say_unseen(models: Sequence[Loaded], texts: Iterable[str]) -> None:
     typed = list(texts)
     for model in models:
         unseen = unseen_words(model.path, typed)
-        whose = "this checkpoint's training" if len(models) == 1 else f"the training of {model.path}"
-        if len(unseen) > _NAMED:
-            say(f"{len(unseen)} words never seen in {whose}: {first_names(unseen, _NAMED)}")
-        elif unseen:
-            say(f"{', '.join(unseen)}: never seen in {whose}")
+        whose = _THIS if len(models) == 1 else f"the training of {model.path}"
+        if unseen:
+            say(never_seen(unseen, whose))
+
+
+def never_seen(unseen: Sequence[str], whose: str = _THIS) -> str:
+    """That words were never seen, in words."""
+    if len(unseen) > _NAMED:
+        return f"{len(unseen)} words never seen in {whose}: {first_names(list(unseen), _NAMED)}"
+    return f"{', '.join(unseen)}: never seen in {whose}"

@@ -23,6 +23,7 @@ from fiber_cli.model.precision import allow_tf32
 from fiber_cli.training.comparisons import batch_line, comparison_line
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import check_config
+from fiber_cli.training.device_rate import share_of_an_image
 from fiber_cli.training.environment import versions
 from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
@@ -70,7 +71,8 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
             planned = work(recipe, start, fresh=not begun)
         # The settings come after what the data are, which says more.
         require_agreement(lambda: planned.data_facts() | of_data | _start_facts(start))
-        return train(recipe, planned, output, resume=resume, asked=asked)
+        share = share_of_an_image(recipe)
+        return train(recipe, planned, output, resume=resume, asked=asked, share=share)
 
 
 def _without(settings: dict[str, str], others: dict[str, str]) -> dict[str, str]:
@@ -94,9 +96,16 @@ def _first_weights(output: Path, given: Path | None, *, resume: bool) -> Path | 
 
 
 def train(
-    recipe: Recipe, work: Work, output: Path, *, resume: bool = False, asked: RuntimeSettings | None = None
+    recipe: Recipe,
+    work: Work,
+    output: Path,
+    *,
+    resume: bool = False,
+    asked: RuntimeSettings | None = None,
+    share: float | None = None,
 ) -> int:
-    """The loop of `fit`, on given work. asked: what the recipe says of the batch, where the ranks change it."""
+    """The loop of `fit`, on given work. asked: what the recipe says of the batch, where the ranks change it. share: see
+    `share_of_an_image`."""
     begun = asked_of_main(lambda: has_checkpoint(output))
     if begun and not resume:
         raise UserError(f"{output} already holds a run; continue it with --resume or choose another --output")
@@ -133,7 +142,7 @@ def train(
             log.advance()
             run.guard(outcome)
             if _is_due(run, recipe.log.every):
-                record = run.record(outcome) | _pace(run, last_logged)
+                record = run.record(outcome) | _pace(run, last_logged, share)
                 with failing_together():
                     run.check_checkpoints()
                     log.write(record)
@@ -201,8 +210,10 @@ def _validation_interval(recipe: Recipe, work: Work) -> int | None:
     return work.steps_per_epoch if every == "epoch" else every
 
 
-def _pace(run: Run, since: Progress) -> dict[str, float]:
-    """How fast the steps since then went, and which share of their time went by waiting for data, in percent."""
+def _pace(run: Run, since: Progress, share: float | None) -> dict[str, float]:
+    """How fast the steps since then went, which share of their time went by waiting for data, in percent, and which
+    share of the device's rate was reached, with the share that an image takes."""
     images = (run.progress.step - since.step) * run.recipe.runtime.global_batch
     seconds = run.progress.seconds - since.seconds
-    return {"images_per_second": images / seconds, "data_wait": 100 * run.seconds_waited() / seconds}
+    pace = {"images_per_second": images / seconds, "data_wait": 100 * run.seconds_waited() / seconds}
+    return pace if share is None else pace | {"device_share": share * images / seconds}

@@ -55,18 +55,27 @@ def _memory(recipe: Recipe, estimated: Estimate, gpu: Gpu, world: int) -> Iterat
     yield f"memory:      about {needed:.1f} of {gpu.gib} GiB a GPU, {OVERHEAD:.0f} for CUDA itself: {verdict}"
 
 
+def _share(estimated: Estimate, gpu: Gpu, share: float | None) -> float:
+    """Of the GPU's rate: what is asked for, what was measured on it, or what such trainings are taken to reach."""
+    if share is not None:
+        return share
+    if gpu.measured is None:
+        return estimated.share
+    return gpu.measured.boxes if estimated.share == BOXES_SHARE else gpu.measured.pairs
+
+
 def _time(recipe: Recipe, estimated: Estimate, gpu: Gpu, world: int, share: float | None) -> Iterator[str]:
     tera = estimated.passes.operations / _TERA
     yield f"operations:  {tera:.3f} TFLOP a sample, forward and backward"
     length = length_of(recipe)
     if length.samples is None:
-        rate = gpu.rate * (share or estimated.share)
+        rate = gpu.rate * _share(estimated, gpu, share)
         yield f"samples:     not known without the data ({length.basis})"
         yield f"time:        about {1e6 * tera / rate / _SECONDS_AN_HOUR:,.1f} GPU-hours a million samples"
     else:
         batch = recipe.runtime.global_batch
         yield f"samples:     {length.samples:,} in {length.steps:,} steps of {batch:,} ({length.basis})"
-        hours = length.samples * tera / (gpu.rate * (share or estimated.share)) / _SECONDS_AN_HOUR
+        hours = length.samples * tera / (gpu.rate * _share(estimated, gpu, share)) / _SECONDS_AN_HOUR
         yield f"time:        {_duration(hours)} GPU-hours, {_duration(hours / world)} hours on {world}"
     yield f"assumption:  {_assumption(estimated, gpu, share)}"
 
@@ -81,6 +90,8 @@ def _assumption(estimated: Estimate, gpu: Gpu, share: float | None) -> str:
     rate = f"of the {gpu.rate:g} TFLOPS that its maker states for the {gpu.title}"
     if share is not None:
         return f"{share:.0%} {rate} are reached, as --share says; reading data holds nothing up"
+    if gpu.measured is not None:
+        return f"{_share(estimated, gpu, None):.1%} {rate} are reached, as `python -m benchmarks.gpu` measured on it"
     if estimated.share == BOXES_SHARE:
         return (
             f"{BOXES_SHARE:.0%} {rate} are reached, as on the V100s of the paper's Table 2 with boxes; not measured on "

@@ -3,17 +3,25 @@
 from typing import NamedTuple
 
 
+class Shares(NamedTuple):
+    """Of a GPU's rate, what trainings on pairs of image and text reach, and those with boxes."""
+
+    pairs: float
+    boxes: float
+
+
 class Gpu(NamedTuple):
     """rate: tera-operations a second of dense matrix products in bfloat16, in float16 where it has no bfloat16; gib: of
-    memory."""
+    memory; measured: what was measured on it, in bfloat16, by `benchmarks.gpu`."""
 
     title: str
     rate: float
     gib: int
+    measured: Shares | None = None
 
 
 GPUS = {
-    "h200": Gpu("H200", 989.0, 141),
+    "h200": Gpu("H200", 989.0, 141, Shares(pairs=0.11, boxes=0.016)),
     "h100": Gpu("H100", 989.0, 80),
     "a100": Gpu("A100", 312.0, 80),
     "a100-40": Gpu("A100 of 40 GB", 312.0, 40),

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from fiber_cli.training.board import Board
 
 #: Of the logged numbers, those on the progress line, in this order; losses come first.
-ON_THE_LINE = ("lr", "images_per_second", "data_wait", "skipped")
+ON_THE_LINE = ("lr", "images_per_second", "data_wait", "device_share", "skipped")
 
 
 #: What Weights & Biases take in no identity of a run, and what is no text.

@@ -18,6 +18,7 @@ from safetensors.torch import save as to_bytes
 from torch import Tensor, nn
 
 from fiber_cli.checkpoints import directory
+from fiber_cli.checkpoints.config import had_small_letters
 from fiber_cli.checkpoints.digests import STATE_FOLDER, check_together
 from fiber_cli.checkpoints.directory import write_about, write_weights
 from fiber_cli.checkpoints.host_copies import HostCopies
@@ -74,6 +75,7 @@ class Run:
         self.nonfinite = NonFiniteGuard(recipe.runtime.max_nonfinite)
         self.lr = 0.0
         self.words = work.words
+        self.config = dict(work.config)
         #: Whether a checkpoint of this run is on the disk.
         self.has_saved = False
         #: Seconds for which this rank has waited for data since the last line of the log.
@@ -90,7 +92,7 @@ class Run:
         if recipe.runtime.zero_stage == 3:
             self.whole = copy.deepcopy(self.task).requires_grad_(False).cpu()
         any_size = declared(recipe.task.name).free_image_size
-        prepare(self.task, recipe.runtime, device(), any_size=any_size)
+        prepare(self.task, recipe.runtime, any_size=any_size)
         self.warmup = warmup_steps(recipe.optim.warmup, work.steps)
         self.engine = Engine(self.task, self._optimizer(), deepspeed_config(recipe, collectives.world_size()))
 
@@ -311,7 +313,7 @@ class Run:
         """The content of config.json, with what the last validation has chosen."""
         settings = self.recipe.task
         chosen = declared(settings.name).calibrated_values(settings, self.progress.metrics)
-        return self.work.config | {"task": self.work.config["task"] | chosen}
+        return self.config | {"task": self.config["task"] | chosen}
 
     def _files(self, folder: Path, kept: Callable[[Any], Any]) -> Write:
         """What writes this rank's files of a checkpoint of now: the weights, and what resuming needs besides them,
@@ -350,6 +352,7 @@ class Run:
         folder = checkpoint / STATE_FOLDER
         with failing_together():
             self.words = read_words(checkpoint)
+            self.config["small_letters"] = had_small_letters(checkpoint)
             state = read_state(folder)
             tensors = read_state_tensors(folder)
         # Shards of other ranks than these fit none of them.

@@ -37,7 +37,7 @@ from fiber_cli.training.best_metric import check_measurable
 from fiber_cli.training.initialise import chosen_towers, initialise, initialise_towers, load_backbones
 from fiber_cli.training.model_sizes import model_config
 from fiber_cli.training.optim import check_parameters
-from fiber_cli.training.words import words_of_training
+from fiber_cli.training.words import small_letters_alone, words_of_training
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -110,7 +110,15 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
             initialise_towers(task, context, recipe.model.towers)
     task.prepare_training(context)
     validated = open_sources(recipe.data.val, recipe.data) if recipe.log.validate_every else []
-    config = CheckpointConfig(context.model, recipe.task, context.text_length, context.labels, recipe.model.tokenizer)
+    reads_texts = fresh and collectives.is_main()
+    config = CheckpointConfig(
+        context.model,
+        recipe.task,
+        context.text_length,
+        context.labels,
+        recipe.model.tokenizer,
+        small_letters=reads_texts and small_letters_alone(data, declaration, init_from),
+    )
     return Work(
         task=task,
         batches=_batches(recipe, data, mixture, steps),
@@ -121,7 +129,7 @@ def work(recipe: Recipe, init_from: str | Path | None = None, *, fresh: bool = T
         config=config.to_json(),
         tokenizer=context.tokenizer,
         sources=_named("data.train", sources) | _named("data.val", validated),
-        words=words_of_training(data, declaration, init_from) if fresh and collectives.is_main() else None,
+        words=words_of_training(data, declaration, init_from) if reads_texts else None,
     )
 
 

@@ -7,7 +7,7 @@ import torch
 from small_retrieval import SMALL
 from small_runs import TASKS as TASKS_IN_RUNS
 
-from fiber_cli.checkpoints import directory, saving
+from fiber_cli.checkpoints import directory, saving, shipped
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.loading import commands_for, load, new_task
 from fiber_cli.checkpoints.weights import named_weights
@@ -19,9 +19,9 @@ from fiber_cli.tasks.vqa.settings import VqaSettings
 from fiber_cli.tasks.vqa.task import VqaTask
 
 
-def save(run_dir, tokenizer, **settings):
+def save(run_dir, tokenizer, small_letters=False, **settings):
     """A run with the checkpoint of a small coarse task of random weights; returns the task."""
-    config = CheckpointConfig(SMALL, CoarseSettings("coarse", **settings), 20, None, "builtin")
+    config = CheckpointConfig(SMALL, CoarseSettings("coarse", **settings), 20, None, "builtin", small_letters)
     task = new_task(TaskContext(config.task, config.model, tokenizer, config.text_length))
     saving.save(run_dir, 3, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
     return task.eval()
@@ -38,6 +38,20 @@ def test_a_checkpoint_gives_back_the_task(tmp_path, tokenizer):
     batch = {"pixels": torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8)}
     with torch.no_grad():
         assert torch.equal(loaded.task.predict(batch), task.predict(batch))
+
+
+def test_capitals_are_words_of_their_own_to_what_was_trained_on_small_letters(tmp_path, tokenizer, monkeypatch):
+    def ids(folder):
+        return load(folder).context.tokenizer("A Red STAR")["input_ids"]
+
+    capitals, small = tokenizer("A Red STAR")["input_ids"], tokenizer("a red star")["input_ids"]
+    assert capitals != small
+    save(tmp_path / "any", tokenizer)
+    assert ids(tmp_path / "any") == capitals
+    save(tmp_path / "small", tokenizer, small_letters=True)
+    assert ids(tmp_path / "small") == small
+    monkeypatch.setattr(shipped, "FOLDER", tmp_path / "any" / "checkpoints")
+    assert ids(tmp_path / "any" / "checkpoints" / "step-000003") == small
 
 
 def test_fingerprints_tell_weights_apart(tmp_path, tokenizer):

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fiber_cli.data.quick_tokenizer import CONFIG, TOKENIZER, read_quickly
-from fiber_cli.data.text import load_tokenizer, special_ids
+from fiber_cli.data.text import load_tokenizer, read_small_letters, special_ids
 
 TEXTS = [
     "a red circle",
@@ -179,3 +179,15 @@ print(tokenizer("a red circle")["input_ids"][0], "transformers" in sys.modules)
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert ended.stdout == "0 False\n"
+
+
+def test_small_letters_need_transformers_or_are_lost_with_it(folder):
+    quick, full = read_quickly(folder), load_tokenizer(folder)
+    texts = ["A Red CIRCLE", "ÄÖ\u0130 <mask> X"]
+    wanted = full([text.lower() for text in texts])["input_ids"]
+    assert quick(texts).input_ids != wanted
+    read_small_letters(quick)
+    read_small_letters(full)
+    assert_the_same(quick, full, texts)
+    assert quick(texts).input_ids == wanted
+    assert quick.full()(texts)["input_ids"] == wanted

@@ -111,6 +111,30 @@ def test_statements_lose_whether_they_are_true(folder, scenes):
     assert len({read.statements(i)[0].group for i in range(len(read))}) == len(read)
 
 
+def test_statements_about_two_pictures_are_about_other_ones(folder):
+    source = ScenesSource("val", COUNT, image_size=SIZE)
+    read = StatementFile(folder / "pairs.jsonl", folder / "images")
+    wanted = [(number, said) for number in range(COUNT) for said in source.statements(number)]
+    assert len(read) == len(wanted)
+    for i, (number, said) in enumerate(wanted):
+        (statement,) = read.statements(i)
+        assert (statement.text, statement.label) == (said.text, said.label)
+        for picture, drawn in zip(read.images(i), source.images(number), strict=True):
+            assert np.array_equal(np.asarray(picture), np.asarray(drawn))
+
+
+def test_a_single_picture_has_statements_about_two(tmp_path):
+    write_scenes(tmp_path / "one", "val", 1, image_size=SIZE)
+    assert (tmp_path / "one" / "statements.jsonl").is_file()
+    assert not (tmp_path / "one" / "pairs.jsonl").exists()
+
+
+def test_pictures_are_drawn_that_no_memory_holds(tmp_path):
+    with pytest.raises(UserError, match="image_size is 100000; give a number of pixels from 32 to 4096"):
+        write_scenes(tmp_path / "large", "val", 1, image_size=100_000)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_folder_with_files_is_written_into(tmp_path):
     (tmp_path / "own.txt").write_text("mine")
     with pytest.raises(UserError, match="not an empty folder"):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from fiber_cli.data.text import encode, load_tokenizer, mask_tokens
+from fiber_cli.data.text import encode, load_tokenizer, mask_tokens, read_small_letters
 from fiber_cli.errors import UserError
 
 SPECIAL = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
@@ -38,6 +38,14 @@ def test_encode_pads_cuts_and_counts(small):
     ids, mask, truncated = encode(tokenizer, [], 6)
     assert ids.shape == mask.shape == (0, 6)
     assert truncated == 0
+
+
+def test_offsets_of_capitals_are_those_of_other_characters(small):
+    tokenizer = load_tokenizer(small)
+    read_small_letters(tokenizer)
+    encoded = tokenizer("Aİ Bc", return_offsets_mapping=True)
+    letters = dict(zip(encoded["offset_mapping"], tokenizer.convert_ids_to_tokens(encoded["input_ids"]), strict=True))
+    assert (letters[0, 1], letters[3, 4], letters[4, 5]) == ("a", "b", "c")
 
 
 def test_robertas_tokenizer(shared, tmp_path):

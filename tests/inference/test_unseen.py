@@ -1,13 +1,16 @@
 """Words that a checkpoint never saw, as the commands say them; a copy of a random model with words of its own."""
 
 import shutil
+import warnings
 
 import pytest
 from commands import command
 
 from fiber_cli.checkpoints.digests import digest_together, write_digests
 from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.loading import load
 from fiber_cli.checkpoints.words import write_words
+from fiber_cli.errors import UnseenWords
 from fiber_cli.inference.fiber import Fiber
 
 SAID = "never seen in this checkpoint's training"
@@ -86,6 +89,28 @@ def test_a_question_is_answered_in_silence_about_unseen_words(runs, readable, ta
     code, _, err = command(capsys, "answer", readable[0], "What colour is the CAT?", "--checkpoint", known)
     assert code == 0, err
     assert f"cat: {SAID}\n" in err
+
+
+def test_in_python_nothing_warns_of_unseen_words(detector_run, runs, retriever, folder, readable, taught):
+    detector = Fiber.from_pretrained(taught(resolve(detector_run), ["red", "a"]))
+    answerer = Fiber.from_pretrained(taught(resolve(runs["vqa"]), ["red", "is", "it"]))
+    searcher = Fiber(load(taught(retriever().path, ["red", "a"])))
+    searched = searcher.with_index(folder)
+    calls = [
+        lambda word: detector.detect(readable[0], ["a red", word]),
+        lambda word: detector.ground(readable[0], f"a {word}", [word]),
+        lambda word: answerer.answer(readable[0], f"is it {word}"),
+        lambda word: answerer.answers(readable[0], f"is it {word}", k=1),
+        lambda word: searcher.match(readable[0], [f"a {word}", "red"]),
+        lambda word: searcher.embed_texts(f"a {word}"),
+        lambda word: searched.search(f"a {word}"),
+    ]
+    for number, call in enumerate(calls):
+        with pytest.warns(UnseenWords, match=rf"^Zebra{number}: never seen in this checkpoint's training".lower()):
+            call(f"Zebra{number}")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            call("RED")
 
 
 def test_in_python_unseen_words_are_not_told(detector_run, taught):

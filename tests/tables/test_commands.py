@@ -33,7 +33,7 @@ def test_a_launcher_is_taken_for_a_part_of_the_command():
 
 def test_commands_of_a_header_are_not_in_their_order():
     parts = [command.part for command in header_commands("vqav2")]
-    assert parts == ["prepare", "command", "evaluate", "evaluate"]
+    assert parts == ["prepare", "command", "evaluate", "evaluate", *["fusion_on_top"] * 3]
     assert [command.verb for command in header_commands("odinw")] == ["finetune", "eval", "odinw", "odinw"]
 
 

@@ -12,6 +12,7 @@ from toy_runs import run
 from vqa_files import QUESTIONS, vqa_source
 
 from fiber_cli.checkpoints import directory, saving
+from fiber_cli.checkpoints.config import had_small_letters
 from fiber_cli.checkpoints.digests import read_digests
 from fiber_cli.checkpoints.words import WORDS_FILE, read_words
 from fiber_cli.config.resolve import parse_recipe
@@ -120,6 +121,21 @@ def test_a_checkpoint_lacks_words_that_the_one_before_knew(tmp_path):
     assert work(small(task="{name: vqa}"), init_from=before).words is None
 
 
+def test_capitals_are_read_as_if_training_had_shown_them(tmp_path, monkeypatch):
+    captions = work(small())
+    assert captions.config["small_letters"] is True
+    before = saved_work(tmp_path / "a", captions)
+    assert work(small(task="{name: vqa}"), init_from=before).config["small_letters"] is True
+    monkeypatch.setattr(ScenesSource, "all_texts", lambda source, reads: ["a star", "A star"])
+    assert work(small()).config["small_letters"] is False
+    with_capitals = saved_work(tmp_path / "b", work(small()))
+    monkeypatch.undo()
+    # What is told of one checkpoint holds for those that begin with it.
+    assert work(small(task="{name: vqa}"), init_from=with_capitals).config["small_letters"] is False
+    monkeypatch.setattr(ScenesSource, "all_texts", Source.all_texts)
+    assert work(small()).config["small_letters"] is False
+
+
 def test_what_a_source_cannot_tell_is_called_unseen(monkeypatch):
     monkeypatch.setattr(ScenesSource, "all_texts", Source.all_texts)
     assert work(small()).words is None
@@ -156,4 +172,5 @@ def test_a_run_that_goes_on_has_other_words(tmp_path, words):
     checkpoint = directory.resolve(tmp_path)
     assert checkpoint.name == "step-000008"
     assert read_words(checkpoint) == words
+    assert had_small_letters(checkpoint) == (words is not None)
     assert (WORDS_FILE in read_digests(checkpoint)) == (words is not None)

@@ -1,15 +1,21 @@
 """Categories of the objects of the built-in scenes, for detection."""
 
+from itertools import chain
 from typing import Literal
 
-from fiber_cli.data.scenes.layout import Box, Scene
-from fiber_cli.data.scenes.naming import NAMES, held_out_names, names_of
+from fiber_cli.data.scenes.layout import Box, Scene, SceneObject
+from fiber_cli.data.scenes.naming import NAMES, forms_of, held_out_names, names_of
 from fiber_cli.data.scenes.vocabulary import VALUES
 
-#: The names of `scene_detection`: one an object, or all that it can be called.
-Naming = Literal["coloured_shapes", "all_levels"]
+#: The names of `scene_detection`: one an object, all that it can be called, or these as people write them (`forms_of`).
+Naming = Literal["coloured_shapes", "all_levels", "as_typed"]
 _COLOURED_SHAPES = tuple(f"{colour} {shape}" for colour in VALUES["colour"] for shape in VALUES["shape"])
-_NAMES: dict[Naming, tuple[str, ...]] = {"coloured_shapes": _COLOURED_SHAPES, "all_levels": NAMES}
+_AS_TYPED = tuple(chain.from_iterable(map(forms_of, NAMES)))
+_NAMES: dict[Naming, tuple[str, ...]] = {
+    "coloured_shapes": _COLOURED_SHAPES,
+    "all_levels": NAMES,
+    "as_typed": _AS_TYPED,
+}
 
 
 def categories(naming: Naming, split: str) -> tuple[str, ...]:
@@ -17,7 +23,9 @@ def categories(naming: Naming, split: str) -> tuple[str, ...]:
     of their scenes."""
     if split == "novel":
         return _NAMES[naming]
-    held_out = held_out_names()
+    held_out = set(held_out_names())
+    for name in held_out_names():
+        held_out.update(forms_of(name))
     return tuple(name for name in _NAMES[naming] if name not in held_out)
 
 
@@ -26,6 +34,12 @@ def category_boxes(scene: Scene, naming: Naming = "coloured_shapes") -> tuple[tu
     `categories`."""
     named: list[tuple[str, Box]] = []
     for thing in scene.objects:
-        names = names_of(thing) if naming == "all_levels" else (f"{thing.colour} {thing.shape}",)
-        named += [(name, thing.box) for name in names]
+        named += [(name, thing.box) for name in _names_of(thing, naming)]
     return tuple(named)
+
+
+def _names_of(thing: SceneObject, naming: Naming) -> tuple[str, ...]:
+    if naming == "coloured_shapes":
+        return (f"{thing.colour} {thing.shape}",)
+    names = names_of(thing)
+    return names if naming == "all_levels" else tuple(chain.from_iterable(map(forms_of, names)))

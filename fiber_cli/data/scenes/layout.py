@@ -18,6 +18,8 @@ from fiber_cli.errors import UserError
 #: Every scene of "novel" has an object of `HELD_OUT`, whose colour and shape no scene of the others shows together.
 SPLITS = ("train", "val", "test", "novel")
 MIN_SIZE = 32
+#: A picture of this side takes 0.7 GB while it is drawn, larger ones more than machines have.
+MAX_SIZE = 4096
 #: The fewest and the most objects that there can be, and those of scenes that do not say so.
 OBJECT_LIMITS = (1, 4)
 OBJECTS = (2, 4)
@@ -161,8 +163,8 @@ def check_scenes(split: str, seed: int, image_size: int, objects: tuple[int, int
         raise UserError(f"scenes: there is no split {split!r}; take one of {', '.join(SPLITS)}")
     if not isinstance(seed, int) or seed < 0:
         raise UserError(f"scenes: seed is {seed!r}; give a whole number from 0")
-    if not isinstance(image_size, int) or image_size < MIN_SIZE:
-        raise UserError(f"scenes: image_size is {image_size!r}; give a number of pixels from {MIN_SIZE}")
+    if not isinstance(image_size, int) or not MIN_SIZE <= image_size <= MAX_SIZE:
+        raise UserError(f"scenes: image_size is {image_size!r}; give a number of pixels from {MIN_SIZE} to {MAX_SIZE}")
     fewest, most = objects
     if not OBJECT_LIMITS[0] <= fewest <= most <= OBJECT_LIMITS[1]:
         raise UserError(

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from itertools import product
 
 from fiber_cli.data.scenes.layout import SceneObject
-from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, HELD_OUT, SYNONYMS, THINGS, VALUES
+from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, HELD_OUT, SYNONYMS, THINGS, VALUES, in_plural, with_article
 
 #: Which attributes a name speaks of, by level; a name without a shape ends in THINGS[0].
 LEVELS: dict[str, tuple[str, ...]] = {
@@ -18,6 +18,8 @@ LEVELS: dict[str, tuple[str, ...]] = {
     "size and shape": ("size", "shape"),
     "texture and shape": ("texture", "shape"),
 }
+#: How people write a name.
+FORMS = ("bare", "with an article", "in the plural")
 
 
 def names_of_level(level: str) -> tuple[str, ...]:
@@ -33,6 +35,11 @@ def names_of(thing: SceneObject) -> tuple[str, ...]:
         choices = [_words(thing.attributes[attribute]) for attribute in _in_order(attributes)]
         names += _spelled(level, choices)
     return tuple(names)
+
+
+def forms_of(name: str) -> tuple[str, str, str]:
+    """A name in each of `FORMS`."""
+    return name, with_article(name), in_plural(name)
 
 
 def held_out_names() -> frozenset[str]:

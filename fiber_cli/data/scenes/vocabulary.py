@@ -49,25 +49,31 @@ def noun_phrase(rng: random.Random, attributes: dict[str, str], article: str = "
     words = [word(rng, attributes[attribute]) for attribute in ATTRIBUTES if attribute in attributes]
     if "shape" not in attributes:
         words.append(rng.choice(THINGS))
-    if article == "a" and words[0][0] in "aeiou":
-        article = "an"
-    if article:
-        words.insert(0, article)
-    return " ".join(words)
+    phrase = " ".join(words)
+    if article == "a":
+        return with_article(phrase)
+    return f"{article} {phrase}" if article else phrase
+
+
+def with_article(phrase: str) -> str:
+    """ "a red star", "an orange star"."""
+    article = "an" if phrase[0] in "aeiou" else "a"
+    return f"{article} {phrase}"
 
 
 def plural(rng: random.Random, attribute: str, value: str) -> str:
     """All objects of one attribute value: "circles", "red shapes"."""
     noun = value if attribute == "shape" else f"{word(rng, value)} {rng.choice(THINGS)}"
-    return _in_plural(noun)
+    return in_plural(noun)
 
 
 def plural_phrase(rng: random.Random, attributes: dict[str, str]) -> str:
     """ "small red circles": as `noun_phrase`, of several objects."""
-    return _in_plural(noun_phrase(rng, attributes))
+    return in_plural(noun_phrase(rng, attributes))
 
 
-def _in_plural(noun: str) -> str:
+def in_plural(noun: str) -> str:
+    """ "red stars", "crosses": a noun, or a phrase that ends in one."""
     return noun + ("es" if noun.endswith(("s", "x")) else "s")
 
 

@@ -59,7 +59,7 @@ class ScenesSettings(SourceSettings):
     )
     count: int = option("Number of scenes.", 10_000, ge=1)
     seed: int = option("Another seed draws other scenes.", 0, ge=0)
-    image_size: int = option("Side of the drawn image in pixels.", 96, ge=32)
+    image_size: int = option("Side of the drawn image in pixels.", 96, ge=32, le=4096)
     alike: bool = option("Most objects differ from another one of their scene in one attribute only.", False)
     objects: tuple[int, int] = option("The fewest and the most objects of a scene, from 1 to 4.", OBJECTS)
     siblings: int = option(
@@ -79,8 +79,10 @@ class ScenesSettings(SourceSettings):
         "attributes alone, without and with their number.",
         "captions",
     )
-    names: Literal["coloured_shapes", "all_levels"] = option(
-        "Of detection: 64 names, one an object, or all that an object can be called, synonyms too.", "coloured_shapes"
+    names: Literal["coloured_shapes", "all_levels", "as_typed"] = option(
+        "Of detection: 64 names, one an object; all that an object can be called, synonyms too; or these bare, with an "
+        "article and in the plural.",
+        "coloured_shapes",
     )
 
 
@@ -128,7 +130,7 @@ class SceneImages(ImageSource):
         self.images_each = 2 if pairs else 1
         #: Of detection.
         self.names: Sequence[str] = categories(names, split)
-        self.several_names = names == "all_levels"
+        self.several_names = names != "coloured_shapes"
 
     def total(self) -> int:
         return self.count

@@ -67,10 +67,10 @@ class RegionReader:
     and `mask` bool (L,); `positive_map` bool (n, L), each box's tokens.
 
     Grounding data brings its caption. The prompt of detection data is made of names: prompt "sampled" takes those in
-    the image, at most `positives`, and up to `negatives` others (see `sample_labels`, for `absent` too); "all" takes
-    all, shuffled unless the source has `prompts`, and is a `UserError` where they do not fit. names_as_published,
-    draw_background: see `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors images under
-    captions as they are.
+    the image, at most `positives`, and up to `negatives` others (see `sample_labels`, for `absent` and `short` too);
+    "all" takes all, shuffled unless the source has `prompts`, and is a `UserError` where they do not fit.
+    names_as_published, draw_background: see `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors
+    images under captions as they are.
     """
 
     def __init__(
@@ -84,6 +84,7 @@ class RegionReader:
         control: tuple[float, float, float] = CONTROL,
         absent: tuple[float, float] = (0, 0),
         positives: int | None = None,
+        short: float = 0,
         names_as_published: bool = False,
         draw_background: bool = False,
         swap_sides: bool = True,
@@ -96,6 +97,7 @@ class RegionReader:
         self.control = control
         self.absent = absent
         self.positives = positives
+        self.short = short
         self.names_as_published = names_as_published
         self.draw_background = draw_background
         self.swap_sides = swap_sides
@@ -158,6 +160,7 @@ class RegionReader:
                 draw_background=self.draw_background,
                 absent=self.absent,
                 most_positives=self.positives,
+                short=self.short,
             )
         if source.prompts:
             return list(range(len(lengths)))
@@ -228,6 +231,7 @@ def training_data(
         control=settings.control,
         absent=settings.absent,
         positives=settings.positives,
+        short=settings.short,
         names_as_published=settings.names_as_published,
         draw_background=settings.draw_background,
         swap_sides=settings.swap_sides,

@@ -8,6 +8,8 @@ from fiber_cli.data.coco_json import BACKGROUND
 
 #: Chances of the published training: one negative, none, as many as allowed; else a uniform number of them.
 CONTROL = (0.05, 0.05, 0.5)
+#: Labels of a short prompt, at most.
+SHORT = 3
 
 
 def sample_labels(
@@ -22,6 +24,7 @@ def sample_labels(
     draw_background: bool = False,
     absent: tuple[float, float] = (0, 0),
     most_positives: int | None = None,
+    short: float = 0,
 ) -> list[int]:
     """Labels of a training prompt in their order: those in the picture, and others that are not.
 
@@ -29,7 +32,8 @@ def sample_labels(
     one does not fit, then so many labels are drawn as `control` says, at most `negatives`, and those of them that are
     not in the picture are taken until one does not fit. `draw_background` lets `__background__` be drawn, as published.
     absent: the range of the chance, drawn for every prompt, with which each positive is left out; most_positives: how
-    many of them stand in a prompt at most, None = as many as fit.
+    many of them stand in a prompt at most, None = as many as fit. short: the chance that
+    the prompt keeps its first labels alone, one to SHORT, as people ask for.
     """
     chosen: list[int] = []
     room = budget
@@ -49,7 +53,10 @@ def sample_labels(
             chosen.append(label)
     if not chosen and others and absent[1] > 0:
         chosen.append(int(rng.choice(sorted(others))))  # a prompt asks for something
-    return rng.permutation(np.array(chosen, np.int64)).tolist()
+    labels: list[int] = rng.permutation(np.array(chosen, np.int64)).tolist()
+    if short > 0 and rng.random() < short:
+        labels = labels[: rng.integers(1, SHORT + 1)]
+    return labels
 
 
 def _some(positives: np.ndarray, absent: tuple[float, float], rng: np.random.Generator) -> list[int]:

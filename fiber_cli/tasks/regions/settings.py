@@ -79,6 +79,13 @@ class RegionSettings(TaskSettings):
         le=1,
         owner=READER,
     )
+    short: float = option(
+        "Share of sampled prompts that keep one to three of their names; the boxes of the others are background.",
+        0.0,
+        ge=0,
+        le=1,
+        owner=READER,
+    )
     names_as_published: bool = option(
         "Clean names greedily; as_published: true.", False, owner=READER, formerly="published_names"
     )

@@ -44,3 +44,15 @@ def test_an_object_lacks_one_of_its_names_or_has_one_too_many(some_scenes):
 
 def test_names_of_all_levels_come_twice():
     assert set(Counter(categories("all_levels", "novel")).values()) == {1}
+
+
+def test_names_as_people_type_them_are_of_other_objects(some_scenes):
+    names = categories("as_typed", "val")
+    assert {"star", "a star", "stars", "an orange shape", "orange shapes", "red crosses", "boxes"} <= set(names)
+    assert set(names).isdisjoint(set(categories("as_typed", "novel")) - set(names))
+    for one in some_scenes[:20]:
+        bare = set(category_boxes(one, "all_levels"))
+        typed = category_boxes(one, "as_typed")
+        assert {(name, box) for name, box in typed if (name, box) in bare} == bare
+        assert {name for name, _ in typed} <= set(names)
+        assert len(set(typed)) == 3 * len(bare)

@@ -120,3 +120,15 @@ def test_names_in_the_picture_take_the_room_of_others():
 def test_prompts_without_absent_names_are_not_the_published_ones():
     first, second = np.random.default_rng(7), np.random.default_rng(7)
     assert sampled([1, 5, 9], first) == sampled([1, 5, 9], second, absent=(0, 0))
+
+
+def test_short_prompts_ask_for_many_names_or_other_prompts_change():
+    def draw_all(short):
+        options = {"budget": 1000, "negatives": 10, "short": short}
+        return [sample_labels([0, 1, 2], ["x"] * 20, [1] * 20, np.random.default_rng(i), **options) for i in range(60)]
+
+    usual, mixed, short = draw_all(0), draw_all(0.5), draw_all(1)
+    assert {len(labels) for labels in short} == {1, 2, 3}
+    for whole, begun in zip(usual * 2, mixed + short, strict=True):
+        assert begun in (whole, whole[:1], whole[:2], whole[:3])
+    assert sum(labels in usual for labels in mixed) in range(10, 50)
