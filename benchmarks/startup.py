@@ -12,6 +12,7 @@ kept in a temporary folder too and written by a first run, which does not count.
 import argparse
 import os
 import platform
+import signal
 import subprocess
 import sys
 import tempfile
@@ -117,10 +118,14 @@ def main() -> None:
     parser.add_argument("--before", metavar="COMMIT", help="an earlier commit to compare with")
     parser.add_argument("--base", action="store_true", help="also load a checkpoint of base, which is made for it")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--only", choices=COMMANDS, action="append", help="this command alone; may be given again")
     parser.add_argument("--json", help="write the figures to this file")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the earlier commit's folder goes
     commands: dict[str, Sequence[str]] = {}
     for name, words in COMMANDS.items():
+        if args.only and name not in args.only:
+            continue
         commands[name] = (*words, "--checkpoint", "builtin") if name in WITH_CHECKPOINT else words
     with checked_out(args.before) as before, tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
