@@ -104,6 +104,9 @@ def assert_same_step(folder: Path, expected: Path, share: float) -> None:
     difference = sum((ours[name] - theirs[name]).square().sum() for name in theirs).sqrt()
     update = sum((theirs[name] - before[name]).square().sum() for name in theirs).sqrt()
     assert difference < share * update
+    if share < 1e-4:
+        for name, value in theirs.items():
+            torch.testing.assert_close(ours[name], value, atol=share, rtol=share)
     for key in ("loss", "itc_loss", "itm_loss", "mlm_loss", "itm_accuracy", "grad_norm"):
         assert record[key] == pytest.approx(their_record[key], rel=share, abs=share), key
 
@@ -117,6 +120,7 @@ def test_a_step_of_four_micro_batches_is_another_than_that_of_one(whole):
     [
         (0, "fp32", False),
         (3, "fp32", False),
+        (1, "fp32", False),
         (1, "fp32", True),
         (2, "fp32", False),
         (2, "bf16", False),
@@ -130,4 +134,4 @@ def test_a_step_of_two_ranks_of_two_micro_batches_is_another_than_that_of_one(
     ended = on_two_ranks(tmp_path, together, **environment)
     assert [each.error for each in ended] == [None, None]
     assert [each.code for each in ended] == [0, 0], (tmp_path / "log0").read_text()
-    assert_same_step(tmp_path / "micro0.pt", whole / "whole0.pt", 1e-5 if precision == "fp32" else 0.1)
+    assert_same_step(tmp_path / "micro0.pt", whole / "whole0.pt", 1e-5 if precision == "fp32" else 0.05)

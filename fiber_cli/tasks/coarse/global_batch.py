@@ -221,7 +221,21 @@ class GlobalBatch:
             of_stems = _product(image.map, self.map_gradients[rows])
             of_stems = of_stems + _product(text.tokens, self.token_gradients[rows, :length])
             total = total + _carried(torch.zeros_like(itc), of_stems)
+            if number == self.count - 1:
+                total = total + self._nothing_of_all()
         return {"loss": total, **log}
+
+    def _nothing_of_all(self) -> Tensor:
+        """0, with gradients of 0 for all that ITM's passes use: ZeRO 1 sends between ranks, while it goes back for the
+        last time in a step, the gradients of the parameters that it meets on the way, and of no others."""
+        assert self.task.itm is not None
+        total = torch.zeros((), device=self.images.device)
+        for module in (self.task.encoder, self.task.pool, self.task.itm):
+            # Under ZeRO 3, which needs it not, what is not gathered has no elements.
+            for parameter in module.parameters():
+                if parameter.numel():
+                    total = total + 0 * parameter.float().sum()
+        return total
 
 
 def _leaf(tensor: Tensor) -> Tensor:
