@@ -2,20 +2,18 @@
 
 import pytest
 import torch
-from torch import nn
 
 from fiber_cli.data.padding import text_width
+from fiber_cli.model.compiling import compile_blocks
 from fiber_cli.model.config import TINY
 from fiber_cli.model.fusion import FusedEncoder
 
 
 @pytest.fixture
-def graphs(monkeypatch):
+def graphs():
     """How many graphs have been compiled; none of them in C++, which takes long."""
     from torch._dynamo.utils import counters
 
-    compile_module = nn.Module.compile
-    monkeypatch.setattr(nn.Module, "compile", lambda module: compile_module(module, backend="eager"))
     torch.compiler.reset()
     counters.clear()
     yield lambda: counters["stats"]["unique_graphs"]
@@ -25,7 +23,7 @@ def graphs(monkeypatch):
 def test_every_width_of_texts_is_compiled_anew(graphs):
     torch.manual_seed(0)
     encoder = FusedEncoder(TINY).eval()
-    encoder.compile_blocks()
+    compile_blocks(encoder, any_size=False, backend="eager")
     pixels = torch.rand(2, 3, *TINY.image_size)
     made = []
     with torch.no_grad():

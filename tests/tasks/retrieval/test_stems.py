@@ -12,19 +12,20 @@ from fiber_cli.tasks.retrieval.stems import TextStems
 
 
 @pytest.mark.parametrize("memory", [0, 10**6])
-def test_stems_come_back_without_padding(tmp_path, memory):
+def test_stems_come_back_wider_than_the_longest_of_them(tmp_path, memory):
     mask = torch.arange(7) < torch.tensor([[7], [2], [4]])
     stem = TextStem(torch.randn(3, 7, 5, dtype=torch.bfloat16), mask)
-    stems = TextStems(6, 7, 5, memory=memory, folder=tmp_path)
+    stems = TextStems(6, 20, 5, memory=memory, folder=tmp_path)
     assert stems.spilled == (memory == 0)
     stems.put([4, 0, 2], stem)
     assert stems.lengths.tolist() == [2, 0, 4, 0, 7, 0]
     returned = stems.get(np.array([2, 0, 2]), torch.device("cpu"))
-    assert returned.tokens.shape == (3, 4, 5)
+    assert returned.tokens.shape == (3, 8, 5)  # the next multiple of 8
     assert returned.tokens.dtype == torch.float32
     assert returned.mask.sum(1).tolist() == [4, 2, 4]
-    assert torch.equal(returned.tokens[0], stem.tokens[2, :4].float())
+    assert torch.equal(returned.tokens[0, :4], stem.tokens[2, :4].float())
     assert torch.equal(returned.tokens[1, :2], stem.tokens[1, :2].float())
+    assert not returned.tokens[0, 4:].any()
     assert not returned.tokens[1, 2:].any()
     assert not list(tmp_path.iterdir()), "the file has no name"
 
