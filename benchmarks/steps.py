@@ -8,8 +8,9 @@ import torch
 
 from benchmarks.coarse_step import count_operations, random_batch
 from benchmarks.detect import fine_config
-from benchmarks.measured import Report, Scale, autocast, median_seconds, on_device, peak_gib
+from benchmarks.measured import Report, Scale, autocast, median_seconds, peak_gib
 from fiber_cli.config.recipe import RuntimeSettings
+from fiber_cli.distributed.device import to_device
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.coarse.task import CoarseTask
@@ -28,7 +29,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "deformable in bf16": {"deformable": "low"},
     "channels last": {"channels_last": True},
     "compiled": {"compile": True},
-    "compiled, norms in bf16": {"compile": True, "norms": "low"},
+    "compiled with norms in bf16": {"compile": True, "norms": "low"},
 }
 #: Of the detector alone.
 OF_DETECTORS = ("deformable in bf16", "channels last")
@@ -40,7 +41,7 @@ class Step:
     def __init__(self, make: Callable[[], Task], batch: dict[str, Any], device: torch.device):
         with device:
             self.task = make().to(device).train()
-        self.batch = on_device(batch, device)
+        self.batch = to_device(batch, device)
         self.device = device
         self.optimizer = torch.optim.AdamW(self.task.parameters(), lr=1e-6, fused=device.type == "cuda")
 

@@ -6,6 +6,8 @@ import pytest
 
 from benchmarks import __main__ as everything
 from benchmarks.__main__ import Benchmark
+from benchmarks.gpu import PARTS
+from benchmarks.steps import WAYS
 
 
 def test_the_table_lacks_a_figure_or_hides_a_failure(tmp_path, monkeypatch, capsys):
@@ -43,3 +45,9 @@ def test_the_list_names_a_module_that_is_not_there(options, capsys):
     for name in modules:
         with open(f"{folder}/{name}.py", encoding="utf-8") as file:
             assert f"python -m benchmarks.{name}" in file.read()
+
+
+def test_a_name_that_options_separate_by_commas_has_one():
+    names = [*WAYS, *PARTS]
+    assert names
+    assert not [name for name in names if "," in name]
