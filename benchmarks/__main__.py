@@ -24,6 +24,8 @@ from typing import Any
 import psutil
 import torch
 
+from benchmarks.common import processor
+
 TINY = ("--preset", "tiny")
 
 
@@ -116,16 +118,6 @@ def machine() -> dict[str, Any]:
     if torch.cuda.is_available():
         figures["gpu"] = torch.cuda.get_device_name()
     return figures
-
-
-def processor() -> str:
-    """The name of the processor, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
 
 
 def figure(report: Any, path: Sequence[str]) -> Any:

@@ -12,7 +12,6 @@ decoded at a fraction of its size.
 import argparse
 import io
 import json
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +21,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter, features
 
+from benchmarks.common import processor
 from fiber_cli.data.images import open_image
 from fiber_cli.data.transforms import EvalTransform, TrainTransform
 
@@ -51,12 +51,6 @@ def rate(work: Callable[[int], object], seconds: float) -> float:
     return count / spent
 
 
-def cpu() -> str:
-    info = Path("/proc/cpuinfo")
-    names = [line for line in info.read_text().splitlines() if "model name" in line] if info.is_file() else []
-    return names[0].split(":")[1].strip() if names else platform.processor()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=384, help="side of the pixels in training")
@@ -67,7 +61,7 @@ def main() -> None:
     plain, train = EvalTransform(options.size), TrainTransform(options.size)
     machine = {
         "command": f"python {' '.join(sys.argv)}",
-        "cpu": cpu(),
+        "cpu": processor(),
         "pillow": Image.__version__,
         "libjpeg_turbo": features.check_feature("libjpeg_turbo"),
         "size": options.size,

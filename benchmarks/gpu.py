@@ -13,12 +13,12 @@ not fit into memory, is a line that says why; what the time no longer allows is 
 import argparse
 import dataclasses
 import os
-import subprocess
 from collections.abc import Iterable
 
 import torch
 
 from benchmarks import peers
+from benchmarks.builtin import commit
 from benchmarks.coarse_step import matmul_rate
 from benchmarks.common import hardware, options, pick_device
 from benchmarks.inference import inference_rows
@@ -73,16 +73,6 @@ def some_of(parser: argparse.ArgumentParser, option: str, given: str, known: Ite
     if unknown:
         parser.error(f"{option} {unknown[0]}: give of {', '.join(known)}")
     return names
-
-
-def commit() -> str:
-    """Of the repository, where this is one."""
-    try:
-        return subprocess.run(
-            ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        return "not recorded"
 
 
 if __name__ == "__main__":

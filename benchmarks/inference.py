@@ -9,8 +9,9 @@ import torch
 from benchmarks.coarse_step import random_batch
 from benchmarks.common import open_gates
 from benchmarks.detect import fine_config
-from benchmarks.measured import Report, Scale, autocast, free_memory, median_seconds, on_device, peak_gib, products
+from benchmarks.measured import Report, Scale, autocast, free_memory, median_seconds, peak_gib, products
 from fiber_cli.data.text import load_tokenizer
+from fiber_cli.distributed.device import to_device
 from fiber_cli.model.beam_search import beam_search
 from fiber_cli.model.config import PRESETS
 from fiber_cli.model.fusion import ImageStem, TextStem
@@ -49,7 +50,7 @@ def _coarse(scale: Scale, device: torch.device) -> tuple[CoarseTask, dict[str, A
     with device:
         task = CoarseTask(config).to(device).eval()
     open_gates(task)
-    return task, on_device(random_batch(config, scale.images), device)
+    return task, to_device(random_batch(config, scale.images), device)
 
 
 def image_features(scale: Scale, device: torch.device) -> Call:
@@ -105,7 +106,7 @@ def detection(names: tuple[str, ...], scale: Scale, device: torch.device) -> Cal
         labels.extend(group)
     pixels = torch.randint(0, 256, (3, *scale.image), dtype=torch.uint8)
     pairs = PromptBatch.all_pairs(prompts, 1)._replace(labels=torch.tensor(labels))
-    batch = on_device(pairs.with_images([pixels], [torch.tensor(scale.image)]), device)
+    batch = to_device(pairs.with_images([pixels], [torch.tensor(scale.image)]), device)
     return Call(lambda: task.predict(batch), 1, "images")
 
 

@@ -142,20 +142,26 @@ class Boxes:
         return own_memory()
 
 
+def opened(settings: Any) -> tuple[Any, dict[str, float]]:
+    """A source, and the seconds that opening it took; settings: of a source."""
+    from fiber_cli.data.sources import open_source
+
+    began, began_cpu = time.perf_counter(), time.process_time()
+    source = open_source(settings)
+    return source, {"seconds": time.perf_counter() - began, "cpu_seconds": time.process_time() - began_cpu}
+
+
 def annotations_of_a_rank(file: Path) -> dict[str, Any]:
     from torch.utils.data import DataLoader
 
     from fiber_cli.config.resolve import resolve_source
-    from fiber_cli.data.sources import open_source
     from fiber_cli.data.sources.coco import CocoSource  # noqa: F401 (libraries are no part of what is measured)
 
     settings = resolve_source(f"{{kind: coco, json: {file}, images: {file.parent / 'images'}}}")
     before = own_memory()
-    began, began_cpu = time.perf_counter(), time.process_time()
-    source = open_source(settings)
+    source, seconds = opened(settings)
     measured: dict[str, Any] = {
-        "seconds": time.perf_counter() - began,
-        "cpu_seconds": time.process_time() - began_cpu,
+        **seconds,
         "peak_mib": peak_memory(),
     }
     loader = DataLoader(Boxes(source), batch_size=None, num_workers=WORKERS)  # type: ignore[arg-type]
@@ -165,16 +171,13 @@ def annotations_of_a_rank(file: Path) -> dict[str, Any]:
 
 def shards_of_a_rank(folder: Path) -> dict[str, Any]:
     from fiber_cli.config.resolve import resolve_source
-    from fiber_cli.data.sources import open_source
     from fiber_cli.data.sources.webdataset import WebDatasetSource  # noqa: F401
 
     settings = resolve_source(f"{{kind: webdataset, shards: {folder}}}")
     before = reads()
-    began, began_cpu = time.perf_counter(), time.process_time()
-    source = open_source(settings)
+    source, seconds = opened(settings)
     measured: dict[str, Any] = {
-        "seconds": time.perf_counter() - began,
-        "cpu_seconds": time.process_time() - began_cpu,
+        **seconds,
         "samples": len(source),
     }
     after = reads()

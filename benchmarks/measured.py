@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from benchmarks.common import timed, write
 
@@ -106,7 +105,3 @@ def median_seconds(call: Callable[[], Any], device: torch.device, repeats: int, 
 
 def peak_gib(device: torch.device) -> float:
     return torch.cuda.max_memory_allocated() / GIB if device.type == "cuda" else float("nan")
-
-
-def on_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:
-    return {name: value.to(device) if isinstance(value, Tensor) else value for name, value in batch.items()}

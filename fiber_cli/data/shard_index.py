@@ -21,7 +21,7 @@ from tqdm import tqdm
 
 from fiber_cli.characters import one_line
 from fiber_cli.data.cache_folder import cache_folders, made_by_one
-from fiber_cli.data.mapped_file import read_mapped, write_mapped
+from fiber_cli.data.mapped_file import MappedFile, read_mapped, write_mapped
 from fiber_cli.data.shard_files import ShardState, open_shard, shard_state
 from fiber_cli.data.tar import ShardIndex, are_samples, read_index
 from fiber_cli.errors import WRONG_CONTENT, UserError
@@ -110,7 +110,7 @@ def index_shards(paths: list[str]) -> ShardTable:
     told = [f"{path}|{state.size}|{state.version}" for path, state in zip(paths, states, strict=True)]
     stamp = _digest(str(_FORM), *told)
     places = _places(paths[0], f"shards-{_digest(*map(_whole, paths))[:24]}.safetensors")
-    table = _read_table(places, stamp)
+    table = _first_kept(places, stamp, _table)
     if table is not None:
         return table
     state_of = dict(zip(paths, states, strict=True))
@@ -118,13 +118,13 @@ def index_shards(paths: list[str]) -> ShardTable:
     indexes = _of_all(own_order, lambda path: _indexed(path, state_of[path]), "reading shards")
     by_path = dict(zip(own_order, indexes, strict=True))
     with made_by_one(places[0]):
-        table = _read_table(places, stamp)
+        table = _first_kept(places, stamp, _table)
         if table is not None:
             return table
         in_order = [by_path[path] for path in paths]
         table = ShardTable.of([each.members for each in in_order], [each.size for each in in_order])
         _write_table(places[0], table, stamp)
-    return _read_table(places, stamp) or table
+    return _first_kept(places, stamp, _table) or table
 
 
 def _from_own(paths: list[str]) -> list[str]:
@@ -183,11 +183,11 @@ def _indexed(path: str, state: ShardState) -> _Indexed:
     """The index of a shard, as it is kept or as it is found now, once for all processes. Raises OSError."""
     stamp = _digest(str(_FORM), _whole(path), str(state.size), state.version)
     places = _places(path, f"shards/{_digest(_whole(path))[:32]}.safetensors")
-    indexed = _read_own(places, stamp)
+    indexed = _first_kept(places, stamp, _own_index)
     if indexed is not None:
         return indexed
     with made_by_one(places[0]):
-        indexed = _read_own(places, stamp)
+        indexed = _first_kept(places, stamp, _own_index)
         if indexed is not None:
             return indexed
         shard = open_shard(path)
@@ -199,36 +199,33 @@ def _indexed(path: str, state: ShardState) -> _Indexed:
     return indexed
 
 
-def _read_own(places: list[Path], stamp: str) -> _Indexed | None:
-    """The index of a shard that is kept; None where there is none of the shard as it is, or it is damaged."""
+def _first_kept(places: list[Path], stamp: str, read: Callable[[MappedFile], Result | None]) -> Result | None:
+    """What is read of the first file that was made of the shards as they are and is whole; None where there is none."""
     for place in places:
         try:
             file = read_mapped(place)
             if file.metadata["stamp"] != stamp:
                 continue
-            index = ShardIndex(**file.arrays)
-            size = int(file.metadata["size"])
-            if index.is_of_a_shard(size):
-                return _Indexed(index, size)
+            content = read(file)
+            if content is not None:
+                return content
         except (*WRONG_CONTENT, OSError):
             continue
     return None
 
 
-def _read_table(places: list[Path], stamp: str) -> ShardTable | None:
-    """As `_read_own`, of all shards."""
-    for place in places:
-        try:
-            file = read_mapped(place)
-            if file.metadata["stamp"] != stamp:
-                continue
-            unread = Counter({str(ending): int(count) for ending, count in parse_json(file.metadata["unread"]).items()})
-            table = ShardTable(file.arrays, unread)
-            if table.is_consistent():
-                return table
-        except (*WRONG_CONTENT, OSError):
-            continue
-    return None
+def _own_index(file: MappedFile) -> _Indexed | None:
+    """The index of a shard; None where it is not of a shard of its size."""
+    index = ShardIndex(**file.arrays)
+    size = int(file.metadata["size"])
+    return _Indexed(index, size) if index.is_of_a_shard(size) else None
+
+
+def _table(file: MappedFile) -> ShardTable | None:
+    """The table of all shards; None where its columns do not fit each other."""
+    unread = Counter({str(ending): int(count) for ending, count in parse_json(file.metadata["unread"]).items()})
+    table = ShardTable(file.arrays, unread)
+    return table if table.is_consistent() else None
 
 
 def _write_table(place: Path, table: ShardTable, stamp: str) -> None:
