@@ -1,5 +1,6 @@
 """What must hold, by the numbers under which it is known to the campaign, and the result of one trial of it."""
 
+import shutil
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -63,13 +64,15 @@ class Case:
     attempt: Callable[[Bench, Path], Verdict]
 
     def trial(self, bench: Bench) -> Trial:
-        """Make it."""
+        """Make it; its folder stays only where something did not hold, for whoever looks into it."""
         began = time.monotonic()
         folder = bench.new_folder()
         ended, problem = self.attempt(bench, folder)
         shown = ended.command.replace(str(folder), ".").replace(str(bench.stock.folder), "STOCK")
         if problem:
             problem = problem.replace(str(folder), ".").replace(str(bench.stock.folder), "STOCK")
+        else:
+            shutil.rmtree(folder)
         return Trial(self.part, self.kind, self.instance, shown, problem, time.monotonic() - began)
 
 
