@@ -82,8 +82,8 @@ def checked_out(commit: str | None) -> Iterator[Path | None]:
 def save_base(folder: Path) -> Path:
     """A checkpoint of the coarse stage of `base`, of random weights."""
     from fiber_cli.checkpoints.config import CheckpointConfig
-    from fiber_cli.checkpoints.directory import save
     from fiber_cli.checkpoints.loading import new_task
+    from fiber_cli.checkpoints.saving import save
     from fiber_cli.checkpoints.weights import named_weights
     from fiber_cli.data.text import load_tokenizer
     from fiber_cli.model.config import BASE
