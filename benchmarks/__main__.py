@@ -105,7 +105,14 @@ BENCHMARKS = (
         (*TINY, "--steps", "4", "--every", "2", "--repeats", "1"),
         (("operations of a step beside one batch", ("operations_ratio",)),),
     ),
-    Benchmark("decode", ("--size", "64", "--seconds", "0.2")),
+    Benchmark(
+        "decode",
+        ("--size", "64", "--seconds", "0.2"),
+        (
+            ("photographs of 640 x 480 a second, decoded and resized", ("images_per_second", 3, "resize")),
+            ("with RandAugment", ("images_per_second", 3, "randaugment")),
+        ),
+    ),
     Benchmark(
         "large_data",
         ("--images", "320", "--samples", "200", "--vectors", "1000"),
@@ -159,7 +166,11 @@ BENCHMARKS = (
     Benchmark(
         "scene_figures",
         ("builtin/retrieval", "--count", "20"),
-        arguments=tuple(f"builtin/{name}" for name in ("retrieval", "detection", "caption", "vqa", "nlvr2")),
+        (
+            ("IR@1 of unseen scenes by ITC", ("figures", "retrieval", "scenes", "itc/ir@1")),
+            ("by fusion", ("figures", "retrieval", "scenes", "itm/ir@1")),
+        ),
+        tuple(f"builtin/{name}" for name in ("retrieval", "detection", "caption", "vqa", "nlvr2")),
     ),
     Benchmark(
         "faults",
