@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from fiber_cli.cli.evaluation import Evaluated, models_of
+from fiber_cli.cli.evaluated import Evaluated, models_of
 from fiber_cli.cli.options import FittingCheckpoint, Force, ItmCheckpoint, Nproc
 from fiber_cli.errors import UserError
 
@@ -69,7 +69,12 @@ def table(
     check_folders(runs, data, results or ())
     extra = options_of_commands(with_options or [])
     asked = Asked(name, runs, data, results or (), settings or (), nproc, extra)
-    shown = Shown("json" if json else "markdown" if markdown else "text", output, force)
+    form = "text"
+    if json:
+        form = "json"
+    elif markdown:
+        form = "markdown"
+    shown = Shown(form, output, force)
     named = DataOfOneSet(dataset, split, checkpoint, itm_checkpoint)
     retrieval = retrieval_asked(asked, named)
     if retrieval is not None:
