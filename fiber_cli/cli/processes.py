@@ -1,7 +1,6 @@
 """The processes of one command: which of them this is, and how more are started."""
 
 import os
-from collections.abc import Sequence
 from typing import NoReturn
 
 import typer
@@ -50,7 +49,7 @@ def refuse_ranks(command: str) -> None:
         raise UserError(f"fiber {command} starts its processes itself: call it once, with --nproc")
 
 
-def run_command(command: str, nproc: int, arguments: Sequence[str]) -> None:
+def run_command(command: str, nproc: int, arguments: list[str]) -> None:
     """One of the commands that `command` consists of, in processes of its own; what it leaves is free for the next.
     Ends where it fails, and where a signal stopped it, as the same command goes on from there."""
     from fiber_cli.distributed.launch import launch

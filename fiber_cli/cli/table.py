@@ -64,12 +64,12 @@ def table(
         raise typer.BadParameter("--plan says what --run would do: give one of them")
     if markdown and json:
         raise typer.BadParameter("--markdown or --json: give one of them")
-    from fiber_cli.tables.overview import Asked, Shown, make_and_show, show_measured, show_plan, show_retrieval
+    from fiber_cli.tables.overview import Asked, Form, Shown, make_and_show, show_measured, show_plan, show_retrieval
 
     check_folders(runs, data, results or ())
     extra = options_of_commands(with_options or [])
     asked = Asked(name, runs, data, results or (), settings or (), nproc, extra)
-    form = "text"
+    form: Form = "text"
     if json:
         form = "json"
     elif markdown:
