@@ -17,7 +17,8 @@ def test_the_table_lacks_a_figure_or_hides_a_failure(tmp_path, monkeypatch, caps
         "fusion_place", ("--preset", "tiny"), (("parameters", ("places", "in the backbone", "parameters")),)
     )
     wrong = Benchmark("fusion_cost", ("--preset", "none"))
-    lacking = Benchmark("fusion_place", ("--preset", "tiny"), (("parameters", ("places", "elsewhere")),))
+    sizes = ("--images", "2", "--detections", "2", "--lvis-images", "2")
+    lacking = Benchmark("scoring", sizes, (("parameters", ("places", "elsewhere")),))
     monkeypatch.setattr(everything, "BENCHMARKS", (lacking, place, wrong))
     with pytest.raises(SystemExit) as ended:
         everything.main(["--small", "--out", str(tmp_path)])

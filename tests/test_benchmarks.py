@@ -1,6 +1,7 @@
 """The benchmarks, whose commands the pages name."""
 
 import ast
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 
 from benchmarks.__main__ import BENCHMARKS, LEFT_OUT, run
 from benchmarks.scene_queries import with_best_first
+from benchmarks.startup import save_base
+from fiber_cli import Fiber
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 FILES = sorted(FOLDER.rglob("*.py"))
@@ -46,6 +49,12 @@ def test_a_benchmark_fails_at_its_smallest_size(benchmark, tmp_path):
 @pytest.mark.parametrize("name", MODULES)
 def test_a_benchmark_cannot_be_started(name):
     assert f"python -m benchmarks.{name}" in (import_module(f"benchmarks.{name}").__doc__ or "")
+
+
+def test_the_checkpoint_of_base_cannot_be_loaded_or_earlier_versions_refuse_its_settings(tmp_path):
+    checkpoint = save_base(tmp_path, "tiny")
+    assert Fiber.from_pretrained(checkpoint, device="cpu").loaded.name == "coarse"
+    assert json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["task"] == {"name": "coarse"}
 
 
 def test_a_page_names_a_benchmark_that_is_not_there():
