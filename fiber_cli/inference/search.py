@@ -34,6 +34,7 @@ from fiber_cli.tasks.thresholds import Threshold, Thresholds
 #: So many queries that no picture shows are named one by one.
 _NAMED = 5
 _ABSENT = "nothing there is likely to show it"
+ScoreName = Literal["score", "logits", "itm"]
 
 
 class SearchResult(NamedTuple):
@@ -55,7 +56,7 @@ class Judgement(NamedTuple):
     which ranks, "logits" the sum of ITC and ITM as logits, "itm" the matched logit. is_chosen: whether validation has
     chosen the thresholds."""
 
-    of: Literal["score", "logits", "itm"]
+    of: ScoreName
     thresholds: Thresholds
     is_chosen: bool
 
@@ -79,12 +80,13 @@ def judgement(
     if threshold is not None:
         return Judgement("score", Thresholds.of(Threshold(threshold, 0, math.inf)), is_chosen=False)
     if itm is None:
-        judged = Judgement(
-            "logits" if raw_sum else "score", loaded.ability(Embedding).search_thresholds, is_chosen=True
-        )
+        name: ScoreName = "logits" if raw_sum else "score"
+        thresholds = loaded.ability(Embedding).search_thresholds
     else:
-        judged = Judgement("itm", itm.ability(Matching).match_thresholds, is_chosen=True)
-    return judged if judged.thresholds.of_lengths else None
+        name, thresholds = "itm", itm.ability(Matching).match_thresholds
+    if not thresholds.of_lengths:
+        return None
+    return Judgement(name, thresholds, is_chosen=True)
 
 
 def run_search(
@@ -300,12 +302,13 @@ def table(results: Sequence[SearchResult], shown: int) -> str:
     """The best `shown` of each query for the screen, and whether they match, where that is told."""
     lines = []
     for result in results:
-        is_told = result.matches is not None
+        heading = match = ""
+        if result.matches is not None:
+            answer = "yes" if result.matches else "no"
+            heading, match = f" {'match':>5}", f" {answer:>5}"
         if result.rank == 1:
-            match = f" {'match':>5}" if is_told else ""
-            lines += ["", cell(result.query), f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}{match}  image"]
+            lines += ["", cell(result.query), f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}{heading}  image"]
         if result.rank <= shown:
             numbers = f"{result.score:9.4f} {result.itc:7.4f} {result.itm:9.4f}"
-            match = f" {'yes' if result.matches else 'no':>5}" if is_told else ""
             lines.append(f"{result.rank:4} {numbers}{match}  {cell(result.path)}")
     return "\n".join(lines[1:])
