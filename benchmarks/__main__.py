@@ -179,7 +179,8 @@ BENCHMARKS = (
     ),
     Benchmark(
         "gpu",
-        (*TINY, "--small"),
+        # A compiler for a CPU takes minutes.
+        (*TINY, "--small", "--ways", "plain"),
         (
             ("TFLOP/s of products in bf16", ("matmul_tflop_per_second", "bf16")),
             ("rows measured", ("measured",)),
