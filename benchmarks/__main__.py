@@ -174,7 +174,7 @@ BENCHMARKS = (
     ),
     Benchmark(
         "faults",
-        ("--only", "bits", "--trials", "1"),
+        ("--only", "bits", "--trials", "1", "--match", "words.txt"),
         (("trials", ("trials",)), ("that failed", ("failures",))),
     ),
     Benchmark(
