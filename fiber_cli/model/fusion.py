@@ -17,6 +17,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.model.config import BlockPosition, FiberConfig
 from fiber_cli.model.decoder_cache import DecoderCache, ImageMemory, KeyValues, PairedMemory
 from fiber_cli.model.init import initialise
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.swin import Swin, repeat_for_texts
 from fiber_cli.model.text import Roberta, TextLayer
 from fiber_cli.model.top_fusion import TopFusion
@@ -364,7 +365,7 @@ def _memory_projections(config: FiberConfig) -> dict[str, nn.Module]:
     for pair in config.fused_pairs:
         width = dims[pair.stage]
         if width != dims[-1]:
-            projections[str(pair.layer)] = nn.Linear(dims[-1], width)
+            projections[str(pair.layer)] = Linear(dims[-1], width)
     return projections
 
 

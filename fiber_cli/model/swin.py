@@ -17,6 +17,7 @@ from fiber_cli.model.convolutional_stem import ConvolutionalStem
 from fiber_cli.model.decoder_cache import KeyValues
 from fiber_cli.model.drop_path import DropPath
 from fiber_cli.model.init import initialise
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
 from fiber_cli.model.norm import LayerNorm
@@ -36,8 +37,8 @@ class WindowAttention(nn.Module):
     def __init__(self, dim: int, heads: int, window: int, shift: int, fixed_window: bool):
         super().__init__()
         self.heads, self.window, self.shift, self.fixed_window = heads, window, shift, fixed_window
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         table = truncated_normal((2 * window - 1) ** 2, heads, std=0.02)
         self.relative_position_bias_table = nn.Parameter(table)
 
@@ -108,9 +109,9 @@ class ImageCrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = LayerNorm(dim) if norm_query else nn.Identity()
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(text_dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim)
+        self.key_value = Linear(text_dim, 2 * dim)
+        self.proj = Linear(dim, dim)
         self.alpha = gate(gated)
 
     def forward(self, z_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor) -> Tensor:
@@ -164,7 +165,7 @@ class ImageMergedAttention(nn.Module):
     def __init__(self, dim: int, text_dim: int, heads: int, *, gated: bool = True):
         super().__init__()
         self.heads = heads
-        self.text_key_value = nn.Linear(text_dim, 2 * dim)
+        self.text_key_value = Linear(text_dim, 2 * dim)
         self.alpha = gate(gated)
 
     def forward(self, text_BTC: Tensor, mask_BT: Tensor) -> MergedText:

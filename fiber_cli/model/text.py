@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fiber_cli.model.config import FiberConfig, FusionAttention, TextConfig
 from fiber_cli.model.decoder_cache import KeyValues, LayerCache
 from fiber_cli.model.init import initialise
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
 from fiber_cli.model.norm import LayerNorm
@@ -61,10 +62,10 @@ class TextCrossAttention(nn.Module):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
         self.norm = LayerNorm(image_dim) if norm_memory else nn.Identity()
-        self.query = nn.Linear(config.hidden, config.hidden)
-        self.key = nn.Linear(image_dim, config.hidden)
-        self.value = nn.Linear(image_dim, config.hidden)
-        self.proj = nn.Linear(config.hidden, config.hidden)
+        self.query = Linear(config.hidden, config.hidden)
+        self.key = Linear(image_dim, config.hidden)
+        self.value = Linear(image_dim, config.hidden)
+        self.proj = Linear(config.hidden, config.hidden)
         self.alpha = gate(gated)
 
     def project_image(self, image_MNC: Tensor) -> KeyValues:
@@ -102,8 +103,8 @@ class TextMergedAttention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.norm = LayerNorm(image_dim) if norm_memory else nn.Identity()
-        self.image_key = nn.Linear(image_dim, config.hidden)
-        self.image_value = nn.Linear(image_dim, config.hidden)
+        self.image_key = Linear(image_dim, config.hidden)
+        self.image_value = Linear(image_dim, config.hidden)
         self.alpha = gate(gated)
 
     def project_image(self, image_MNC: Tensor) -> KeyValues:
@@ -142,17 +143,17 @@ class TextLayer(nn.Module):
     ):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
-        self.query = nn.Linear(config.hidden, config.hidden)
-        self.key = nn.Linear(config.hidden, config.hidden)
-        self.value = nn.Linear(config.hidden, config.hidden)
-        self.attn_out = nn.Linear(config.hidden, config.hidden)
+        self.query = Linear(config.hidden, config.hidden)
+        self.key = Linear(config.hidden, config.hidden)
+        self.value = Linear(config.hidden, config.hidden)
+        self.attn_out = Linear(config.hidden, config.hidden)
         self.attn_norm = LayerNorm(config.hidden, eps=config.norm_eps)
         self.cross: TextCrossAttention | TextMergedAttention | None = None
         if image_dim is not None:
             fusion = TextMergedAttention if attention == "merged" else TextCrossAttention
             self.cross = fusion(config, image_dim, norm_memory=norm_memory, gated=gated)
-        self.fc1 = nn.Linear(config.hidden, config.intermediate)
-        self.fc2 = nn.Linear(config.intermediate, config.hidden)
+        self.fc1 = Linear(config.hidden, config.intermediate)
+        self.fc2 = Linear(config.intermediate, config.hidden)
         self.out_norm = LayerNorm(config.hidden, eps=config.norm_eps)
 
     def forward(

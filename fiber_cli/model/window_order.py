@@ -17,6 +17,8 @@ from fiber_cli.model.kept import Kept
 #: picture of 800 x 1333 pixels 1 MiB, so that all together take 67 MiB.
 KEPT_ORDERS = 64
 
+Sides = tuple[int, int]
+
 
 class WindowOrder(NamedTuple):
     """`token_P`: which of the map's tokens, row by row, each place in the windows has, T for padding; `place_T1`: the
@@ -51,7 +53,7 @@ class _ToWindows(torch.autograd.Function):
         padding = place_T1.shape[0] - 1
         of_tokens_BT1C = gradient_BPC.index_select(1, place_T1)
         is_padding_P = (token_P == padding).to(gradient_BPC.dtype)
-        of_tokens_BT1C[:, padding] = is_padding_P @ gradient_BPC
+        of_tokens_BT1C[:, -1] = is_padding_P @ gradient_BPC
         return of_tokens_BT1C, None, None
 
 
@@ -71,9 +73,7 @@ class _FromWindows(torch.autograd.Function):
         return with_padding_BT1C.index_select(1, token_P), None, None
 
 
-def window_order(
-    size: tuple[int, int], padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], device: torch.device
-) -> WindowOrder:
+def window_order(size: Sides, padded: Sides, window: Sides, shift: Sides, device: torch.device) -> WindowOrder:
     """Of a map of `size` that is padded on the right and at the bottom, rolled up and to the left by `shift`, and cut
     into windows. A graph that is compiled makes its order itself, see `window_plan`."""
     if torch.compiler.is_compiling():
@@ -81,9 +81,7 @@ def window_order(
     return _kept_order(size, padded, window, shift, device)
 
 
-def _make_order(
-    size: tuple[int, int], padded: tuple[int, int], window: tuple[int, int], shift: tuple[int, int], device: torch.device
-) -> WindowOrder:
+def _make_order(size: Sides, padded: Sides, window: Sides, shift: Sides, device: torch.device) -> WindowOrder:
     (H, W), (height, width) = size, window
     down, across = padded[0] // height, padded[1] // width
     y = (torch.arange(padded[0], device=device) + shift[0]) % padded[0]

@@ -64,7 +64,6 @@ def test_padded_windows_show_their_text_to_other_maps(maps):
     torch.testing.assert_close(attention(x, text), padded_first(attention, x, text))
 
 
-@torch.no_grad()
 def test_padding_is_multiplied_again():
     """A map of 5 x 5 in windows of 4 has 39 tokens of padding, of which one is multiplied."""
     attention = WindowAttention(8, 2, window=4, shift=0, fixed_window=True)
