@@ -110,17 +110,9 @@ def operations_of_ways(config: FiberConfig, batch_size: int) -> dict[str, int]:
     return counts
 
 
-def linear_operations(x_shape: torch.Size, weight_shape: torch.Size, *_: object, **__: object) -> int:
-    """Of the products of `fiber_cli.model.linear` without gradients, from the shapes (..., K) and (N, K)."""
-    return 2 * x_shape.numel() * weight_shape[0]
-
-
 def count_operations(call) -> int:
     """Operations of `call`, attention included (its plain form is counted; fused kernels do the same sums)."""
-    others = {}
-    if torch.backends.mkldnn.is_available():
-        others[torch.ops.mkldnn._linear_pointwise] = linear_operations
-    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False, custom_mapping=others) as counter:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
 

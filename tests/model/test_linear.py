@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from fiber_cli.model import linear as products
 from fiber_cli.model.linear import Linear, linear
@@ -31,7 +32,7 @@ def onednn(monkeypatch):
 
 
 @needs_onednn
-@pytest.mark.parametrize("shape", [(1, 24), (7, 24), (2, 3, 5, 24), (24,)])
+@pytest.mark.parametrize("shape", [(1, 24), (7, 24), (2, 3, 5, 24)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_products_differ_by_more_than_rounding(onednn, shape, bias):
     torch.manual_seed(0)
@@ -56,22 +57,57 @@ def test_other_orders_of_memory_are_read_wrongly(onednn):
     assert len(onednn) == 2
 
 
-def test_training_loses_its_gradients(onednn):
+@needs_onednn
+@pytest.mark.parametrize(("inputs", "outputs"), [(24, 40), (40, 24)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_gradients_differ_by_more_than_rounding(onednn, inputs, outputs, bias):
+    """Of inputs, weights and bias, beside torch's own layer."""
+    torch.manual_seed(0)
+    layer, own = Linear(inputs, outputs, bias=bias), nn.Linear(inputs, outputs, bias=bias)
+    own.load_state_dict(layer.state_dict())
+    x = torch.randn(2, 5, inputs)
+    of_out = torch.randn(2, 5, outputs)
+    gradients = []
+    for each in (layer, own):
+        leaf = x.clone().requires_grad_()
+        each(leaf).backward(of_out)
+        gradients.append([leaf.grad, *(parameter.grad for parameter in each.parameters())])
+    assert len(onednn) == 3
+    torch.testing.assert_close(*gradients, rtol=1e-5, atol=1e-5)
+
+
+@needs_onednn
+def test_frozen_weights_or_inputs_get_gradients(onednn):
     layer = Linear(4, 2)
     layer(torch.randn(3, 4)).sum().backward()
-    assert layer.weight.grad is not None
+    assert len(onednn) == 2
+    layer.requires_grad_(False)
+    x = torch.randn(3, 4, requires_grad=True)
+    layer(x).sum().backward()
+    assert len(onednn) == 4
+    assert x.grad.shape == x.shape
+    assert not layer(torch.randn(3, 4)).requires_grad
+
+
+@needs_onednn
+def test_counted_operations_are_fewer_than_there_are(onednn):
+    """FlopCounterMode knows PyTorch's own operators."""
+    with FlopCounterMode(display=False) as counter:
+        Linear(4, 2)(torch.randn(3, 4)).sum().backward()
+    assert counter.get_total_flops() == 2 * 2 * 3 * 4 * 2
     assert onednn == []
 
 
 @torch.no_grad()
 def test_tensors_of_other_kinds_go_to_onednn(onednn):
-    """Other types, under autocast, without values and without rows."""
+    """Other types, under autocast, without values, without rows and a single one."""
     layer = Linear(4, 2)
     assert layer.double()(torch.randn(3, 4, dtype=torch.float64)).dtype == torch.float64
     layer.float()
     with torch.autocast("cpu", torch.bfloat16):
         assert layer(torch.randn(3, 4)).dtype == torch.bfloat16
     assert layer(torch.randn(0, 4)).shape == (0, 2)
+    assert layer(torch.randn(4)).shape == (2,)
     with FakeTensorMode():
         assert Linear(4, 2)(torch.randn(3, 4)).shape == (3, 2)
     assert copy.deepcopy(layer).to("meta")(torch.randn(3, 4, device="meta")).shape == (3, 2)
