@@ -60,7 +60,7 @@ def main() -> None:
     torch.set_num_threads(1)
     plain, train = EvalTransform(options.size), TrainTransform(options.size)
     machine = {
-        "command": f"python {' '.join(sys.argv)}",
+        "command": " ".join(["python -m benchmarks.decode", *sys.argv[1:]]),
         "cpu": processor(),
         "pillow": Image.__version__,
         "libjpeg_turbo": features.check_feature("libjpeg_turbo"),

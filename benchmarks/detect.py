@@ -82,7 +82,7 @@ class Meter:
             "fused top": (task.encoder, "fuse"),
             "pyramid": (task.detector.fpn, "forward"),
             "head": (task.detector.head, "forward"),
-            "boxes": (region_task, "postprocess"),
+            "boxes": (region_task, "postprocess_batch"),
         }.items():
             setattr(owner, method, self._measured(part, getattr(owner, method), measure))
 

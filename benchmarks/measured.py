@@ -59,7 +59,9 @@ class Report:
                 row["not measured"] = f"{type(error).__name__}: {error}"[:200]
         self.rows.append(row)
         print(in_words(row), flush=True)
-        write({**self.machine, "rows": self.rows}, self.file)
+        missing = sum("not measured" in row for row in self.rows)
+        counts = {"measured": len(self.rows) - missing, "not_measured": missing}
+        write({**self.machine, **counts, "rows": self.rows}, self.file)
         free_memory()
 
 

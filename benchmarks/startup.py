@@ -79,21 +79,23 @@ def checked_out(commit: str | None) -> Iterator[Path | None]:
             subprocess.run([*git, "remove", "--force", str(tree)], check=True)
 
 
-def save_base(folder: Path) -> Path:
-    """A checkpoint of the coarse stage of `base`, of random weights."""
+def save_base(folder: Path, preset: str = "base") -> Path:
+    """A checkpoint of the coarse stage, of random weights, that earlier versions read too: it names no setting of the
+    task."""
     from fiber_cli.checkpoints.config import CheckpointConfig
-    from fiber_cli.checkpoints.directory import save
     from fiber_cli.checkpoints.loading import new_task
+    from fiber_cli.checkpoints.saving import save
     from fiber_cli.checkpoints.weights import named_weights
     from fiber_cli.data.text import load_tokenizer
-    from fiber_cli.model.config import BASE
+    from fiber_cli.model.config import PRESETS
     from fiber_cli.tasks.coarse.settings import CoarseSettings
     from fiber_cli.tasks.context import TaskContext
 
     tokenizer = load_tokenizer("builtin")
-    config = CheckpointConfig(BASE, CoarseSettings("coarse"), 40, None, "builtin")
+    config = CheckpointConfig(PRESETS[preset], CoarseSettings("coarse"), 40, None, "builtin")
     task = new_task(TaskContext(config.task, config.model, tokenizer, config.text_length))
-    return save(folder, 1, config=config.to_json(), weights=named_weights(task), tokenizer=tokenizer)
+    content = config.to_json() | {"task": {"name": "coarse"}}
+    return save(folder, 1, config=content, weights=named_weights(task), tokenizer=tokenizer)
 
 
 def timed_commands(

@@ -1,5 +1,7 @@
 """The benchmarks, whose commands the pages name."""
 
+import ast
+import json
 import re
 from importlib import import_module
 from pathlib import Path
@@ -7,18 +9,52 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from benchmarks.__main__ import BENCHMARKS, LEFT_OUT, run
 from benchmarks.scene_queries import with_best_first
+from benchmarks.startup import save_base
+from fiber_cli import Fiber
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
+FILES = sorted(FOLDER.rglob("*.py"))
 MODULES = sorted(
-    [path.stem for path in FOLDER.glob("[!_]*.py") if "\ndef main(" in path.read_text(encoding="utf-8")]
+    [path.stem for path in FOLDER.glob("[!_]*.py") if "__main__" in path.read_text(encoding="utf-8")]
     + [path.parent.name for path in FOLDER.glob("*/__main__.py")]
 )
+
+
+def test_a_benchmark_is_neither_run_with_all_nor_left_out_for_a_reason():
+    listed = [benchmark.name for benchmark in BENCHMARKS]
+    assert sorted([*listed, *LEFT_OUT]) == MODULES
+    assert all(LEFT_OUT.values())
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(FOLDER)))
+def test_a_benchmark_imports_what_is_not_there_once_it_is_under_way(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("fiber_cli"):
+            module = import_module(node.module)
+            for imported in node.names:
+                if not hasattr(module, imported.name):
+                    import_module(f"{node.module}.{imported.name}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("benchmark", BENCHMARKS, ids=[benchmark.name for benchmark in BENCHMARKS])
+def test_a_benchmark_fails_at_its_smallest_size(benchmark, tmp_path):
+    row = run(benchmark, tmp_path, small=True)
+    assert "failed" not in row, (tmp_path / f"{benchmark.name}.log").read_text(encoding="utf-8")
+    assert len(row["figures"]) == len(benchmark.figures)
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_a_benchmark_cannot_be_started(name):
     assert f"python -m benchmarks.{name}" in (import_module(f"benchmarks.{name}").__doc__ or "")
+
+
+def test_the_checkpoint_of_base_cannot_be_loaded_or_earlier_versions_refuse_its_settings(tmp_path):
+    checkpoint = save_base(tmp_path, "tiny")
+    assert Fiber.from_pretrained(checkpoint, device="cpu").loaded.name == "coarse"
+    assert json.loads((checkpoint / "config.json").read_text(encoding="utf-8"))["task"] == {"name": "coarse"}
 
 
 def test_a_page_names_a_benchmark_that_is_not_there():

@@ -19,10 +19,10 @@ from fiber_cli.cli.options import (
     checkpoint_option,
     placement_words,
 )
-from fiber_cli.cli.processes import train_on
+from fiber_cli.cli.processes import refuse_ranks, run_command, train_on
 from fiber_cli.cli.runs import named_to_start
 from fiber_cli.cli.training import with_precision
-from fiber_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.errors import UserError
 from fiber_cli.printing import say, show
 from fiber_cli.text_files import dump_json
 
@@ -127,8 +127,7 @@ def ablate(
     from fiber_cli.distributed.folder_lock import locked
     from fiber_cli.outputs import Outputs
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError("fiber ablate starts its processes itself: call it once, with --nproc")
+    refuse_ranks("ablate")
     train_on(device)
     settings = with_precision(overrides, precision)
     file = find_recipe(recipe)
@@ -158,8 +157,11 @@ def ablate(
         for number, run in enumerate(wanted, 1):
             say(f"ablate: {number} of {len(wanted)}, {run.folder}")
             if not run.is_trained:
-                _launch(nproc, [*_training_arguments(run, file, start), *placement_words(None, device)])
-            _evaluate(run, nproc, [*placement_words(precision, device), *(["--force"] if force else [])])
+                run_command("ablate", nproc, [*_training_arguments(run, file, start), *placement_words(None, device)])
+            options = list(placement_words(precision, device))
+            if force:
+                options.append("--force")
+            _evaluate(run, nproc, options)
             if run.variant is planned_grid.variants[0]:
                 _tell_missing_metrics(run, planned_grid.metrics)
             text = _write_comparison(planned_grid, runs, folder, outputs)
@@ -270,7 +272,7 @@ def _evaluate(run: AblationRun, nproc: int, options: list[str]) -> None:
     for folder, line in run.evaluations.items():
         if not (folder / RESULTS_FILE).is_file():
             where = ["--checkpoint", str(run.folder), "--output", str(folder)]
-            _launch(nproc, ["eval", *options, *shlex.split(line), *where])
+            run_command("ablate", nproc, ["eval", *options, *shlex.split(line), *where])
 
 
 def _training_arguments(run: AblationRun, file: Path, start: Path | None) -> list[str]:
@@ -285,21 +287,6 @@ def _training_arguments(run: AblationRun, file: Path, start: Path | None) -> lis
         begin = ["--init-from", str(start)]
     where = ["--recipe", str(file), "--output", str(run.folder)]
     return [declared(task).verb, task, *where, *begin, *run.overrides]
-
-
-def _launch(nproc: int, arguments: list[str]) -> None:
-    """A command of the program in its own processes; what it leaves is free for the next. Ends where it fails."""
-    from fiber_cli.distributed.launch import launch
-
-    asked: set[int] = set()
-    # The launcher's last line says what failed, and where.
-    code = launch(nproc, arguments, name=f"ablate, at `fiber {' '.join(arguments)}`", asked=asked)
-    if asked and code != EXIT_FAILED:
-        code = EXIT_STOPPED
-    if code == EXIT_STOPPED:
-        say("ablate: stopped; the same command again goes on from here")
-    if code != EXIT_OK:
-        raise typer.Exit(code)
 
 
 def _write_comparison(grid: "Grid", runs: Sequence[AblationRun], folder: Path, outputs: "Outputs") -> str:

@@ -1,9 +1,6 @@
 """`fiber eval` and `fiber rerank`."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import replace
-from functools import cache
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn
@@ -11,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, NoReturn
 import typer
 
 from fiber_cli.characters import says_nothing
-from fiber_cli.checkpoints.run_files import EVALUATIONS, run_of
+from fiber_cli.cli.evaluated import Evaluated, default_mode, models_of, results_folder
 from fiber_cli.cli.options import (
     DATASET_HELP,
     STEM_MEMORY,
@@ -37,23 +34,17 @@ from fiber_cli.cli.options import (
     whole_numbers,
 )
 from fiber_cli.cli.processes import hide_gpus, is_first_rank, launch_ranks
-from fiber_cli.cli.runs import Models, checkpoint_for, named_for, retrieval_models
+from fiber_cli.cli.runs import Models, retrieval_models
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError
-from fiber_cli.placement import USUAL, Placement
+from fiber_cli.placement import Placement
 from fiber_cli.tasks import tasks_with
-from fiber_cli.tasks.abilities import Ability, Embedding, Matching
+from fiber_cli.tasks.abilities import Embedding, Matching
 
 if TYPE_CHECKING:
-    from fiber_cli.checkpoints.config import CheckpointConfig
-    from fiber_cli.checkpoints.runs import Wanted
     from fiber_cli.evaluation.known import EvalData
     from fiber_cli.outputs import Outputs
-    from fiber_cli.settings import SourceSettings
     from fiber_cli.tasks.evaluation import EvaluationOptions
-
-#: Of a commit of the hub, in the names of folders.
-_COMMIT_DIGITS = 10
 
 
 def evaluate(
@@ -101,17 +92,8 @@ def evaluate(
     options = EvaluationOptions(
         mode=mode, blind=blind, chunk=chunk_size(chunk), ap_library=ap_library, stem_memory=stem_memory
     )
-    placement = Placement(device, precision, tf32)
-    run_evaluation(
-        context,
-        evaluated,
-        options,
-        batch=batch,
-        workers=workers,
-        nproc=nproc,
-        max_pixels=max_pixels,
-        placement=placement,
-    )
+    computed = Computed(batch, workers, nproc, max_pixels, Placement(device, precision, tf32))
+    run_evaluation(context, evaluated, options, computed)
 
 
 def rerank(
@@ -170,7 +152,7 @@ def rerank(
     if threshold is not None and not math.isfinite(threshold):
         raise typer.BadParameter(f"--threshold {threshold}: give a number")
     sizes = whole_numbers(top_k)
-    placement = Placement(device, precision, tf32)
+    computed = Computed(batch, workers, nproc, max_pixels, Placement(device, precision, tf32))
     if dataset and not (query or queries):
         from fiber_cli.tasks.evaluation import EvaluationOptions
 
@@ -178,17 +160,7 @@ def rerank(
             dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, force=force
         )
         options = EvaluationOptions(mode="rerank", rerank=sizes, stem_memory=stem_memory)
-        run_evaluation(
-            context,
-            evaluated,
-            options,
-            batch=batch,
-            workers=workers,
-            nproc=nproc,
-            max_pixels=max_pixels,
-            placement=placement,
-            as_json=json,
-        )
+        run_evaluation(context, evaluated, options, computed, as_json=json)
         return
     if dataset or images is None or (query is None) == (queries is None) or len(sizes) > 1:
         raise typer.BadParameter(
@@ -209,7 +181,7 @@ def rerank(
     outputs = outputs_of_search(
         images, searched, index, sheet, force=force, inputs=_files_of_models(models, latest=latest)
     )
-    hide_gpus(placement.device)
+    hide_gpus(computed.placement.device)
     if nproc > 1:
         _launch_models(context, nproc, models)
     init_from_env()
@@ -229,7 +201,7 @@ def rerank(
             as_json=json,
             options=PredictOptions(batch or loaded.declaration.evaluation_batch, workers, max_pixels=max_pixels),
             raw_sum=raw_sum,
-            placement=placement,
+            placement=computed.placement,
             threshold=threshold,
             half=half_index,
             outputs=outputs,
@@ -260,37 +232,23 @@ def _refuse(where: str, options: dict[str, Any]) -> None:
         raise typer.BadParameter(f"{', '.join(unused)}: not {where}")
 
 
-class Evaluated(NamedTuple):
-    """What is evaluated on what, and where the results go. checkpoint: None for the newest run that fits;
-    itm_checkpoint: scores pairs, if not the same; latest: of runs the latest checkpoint, not the best; limit: of the
-    samples of each source; images: where the data set's lie, if not where `root` has them; published_prompts: ODinW's;
-    force: whether the results may replace files that fiber did not write; runs: the folder of the runs.
-    """
+class Computed(NamedTuple):
+    """How it is computed. batch: None for the task's own; workers: readers of each process; nproc: processes;
+    max_pixels: of a picture that is read."""
 
-    dataset: str
-    split: str | None
-    root: Path | None
-    checkpoint: str | None
-    itm_checkpoint: str | None
-    latest: bool
-    output: Path | None
-    limit: int | None
-    images: Path | None = None
-    published_prompts: bool = False
-    force: bool = False
-    runs: Path = Path("runs")
+    batch: int | None
+    workers: int
+    nproc: int
+    max_pixels: int
+    placement: Placement
 
 
 def run_evaluation(
     context: typer.Context,
     evaluated: Evaluated,
     options: "EvaluationOptions",
+    computed: Computed,
     *,
-    batch: int | None,
-    workers: int,
-    nproc: int,
-    max_pixels: int = MAX_PIXELS,
-    placement: Placement = USUAL,
     as_json: bool = False,
 ) -> None:
     """Find checkpoint and data, start further processes where they are asked for, and hand over."""
@@ -299,7 +257,7 @@ def run_evaluation(
     from fiber_cli.evaluation.datasets import eval_data
     from fiber_cli.evaluation.report import check_results
 
-    hide_gpus(placement.device)
+    hide_gpus(computed.placement.device)
     models = models_of(evaluated, options.mode)
     path = resolve(models.checkpoint, latest=evaluated.latest)
     itm_path = resolve(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
@@ -318,8 +276,8 @@ def run_evaluation(
     outputs = _outputs(evaluated, models, data)
     if is_first_rank():
         check_results(output, (), outputs)
-    if nproc > 1:
-        _launch_models(context, nproc, models)
+    if computed.nproc > 1:
+        _launch_models(context, computed.nproc, models)
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.data.sources import open_source
     from fiber_cli.distributed.agreement import failing_together
@@ -334,7 +292,7 @@ def run_evaluation(
         with failing_together():
             loaded = load(models.checkpoint, latest=evaluated.latest)
             itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None
-            sources = [open_source(source, max_pixels=max_pixels) for source in data.sources]
+            sources = [open_source(source, max_pixels=computed.max_pixels) for source in data.sources]
         with locked_by_all(output):
             run_eval(
                 sources,
@@ -345,8 +303,8 @@ def run_evaluation(
                 output=output,
                 limit=evaluated.limit,
                 options=options,
-                predict=PredictOptions(batch or loaded.declaration.evaluation_batch, workers),
-                placement=placement,
+                predict=PredictOptions(computed.batch or loaded.declaration.evaluation_batch, computed.workers),
+                placement=computed.placement,
                 as_json=as_json,
                 details=data.details,
                 notes=data.notes,
@@ -361,83 +319,3 @@ def _outputs(evaluated: Evaluated, models: Models, data: "EvalData") -> "Outputs
 
     files = _files_of_models(models, latest=evaluated.latest)
     return Outputs(force=evaluated.force, inputs=chain(files, [Path(evaluated.dataset)], source_files(data.sources)))
-
-
-#: What a mode of one half needs; without a mode a checkpoint is evaluated by what it was trained for.
-_ABILITIES: dict[str | None, type[Ability] | None] = {"itc": Embedding, "itm": Matching, None: None}
-
-
-def models_of(evaluated: Evaluated, mode: str | None) -> Models:
-    """The checkpoints that are named, and runs for what is missing, as the mode needs them."""
-    checkpoint, itm_checkpoint = evaluated.checkpoint, evaluated.itm_checkpoint
-    if mode is None and itm_checkpoint is not None:
-        mode = "itc+itm"
-    if mode in ("itc+itm", "rerank"):
-        itc = _wanted(evaluated, Embedding)
-        itm = _wanted(evaluated, Matching)
-        return retrieval_models(checkpoint, itm_checkpoint, itc, replace(itm, option="--itm-checkpoint"))
-    named_itm = None
-    if itm_checkpoint is not None:
-        named_itm = named_for(replace(_wanted(evaluated, Matching), option="--itm-checkpoint"), itm_checkpoint)
-        if mode == "itm" and checkpoint is None:
-            return Models(named_itm)
-    return Models(checkpoint_for(_wanted(evaluated, _ABILITIES[mode]), checkpoint), named_itm)
-
-
-def _wanted(evaluated: Evaluated, ability: type[Ability] | None) -> "Wanted":
-    """A run for the data set, by its task or by one half of retrieval."""
-    from fiber_cli.checkpoints.runs import Wanted
-    from fiber_cli.evaluation.datasets import eval_data, tasks_for
-
-    @cache
-    def sources(task: str) -> "Sequence[SourceSettings]":
-        return eval_data(evaluated.dataset, task, evaluated.split, evaluated.root, images=evaluated.images).sources
-
-    what = evaluated.dataset
-    if ability is not None:
-        what = f"{'ITC' if ability is Embedding else 'ITM'} on {evaluated.dataset}"
-    return Wanted(
-        what,
-        tasks_for(evaluated.dataset),
-        ability,
-        evaluated.dataset,
-        sources,
-        latest=evaluated.latest,
-        runs=evaluated.runs,
-    )
-
-
-def results_folder(measured: str, path: Path, itm_path: Path | None, limit: int | None) -> Path:
-    """Where results go by default, under a name that tells what was measured and how: in the checkpoint's run; of one
-    that stands alone, whose folder holds its own files only, below the current folder."""
-    name = f"{measured}-{_name_of(path)}"
-    if itm_path is not None:
-        name += f"-{_name_of(run_of(itm_path) or itm_path)}"
-    if limit:
-        name += f"-first{limit}"
-    return (run_of(path) or Path()) / EVALUATIONS / name
-
-
-def _name_of(checkpoint: Path) -> str:
-    """A checkpoint's or run's name as part of a folder's."""
-    from fiber_cli.checkpoints.hub_names import snapshot
-    from fiber_cli.checkpoints.shipped import BUILTIN, is_shipped
-
-    if is_shipped(checkpoint):
-        return f"{BUILTIN}-{checkpoint.name}"
-    of_hub = snapshot(checkpoint)
-    if of_hub is not None:
-        return f"{of_hub.repository.replace('/', '-')}-{(of_hub.revision or '')[:_COMMIT_DIGITS]}"
-    return checkpoint.name
-
-
-def default_mode(config: "CheckpointConfig", itm_path: Path | None) -> str:
-    """How a checkpoint is evaluated where no mode is named, as the results folder has it: retrieval by what it was
-    trained for, else its task. itm_path: of what scores pairs, if another checkpoint."""
-    from fiber_cli.checkpoints.runs import can
-
-    if itm_path is not None:
-        return "itc+itm"
-    if can(config, Embedding):
-        return "itc"
-    return "itm" if can(config, Matching) else config.task.name

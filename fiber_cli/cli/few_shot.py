@@ -22,9 +22,9 @@ from fiber_cli.cli.options import (
     placement_words,
     whole_numbers,
 )
-from fiber_cli.cli.processes import train_on
+from fiber_cli.cli.processes import refuse_ranks, run_command, train_on
 from fiber_cli.cli.runs import named_to_start
-from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
+from fiber_cli.errors import UserError, first_names
 from fiber_cli.parsing import parse_json
 from fiber_cli.printing import say, show
 from fiber_cli.regular_files import read_regular
@@ -142,8 +142,7 @@ def run_curve(curve: Curve, tunings: "Sequence[Tuning]", all_sets: Sequence[str]
     from fiber_cli.evaluation.few_shot_curve import few_shot_curve
     from fiber_cli.evaluation.odinw_table import OdinwAp, names_of, odinw_summary, odinw_table
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UserError(f"fiber {curve.command} starts its processes itself: call it once, with --nproc")
+    refuse_ranks(curve.command)
     _refuse_missing_files(tunings)
     _say_scarce(curve.command, tunings)
     weights = resolve(named_to_start("detection", curve.init_from))
@@ -234,9 +233,10 @@ def _tune_and_measure(tuning: "Tuning", weights: Path, curve: Curve, outputs: "O
     metrics = _metrics(results)
     if metrics is None:
         if not (folder / SUMMARY).is_file():
-            _launch(curve, [*_training_arguments(tuning, folder, weights, curve), *curve.placement])
+            arguments = [*_training_arguments(tuning, folder, weights, curve), *curve.placement]
+            run_command(curve.command, curve.nproc, arguments)
         further = [*_max_pixels(curve.overrides), *curve.placement]
-        _launch(curve, [*_test_arguments(tuning, folder, outputs), *further])
+        run_command(curve.command, curve.nproc, [*_test_arguments(tuning, folder, outputs), *further])
         metrics = _metrics(results)
     if metrics is None or "detection/ap" not in metrics:
         raise UserError(f"{tuning.test.json}: no object of it could be scored, see {results}")
@@ -315,15 +315,3 @@ def _max_pixels(overrides: Sequence[str]) -> list[str]:
     """The limit of the pictures' pixels in training, as an option of `fiber eval`."""
     limits = [setting.removeprefix(_MAX_PIXELS) for setting in overrides if setting.startswith(_MAX_PIXELS)]
     return ["--max-pixels", limits[-1]] if limits else []
-
-
-def _launch(curve: Curve, arguments: list[str]) -> None:
-    """A command of the program in its own processes; what it leaves is free for the next. Ends where it fails."""
-    from fiber_cli.distributed.launch import launch
-
-    # The launcher's last line says what failed, and where.
-    code = launch(curve.nproc, arguments, name=f"{curve.command}, at `fiber {' '.join(arguments)}`")
-    if code == EXIT_STOPPED:
-        say(f"{curve.command}: stopped; the same command again goes on from here")
-    if code != EXIT_OK:
-        raise typer.Exit(code)

@@ -5,7 +5,8 @@ from typing import NoReturn
 
 import typer
 
-from fiber_cli.errors import UserError
+from fiber_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.printing import say
 
 
 def is_first_rank() -> bool:
@@ -40,3 +41,25 @@ def launch_ranks(context: typer.Context, nproc: int, *settled: str) -> NoReturn:
 
     arguments = [*context.obj, *settled, "--nproc", "1"]
     raise typer.Exit(launch(nproc, arguments))
+
+
+def refuse_ranks(command: str) -> None:
+    """UserError where a launcher started this process: the command starts those of its trainings itself."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError(f"fiber {command} starts its processes itself: call it once, with --nproc")
+
+
+def run_command(command: str, nproc: int, arguments: list[str]) -> None:
+    """One of the commands that `command` consists of, in processes of its own; what it leaves is free for the next.
+    Ends where it fails, and where a signal stopped it, as the same command goes on from there."""
+    from fiber_cli.distributed.launch import launch
+
+    asked: set[int] = set()
+    # The launcher's last line says what failed, and where.
+    code = launch(nproc, arguments, name=f"{command}, at `fiber {' '.join(arguments)}`", asked=asked)
+    if asked and code != EXIT_FAILED:
+        code = EXIT_STOPPED
+    if code == EXIT_STOPPED:
+        say(f"{command}: stopped; the same command again goes on from here")
+    if code != EXIT_OK:
+        raise typer.Exit(code)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
-from fiber_cli.cli.evaluation import Evaluated, models_of
+from fiber_cli.cli.evaluated import Evaluated, models_of
 from fiber_cli.cli.options import FittingCheckpoint, Force, ItmCheckpoint, Nproc
 from fiber_cli.errors import UserError
 
@@ -64,12 +64,17 @@ def table(
         raise typer.BadParameter("--plan says what --run would do: give one of them")
     if markdown and json:
         raise typer.BadParameter("--markdown or --json: give one of them")
-    from fiber_cli.tables.overview import Asked, Shown, make_and_show, show_measured, show_plan, show_retrieval
+    from fiber_cli.tables.overview import Asked, Form, Shown, make_and_show, show_measured, show_plan, show_retrieval
 
     check_folders(runs, data, results or ())
     extra = options_of_commands(with_options or [])
     asked = Asked(name, runs, data, results or (), settings or (), nproc, extra)
-    shown = Shown("json" if json else "markdown" if markdown else "text", output, force)
+    form: Form = "text"
+    if json:
+        form = "json"
+    elif markdown:
+        form = "markdown"
+    shown = Shown(form, output, force)
     named = DataOfOneSet(dataset, split, checkpoint, itm_checkpoint)
     retrieval = retrieval_asked(asked, named)
     if retrieval is not None:

@@ -109,7 +109,9 @@ class Layout(NamedTuple):
         first, _, rest = path.partition("/")
         if self.own is None or first == ".":
             return self.root / path
-        return self.root / rest if first == self.own else self.root.parent / path
+        if first == self.own:
+            return self.root / rest
+        return self.root.parent / path
 
 
 def layout(data_set: DataSet, root: Path) -> Layout:
@@ -155,9 +157,11 @@ def size_in_words(count: int | None) -> str:
     """Bytes as people say them."""
     if count is None:
         return UNKNOWN
-    size = float(count)
-    for unit in ("bytes", "KB", "MB"):
+    if count < 1000:
+        return f"{count} bytes"
+    size = count / 1000
+    for unit in ("KB", "MB"):
         if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "bytes" else f"{size:.1f} {unit}"
+            return f"{size:.1f} {unit}"
         size /= 1000
     return f"{size:.1f} GB"

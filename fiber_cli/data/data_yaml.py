@@ -124,7 +124,9 @@ def _names(content: Any) -> list[str]:
         raise ValueError("it has no `names`; detection needs them")
     read = []
     for name in listed(names, "names"):
-        read.append(some_text(str(name) if isinstance(name, int) else name, "a name"))
+        if isinstance(name, int):
+            name = str(name)
+        read.append(some_text(name, "a name"))
     if not read:
         raise ValueError("`names` is empty; detection needs them")
     count = content.get("nc")

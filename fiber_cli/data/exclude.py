@@ -79,7 +79,9 @@ def _counted(by_file: Mapping[str, int]) -> str:
     counted = [f"{count:,} by {file}" for file, count in by_file.items() if count]
     idle = len(by_file) - len(counted)
     if idle:
-        counted.append(f"none by {idle} {'other ' if counted else ''}{'list' if idle == 1 else 'lists'}")
+        lists = "list" if idle == 1 else "lists"
+        others = f"other {lists}" if counted else lists
+        counted.append(f"none by {idle} {others}")
     return ", ".join(counted)
 
 

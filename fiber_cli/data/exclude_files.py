@@ -28,4 +28,7 @@ def matched_files(setting: str | Sequence[str] | None) -> Iterator[tuple[str, li
     patterns = [setting] if isinstance(setting, str) else setting or ()
     for braced in patterns:
         for pattern in expand_braces(braced):
-            yield pattern, [pattern] if Path(pattern).is_file() else sorted(glob(pattern))
+            if Path(pattern).is_file():
+                yield pattern, [pattern]
+            else:
+                yield pattern, sorted(glob(pattern))

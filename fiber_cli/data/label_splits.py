@@ -88,6 +88,7 @@ def named_apart(splits: Sequence[LabelSplit]) -> list[LabelSplit]:
     names = [split.name for split in splits]
     apart = []
     for split in splits:
-        is_alone = names.count(split.name) == 1
-        apart.append(split if is_alone else split._replace(name=f"{split.name} of {split.by}"))
+        if names.count(split.name) > 1:
+            split = split._replace(name=f"{split.name} of {split.by}")
+        apart.append(split)
     return apart

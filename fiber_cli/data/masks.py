@@ -129,7 +129,9 @@ def runs_of_text(counts: str) -> list[int]:
             continue
         if bits & _SIGN:
             value -= 1 << shift
-        lengths.append(value + (lengths[-2] if len(lengths) >= _ABSOLUTE else 0))
+        if len(lengths) >= _ABSOLUTE:
+            value += lengths[-2]
+        lengths.append(value)
         value = shift = 0
     if shift:
         raise ValueError(f"{_COUNTS} end within a number")

@@ -51,8 +51,12 @@ def shard_name(path: str) -> str:
     words that ends in .tar, else a digest of it."""
     if path.startswith(PIPE):
         tars = re.findall(r"([^\s/\"'=?]+)\.tar\b", path)
-        return str(tars[-1]) if tars else hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()[:12]
-    return Path(unquote(urlsplit(path).path) if is_remote(path) else path).stem
+        if tars:
+            return str(tars[-1])
+        return hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()[:12]
+    if is_remote(path):
+        path = unquote(urlsplit(path).path)
+    return Path(path).stem
 
 
 class ShardState(NamedTuple):

@@ -76,7 +76,8 @@ def are_samples(
     count = len(captions)
     if keys.ndim != 1 or keys.dtype != np.uint8 or key_ends.shape != (count,) or key_ends.dtype != np.int64:
         return False
-    if int(key_ends[-1]) != len(keys) if count else len(keys):
+    end_of_keys = int(key_ends[-1]) if count else 0
+    if end_of_keys != len(keys):
         return False
     if (np.diff(key_ends, prepend=0) < 0).any():
         return False

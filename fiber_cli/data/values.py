@@ -96,7 +96,9 @@ def identifier(value: Any, what: str = "the id") -> int | str:
     """An id: a whole number, which may be written as text, or a text; 7, 7.0 and "7" are one id, "007" is another."""
     exact = _exact_integer(value)
     if isinstance(value, str):
-        return exact if exact is not None and str(exact) == value else some_text(value, what)
+        if exact is not None and str(exact) == value:
+            return exact
+        return some_text(value, what)
     if exact is None:
         raise TypeError(f"{what} {value!r} is neither a whole number nor text")
     return exact

@@ -56,7 +56,9 @@ class VocOptions(NamedTuple):
 def annotation_files(folder: Path) -> list[Path]:
     """The XML files of a data set, in the order of their paths: those below Annotations/ where there is one."""
     annotations = folder / ANNOTATIONS
-    return sorted((annotations if annotations.is_dir() else folder).rglob("*.xml"))
+    if annotations.is_dir():
+        folder = annotations
+    return sorted(folder.rglob("*.xml"))
 
 
 def split_list(folder: Path, split: str) -> Path | None:

@@ -33,7 +33,9 @@ _BOX, _CORNERS = 4, 3
 def label_file(picture: Path) -> Path:
     """Where the labels of a picture are: below `labels` in place of the last `images` of its path, else beside it."""
     head, images, tail = str(picture).rpartition(_IMAGES)
-    return Path(head + _LABELS + tail if images else picture).with_suffix(".txt")
+    if not images:
+        return picture.with_suffix(".txt")
+    return Path(head + _LABELS + tail).with_suffix(".txt")
 
 
 def read_yolo(file: str | Path, split: str, *, lenient: bool = False) -> LabelledSet:
@@ -162,4 +164,4 @@ def _has_picture(file: Path) -> bool:
     """Whether a file of labels belongs to a picture, of whichever split."""
     head, _, tail = str(file).rpartition(_LABELS)
     folder = Path(head + _IMAGES + tail).parent
-    return any(folder.glob(f"{escape(file.stem)}.*")) if folder.is_dir() else False
+    return folder.is_dir() and any(folder.glob(f"{escape(file.stem)}.*"))

@@ -53,7 +53,10 @@ def failing_together() -> Iterator[None]:
         return
     first = failures[failed[0]][1]
     same = [number for number in failed if failures[number][1] == first]
-    where = "" if len(same) == world_size() else f"{_with_hosts(same, [name for name, _ in failures])}: "
+    where = ""
+    if len(same) < world_size():
+        hosts = [name for name, _ in failures]
+        where = f"{_with_hosts(same, hosts)}: "
     raise _shared(f"{where}{first.message}", first.exit_code, *first.details)
 
 

@@ -61,30 +61,32 @@ def run_eval(
     paths = [model.path for model in (loaded, itm) if model is not None]
     require_agreement(lambda: _facts(sources, options, paths))
     in_place = placed(loaded, placement)
-    loaded, itm = in_place.loaded, None if itm is None else placed(itm, placement).loaded
+    loaded = in_place.loaded
+    if itm is not None:
+        itm = placed(itm, placement).loaded
     predict = dataclasses.replace(predict, precision=in_place.precision)
     require_agreement(lambda: {"the precision": in_place.precision})
     scoring = itm or loaded
     fingerprint = scoring.fingerprint  # of the whole file of weights
-    options = dataclasses.replace(
-        options,
-        checkpoint=str(loaded.path),
-        folder=output,
-        fingerprint=fingerprint,
-        scorer=None if itm is None else PairScorer(itm.task, itm.context, fingerprint),
-    )
+    options = dataclasses.replace(options, checkpoint=str(loaded.path), folder=output, fingerprint=fingerprint)
+    if itm is not None:
+        options = dataclasses.replace(options, scorer=PairScorer(itm.task, itm.context, fingerprint))
     with failing_together():
         evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)
         checked = evaluation.check()
     on_first_rank(partial(check_results, output, checked.files, outputs))
     result = evaluation.measure(loaded.task, predict)
-    results = {
+    results: dict[str, Any] = {
         "dataset": dataset,
         "split": split,
         "mode": evaluation.mode,
         "checkpoint": str(loaded.path),
-        **({} if itm is None else {"itm_checkpoint": str(itm.path)}),
-        **({} if limit is None else {"limit": limit}),
+    }
+    if itm is not None:
+        results["itm_checkpoint"] = str(itm.path)
+    if limit is not None:
+        results["limit"] = limit
+    results |= {
         **details,
         "metrics": result.metrics,
         "samples": result.samples,

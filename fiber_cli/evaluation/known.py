@@ -194,7 +194,9 @@ def _base_of(images: Path, place: ImageFolder) -> str:
     year = os.path.basename(place.there)
     is_part_of_names = place.base != place.there and not (images / year).is_dir()
     whole = Path(os.path.abspath(images))
-    return str(whole.parent if is_part_of_names and whole.name == year else images)
+    if is_part_of_names and whole.name == year:
+        return str(whole.parent)
+    return str(images)
 
 
 def existing_folder(images: Path) -> str:

@@ -130,7 +130,9 @@ def _check(path: Path, number: int, entry: Any) -> None:
 
 def _check_texts(place: str, entry: Mapping[str, Any], keys: Sequence[str]) -> None:
     for key in keys:
-        value = str(entry[key]) if key == "name" and isinstance(entry[key], int) else entry[key]
+        value = entry[key]
+        if key == "name" and isinstance(value, int):
+            value = str(value)
         if not isinstance(value, str) or not value.strip():
             raise UserError(f"{place}: {key} must be text, it is {value!r:.200}")
 

@@ -111,7 +111,9 @@ def _title(shots: int) -> str:
 def _cell(mean: MeanAp | None) -> str:
     if mean is None:
         return "-"
-    return f"{mean.ap:.1f}" if mean.seeds == 1 else f"{mean.ap:.1f} ± {mean.std:.1f}"
+    if mean.seeds == 1:
+        return f"{mean.ap:.1f}"
+    return f"{mean.ap:.1f} ± {mean.std:.1f}"
 
 
 def _line(row: Sequence[str]) -> str:

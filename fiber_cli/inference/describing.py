@@ -9,7 +9,16 @@ from typing import Literal, overload
 
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.inference.in_use import InUse, check_counts, computing
-from fiber_cli.inference.pictures import OnError, Picture, PictureReader, pairs_of, pictures_of, refuse_empty, texts_of
+from fiber_cli.inference.pictures import (
+    OnError,
+    Picture,
+    PictureReader,
+    one_or_all,
+    pairs_of,
+    pictures_of,
+    refuse_empty,
+    texts_of,
+)
 from fiber_cli.inference.results import ScoredText
 from fiber_cli.tasks.abilities import Answering, BestTexts, Captioning
 from fiber_cli.tasks.vqa.answers import answer_texts
@@ -63,7 +72,7 @@ class Describing(InUse):
             rows = answerer.answer(image, *self._encoded(asked)).cpu().numpy()
             texts = answer_texts(list(rows), self.context.tokenizer, self.context.labels)
             answers.update(zip(numbers, texts, strict=True))
-        return answers[0] if pairs.single else list(map(answers.get, range(len(pairs.texts))))
+        return one_or_all(answers, len(pairs.texts), is_single=pairs.single)
 
     @overload
     def answers(
@@ -119,7 +128,7 @@ class Describing(InUse):
         for numbers, image, asked in self._read_pairs(pairs, on_error, max_pixels):
             best = answerer.best_answers(image, *self._encoded(asked), k)
             answers.update(zip(numbers, self._scored(best), strict=True))
-        return answers[0] if pairs.single else list(map(answers.get, range(len(pairs.texts))))
+        return one_or_all(answers, len(pairs.texts), is_single=pairs.single)
 
     @overload
     def caption(
@@ -180,7 +189,7 @@ class Describing(InUse):
             texts = self.context.tokenizer.batch_decode(tokens, skip_special_tokens=True)
             for number, text in zip(numbers, texts, strict=True):
                 captions[number] = text.strip()
-        return captions[0] if single else list(map(captions.get, range(len(pictures))))
+        return one_or_all(captions, len(pictures), is_single=single)
 
     @overload
     def captions(
@@ -236,7 +245,7 @@ class Describing(InUse):
         for numbers, opened in reader.batches(pictures, self.batch_size):
             best = captioner.best_captions(self._pixels(opened), k, beam=beam, as_published=as_published)
             captions.update(zip(numbers, self._scored(best), strict=True))
-        return captions[0] if single else list(map(captions.get, range(len(pictures))))
+        return one_or_all(captions, len(pictures), is_single=single)
 
     def _scored(self, best: BestTexts) -> list[list[ScoredText]]:
         """In words, best first; of those of the same words the best, and none that a search has not found."""

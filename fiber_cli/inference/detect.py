@@ -115,7 +115,9 @@ def run_detect(
     has_videos = any(is_video(file) for file in files)
     if has_videos:
         video_package()  # tells at once where it is missing
-    read = [*files, *checkpoint_files(checkpoint, latest=latest), *([labels_file] if labels_file else [])]
+    read = [*files, *checkpoint_files(checkpoint, latest=latest)]
+    if labels_file:
+        read.append(labels_file)
     written = Outputs(force=force, inputs=read)
     drawn_once = SAME_OBJECT_IOU if agnostic_nms_iou is None else agnostic_nms_iou
     gallery = None if out is None else Gallery(out, files, written, drawn_once)
@@ -123,7 +125,10 @@ def run_detect(
         written.reserve(file)
     model = Fiber.from_pretrained(checkpoint, latest=latest, batch_size=batch, **asdict(placement))
     query = _query(model, labels, chunk, sentence, phrases)
-    say_unseen([model.loaded], query.names if labels is not None or sentence is None else [sentence])
+    asked = query.names
+    if labels is None and sentence is not None:
+        asked = [sentence]
+    say_unseen([model.loaded], asked)
     files_to_read = tqdm(
         shots(files, max_pixels),
         total=None if has_videos else len(files),
@@ -140,7 +145,8 @@ def run_detect(
         if coco:
             outputs.append(stack.enter_context(_ended(CocoResults(coco, query.names, written))))
         # The screen last: nothing is printed where a file cannot be opened.
-        outputs.append(stack.enter_context(_ended(PrintedJson() if as_json else Table())))
+        screen = PrintedJson() if as_json else Table()
+        outputs.append(stack.enter_context(_ended(screen)))
         for shots_of_batch in batches(files_to_read, batch):
             pictures = [shot.picture for shot in shots_of_batch]
             detected = model.find(

@@ -13,7 +13,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.inference import queries
 from fiber_cli.inference.detections import Detection, best_of_objects, detections_of
 from fiber_cli.inference.in_use import InUse, check_counts, computing
-from fiber_cli.inference.pictures import OnError, Picture, PictureReader, pictures_of
+from fiber_cli.inference.pictures import OnError, Picture, PictureReader, one_or_all, pictures_of
 from fiber_cli.inference.queries import Query
 from fiber_cli.inference.results import Detections
 from fiber_cli.tasks.abilities import Detecting
@@ -254,7 +254,7 @@ class Finding(InUse):
                 sure = best_first[best_first[:, 4] >= limits.threshold]
                 reported = limits.limited(detections_of(sure, query.names, picture.size), detector.postprocessing)
                 detections[number] = Detections.of(reported, picture, pictures[number], max_pixels)
-        return detections[0] if single else list(map(detections.get, range(len(pictures))))
+        return one_or_all(detections, len(pictures), is_single=single)
 
 
 class _Limits:

@@ -3,7 +3,7 @@
 import os
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, Protocol, TypeVar, runtime_checkable
@@ -66,6 +66,13 @@ def pictures_of(images: Picture | Sequence[Picture]) -> tuple[list[Given], bool]
         return [images], True
     pictures = _listed(images, "images", WANTED)
     return [_held(picture) for picture in pictures], False
+
+
+def one_or_all(results: Mapping[int, Item], count: int, *, is_single: bool) -> Item | list[Item | None]:
+    """The results in the order of what was given, so many, None where one was left out; alone where that was."""
+    if is_single:
+        return results[0]
+    return [results.get(number) for number in range(count)]
 
 
 def _held(picture: Any) -> Any:
@@ -271,8 +278,10 @@ def _from_tensor(tensor: torch.Tensor) -> Image.Image:
             f"a tensor of {tensor.dtype} {tuple(tensor.shape)}; wanted is torch.uint8 (0 to 255), (channels, height, "
             "width) for 1 grey, 3 RGB or 4 RGBA channels; one of 0 to 1 is `(255 * tensor).round().to(torch.uint8)`"
         )
-    channels_last = tensor.detach().cpu() if tensor.ndim == 2 else tensor.detach().cpu().permute(1, 2, 0)
-    return _from_array(channels_last.numpy())
+    tensor = tensor.detach().cpu()
+    if tensor.ndim == 3:
+        tensor = tensor.permute(1, 2, 0)
+    return _from_array(tensor.numpy())
 
 
 def find_images(paths: Iterable[Path]) -> list[Path]:

@@ -121,8 +121,10 @@ class Detections(list[Detection]):
         """Write what `draw` gives into a picture file, or `to_dict` into one that ends in `.json`; its path. UserError
         for another ending, and for a file that fiber has not written, but for force=True."""
         path = Path(file)
-        is_file = self.path is not None and not is_address(self.path)
-        outputs = Outputs(force=force, inputs=[Path(str(self.path))] if is_file else [])
+        inputs = []
+        if self.path is not None and not is_address(self.path):
+            inputs.append(Path(str(self.path)))
+        outputs = Outputs(force=force, inputs=inputs)
         outputs.reserve(path)
         if path.suffix.lower() == ".json":
             outputs.write(path, dump_json(self.to_dict(), indent=2) + "\n")

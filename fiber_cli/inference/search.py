@@ -76,9 +76,13 @@ def judgement(
         return Judgement("score", Threshold(threshold, 0, math.inf), is_chosen=False)
     if itm is None:
         of_search = loaded.ability(Embedding).search_threshold
-        return None if of_search is None else Judgement("logits" if raw_sum else "score", of_search, is_chosen=True)
+        if of_search is None:
+            return None
+        return Judgement("logits" if raw_sum else "score", of_search, is_chosen=True)
     of_pairs = itm.ability(Matching).match_threshold
-    return None if of_pairs is None else Judgement("itm", of_pairs, is_chosen=True)
+    if of_pairs is None:
+        return None
+    return Judgement("itm", of_pairs, is_chosen=True)
 
 
 def run_search(
@@ -291,12 +295,13 @@ def table(results: Sequence[SearchResult], shown: int) -> str:
     """The best `shown` of each query for the screen, and whether they match, where that is told."""
     lines = []
     for result in results:
-        is_told = result.matches is not None
+        heading = match = ""
+        if result.matches is not None:
+            answer = "yes" if result.matches else "no"
+            heading, match = f" {'match':>5}", f" {answer:>5}"
         if result.rank == 1:
-            match = f" {'match':>5}" if is_told else ""
-            lines += ["", cell(result.query), f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}{match}  image"]
+            lines += ["", cell(result.query), f"{'rank':>4} {'score':>9} {'itc':>7} {'itm':>9}{heading}  image"]
         if result.rank <= shown:
             numbers = f"{result.score:9.4f} {result.itc:7.4f} {result.itm:9.4f}"
-            match = f" {'yes' if result.matches else 'no':>5}" if is_told else ""
             lines.append(f"{result.rank:4} {numbers}{match}  {cell(result.path)}")
     return "\n".join(lines[1:])

@@ -46,6 +46,13 @@ class HeaderCommand(NamedTuple):
                 return value
         return None
 
+    def path(self, option: str) -> Path | None:
+        """The path that an option names; None where it names none."""
+        value = self.option(option)
+        if not value:
+            return None
+        return Path(value)
+
     def run(self, option: str) -> str | None:
         """The name of the run that an option names; None where it names none."""
         value = self.option(option)

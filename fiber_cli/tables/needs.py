@@ -148,14 +148,13 @@ def evaluation_files(command: HeaderCommand, task: str, data: Path, runs: Path) 
     """What a command of `fiber eval` or `fiber rerank` reads."""
     arguments = placed(command.arguments, data, runs)
     placed_command = command._replace(arguments=tuple(arguments))
-    root, images = placed_command.option("--root"), placed_command.option("--images")
     try:
         found = eval_data(
             command.dataset,
             task,
             command.option("--split"),
-            Path(root) if root else None,
-            images=Path(images) if images else None,
+            placed_command.path("--root"),
+            images=placed_command.path("--images"),
             published_prompts="--published-prompts" in arguments,
         )
     except MissingData as error:

@@ -203,7 +203,8 @@ def together(names: Sequence[str], results: Sequence[Result]) -> Result:
     notes: list[str] = []
     for name, result in zip(names, results, strict=True):
         for metric, value in result.metrics.items():
-            metrics[metric if occurrences[metric] == 1 else f"{metric}/{name}"] = value
+            is_shared = occurrences[metric] > 1
+            metrics[f"{metric}/{name}" if is_shared else metric] = value
         for file, content in result.files.items():
             files[f"{name}/{file}"] = content
         bad.extend(result.bad)

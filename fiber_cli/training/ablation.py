@@ -238,7 +238,8 @@ def picture(grid: Grid, results: Sequence[VariantResults]) -> bytes:
             spread = each.spread(metric)
             if spread is not None:
                 colour = f"C{groups.index(each.variant.group) % 10}"
-                axes.barh(number, spread.mean, xerr=spread.std if spread.seeds > 1 else None, color=colour)
+                deviation = spread.std if spread.seeds > 1 else None
+                axes.barh(number, spread.mean, xerr=deviation, color=colour)
         first = results[0].spread(metric)
         if first is not None:
             axes.axvline(first.mean, color="black", linestyle="--", linewidth=0.8)

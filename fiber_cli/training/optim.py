@@ -120,8 +120,8 @@ def param_groups(
         apart = in_text and text_mult != 1
         key = (kind, apart, not decay)
         if key not in groups:
-            group_name = f"{kind}{'/text' if apart else ''}/{'decay' if decay else 'no_decay'}"
-            group_decay = weight_decay if decay else 0.0
+            ending, group_decay = ("decay", weight_decay) if decay else ("no_decay", 0.0)
+            group_name = f"{kind}/text/{ending}" if apart else f"{kind}/{ending}"
             groups[key] = {"params": [], "name": group_name, "mult": factor, "weight_decay": group_decay}
         groups[key]["params"].append(parameter)
     return [groups[key] for key in sorted(groups)]

@@ -378,22 +378,25 @@ class Run:
         images = progress.step * self.recipe.runtime.global_batch
         bad = [counts["bad"] for counts in collectives.gather_objects(self.bad.state_dict())]
         compared = pairs_compared(self.task, self.recipe.runtime, collectives.world_size())
-        return {
+        rate = None
+        if progress.seconds:
+            rate = round(images / progress.seconds, 2)
+        facts: dict[str, Any] = {
             "steps": progress.step,
             "images": images,
             "global_batch": self.recipe.runtime.global_batch,
             "seconds": round(progress.seconds, 2),
-            "images_per_second": round(images / progress.seconds, 2) if progress.seconds else None,
+            "images_per_second": rate,
             "metrics": progress.metrics,
             "best": progress.best,
             "skipped": progress.skipped,
             "bad": sum(bad),
             "precision": settled(self.recipe.runtime.precision, self.engine.device),
             "truncated": sum(collectives.gather_objects(progress.truncated)),
-            **({"pairs_compared": compared} if compared else {}),
-            "parameters": self.parameter_counts,
-            **environment(),
         }
+        if compared:
+            facts["pairs_compared"] = compared
+        return facts | {"parameters": self.parameter_counts, **environment()}
 
 
 def _as_it_is(content: Any) -> Any:

@@ -39,7 +39,7 @@ def launched(calls, monkeypatch):
     """Commands in place of which their results are written."""
     commands = []
 
-    def launch(nproc, argv, *, name=""):
+    def launch(nproc, argv, *, name="", asked):
         commands.append(argv)
         output = Path(argv[argv.index("--output") + 1])
         output.mkdir(parents=True, exist_ok=True)

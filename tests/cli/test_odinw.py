@@ -36,7 +36,7 @@ def launched(calls, monkeypatch):
     """Commands in place of which their results are written; `fail_at` ends the command of that number."""
     state = SimpleNamespace(commands=[], fail_at=None, code=75)
 
-    def launch(nproc, argv, *, name=""):
+    def launch(nproc, argv, *, name="", asked):
         state.commands.append(argv)
         if len(state.commands) == state.fail_at:
             return state.code

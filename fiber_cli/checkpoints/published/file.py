@@ -44,7 +44,9 @@ def convert_file(
     `output` that holds something else than an earlier conversion.
     """
     directory.check_name(output)
-    read = [source, *([answers] if answers else []), *tokenizer_files(tokenizer)]
+    read = [source, *tokenizer_files(tokenizer)]
+    if answers:
+        read.append(answers)
     outputs = Outputs(force=force, inputs=read)
     check_output(output, outputs)
     declaration, form = published_forms()[task]
@@ -56,8 +58,10 @@ def convert_file(
         model=_model_config(source, state, form.stage),
         tokenizer=load_tokenizer(tokenizer),
         text_length=form.text_length,
-        labels=None if form.labels is None else _vocabulary(source, state.get(form.labels), answers),
     )
+    if form.labels is not None:
+        labels = _vocabulary(source, state.get(form.labels), answers)
+        context = dataclasses.replace(context, labels=labels)
     with without_weights():
         expected = dict(new_task(context).named_parameters())
     weights = stage.from_published(state, context.model, expected)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from fiber_cli.data.records import Span
 from fiber_cli.data.scenes.facts import position
 from fiber_cli.data.scenes.layout import Point, Scene, SceneObject
-from fiber_cli.data.scenes.vocabulary import NUMBERS, RELATIONS, THINGS, listing, noun_phrase
+from fiber_cli.data.scenes.vocabulary import RELATIONS, THINGS, counted, listing, noun_phrase
 
 #: The longest caption in words and punctuation marks, each of which the built-in tokenizer keeps whole.
 MAX_WORDS = 38
@@ -179,12 +179,13 @@ def _slot_phrase(rng: random.Random, scene: Scene, name: str, detail: float) -> 
     """The objects that a slot of a template stands for, and words for them."""
     count = len(scene.objects)
     if name == "all":
-        thing = rng.choice(THINGS)
-        return tuple(range(count)), f"{NUMBERS[count]} {thing if count == 1 else f'{thing}s'}"
+        return tuple(range(count)), counted(count, rng.choice(THINGS))
     i = int(name)
+    texture_odds = detail
     # That an object is plain goes without saying, except where few objects leave little to say.
-    obvious = scene.objects[i].texture == "plain" and count > 2
-    return (i,), _indefinite(rng, scene.objects[i], detail, detail * 0.25 if obvious else detail)
+    if scene.objects[i].texture == "plain" and count > 2:
+        texture_odds *= 0.25
+    return (i,), _indefinite(rng, scene.objects[i], detail, texture_odds)
 
 
 def _indefinite(rng: random.Random, thing: SceneObject, size_odds: float, texture_odds: float) -> str:

@@ -6,7 +6,16 @@ from typing import NamedTuple
 
 from fiber_cli.data.scenes.facts import Attributes, coloured_shapes, related
 from fiber_cli.data.scenes.layout import Scene, SceneObject
-from fiber_cli.data.scenes.vocabulary import ATTRIBUTES, NUMBERS, RELATIONS, THINGS, listing, noun_phrase, plural_phrase
+from fiber_cli.data.scenes.vocabulary import (
+    ATTRIBUTES,
+    NUMBERS,
+    RELATIONS,
+    THINGS,
+    counted,
+    listing,
+    noun_phrase,
+    plural_phrase,
+)
 
 #: How many attributes of an object a query names beside what it is.
 _DETAIL = (0, 0, 1, 1, 1, 2)
@@ -86,7 +95,7 @@ def counted_names(scene: Scene) -> tuple[str, ...]:
     texts = []
     for names in full_names(scene):
         thing = rng.choice(THINGS)
-        texts.append(f"{NUMBERS[count]} {thing if count == 1 else f'{thing}s'}: {names}")
+        texts.append(f"{counted(count, thing)}: {names}")
     return tuple(texts)
 
 

@@ -72,6 +72,11 @@ def plural_phrase(rng: random.Random, attributes: dict[str, str]) -> str:
     return in_plural(noun_phrase(rng, attributes))
 
 
+def counted(count: int, noun: str) -> str:
+    """ "one object", "two objects"."""
+    return f"{NUMBERS[count]} {noun if count == 1 else in_plural(noun)}"
+
+
 def in_plural(noun: str) -> str:
     """ "red stars", "crosses": a noun, or a phrase that ends in one."""
     return noun + ("es" if noun.endswith(("s", "x")) else "s")

@@ -54,7 +54,9 @@ class VocSource(ObjectSource):
         name: str | None = None,
     ):
         labelled = read_voc(folder, split, images, VocOptions(boxes, difficult, names))
-        name = name or "-".join([Path(folder).absolute().name, *([split] if split else [])])
+        if not name:
+            folder_name = Path(folder).absolute().name
+            name = f"{folder_name}-{split}" if split else folder_name
         super().__init__(
             name,
             labelled,

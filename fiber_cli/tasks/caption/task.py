@@ -158,14 +158,18 @@ class CaptionTask(Task, Captioning):
     def best_captions(
         self, pixels: Tensor, count: int, *, beam: int | None = None, as_published: bool | None = None
     ) -> BestTexts:
+        if beam is None:
+            beam = self.beam
+        if as_published is None:
+            as_published = self.search_as_published
         tokens, log_probs = best_captions(
             self.captioner,
             self.captioner.memory(normalize(pixels)),
             count,
-            beam=self.beam if beam is None else beam,
+            beam=beam,
             max_length=self.max_length,
             special=self.special,
-            as_published=self.search_as_published if as_published is None else as_published,
+            as_published=as_published,
         )
         return BestTexts(self._without_ends(tokens), log_probs.exp())
 

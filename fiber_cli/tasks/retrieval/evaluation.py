@@ -181,7 +181,9 @@ class RetrievalEvaluation(Evaluation):
     @property
     def listed(self) -> str:
         """The name of the ranking whose best candidates are written out."""
-        return f"rerank-{self.rerank[-1]}" if self.mode == "rerank" else self.mode
+        if self.mode == "rerank":
+            return f"rerank-{self.rerank[-1]}"
+        return self.mode
 
     def similarities(self, task: Task, options: PredictOptions, reading: "Reading") -> Similarities:
         """Of the dual encoder, of no images on other ranks than the first. Raises UserError for a checkpoint that has

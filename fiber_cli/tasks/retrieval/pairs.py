@@ -149,13 +149,11 @@ class PairPass:
 
     def _text_stems(self) -> TextStems:
         """Of all texts, on every rank."""
-        stems = TextStems(
-            len(self.texts),
-            self.texts.text_length,
-            self.task.encoder.config.text.hidden,
-            memory=self.storage.memory,
-            folder=None if self.journal is None else self.journal.folder,
-        )
+        folder = None
+        if self.journal is not None:
+            folder = self.journal.folder
+        width = self.task.encoder.config.text.hidden
+        stems = TextStems(len(self.texts), self.texts.text_length, width, memory=self.storage.memory, folder=folder)
         for batch in self._loader(self.texts, 0, 1):
             self.truncated += batch["truncated"]
             numbers = batch["index"].tolist()
@@ -219,8 +217,9 @@ def score_pairs(
 def best_columns(scores: np.ndarray, k: int) -> np.ndarray:
     """Columns of the k best of each row, int64 (rows, min(k, columns)), best first, earlier columns first among
     equals."""
-    columns = [_best(row, k) for row in scores]
-    return np.stack(columns) if columns else np.zeros((0, min(k, scores.shape[1])), dtype=np.int64)
+    if not len(scores):
+        return np.zeros((0, min(k, scores.shape[1])), dtype=np.int64)
+    return np.stack([_best(row, k) for row in scores])
 
 
 def _best(row: np.ndarray, k: int) -> np.ndarray:

@@ -80,7 +80,9 @@ def _presence_set(
 
 def _spread(count: int) -> list[int]:
     """TEXTS numbers below `count`, or all."""
-    return np.unique(np.linspace(0, count - 1, min(TEXTS, count)).round().astype(int)).tolist() if count else []
+    if count == 0:
+        return []
+    return np.unique(np.linspace(0, count - 1, min(TEXTS, count)).round().astype(int)).tolist()
 
 
 def _captions(sample: tuple[CaptionSource, int]) -> tuple[str, ...]:

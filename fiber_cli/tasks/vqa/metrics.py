@@ -41,7 +41,8 @@ def normalise(answer: str) -> str:
     text = bare = clean(answer)
     glue = bool(_DIGIT_COMMA.search(bare))
     for mark in _PUNCTUATION:
-        text = text.replace(mark, "" if glue or f"{mark} " in bare or f" {mark}" in bare else " ")
+        beside_space = f"{mark} " in bare or f" {mark}" in bare
+        text = text.replace(mark, "" if glue or beside_space else " ")
     words = (_DIGITS.get(word, word) for word in _PERIOD.sub("", text, count=_MAX_PERIODS).lower().split())
     return " ".join(_REPAIRED.get(word, word) for word in words if word not in _ARTICLES)
 

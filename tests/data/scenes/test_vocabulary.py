@@ -11,6 +11,7 @@ from fiber_cli.data.scenes.vocabulary import (
     RELATIONS,
     SYNONYMS,
     VALUES,
+    counted,
     listing,
     noun_phrase,
     plural,
@@ -60,3 +61,8 @@ def test_listings_end_with_and():
 def test_every_relation_has_an_opposite_and_an_extreme():
     assert set(RELATIONS) == set(OPPOSITE) == set(EXTREME)
     assert all(OPPOSITE[OPPOSITE[relation]] == relation for relation in RELATIONS)
+
+
+def test_one_thing_is_counted_in_the_plural():
+    assert [counted(count, "shape") for count in range(3)] == ["no shapes", "one shape", "two shapes"]
+    assert counted(4, "red cross") == "four red crosses"
