@@ -1,10 +1,6 @@
 """The passes that `precision` times, and a process that does them with the code of an earlier commit.
 
-    PYTHONPATH=WORKTREE python -P benchmarks/inference_passes.py FILE     # what `Earlier` starts
-
-FILE holds what is passed: the name of the pass, preset, words, weights and batch. For every line on its standard input
-the process does the pass once and answers with the seconds of processor time; at the end of the input it writes the
-last result into FILE. What stands here is understood by the code of commits since 72a87ff.
+What stands here is understood by the code of commits since 72a87ff.
 """
 
 import os
@@ -50,14 +46,19 @@ def as_array(result: Any) -> np.ndarray:
     return result.float().cpu().numpy() if isinstance(result, Tensor) else result
 
 
+#: Runs this file on its own, whatever package of this name there is.
+START = "import runpy, sys; runpy.run_path(sys.argv[1])['answer'](sys.argv[2])"
+
+
 class Earlier:
-    """The process, for one pass. code: the earlier commit's folder; file: a temporary one; threads: as this one's."""
+    """A process that does one pass with other code. code: the folder of its commit; file: a temporary one; the rest:
+    see `new_task` and `COMPUTE`."""
 
     def __init__(self, code: Path, file: Path, name: str, preset: str, words: int, task: nn.Module, batch: Any):
         self.file = file
         torch.save({"pass": (name, preset, words), "weights": task.state_dict(), "batch": batch}, file)
         env = os.environ | {"PYTHONPATH": str(code), "OMP_NUM_THREADS": str(torch.get_num_threads())}
-        command = [sys.executable, "-P", __file__, str(file)]
+        command = [sys.executable, "-P", "-c", START, __file__, str(file)]
         self.process = subprocess.Popen(command, env=env, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
     def __enter__(self) -> Self:
@@ -81,8 +82,9 @@ class Earlier:
         return torch.load(self.file, weights_only=False)
 
 
-def main() -> None:
-    file = Path(sys.argv[1])
+def answer(file: str) -> None:
+    """What the process does: for every line of its standard input the pass once, and its seconds of processor time as
+    the answer; at the end of the input the last result goes into the file, where the weights and the batch were."""
     given = torch.load(file, weights_only=False)
     name, preset, words = given["pass"]
     task = new_task(name, preset, words).eval()
@@ -94,7 +96,3 @@ def main() -> None:
             result = COMPUTE[name](task, given["batch"])
         print(time.process_time() - start, flush=True)
     torch.save(as_array(result), file)
-
-
-if __name__ == "__main__":
-    main()

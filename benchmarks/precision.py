@@ -7,11 +7,11 @@
 
 "before" is float32 by the code of an earlier commit, checked out into a temporary folder, on the same weights, with
 texts padded to the longest that the model takes; "padded" the same by the code as it is; "autocast" is bf16 with
-weights that stay float32. Speeds are of random weights with open gates: one picture of 480 x 640 asked for "cat . dog";
-16 captions as long as COCO's through the dual encoder; a caption of 20 tokens by beam search. Every way has its turn in
-every round, and the best of the rounds counts, since what else the machine does only adds to it; on a CPU it is the
-process's own time, of all its threads. The same numbers are shown by the largest differences in float32; int8 is for
-CPUs.
+weights that stay float32; "fp32 by MKL" is there on processors where oneDNN computes products. Speeds are of random
+weights with open gates: one picture of 480 x 640 asked for "cat . dog"; 16 captions as long as COCO's through the dual
+encoder; a caption of 20 tokens by beam search. Every way has its turn in every round, and the best of the rounds
+counts, since what else the machine does only adds to it; on a CPU it is the process's own time, of all its threads. The
+same numbers are shown by the largest differences in float32; int8 is for CPUs.
 """
 
 import argparse
@@ -23,6 +23,7 @@ from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
+from unittest import mock
 
 import numpy as np
 import torch
@@ -38,7 +39,9 @@ from fiber_cli.data.padding import without_padding
 from fiber_cli.data.sources import open_source
 from fiber_cli.data.text import load_tokenizer
 from fiber_cli.distributed.device import to_device
+from fiber_cli.model import linear
 from fiber_cli.model.config import PRESETS
+from fiber_cli.model.linear import onednn_is_faster
 from fiber_cli.model.precision import precision_context, prepared, settled
 from fiber_cli.tasks.evaluation import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
@@ -102,7 +105,19 @@ def ways_of(name: str, timed_pass: Pass, device: torch.device) -> Ways:
     }
     for precision in precisions(device):
         ways[precision] = in_precision(prepared(task, precision, device), precision, timed_pass.batch)
+    if device.type == "cpu" and onednn_is_faster():
+        ways["fp32 by MKL"] = by_mkl(ways["fp32"])
     return ways
+
+
+def by_mkl(call: Callable[[], tuple[float, Any]]) -> Callable[[], tuple[float, Any]]:
+    """The same as on processors that MKL uses whole."""
+
+    def call_by_mkl() -> tuple[float, Any]:
+        with mock.patch.object(linear, "onednn_is_faster", return_value=False):
+            return call()
+
+    return call_by_mkl
 
 
 def detection(preset: str, device: torch.device) -> Pass:
