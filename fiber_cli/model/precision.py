@@ -82,7 +82,9 @@ def _quantised(network: Network) -> Network:
     range of all of it."""
     for module in network.modules():
         if isinstance(module, Linear):
-            module.__class__ = nn.Linear  # torch knows what to put in the place of its own class alone
+            # torch knows what to put in the place of its own class alone.
+            unlike_ours: nn.Module = module
+            unlike_ours.__class__ = nn.Linear
     with warnings.catch_warnings():
         # torch says of its own module that another package is to replace it.
         warnings.simplefilter("ignore")
