@@ -9,7 +9,7 @@ Same image, prompt of 256 tokens and boxes for all: forward, backward and AdamW,
 and drop path as in training. The towers are the same modules in all three, so that memory holds them once.
 "deep fusion" is `task.head_fusion=deep`: attention in both directions between all places of the pyramid and the tokens,
 with 8 heads in a width of 2,048, and one more text layer before each block of the head. The steps take turns: seconds
-are medians, ratios medians of the ratios in each turn.
+are medians, on a CPU of the process's own time, of all its threads; ratios are medians of the ratios in each turn.
 The paper (Table 2, seconds a step on V100s): no fusion 1.31, FIBER 1.38, GLIP 2.14.
 """
 
@@ -113,7 +113,7 @@ def main() -> None:
         for name, task in tasks.items():
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-            taken, losses[name] = timed(lambda task=task: step(task), device)
+            taken, losses[name] = timed(lambda task=task: step(task), device, of_process=device.type == "cpu")
             seconds[name].append(taken)
             if device.type == "cuda":
                 memory[name] = torch.cuda.max_memory_allocated() / 2**30
@@ -139,6 +139,7 @@ def main() -> None:
         "hardware": hardware(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
+        "clock": "process" if device.type == "cpu" else "wall",
         "ways": ways,
     }
     where = f"{report['hardware']}, {report['threads']} threads, float32"
