@@ -96,6 +96,7 @@ def onednn_is_faster() -> bool:
 
 def _processor() -> str:
     """What the system says of the processor, its maker's name among it."""
-    if CPU_INFO.is_file():
-        return CPU_INFO.read_text(encoding="utf-8", errors="replace")
-    return platform.processor()
+    if not CPU_INFO.is_file():
+        return platform.processor()
+    with CPU_INFO.open(encoding="utf-8", errors="replace") as info:
+        return info.read(1000)  # of the first core; there may be hundreds, all alike
