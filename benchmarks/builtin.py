@@ -1,12 +1,15 @@
 """The checkpoints that ship with the package: trained by their recipes, put in their place, described.
 
     python -m benchmarks.builtin train --work DIR [--nproc N] [--only STAGE,STAGE]
+    python -m benchmarks.builtin calibrate --work DIR [--only STAGE,STAGE]
     python -m benchmarks.builtin card --work DIR [--results FILE]
 
 `train` runs the command of every recipe `recipes/builtin*.yaml` in DIR, each after the one that it starts from, and
 puts the best checkpoint of each as float16 into fiber_cli/builtin/. The same command again goes on where it was: what
-is complete is not trained again. `card` writes fiber_cli/builtin/MODEL_CARD.md from what the runs say of themselves and
-from a JSON with figures: {"<checkpoint>": {"<what>": <number or text>, …}, …, "limits": ["<sentence>", …]}.
+is complete is not trained again. `calibrate` chooses the thresholds of checkpoints that ship again, as the validation
+of their recipes does today, and leaves their weights alone; DIR keeps what it chose. `card` writes
+fiber_cli/builtin/MODEL_CARD.md from what the runs say of themselves and from a JSON with figures: {"<checkpoint>":
+{"<what>": <number or text>, …}, …, "limits": ["<sentence>", …]}.
 
 A recipe's checkpoint is called by its task, of the two pre-training stages by what they are for; a line `# ships: NAME`
 in its header calls it otherwise, `# ships: none` keeps it out of the package.
@@ -21,6 +24,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from benchmarks.calibration import calibrate, store
 from fiber_cli.checkpoints import directory, shipped
 from fiber_cli.checkpoints.digests import WEIGHTS_FILE, read_digests
 from fiber_cli.checkpoints.export import export
@@ -31,6 +35,7 @@ from fiber_cli.distributed.launch import launch
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
 from fiber_cli.outputs import Outputs, sha256_of
 from fiber_cli.settings import SourceSettings
+from fiber_cli.tasks import declared
 from fiber_cli.training.resume import FREE_ON_RESUME, differing_settings
 from fiber_cli.training.run_folder import has_checkpoint
 
@@ -181,6 +186,30 @@ def ship(stage: Stage, work: Path, folder: Path) -> None:
         return
     exported = export(work / stage.name, folder / stage.ships, half=True)
     print(f"{exported.out}: from {exported.source}", flush=True)
+    calibrated = _calibrated(stage, work, exported.digests[WEIGHTS_FILE])
+    if calibrated:
+        store(exported.out, calibrated["settings"])
+
+
+def calibrate_again(stage: Stage, work: Path, folder: Path) -> None:
+    """Choose the thresholds of a checkpoint that ships again, and keep them in the record of its stage. Raises
+    UserError."""
+    if stage.ships is None or not declared(stage.task).calibrated:
+        return
+    checkpoint = folder / stage.ships
+    chosen = calibrate(checkpoint, resolve_recipe(str(work / stage.name / RECIPE)))
+    weights = read_digests(checkpoint)[WEIGHTS_FILE]
+    calibrated = {"weights": weights, "commit": commit(), "settings": chosen.settings, "metrics": chosen.metrics}
+    content = _record(stage, work) | {"calibrated": calibrated}
+    Outputs().write(_record_file(stage, work), json.dumps(content, indent=2) + "\n", own=True)
+    store(checkpoint, chosen.settings)
+    print(f"{checkpoint}: {chosen.settings}", flush=True)
+
+
+def _calibrated(stage: Stage, work: Path, weights: str) -> dict[str, Any]:
+    """What `calibrate_again` chose for the weights of this digest; nothing where it did not or they are others."""
+    calibrated: dict[str, Any] = _record(stage, work).get("calibrated", {})
+    return calibrated if calibrated.get("weights") == weights else {}
 
 
 def card(made: Sequence[Stage], work: Path, folder: Path, results: Mapping[str, Any]) -> str:
@@ -230,14 +259,20 @@ def _section(stage: Stage, work: Path, folder: Path, figures: Mapping[str, Any])
         "commit": ", then ".join(record.get("commits", [NOT_RECORDED])),
         f"SHA-256 of {WEIGHTS_FILE}": digests[WEIGHTS_FILE],
     }
-    tables = [_table("fact", facts), _table("measured", {**_validated(summary), **figures})]
+    calibrated = _calibrated(stage, work, digests[WEIGHTS_FILE])
+    if calibrated:
+        facts["thresholds"] = f"chosen again by `{MADE_BY} calibrate`, commit {calibrated['commit']}"
+    tables = [_table("fact", facts), _table("measured", {**_validated(summary, calibrated), **figures})]
     return "\n\n".join([f"## {shipped.BUILTIN}/{stage.ships}", *tables])
 
 
-def _validated(summary: Mapping[str, Any]) -> dict[str, float]:
+def _validated(summary: Mapping[str, Any], calibrated: Mapping[str, Any]) -> dict[str, float]:
     """What the validations of a run say of its best checkpoint, which is the one that ships: all metrics where it is
-    the last one, else the metric that chose it."""
+    the last one, else the metric that chose it; and in their place what the one says that chose its thresholds
+    again."""
     best = summary["best"]
+    if calibrated:
+        return {f"validation: {name}": value for name, value in calibrated["metrics"].items()}
     if best is None or best["step"] == summary["steps"]:
         return {f"validation: {name}": value for name, value in summary["metrics"].items()}
     return {f"validation, at step {best['step']:,} of {summary['steps']:,}: {best['metric']}": best["value"]}
@@ -271,7 +306,7 @@ def write_card(text: str, folder: Path) -> Path:
 
 def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=("train", "card"))
+    parser.add_argument("what", choices=("train", "calibrate", "card"))
     parser.add_argument("--work", type=Path, required=True, help="folder of the runs")
     parser.add_argument("--nproc", type=int, help="processes, where not as many as the recipes' commands say")
     parser.add_argument("--only", help="stages, with commas; what they start from must be there")
@@ -290,7 +325,9 @@ def main(argv: Sequence[str] | None = None) -> None:
         if unknown:
             raise UserError(f"--only {first_names(sorted(unknown))}: give of {first_names([s.name for s in made])}")
         for stage in made:
-            if stage.name in only:
+            if stage.name in only and arguments.what == "calibrate":
+                calibrate_again(stage, arguments.work, arguments.into)
+            elif stage.name in only:
                 train(stage, arguments.work, arguments.nproc)
                 ship(stage, arguments.work, arguments.into)
     except UserError as error:

@@ -7,18 +7,20 @@ is the mean over queries of the average precision, beside that of a random order
 shape, the same without an article, every name of a shape, and queries as `data.scenes.queries` makes them, by the dual
 encoder alone and with fusion over its best.
 
-Beside it, of folders of 20 scenes of the split "test": of the coloured shapes and captions that some picture shows, how
-many are said to be there, and of those that none shows, how many are said to be absent, by the threshold that the
-checkpoint's validation chose, or where it has none by one that is chosen here as validation does, on scenes of "val".
+Beside it, of folders of 20 and of 50 scenes of the split "test", each searched as `fiber rerank --images` does: of
+texts that are true of some picture the share that some picture is said to match, and of texts that are true of none the
+share that no picture is said to match, by the thresholds that the checkpoint's validation chose. Asked are all coloured
+shapes with an article and without, and queries and captions of the folder's scenes and of others.
 """
 
 import argparse
 import random
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
-from PIL import Image
 
 from benchmarks.common import write
 from fiber_cli import Fiber
@@ -28,19 +30,15 @@ from fiber_cli.data.scenes.layout import Scene, scene
 from fiber_cli.data.scenes.naming import names_of_level
 from fiber_cli.data.scenes.queries import SceneQuery, Wanted, coloured_shape_queries, fits, queries
 from fiber_cli.data.scenes.vocabulary import SYNONYMS
-from fiber_cli.data.sources.scenes import ScenesSource
-from fiber_cli.tasks.abilities import Embedding, Threshold
-from fiber_cli.tasks.prediction import PredictOptions
+from fiber_cli.inference.search import SearchResult
+from fiber_cli.tasks.abilities import Embedding
 from fiber_cli.tasks.retrieval.pairs import sums
-from fiber_cli.tasks.retrieval.presence import presence_metrics, presence_sets
 
 #: How many of the dual encoder's best are scored by fusion.
 RERANKED = 20
 MADE_QUERIES = 200
-#: Folders that are asked whether they show something, and the scenes of each.
-FOLDERS, FOLDER = 10, 20
-#: Scenes that a threshold is chosen on.
-CALIBRATING = 200
+#: Scenes of a folder that is asked whether it shows something, and of all folders of one size together.
+SIZES, SCENES = (20, 50), 200
 ARTICLES = {"coloured shapes with an article": "a", "coloured shapes": ""}
 
 
@@ -86,57 +84,54 @@ def measured(asked: Sequence[SceneQuery], scenes: Sequence[Scene], score: Callab
     return float(np.mean(precisions))
 
 
-def search_threshold(model: Fiber) -> Threshold | None:
-    """The checkpoint's, or one that is chosen here; None where it tells nothing apart."""
-    of_checkpoint = model.loaded.ability(Embedding).search_threshold
-    if of_checkpoint is not None:
-        return of_checkpoint
-    sets = presence_sets([ScenesSource("val", CALIBRATING)], model.context)
-    metrics = presence_metrics(model.task, sets, PredictOptions(model.batch_size, 0, model.precision))
-    print("chosen on scenes of val", {name: round(value, 2) for name, value in metrics.items()}, flush=True)
-    lengths = metrics.get("search/fewest_words"), metrics.get("search/most_words")
-    return Threshold.of(metrics.get("search/threshold"), *lengths)
+def asked_of(scenes: Sequence[Scene], others: Sequence[Scene]) -> Iterator[tuple[str, str, bool]]:
+    """Kind of text, the text, and whether one of the scenes shows what it says; others: what absent texts are of."""
+    for kind, article in ARTICLES.items():
+        by_text = {query.text: query for one in scenes for query in coloured_shape_queries(one, article)}
+        for text, query in by_text.items():
+            yield kind, text, any(fits(query, one) for one in scenes)
+    for one in (*scenes, *others):
+        query = random.Random(one.key).choice(queries(one))
+        yield "of all kinds", query.text, any(fits(query, each) for each in scenes)
+    for one in (*scenes, *others):
+        yield "captions", captions(one)[0].text, one in scenes
 
 
-def asked_of_folders() -> Iterator[tuple[str, list[Scene], str, bool]]:
-    """Kind of text, the scenes of a folder, the text, and whether one of them shows what it says."""
-    folders = []
-    for first in range(0, (FOLDERS + 1) * FOLDER, FOLDER):
-        folders.append([scene(0, "test", first + number) for number in range(FOLDER)])
-    for scenes, others in pairwise(folders):
-        asked = {query.text: query for one in scenes for query in coloured_shape_queries(one)}
-        for text, query in asked.items():
-            yield "coloured shapes", scenes, text, any(fits(query, one) for one in scenes)
-        for own, other in zip(scenes, others, strict=True):
-            yield "captions", scenes, captions(own)[0].text, True
-            yield "captions", scenes, captions(other)[0].text, False
-
-
-def presence_in_folders(model: Fiber, threshold: Threshold | None) -> dict[str, dict[str, float]]:
+def presence_in_folders(model: Fiber, size: int) -> dict[str, dict[str, float]]:
     """Kind of text → the percentages of what is there that is said to be so, of what is absent that is said to be
-    absent, and of texts of which nothing is said."""
+    absent, and of texts of which nothing is said; of folders of `size` scenes."""
     answers: dict[str, list[tuple[bool, bool | None]]] = {}
-    pictures_of: dict[str, list[Image.Image]] = {}
-    scale = model.loaded.ability(Embedding).logit_scale()
-    for kind, scenes, text, is_there in asked_of_folders():
-        said = None
-        if threshold is not None and threshold.is_for(text):
-            pictures = pictures_of.setdefault(scenes[0].key, list(map(draw, scenes)))
-            cosines = model.embed_images(pictures) @ model.embed_texts(text)
-            total = sums(cosines, np.array(model.match(pictures, text)), scale).logits
-            said = bool((total >= threshold.least).any())
-        answers.setdefault(kind, []).append((is_there, said))
-    figures = {}
-    for kind, of_kind in answers.items():
-        present = [said for is_there, said in of_kind if is_there]
-        absent = [said for is_there, said in of_kind if not is_there]
-        figures[kind] = {
-            "texts": len(of_kind),
-            "present, said to be there": 100 * present.count(True) / len(present),
-            "absent, said to be absent": 100 * absent.count(False) / len(absent),
-            "nothing said": 100 * (present + absent).count(None) / len(of_kind),
-        }
-    return figures
+    folders = []
+    for first in range(0, SCENES + size, size):
+        folders.append([scene(0, "test", first + number) for number in range(size)])
+    for scenes, others in pairwise(folders):
+        asked = list(asked_of(scenes, others))
+        results = searched(model, scenes, [text for _, text, _ in asked])
+        for (kind, _, is_there), of_text in zip(asked, results, strict=True):
+            matches = [result.matches for result in of_text]
+            said = None if None in matches else any(matches)
+            answers.setdefault(kind, []).append((is_there, said))
+    return {kind: shares(of_kind) for kind, of_kind in answers.items()}
+
+
+def searched(model: Fiber, scenes: Sequence[Scene], texts: Sequence[str]) -> list[list[SearchResult]]:
+    """What a folder with the pictures of scenes answers to each text."""
+    with TemporaryDirectory() as folder:
+        for number, one in enumerate(scenes):
+            draw(one).save(Path(folder, f"{number}.png"))
+        return model.with_index(folder).search(texts)
+
+
+def shares(answers: Sequence[tuple[bool, bool | None]]) -> dict[str, float]:
+    """Of pairs of whether something is there and what is said."""
+    present = [said for is_there, said in answers if is_there]
+    absent = [said for is_there, said in answers if not is_there]
+    return {
+        "texts": len(answers),
+        "present, said to be there": 100 * present.count(True) / max(1, len(present)),
+        "absent, said to be absent": 100 * absent.count(False) / max(1, len(absent)),
+        "nothing said": 100 * (present + absent).count(None) / len(answers),
+    }
 
 
 def main() -> None:
@@ -172,10 +167,13 @@ def main() -> None:
         }
         print(kind, {name: round(value, 1) for name, value in figures[kind].items()}, flush=True)
     command = f"python -m benchmarks.scene_queries CHECKPOINT --count {arguments.count} --split {arguments.split}"
-    in_folders = presence_in_folders(model, search_threshold(model))
-    for kind, of_kind in in_folders.items():
-        print(f"folders of {FOLDER} scenes, {kind}", {name: round(value, 1) for name, value in of_kind.items()})
-    result = {"command": command, "mean average precision": figures, f"folders of {FOLDER} scenes": in_folders}
+    result = {"command": command, "mean average precision": figures}
+    for size in SIZES:
+        in_folders = presence_in_folders(model, size)
+        for kind, of_kind in in_folders.items():
+            rounded = {name: round(value, 1) for name, value in of_kind.items()}
+            print(f"folders of {size} scenes, {kind}", rounded, flush=True)
+        result[f"folders of {size} scenes"] = in_folders
     write(result, arguments.json)
 
 

@@ -10,6 +10,7 @@ from benchmarks import builtin
 from fiber_cli.checkpoints.loading import load
 from fiber_cli.errors import EXIT_STOPPED, UserError
 from fiber_cli.outputs import sha256_of
+from fiber_cli.tasks.retrieval import presence
 
 MODEL = """
 model:
@@ -157,6 +158,32 @@ def test_a_run_of_another_recipe_or_of_other_weights_is_not_taken(recipes, launc
         run("train", tmp_path)
 
 
+def test_thresholds_chosen_again_change_weights_or_are_lost(recipes, launched, tmp_path, monkeypatch):
+    monkeypatch.setattr(presence, "TOLD_APART", -100.0)
+    file = recipes / "builtin.yaml"
+    file.write_text(file.read_text().replace("data: {", "data: {val: [{kind: scenes, split: val, count: 12}], "))
+    run("train", tmp_path, "--only", "builtin")
+    checkpoint = tmp_path / "ships" / "retrieval"
+    weights = sha256_of(checkpoint / "model.safetensors")
+    run("calibrate", tmp_path, "--only", "builtin")
+    chosen = load(checkpoint).config.task
+    assert None not in (chosen.match_threshold, chosen.search_threshold, chosen.query_search_threshold)
+    assert chosen.most_query_words < chosen.most_words
+    assert sha256_of(checkpoint / "model.safetensors") == weights
+    run("train", tmp_path, "--only", "builtin")
+    assert load(checkpoint).config.task == chosen
+    run("card", tmp_path, "--results", str(tmp_path / "none.json"))
+    card = (tmp_path / "ships" / "MODEL_CARD.md").read_text()
+    assert f"| validation: search/queries/threshold | {chosen.query_search_threshold:.1f} |" in card
+    assert "| thresholds | chosen again by `python -m benchmarks.builtin calibrate`, commit " in card
+    assert "x/y" not in card
+    # Of other weights they are no thresholds.
+    record = tmp_path / "work" / "builtin.json"
+    record.write_text(record.read_text().replace(weights, "0" * 64))
+    run("train", tmp_path, "--only", "builtin")
+    assert load(checkpoint).config.task != chosen
+
+
 def test_the_card_leaves_out_one_that_lies_there_or_has_one_that_does_not(recipes, launched, tmp_path, monkeypatch):
     monkeypatch.setattr(builtin, "commit", lambda: "0123abc")
     run("train", tmp_path, "--only", "builtin,builtin_a_vqa")
@@ -196,6 +223,6 @@ def test_the_card_leaves_out_one_that_lies_there_or_has_one_that_does_not(recipe
 
 def test_the_best_checkpoint_is_described_and_not_the_last():
     summary = {"steps": 4, "metrics": {"a": 1.0, "b": 2.0}, "best": {"metric": "a", "value": 3.0, "step": 2}}
-    assert builtin._validated(summary) == {"validation, at step 2 of 4: a": 3.0}
+    assert builtin._validated(summary, {}) == {"validation, at step 2 of 4: a": 3.0}
     summary["best"] = {"metric": "a", "value": 1.0, "step": 4}
-    assert builtin._validated(summary) == {"validation: a": 1.0, "validation: b": 2.0}
+    assert builtin._validated(summary, {}) == {"validation: a": 1.0, "validation: b": 2.0}

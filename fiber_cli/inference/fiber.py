@@ -148,18 +148,26 @@ class Fiber(Describing, Finding):
     @property
     def match_threshold(self) -> float | None:
         """Least logit of `match` of a text that is likely to be true of the picture, as the checkpoint's validation
-        found best (`match/threshold`) for texts of `fewest_words` to `most_words` words in `loaded.config.task`; None
-        where no validation has chosen one."""
-        chosen = self.loaded.ability(Matching).match_threshold
-        return None if chosen is None else chosen.least
+        found best: that of whole captions (`match/threshold`), of queries where there is no other; None where no
+        validation has chosen one. See `match_threshold_of`."""
+        return self.loaded.ability(Matching).match_thresholds.of_longest
+
+    def match_threshold_of(self, text: str) -> float | None:
+        """The one that is for a text of this length: short queries have another than whole captions
+        (`match/queries/threshold`). None for shorter and longer texts than any it was chosen by, of which nothing is
+        known."""
+        return self.loaded.ability(Matching).match_thresholds.least(text)
 
     @property
     def search_threshold(self) -> float | None:
         """The same of the sum that searches rank by, the cosine of `embed_images` and `embed_texts` divided by the
         temperature plus the logit of `match`, of a checkpoint without fusion of the first alone
-        (`search/threshold`)."""
-        chosen = self.loaded.ability(Embedding).search_threshold
-        return None if chosen is None else chosen.least
+        (`search/threshold`). See `search_threshold_of`."""
+        return self.loaded.ability(Embedding).search_thresholds.of_longest
+
+    def search_threshold_of(self, text: str) -> float | None:
+        """The same as `match_threshold_of`, of the sum that searches rank by (`search/queries/threshold`)."""
+        return self.loaded.ability(Embedding).search_thresholds.least(text)
 
 
 def _in_order(rows: Mapping[int, np.ndarray], count: int) -> np.ndarray:

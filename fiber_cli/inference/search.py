@@ -25,13 +25,16 @@ from fiber_cli.inference.unseen import say_unseen
 from fiber_cli.outputs import Outputs
 from fiber_cli.placement import USUAL, Placement
 from fiber_cli.printing import say, show, show_json
-from fiber_cli.tasks.abilities import Embedding, Matching, Threshold
+from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.items import TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
 from fiber_cli.tasks.retrieval.pairs import best_columns, score_pairs, sums
+from fiber_cli.tasks.thresholds import Threshold, Thresholds
 
 #: So many queries that no picture shows are named one by one.
 _NAMED = 5
+_ABSENT = "nothing there is likely to show it"
+ScoreName = Literal["score", "logits", "itm"]
 
 
 class SearchResult(NamedTuple):
@@ -51,20 +54,22 @@ class SearchResult(NamedTuple):
 class Judgement(NamedTuple):
     """How it is told that a picture shows what a query says. of: the score that must reach the threshold, "score" that
     which ranks, "logits" the sum of ITC and ITM as logits, "itm" the matched logit. is_chosen: whether validation has
-    chosen the threshold."""
+    chosen the thresholds."""
 
-    of: Literal["score", "logits", "itm"]
-    threshold: Threshold
+    of: ScoreName
+    thresholds: Thresholds
     is_chosen: bool
 
     def __str__(self) -> str:
-        least, fewest, most = self.threshold
         name = {"score": "a score", "logits": "a sum of both as logits", "itm": "an itm"}[self.of]
-        line = f"a picture matches from {name} of {least:.2f}"
+        first, *others = self.thresholds.of_lengths
+        line = f"a picture matches from {name} of {first.least:.2f}"
         if not self.is_chosen:
             return line
-        lengths = f"chosen by validation with texts of {fewest:g} to {most:g} words"
-        return f"{line}, {lengths}; of shorter and longer ones nothing is told"
+        line += f", chosen by validation with texts of {first.fewest:g} to {first.most:g} words"
+        for least, fewest, most in others:
+            line += f", or of {least:.2f}, with {fewest:g} to {most:g} words"
+        return f"{line}; of shorter and longer ones nothing is told"
 
 
 def judgement(
@@ -73,16 +78,15 @@ def judgement(
     """By a score that is given, by what the validation of the checkpoint chose, or where `itm`, another one, scores the
     pairs, by what its own chose for the matched logit; None where there is neither."""
     if threshold is not None:
-        return Judgement("score", Threshold(threshold, 0, math.inf), is_chosen=False)
+        return Judgement("score", Thresholds.of(Threshold(threshold, 0, math.inf)), is_chosen=False)
     if itm is None:
-        of_search = loaded.ability(Embedding).search_threshold
-        if of_search is None:
-            return None
-        return Judgement("logits" if raw_sum else "score", of_search, is_chosen=True)
-    of_pairs = itm.ability(Matching).match_threshold
-    if of_pairs is None:
+        name: ScoreName = "logits" if raw_sum else "score"
+        thresholds = loaded.ability(Embedding).search_thresholds
+    else:
+        name, thresholds = "itm", itm.ability(Matching).match_thresholds
+    if not thresholds.of_lengths:
         return None
-    return Judgement("itm", of_pairs, is_chosen=True)
+    return Judgement(name, thresholds, is_chosen=True)
 
 
 def run_search(
@@ -182,17 +186,19 @@ def _described(result: SearchResult) -> dict[str, Any]:
 
 def _say_absent(results: Sequence[SearchResult], judged: Judgement, *, top_k: int | None) -> None:
     """Which queries no picture is likely to show. top_k: how many were looked at, None for all."""
-    absent = []
+    absent: dict[str, float] = {}
     for query, of_query in groupby(results, key=attrgetter("query")):
-        if all(result.matches is False for result in of_query):
-            absent.append(f'"{query}"')
+        least = judged.thresholds.least(query)
+        if least is not None and all(result.matches is False for result in of_query):
+            absent[f'"{query}"'] = least
     pictures = "no picture of the folder" if top_k is None else f"none of the dual encoder's {top_k} best pictures"
-    reason = f"{pictures} reaches {judged.threshold.least:.2f}; nothing there is likely to show it"
     if len(absent) > _NAMED:
-        say(f"{len(absent)} queries, such as {', '.join(absent[:_NAMED])}: {reason}")
+        reached = " or ".join(f"{least:.2f}" for least in sorted(set(absent.values())))
+        named = ", ".join(list(absent)[:_NAMED])
+        say(f"{len(absent)} queries, such as {named}: {pictures} reaches {reached}; {_ABSENT}")
     else:
-        for query in absent:
-            say(f"{query}: {reason}")
+        for query, least in absent.items():
+            say(f"{query}: {pictures} reaches {least:.2f}; {_ABSENT}")
 
 
 def _read_query(query: str | Path) -> list[str]:
@@ -252,9 +258,10 @@ def search(
         of_query = sums(itc_scores, itm_scores, logit_scale)
         total = of_query.raw if raw_sum else of_query.logits
         matches: list[bool | None] = [None] * len(files)
-        if judged is not None and judged.threshold.is_for(query):
+        least = None if judged is None else judged.thresholds.least(query)
+        if judged is not None and least is not None:
             of_pairs = {"score": total, "logits": of_query.logits, "itm": itm_scores}[judged.of]
-            matches = (of_pairs >= judged.threshold.least).tolist()
+            matches = (of_pairs >= least).tolist()
         columns = (total.tolist(), itc_scores.tolist(), itm_scores.tolist(), matches)
         results.extend(_ranked(query, list(zip(files, *columns, strict=True))))
     return results, pairs.bad

@@ -4,12 +4,11 @@ A task's module is derived from its abilities, its declaration lists them, and a
 `checkpoints.loading.Loaded.ability`. This module loads no torch.
 """
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
-from fiber_cli.data.words import words_of
+from fiber_cli.tasks.thresholds import Thresholds
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,33 +26,14 @@ class Ability(ABC):
     encoder: "FusedEncoder"
 
 
-class Threshold(NamedTuple):
-    """least: score of a text that is true of its picture. fewest, most: words of the texts that it was chosen by; of
-    shorter and longer ones, whose scores are others, it tells nothing."""
-
-    least: float
-    fewest: float
-    most: float
-
-    @classmethod
-    def of(cls, least: float | None, fewest: float | None, most: float | None) -> "Threshold | None":
-        """None without a least score; a limit that is not given is none."""
-        if least is None:
-            return None
-        return cls(least, fewest or 0, math.inf if most is None else most)
-
-    def is_for(self, text: str) -> bool:
-        return self.fewest <= len(words_of(text)) <= self.most
-
-
 class Embedding(Ability):
     """The dual encoder: features of images and of texts whose products are cosines."""
 
     needs = "dual-encoder features (task.itc > 0)"
     used_by = "fiber rerank"
     #: Of the sum that searches rank by, the cosine times `logit_scale` plus the matched logit, of a checkpoint without
-    #: fusion the cosine times `logit_scale` alone; None where no validation has chosen one.
-    search_threshold: Threshold | None = None
+    #: fusion the cosine times `logit_scale` alone; none where no validation has chosen one.
+    search_thresholds: Thresholds = Thresholds()
 
     @abstractmethod
     def image_features(self, stem: "ImageStem") -> "Tensor":
@@ -73,8 +53,8 @@ class Matching(Ability):
 
     needs = "an ITM head (task.itm > 0)"
     used_by = "fiber rerank"
-    #: Of the matched logit; None where no validation has chosen one.
-    match_threshold: Threshold | None = None
+    #: Of the matched logit; none where no validation has chosen one.
+    match_thresholds: Thresholds = Thresholds()
 
     @abstractmethod
     def match(self, image: "ImageStem", text: "TextStem", *, pooled: bool = False) -> "Tensor":

@@ -515,8 +515,15 @@ def test_upright_pictures_of_every_mode(detector, tmp_path):
 def test_the_thresholds_of_pairs_are_others_than_validation_chose(retriever):
     chosen = Fiber(retriever(match_threshold=-0.5, search_threshold=12.0, fewest_words=1.0, most_words=9.0))
     assert (chosen.match_threshold, chosen.search_threshold) == (-0.5, 12.0)
+    of_queries = {"query_match_threshold": -2.0, "query_search_threshold": 9.0}
+    lengths = {"fewest_query_words": 1.0, "most_query_words": 2.0, "fewest_words": 4.0, "most_words": 9.0}
+    both = Fiber(retriever(match_threshold=-0.5, search_threshold=12.0, **of_queries, **lengths))
+    assert (both.match_threshold, both.search_threshold) == (-0.5, 12.0)
+    for text, match, search in (("a star", -2.0, 9.0), ("a star and a moon", -0.5, 12.0), ("word " * 10, None, None)):
+        assert (both.match_threshold_of(text), both.search_threshold_of(text)) == (match, search)
     unchosen = Fiber(retriever())
     assert unchosen.match_threshold is None
     assert unchosen.search_threshold is None
+    assert unchosen.match_threshold_of("a star") is None
     with pytest.raises(UserError, match="ITM head"):
         _ = Fiber(retriever(itm=0.0)).match_threshold

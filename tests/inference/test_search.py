@@ -170,6 +170,27 @@ def test_pictures_below_the_threshold_of_the_sum_are_said_to_match_or_the_other_
     assert sorted(row[4] for row in rows) == ["no"] * 3 + ["yes"] * 4
 
 
+def test_a_short_query_is_judged_by_the_threshold_of_captions(retriever, folder, tmp_path, capsys):
+    of_queries = {"query_search_threshold": 1000.0, "fewest_query_words": 1.0, "most_query_words": 2.0}
+    loaded = retriever(search_threshold=-1000.0, fewest_words=4.0, most_words=7.0, **of_queries)
+    (tmp_path / "both.txt").write_text("ring\na red star and a blue moon\nword word word word word word word word\n")
+    run(loaded, folder, tmp_path / "both.txt", as_json=True, top_k=7)
+    printed = capsys.readouterr()
+    answers = {result["query"]: result.get("matches") for result in json.loads(printed.out)}
+    assert list(answers.values()) == [False, True, None]
+    assert "1000.00, chosen by validation with texts of 1 to 2 words, or of -1000.00, with 4 to 7 words" in printed.err
+    assert '"ring": no picture of the folder reaches 1000.00; nothing there' in printed.err
+    assert printed.err.count("likely to show it") == 1
+
+
+def test_queries_of_all_lengths_are_said_to_miss_one_score(retriever, folder, tmp_path, capsys):
+    of_queries = {"query_search_threshold": 1000.0, "fewest_query_words": 1.0, "most_query_words": 2.0}
+    loaded = retriever(search_threshold=2000.0, fewest_words=4.0, most_words=7.0, **of_queries)
+    (tmp_path / "many.txt").write_text("".join(f"ring {number}\na ring or {number}\n" for number in range(3)))
+    run(loaded, folder, tmp_path / "many.txt", top_k=7)
+    assert "no picture of the folder reaches 1000.00 or 2000.00; nothing there" in capsys.readouterr().err
+
+
 def test_a_query_that_no_picture_shows_is_answered_in_silence(retriever, folder, tmp_path, capsys):
     nowhere = retriever(search_threshold=1000.5)
     run(nowhere, folder, "a blue ring", top_k=7)

@@ -17,6 +17,10 @@ CALIBRATED = {
     "search_threshold": "search/threshold",
     "fewest_words": "search/fewest_words",
     "most_words": "search/most_words",
+    "query_match_threshold": "match/queries/threshold",
+    "query_search_threshold": "search/queries/threshold",
+    "fewest_query_words": "search/queries/fewest_words",
+    "most_query_words": "search/queries/most_words",
 }
 
 
@@ -51,7 +55,7 @@ class PairSettings(TaskSettings):
     itc_queue_noise: bool = option("Unwritten queue columns count; as_published: true.", False, owner=Owner.MODEL)
     temperature: float = option("Initial ITC temperature (learnt).", 0.07, ge=0.001, le=1, owner=Owner.MODEL)
     match_threshold: float | None = option(
-        "Least matched logit of a text that is true of its picture; null: what validation finds best "
+        "Least matched logit of a picture that a caption is likely to be true of; null: what validation finds best "
         "(`match/threshold`).",
         None,
         owner=Owner.MODEL,
@@ -62,9 +66,19 @@ class PairSettings(TaskSettings):
         owner=Owner.MODEL,
     )
     fewest_words: float | None = option(
-        "Of the texts that the thresholds are for; null: `search/fewest_words`.", None, ge=0, owner=Owner.MODEL
+        "Of the texts that both thresholds are for; null: `search/fewest_words`.", None, ge=0, owner=Owner.MODEL
     )
     most_words: float | None = option("The same: `search/most_words`.", None, ge=0, owner=Owner.MODEL)
+    query_match_threshold: float | None = option(
+        "As match_threshold, of short queries; null: `match/queries/threshold`.", None, owner=Owner.MODEL
+    )
+    query_search_threshold: float | None = option(
+        "As search_threshold, of short queries; null: `search/queries/threshold`.", None, owner=Owner.MODEL
+    )
+    fewest_query_words: float | None = option(
+        "Of the queries that these two are for; null: `search/queries/fewest_words`.", None, ge=0, owner=Owner.MODEL
+    )
+    most_query_words: float | None = option("The same: `search/queries/most_words`.", None, ge=0, owner=Owner.MODEL)
 
     @property
     def switched_off(self) -> frozenset[type[object]]:

@@ -19,12 +19,13 @@ from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
 from fiber_cli.model.heads import ItmHead, MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
-from fiber_cli.tasks.abilities import Ability, Embedding, Matching, Threshold
+from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 from fiber_cli.tasks.base import Comparison, Pass, Task
 from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.feature_queue import FeatureQueue
 from fiber_cli.tasks.coarse.global_batch import Embedded, GlobalBatch
 from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, of_one_width, sampling_weights
+from fiber_cli.tasks.thresholds import Threshold, Thresholds
 from fiber_cli.tasks.token_losses import NO_LABEL
 
 TEMPERATURE_RANGE = (0.001, 1.0)
@@ -50,8 +51,8 @@ class CoarseTask(Task, Embedding, Matching):
     mlm_pairs, itm_pairs: these dearer objectives look at the first so many pairs of each micro-batch, None = all, as in
     the paper. queue_size: features kept as further ITC negatives (0 = none; never pixels). itc_detach_keys and
     itc_queue_noise are the published code's behaviour: no gradient through the features compared against, and
-    never-written queue columns in the denominator. match_threshold, search_threshold, fewest_words, most_words: see
-    `abilities.Threshold`.
+    never-written queue columns in the denominator. match_threshold, search_threshold, fewest_words, most_words, and
+    the same of queries: see `tasks.thresholds`.
     """
 
     def __init__(
@@ -74,6 +75,10 @@ class CoarseTask(Task, Embedding, Matching):
         search_threshold: float | None = None,
         fewest_words: float | None = None,
         most_words: float | None = None,
+        query_match_threshold: float | None = None,
+        query_search_threshold: float | None = None,
+        fewest_query_words: float | None = None,
+        most_query_words: float | None = None,
     ):
         super().__init__()
         self.weights = {"mlm": mlm, "itc": itc, "itm": itm}
@@ -91,8 +96,14 @@ class CoarseTask(Task, Embedding, Matching):
         self.itm = ItmHead(config) if itm else None
         self.temperature = nn.Parameter(torch.tensor([temperature])) if itc else None
         self.queue = FeatureQueue(queue_size, config.hidden)
-        self.match_threshold = Threshold.of(match_threshold, fewest_words, most_words)
-        self.search_threshold = Threshold.of(search_threshold, fewest_words, most_words)
+        self.match_thresholds = Thresholds.of(
+            Threshold.of(query_match_threshold, fewest_query_words, most_query_words),
+            Threshold.of(match_threshold, fewest_words, most_words),
+        )
+        self.search_thresholds = Thresholds.of(
+            Threshold.of(query_search_threshold, fewest_query_words, most_query_words),
+            Threshold.of(search_threshold, fewest_words, most_words),
+        )
 
     @property
     def switched_off(self) -> frozenset[type[Ability]]:

@@ -1,15 +1,15 @@
-"""Whether a picture shows at all what a text says, and the least score that tells it best.
+"""Whether any picture of a folder shows what a text says, and the least score that tells it best.
 
-Recall ranks pictures; a user who searches for what no picture shows gets a ranking all the same. So validation chooses,
-for the matched logit and for the sum that searches rank by, the least score of a text that is true of its picture.
-Scores of short queries and of whole captions differ, so it is chosen by what people search with, where the data know
-which pictures that is true of (`QuerySource`) and the checkpoint can tell, else by captions; and it holds for texts of
-their lengths alone.
+Recall ranks pictures; a user who searches for what no picture shows gets a ranking all the same. So validation draws
+for each text a folder that holds its picture and one of pictures that it is not true of, scores both as a search does,
+and chooses the least score of a folder that shows it, for the matched logit and for the sum that searches rank by.
+Scores of short queries and of whole captions differ, so there is a threshold for each: for queries where the data know
+which pictures they are true of (`QuerySource`). Both hold for texts of their lengths alone.
 """
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,10 +25,12 @@ from fiber_cli.tasks.retrieval.pairs import best_columns, score_pairs
 if TYPE_CHECKING:
     from fiber_cli.tasks.context import TaskContext
 
-#: Most texts that are looked at, each with its own picture and its hardest others, which bounds what it costs.
+#: Most texts that are looked at, which bounds what it costs.
 TEXTS = 128
-#: The other pictures of a text that are scored: the dual encoder's best, or any without one.
-OTHERS = 3
+#: Pictures of a folder that is searched; in larger ones more is taken to be there.
+FOLDER = 20
+#: Pictures of a folder that fusion scores: the dual encoder's best, or any without one.
+RERANKED = 3
 #: Fewer texts tell nothing.
 FEWEST = 8
 #: By how many points more of the true texts than of the false ones must reach a threshold that is worth having.
@@ -36,20 +38,29 @@ TOLD_APART = 25.0
 
 
 class PresenceSet(NamedTuple):
-    """Texts, each of one of the pictures. is_true: bool (texts, images), also of pictures that a text is true of beside
-    its own, the diagonal."""
+    """Texts, each of one of the pictures. of: what the texts are; is_true: bool (texts, images), also of pictures that
+    a text is true of beside its own, the diagonal."""
 
+    of: Literal["queries", "captions"]
     images: ImageSet
     texts: TextSet
     is_true: np.ndarray
 
 
-class Scores(NamedTuple):
-    """Of texts, each the best score that the picture has that it is true of (true, (N,)), and the best of a picture
-    that it is not true of (false, (N,))."""
+class Folders(NamedTuple):
+    """Of each text the pictures of two drawn folders that fusion scores, bool (texts, images). present: of one that
+    holds the text's own picture, that and the best of the others; absent: of one that holds none that it is true of."""
 
-    true: np.ndarray
-    false: np.ndarray
+    present: np.ndarray
+    absent: np.ndarray
+
+
+class Scores(NamedTuple):
+    """Of texts, each the best score of a folder that shows what it says (present, (N,)), and of one that does not
+    (absent, (N,))."""
+
+    present: np.ndarray
+    absent: np.ndarray
 
 
 def presence_sets(sources: Sequence[CaptionSource], context: "TaskContext[Any]") -> list[PresenceSet]:
@@ -59,7 +70,7 @@ def presence_sets(sources: Sequence[CaptionSource], context: "TaskContext[Any]")
         if isinstance(source, QuerySource):
             numbers = _spread(len(source))
             texts, is_true = source.queries_of(numbers)
-            sets.append(_presence_set([(source, i) for i in numbers], texts, is_true, context))
+            sets.append(_presence_set("queries", [(source, i) for i in numbers], texts, is_true, context))
             break
     samples: list[tuple[CaptionSource, int]] = []
     for source in sources:
@@ -67,15 +78,20 @@ def presence_sets(sources: Sequence[CaptionSource], context: "TaskContext[Any]")
     chosen = [samples[number] for number in _spread(len(samples))]
     images, captions, _ = usable(chosen, _captions, _name)
     texts = [of_image[number % len(of_image)] for number, of_image in enumerate(captions)]
-    sets.append(_presence_set(images, texts, _captions_that_are_true(images, captions, texts), context))
+    is_true = _captions_that_are_true(images, captions, texts)
+    sets.append(_presence_set("captions", images, texts, is_true, context))
     return [each for each in sets if len(each.texts) >= FEWEST]
 
 
 def _presence_set(
-    images: Sequence[tuple[ImageSource, int]], texts: Sequence[str], is_true: np.ndarray, context: "TaskContext[Any]"
+    of: Literal["queries", "captions"],
+    images: Sequence[tuple[ImageSource, int]],
+    texts: Sequence[str],
+    is_true: np.ndarray,
+    context: "TaskContext[Any]",
 ) -> PresenceSet:
     text_set = TextSet(texts, context.tokenizer, context.text_length)
-    return PresenceSet(ImageSet(images, context.model.image_size), text_set, is_true)
+    return PresenceSet(of, ImageSet(images, context.model.image_size), text_set, is_true)
 
 
 def _spread(count: int) -> list[int]:
@@ -107,21 +123,28 @@ def _captions_that_are_true(
 
 
 def presence_metrics(task: Task, sets: Sequence[PresenceSet], options: PredictOptions) -> dict[str, float]:
-    """`search/present@best` and `search/absent@best`, the percentages of true texts and of false ones that reach the
-    best threshold of the sum of logits that searches rank by, of the dual encoder's alone without fusion, and
-    `match/…` of the matched logit. Where these are told apart, `search/threshold`, `match/threshold`, and
-    `search/fewest_words` and `most_words`, the lengths of the texts. All of the first set whose texts are told apart,
-    else of the last; nothing where too few pictures can be read. A collective; the same on all ranks."""
+    """Of captions `search/present@best` and `search/absent@best`, the percentages of folders that show what a text says
+    and of those that do not whose best score reaches the best threshold of the sum of logits that searches rank by, of
+    the dual encoder's alone without fusion, and `match/…` of the matched logit. Where these are told apart,
+    `search/threshold`, `match/threshold`, and `search/fewest_words` and `most_words`, the lengths of the texts. Of
+    queries the same as `search/queries/…` and `match/queries/…`. Nothing where too few pictures can be read. A
+    collective; the same on all ranks."""
     # So few pictures are read before a worker process has begun.
     options = replace(options, workers=0)
     metrics: dict[str, float] = {}
     for evalset in sets:
-        metrics = {}
-        for name, scores in _scores(task, evalset, options).items():
-            metrics |= _measured(name, scores)
-        if any(name.endswith("/threshold") for name in metrics):
-            lengths = [len(words_of(text)) for text in evalset.texts.texts]
-            return metrics | {"search/fewest_words": min(lengths), "search/most_words": max(lengths)}
+        metrics |= _metrics_of(task, evalset, options)
+    return metrics
+
+
+def _metrics_of(task: Task, evalset: PresenceSet, options: PredictOptions) -> dict[str, float]:
+    kind = "" if evalset.of == "captions" else f"{evalset.of}/"
+    metrics: dict[str, float] = {}
+    for name, scores in _scores(task, evalset, options).items():
+        metrics |= _measured(f"{name}/{kind}", scores)
+    if any(name.endswith("/threshold") for name in metrics):
+        lengths = [len(words_of(text)) for text in evalset.texts.texts]
+        metrics |= {f"search/{kind}fewest_words": min(lengths), f"search/{kind}most_words": max(lengths)}
     return metrics
 
 
@@ -133,31 +156,31 @@ def _scores(task: Task, evalset: PresenceSet, options: PredictOptions) -> dict[s
     has_itc = isinstance(task, Embedding) and Embedding not in task.switched_off
     if has_itc:
         logits, is_readable = _itc_logits(task, evalset, options)
-    others = collectives.from_main(lambda: _others(logits, evalset.is_true, is_readable, drawn=not has_itc))
+    folders = collectives.from_main(lambda: drawn_folders(logits, evalset.is_true, is_readable, has_itc=has_itc))
     scores = {}
     if isinstance(task, Matching) and Matching not in task.switched_off:
-        is_wanted = others | np.eye(*shape, dtype=np.bool_)
-        wanted = [np.flatnonzero(of_image & is_readable[image]) for image, of_image in enumerate(is_wanted.T)]
+        is_wanted = folders.present | folders.absent
+        wanted = [np.flatnonzero(of_image) for of_image in is_wanted.T]
         pairs = score_pairs(task, evalset.images, evalset.texts, wanted, options, shows_progress=False)
         matched = pairs.scores.T
-        scores["match"] = told_apart(matched, others)
+        scores["match"] = best_of_folders(matched, folders)
         logits = logits + matched
     if has_itc:
-        scores["search"] = told_apart(logits, others)
+        scores["search"] = best_of_folders(logits, folders)
     return scores
 
 
-def _measured(name: str, scores: Scores) -> dict[str, float]:
+def _measured(prefix: str, scores: Scores) -> dict[str, float]:
     """The metrics of one kind of score."""
-    if len(scores.true) < FEWEST:
+    if len(scores.present) < FEWEST:
         return {}
     least = best_least(scores)
-    present = 100 * float((scores.true >= least).mean())
-    absent = 100 * float((scores.false >= least).mean())
-    metrics = {f"{name}/present@best": present, f"{name}/absent@best": absent}
-    # Where it tells nothing, every picture would be said to show everything.
+    present = 100 * float((scores.present >= least).mean())
+    absent = 100 * float((scores.absent >= least).mean())
+    metrics = {f"{prefix}present@best": present, f"{prefix}absent@best": absent}
+    # Where it tells nothing, every folder would be said to show everything.
     if present - absent >= TOLD_APART:
-        metrics[f"{name}/threshold"] = least
+        metrics[f"{prefix}threshold"] = least
     return metrics
 
 
@@ -175,33 +198,50 @@ def _itc_logits(task: Task, evalset: PresenceSet, options: PredictOptions) -> tu
     return logits, is_readable
 
 
-def _others(logits: np.ndarray, is_true: np.ndarray, is_readable: np.ndarray, *, drawn: bool) -> np.ndarray:
-    """bool (texts, images): of each text the OTHERS best of the pictures that it is not true of; drawn: any of them."""
-    ranked = np.random.default_rng(0).random(logits.shape) if drawn else logits
-    candidates = np.where(~is_true & is_readable, ranked, -np.inf)
-    others = np.zeros(logits.shape, bool)
-    np.put_along_axis(others, best_columns(candidates, OTHERS), True, 1)
-    return others & (candidates > -np.inf)
+def drawn_folders(logits: np.ndarray, is_true: np.ndarray, is_readable: np.ndarray, *, has_itc: bool) -> Folders:
+    """Two folders a text, drawn from the pictures that can be read; both have as many pictures in common as they can,
+    so that fewer pairs are scored. logits: the dual encoder's, (texts, images)."""
+    order = np.random.default_rng(0).random(logits.shape)
+    ranks = logits if has_itc else order
+    # A text whose own picture cannot be read has no folder that is known to show what it says.
+    own = np.eye(*logits.shape, dtype=np.bool_) & is_readable
+    beside_own = _best(order, is_readable & ~np.eye(*logits.shape, dtype=np.bool_), FOLDER - 1)
+    without = _best(order, is_readable & ~is_true, FOLDER)
+    return Folders(own | _best(ranks, beside_own, RERANKED - 1), _best(ranks, without, RERANKED))
 
 
-def told_apart(scores: np.ndarray, others: np.ndarray) -> Scores:
-    """Of scores (texts, images), NaN where there is none, those of the texts that have both a picture of their own, on
-    the diagonal, and another one of `others`."""
-    true = np.diagonal(scores)
-    false = np.where(others & ~np.isnan(scores), scores, -np.inf).max(1)
-    is_whole = ~np.isnan(true) & (false > -np.inf)
-    return Scores(true[is_whole], false[is_whole])
+def _best(ranks: np.ndarray, among: np.ndarray, count: int) -> np.ndarray:
+    """bool (texts, images): of each text the `count` pictures of `among` that rank highest, or all."""
+    candidates = np.where(among, ranks, -np.inf)
+    chosen = np.zeros(ranks.shape, bool)
+    np.put_along_axis(chosen, best_columns(candidates, count), True, 1)
+    return chosen & among
+
+
+def best_of_folders(scores: np.ndarray, folders: Folders) -> Scores:
+    """Of scores (texts, images), NaN where there is none, the best of both folders of each text whose own picture, on
+    the diagonal, has one, and whose other folder is not empty."""
+    present = _highest(scores, folders.present)
+    absent = _highest(scores, folders.absent)
+    is_whole = ~np.isnan(np.diagonal(scores)) & (absent > -np.inf)
+    return Scores(present[is_whole], absent[is_whole])
+
+
+def _highest(scores: np.ndarray, among: np.ndarray) -> np.ndarray:
+    """(texts,): the highest score of each row of `among`, -inf where there is none."""
+    highest: np.ndarray = np.where(among & ~np.isnan(scores), scores, -np.inf).max(1)
+    return highest
 
 
 def best_least(scores: Scores) -> float:
-    """The least score with the best F1 over as many true texts as false ones. Where scores tell nothing F1 is best
-    where all are taken for true, so that a checkpoint that cannot tell denies nothing; at equal errors it would deny
-    half."""
+    """The least score with the best F1 over as many folders that show what is asked for as such that do not. Where
+    scores tell nothing F1 is best where all are taken to show it, so that a checkpoint that cannot tell denies nothing;
+    at equal errors it would deny half."""
     values = np.unique(np.concatenate(scores))
     middles = (values[:-1] + values[1:]) / 2
     least = np.concatenate([values[:1], middles])
-    present = np.array([(scores.true >= each).mean() for each in least])
-    absent = np.array([(scores.false >= each).mean() for each in least])
+    present = np.array([(scores.present >= each).mean() for each in least])
+    absent = np.array([(scores.absent >= each).mean() for each in least])
     f1 = 2 * present / (present + absent + 1)
     # Of equally good ones the middle: the farthest from where it would change.
     best = np.flatnonzero(f1 == f1.max())
