@@ -3,8 +3,10 @@
     python -m benchmarks.coarse_step                              # base at 384, CPU or GPU
     python -m benchmarks.coarse_step --preset tiny --batch 16
 
-Prints, from one run: floating-point operations (2 per multiply-add, forward and backward), seconds, peak memory, and
-the share of this device's measured matmul rate that each reaches. The losses of both must agree.
+On a processor where oneDNN computes products (`fiber_cli.model.linear`) the latter is also measured by PyTorch's own,
+as the published code would run. Prints, from one run: floating-point operations (2 per multiply-add, forward and
+backward), seconds, peak memory, and the share of this device's measured matmul rate that each reaches. The losses must
+agree.
 """
 
 import contextlib
@@ -22,12 +24,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.common import hardware, options, pick_device, timed, write
+from fiber_cli.model import linear
 from fiber_cli.model.compiling import compile_blocks
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.negatives import draw_negatives
 from fiber_cli.tasks.coarse.task import CoarseTask
+
+#: Of `ways`: the published one by PyTorch's own products.
+BY_MKL = "from pixels, by MKL"
 
 
 def random_batch(config: FiberConfig, batch: int, length: int = 40, seed: int = 0) -> dict:
@@ -93,7 +99,8 @@ def matmul_rate(device: torch.device, dtype: torch.dtype) -> float:
     """Floating-point operations a second of a large square matmul, the best of five."""
     side = 8192 if device.type == "cuda" else 2048
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
-    return 2 * side**3 / min(timed(lambda: a @ b, device)[0] for _ in range(5))
+    with torch.no_grad():
+        return 2 * side**3 / min(timed(lambda: linear.linear(a, b, None), device)[0] for _ in range(5))
 
 
 def operations_of_ways(config: FiberConfig, batch_size: int) -> dict[str, int]:
@@ -185,20 +192,28 @@ def main() -> None:
                 following = next(remaining, None)
         return losses
 
+    def step_by_mkl(losses_of) -> dict[str, float]:
+        with mock.patch.object(linear, "onednn_is_faster", return_value=False):
+            return step(losses_of)
+
     for name, operations in operations_of_ways(config, batch_size).items():
         rows[name] = {"tflop": operations / 1e12}
+    steps = dict.fromkeys(ways, step)
+    if device.type == "cpu" and linear.onednn_is_faster():
+        ways[BY_MKL], steps[BY_MKL] = ways["from pixels"], step_by_mkl
+        rows[BY_MKL] = rows["from pixels"].copy()
     if args.compile:
         compile_blocks(task, any_size=False)
     for name, losses_of in ways.items():
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats()
-        losses = step(losses_of)
+        losses = steps[name](losses_of)
         rows[name] |= {"peak_gib": peak_memory(device) / 2**30, **losses}
     seconds: dict[str, list[Clock]] = {name: [] for name in ways}
     for _ in range(repeats):
         # In turn, so that what else the machine does falls on all.
         for name, losses_of in ways.items():
-            seconds[name].append(clocked(partial(step, losses_of), device))
+            seconds[name].append(clocked(partial(steps[name], losses_of), device))
     for name, row in rows.items():
         clock = sorted(seconds[name])[repeats // 2]
         row |= {
@@ -221,6 +236,8 @@ def main() -> None:
         "time_ratio": shared["seconds"] / pixels["seconds"],
         "cpu_time_ratio": shared["cpu_seconds"] / pixels["cpu_seconds"],
     }
+    if BY_MKL in rows:
+        report["cpu_time_ratio_to_mkl"] = shared["cpu_seconds"] / rows[BY_MKL]["cpu_seconds"]
     print(
         f"{args.preset}, batch {batch_size}, {report['precision']}, {report['hardware']}, "
         f"matmul {rate / 1e12:.2f} TFLOP/s"
@@ -236,13 +253,15 @@ def main() -> None:
         "itc_loss",
         "itm_loss",
     )
-    print(f"{'':14}" + "".join(f"{column:>18}" for column in columns))
+    print(f"{'':20}" + "".join(f"{column:>18}" for column in columns))
     for name, row in rows.items():
-        print(f"{name:14}" + "".join(f"{row[column]:18.5f}" for column in columns))
+        print(f"{name:20}" + "".join(f"{row[column]:18.5f}" for column in columns))
     print(
         f"operations: {report['operations_ratio']:.3f} of the other, time: {report['time_ratio']:.3f}, "
         f"CPU time: {report['cpu_time_ratio']:.3f}"
     )
+    if BY_MKL in rows:
+        print(f"CPU time beside {BY_MKL}: {report['cpu_time_ratio_to_mkl']:.3f}")
     write(report, args.json)
 
 

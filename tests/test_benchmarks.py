@@ -8,11 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.__main__ import BENCHMARKS, LEFT_OUT, run
+from benchmarks.inference_passes import ITC, Earlier, new_task
 from benchmarks.scene_queries import with_best_first
 from benchmarks.startup import save_base
 from fiber_cli import Fiber
+from fiber_cli.model.config import PRESETS
 
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 FILES = sorted(FOLDER.rglob("*.py"))
@@ -70,3 +73,19 @@ def test_pictures_behind_those_that_are_re_ranked_lose_their_order():
     best = np.array([199, 198, 197])
     scores = with_best_first(itc, best, np.array([1.0, -7.0, 3.0], np.float32))
     assert np.argsort(-scores).tolist() == [197, 199, 198, *range(196, -1, -1)]
+
+
+def test_an_earlier_commits_pass_is_another_one(tmp_path):
+    """`precision --before`, with this code in the place of an earlier one."""
+    torch.manual_seed(0)
+    vocab = PRESETS["tiny"].text.vocab
+    task = new_task(ITC, "tiny", vocab).eval()
+    ids = torch.randint(5, vocab - 1, (2, 8))
+    batch = {"ids": ids, "mask": torch.ones_like(ids, dtype=torch.bool)}
+    with Earlier(FOLDER.parent, tmp_path / "pass.pt", ITC, "tiny", vocab, task, batch) as earlier:
+        assert earlier.seconds() > 0
+        assert earlier.seconds() > 0
+        result = earlier.result()
+    with torch.inference_mode():
+        expected = task.predict(batch)
+    np.testing.assert_allclose(result, expected.numpy(), atol=1e-6)

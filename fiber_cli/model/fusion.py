@@ -17,6 +17,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.model.config import BlockPosition, FiberConfig
 from fiber_cli.model.decoder_cache import DecoderCache, ImageMemory, KeyValues, PairedMemory
 from fiber_cli.model.init import initialise
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.swin import Swin, repeat_for_texts
 from fiber_cli.model.text import Roberta, TextLayer
 from fiber_cli.model.top_fusion import TopFusion
@@ -132,11 +133,17 @@ class FusedEncoder(nn.Module):
         x, stages = self._image_blocks(self.image.tokens(pixels), self._stem_blocks)
         return ImageStem(x, stages)
 
-    def text_stem(self, ids: Tensor, mask: Tensor) -> TextStem:
-        """ids int64 (B, L), mask bool (B, L) True for real tokens -> TextStem."""
+    def text_stem(self, ids: Tensor, mask: Tensor, words: Tensor | None = None) -> TextStem:
+        """ids int64 (B, L), mask bool (B, L) True for real tokens -> TextStem. words: see `words_of`."""
         layers = self.text.layers[: self._stem_layers]
-        tokens = self._text_layers(self.text.embeddings(ids), mask, layers)
+        tokens = self._text_layers(self.text.embeddings(ids, words_BLC=words), mask, layers)
         return TextStem(tokens, mask)
+
+    def words_of(self, *ids: Tensor) -> tuple[Tensor, ...]:
+        """The vectors (B, L, C) of the words of several texts int64 (B, L), of one L, for `text_stem`: one look into
+        the table, and one gradient of it, which is as large as the table."""
+        together: Tensor = self.text.embeddings.word(torch.cat(ids))
+        return together.split(list(map(len, ids)))
 
     def image_top(self, stem: ImageStem) -> Tensor:
         """Remaining image blocks, fusion off: (B, H, W, C) of the last stage, before the final LayerNorm."""
@@ -364,7 +371,7 @@ def _memory_projections(config: FiberConfig) -> dict[str, nn.Module]:
     for pair in config.fused_pairs:
         width = dims[pair.stage]
         if width != dims[-1]:
-            projections[str(pair.layer)] = nn.Linear(dims[-1], width)
+            projections[str(pair.layer)] = Linear(dims[-1], width)
     return projections
 
 

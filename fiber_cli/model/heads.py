@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.init import initialise
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.norm import LayerNorm
 
 
@@ -26,10 +27,10 @@ class PairPooler(nn.Module):
         text_dim = config.text.hidden if alone else config.fused_text_dim
         norms = config.norm_image_memory and not alone
         self.image_norm = LayerNorm(image_dim) if norms else nn.Identity()
-        self.text_transform = nn.Linear(text_dim, config.hidden)
-        self.image_transform = nn.Linear(image_dim, config.hidden)
-        self.text_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
-        self.image_pooler = nn.Linear(config.hidden, config.hidden) if pooler else None
+        self.text_transform = Linear(text_dim, config.hidden)
+        self.image_transform = Linear(image_dim, config.hidden)
+        self.text_pooler = Linear(config.hidden, config.hidden) if pooler else None
+        self.image_pooler = Linear(config.hidden, config.hidden) if pooler else None
         # The streams that come in are not normalised; larger weights would saturate the tanh.
         initialise(self, config.init_std or 0.05)
 
@@ -58,9 +59,9 @@ class MlmHead(nn.Module):
 
     def __init__(self, config: FiberConfig):
         super().__init__()
-        self.dense = nn.Linear(config.hidden, config.hidden)
+        self.dense = Linear(config.hidden, config.hidden)
         self.norm = LayerNorm(config.hidden, eps=config.mlm_norm_eps)
-        self.decoder = nn.Linear(config.hidden, config.text.vocab, bias=False)
+        self.decoder = Linear(config.hidden, config.text.vocab, bias=False)
         self.bias = nn.Parameter(torch.zeros(config.text.vocab))
         initialise(self, config.init_std)
 
@@ -75,7 +76,7 @@ class ItmHead(nn.Module):
 
     def __init__(self, config: FiberConfig):
         super().__init__()
-        self.fc = nn.Linear(2 * config.hidden, 2)
+        self.fc = Linear(2 * config.hidden, 2)
         initialise(self, config.init_std)
 
     def forward(self, pooled: Tensor) -> Tensor:
@@ -88,9 +89,9 @@ class Classifier(nn.Module):
 
     def __init__(self, config: FiberConfig, inputs: int, outputs: int):
         super().__init__()
-        self.fc1 = nn.Linear(inputs, 2 * config.hidden)
+        self.fc1 = Linear(inputs, 2 * config.hidden)
         self.norm = LayerNorm(2 * config.hidden)
-        self.fc2 = nn.Linear(2 * config.hidden, outputs)
+        self.fc2 = Linear(2 * config.hidden, outputs)
         initialise(self, config.init_std)
 
     def forward(self, pooled: Tensor) -> Tensor:

@@ -17,11 +17,13 @@ from fiber_cli.model.convolutional_stem import ConvolutionalStem
 from fiber_cli.model.decoder_cache import KeyValues
 from fiber_cli.model.drop_path import DropPath
 from fiber_cli.model.init import initialise
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
 from fiber_cli.model.norm import LayerNorm
 from fiber_cli.model.position_embedding import PositionEmbedding
 from fiber_cli.model.swin_layers import Mlp, PatchEmbed, PatchMerging, truncated_normal
+from fiber_cli.model.window_order import window_order
 from fiber_cli.model.windows import WindowPlan, window_partition, window_plan, window_reverse
 
 
@@ -35,8 +37,8 @@ class WindowAttention(nn.Module):
     def __init__(self, dim: int, heads: int, window: int, shift: int, fixed_window: bool):
         super().__init__()
         self.heads, self.window, self.shift, self.fixed_window = heads, window, shift, fixed_window
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.qkv = Linear(dim, 3 * dim)
+        self.proj = Linear(dim, dim)
         table = truncated_normal((2 * window - 1) ** 2, heads, std=0.02)
         self.relative_position_bias_table = nn.Parameter(table)
 
@@ -46,45 +48,57 @@ class WindowAttention(nn.Module):
         one text for each map."""
         H, W = x_BHWC.shape[1:3]
         plan = window_plan(H, W, self.window, self.shift, x_BHWC.device, fixed=self.fixed_window)
-        down, right = plan.shift
-        padded_H, padded_W = plan.padded
         # A compiled graph pads by what may be nothing, so that one serves all sizes.
-        padded = torch.compiler.is_compiling() or plan.padded != (H, W)
+        if torch.compiler.is_compiling() or plan.padded != (H, W):
+            return self._within_padded(x_BHWC, plan, text)
         x = x_BHWC
-        if padded:
-            x = F.pad(x, (0, 0, 0, padded_W - W, 0, padded_H - H))
+        down, right = plan.shift
         if plan.is_shifted:
             x = torch.roll(x, (-down, -right), (1, 2))
-        x_BGNC = self._attend(window_partition(x, plan.window), plan, text)
-        x = window_reverse(x_BGNC, plan.window, plan.padded)
-        if plan.is_shifted:
-            x = torch.roll(x, (down, right), (1, 2))
-        return x[:, :H, :W] if padded else x
+        x_BGNC = window_partition(x, plan.window)
+        out_BGNC = self.proj(self._attend(self.qkv(x_BGNC), plan, text))
+        x = window_reverse(out_BGNC, plan.window, plan.padded)
+        return torch.roll(x, (down, right), (1, 2)) if plan.is_shifted else x
 
-    def _attend(self, x_BGNC: Tensor, plan: WindowPlan, text: "MergedText | None") -> Tensor:
-        B, G, N, C = x_BGNC.shape
-        h, d = self.heads, C // self.heads
-        qkv_BGN3hd = self.qkv(x_BGNC).view(B, G, N, 3, h, d)
+    def _within_padded(self, x_BHWC: Tensor, plan: WindowPlan, text: "MergedText | None") -> Tensor:
+        """`forward` of a map that is padded. The two products are those of the map's own tokens and of one token of
+        padding, as all others are the same."""
+        H, W = x_BHWC.shape[1:3]
+        order = window_order((H, W), plan.padded, plan.window, plan.shift, x_BHWC.device)
+        with_padding_BT1C = F.pad(x_BHWC.flatten(1, 2), (0, 0, 0, 1))
+        qkv_BPc = order.to_windows(self.qkv(with_padding_BT1C))
+        N = plan.window[0] * plan.window[1]
+        out_BGNC = self._attend(qkv_BPc.unflatten(1, (-1, N)), plan, text)
+        out_BTC = order.from_windows(out_BGNC.flatten(1, 2))
+        out_BHWC: Tensor = self.proj(out_BTC).unflatten(1, (H, W))
+        return out_BHWC
+
+    def _attend(self, qkv_BGNc: Tensor, plan: WindowPlan, text: "MergedText | None") -> Tensor:
+        """Queries, keys and values side by side (B, G, N, 3 * C) -> (B, G, N, C)."""
+        B, G, N = qkv_BGNc.shape[:3]
+        h = self.heads
+        qkv_BGN3hd = qkv_BGNc.unflatten(3, (3, h, -1))
         qkv_3BGhNd = qkv_BGN3hd.permute(3, 0, 1, 4, 2, 5)
-        bias = self._bias(plan)
-        q, k, v = qkv_3BGhNd.reshape(3, -1, bias.shape[1], N, d).unbind(0)
+        bias = self._bias(plan, B)
+        q, k, v = qkv_3BGhNd.reshape(3, -1, bias.shape[1], N, qkv_3BGhNd.shape[-1]).unbind(0)
         if text is None:
             out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
         else:
             of_windows = text.for_windows(G, heads=bias.shape[1])
             out = merged_attention(q, KeyValues(k, v), bias, of_windows.key_values, of_windows.mask, text.alpha)
-        out_BGNhd = out.reshape(B, G, h, N, d).transpose(2, 3)
-        return self.proj(out_BGNhd.reshape(B, G, N, C))
+        out_BGNhd = out.reshape(B, G, h, N, -1).transpose(2, 3)
+        return out_BGNhd.reshape(B, G, N, -1)
 
-    def _bias(self, plan: WindowPlan) -> Tensor:
-        """What is added to the attention's logits: (1, h, N, N) for all windows, or (1, G*h, N, N) where windows differ
-        in their mask, so that they stand beside the heads and samples share one bias."""
+    def _bias(self, plan: WindowPlan, maps: int) -> Tensor:
+        """What is added to the attention's logits: (1, h, N, N) for all windows. Where windows differ in their mask,
+        (1, G*h, N, N), so that they stand beside the heads and samples share one bias; of one map (G, h, N, N)."""
         bias_NNh = F.embedding(plan.bias_index_NN, self.relative_position_bias_table)
-        bias_1hNN = bias_NNh.permute(2, 0, 1)[None]
+        # Transposed once, not for every window again.
+        bias_1hNN = bias_NNh.permute(2, 0, 1).contiguous()[None]
         if not plan.is_shifted:
             return bias_1hNN
         bias_GhNN = bias_1hNN + plan.mask_GNN()[:, None]
-        return bias_GhNN.flatten(0, 1)[None]
+        return bias_GhNN if maps == 1 else bias_GhNN.flatten(0, 1)[None]
 
 
 class ImageCrossAttention(nn.Module):
@@ -95,9 +109,9 @@ class ImageCrossAttention(nn.Module):
         super().__init__()
         self.heads = heads
         self.norm = LayerNorm(dim) if norm_query else nn.Identity()
-        self.query = nn.Linear(dim, dim)
-        self.key_value = nn.Linear(text_dim, 2 * dim)
-        self.proj = nn.Linear(dim, dim)
+        self.query = Linear(dim, dim)
+        self.key_value = Linear(text_dim, 2 * dim)
+        self.proj = Linear(dim, dim)
         self.alpha = gate(gated)
 
     def forward(self, z_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor) -> Tensor:
@@ -151,7 +165,7 @@ class ImageMergedAttention(nn.Module):
     def __init__(self, dim: int, text_dim: int, heads: int, *, gated: bool = True):
         super().__init__()
         self.heads = heads
-        self.text_key_value = nn.Linear(text_dim, 2 * dim)
+        self.text_key_value = Linear(text_dim, 2 * dim)
         self.alpha = gate(gated)
 
     def forward(self, text_BTC: Tensor, mask_BT: Tensor) -> MergedText:

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.norm import LayerNorm
 
 
@@ -38,7 +39,7 @@ class PatchMerging(nn.Module):
     def __init__(self, channels: int, out_channels: int):
         super().__init__()
         self.norm = LayerNorm(4 * channels)
-        self.reduction = nn.Linear(4 * channels, out_channels, bias=False)
+        self.reduction = Linear(4 * channels, out_channels, bias=False)
 
     def forward(self, x_BHWC: Tensor) -> Tensor:
         """(B, H, W, C) -> (B, ceil(H / 2), ceil(W / 2), out_channels). Of odd sides the neighbours beyond are zeros."""
@@ -57,9 +58,9 @@ class Mlp(nn.Module):
 
     def __init__(self, channels: int, hidden: int):
         super().__init__()
-        self.fc1 = nn.Linear(channels, hidden)
+        self.fc1 = Linear(channels, hidden)
         self.act = nn.GELU()
-        self.fc2 = nn.Linear(hidden, channels)
+        self.fc2 = Linear(hidden, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., C) -> the same."""

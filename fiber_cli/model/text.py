@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from fiber_cli.model.config import FiberConfig, FusionAttention, TextConfig
 from fiber_cli.model.decoder_cache import KeyValues, LayerCache
 from fiber_cli.model.init import initialise
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.merged_attention import gate, merged_attention
 from fiber_cli.model.module_sequence import ModuleSequence
 from fiber_cli.model.norm import LayerNorm
@@ -46,11 +47,13 @@ class TextEmbeddings(nn.Module):
         self.norm = LayerNorm(config.hidden, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, ids_BL: Tensor, past_B1: Tensor | int = 0) -> Tensor:
-        """int64 (B, L) -> (B, L, C)."""
+    def forward(self, ids_BL: Tensor, past_B1: Tensor | int = 0, words_BLC: Tensor | None = None) -> Tensor:
+        """int64 (B, L) -> (B, L, C). words: the rows of the table of words, where they are there: several texts that
+        are looked up together have one gradient of the whole table."""
         positions = position_ids(ids_BL, self.pad_id, past_B1)
         token_type = self.token_type(torch.zeros_like(ids_BL))
-        x_BLC = self.word(ids_BL) + token_type + self.position(positions)
+        words = self.word(ids_BL) if words_BLC is None else words_BLC
+        x_BLC = words + token_type + self.position(positions)
         return self.dropout(self.norm(x_BLC))
 
 
@@ -61,10 +64,10 @@ class TextCrossAttention(nn.Module):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
         self.norm = LayerNorm(image_dim) if norm_memory else nn.Identity()
-        self.query = nn.Linear(config.hidden, config.hidden)
-        self.key = nn.Linear(image_dim, config.hidden)
-        self.value = nn.Linear(image_dim, config.hidden)
-        self.proj = nn.Linear(config.hidden, config.hidden)
+        self.query = Linear(config.hidden, config.hidden)
+        self.key = Linear(image_dim, config.hidden)
+        self.value = Linear(image_dim, config.hidden)
+        self.proj = Linear(config.hidden, config.hidden)
         self.alpha = gate(gated)
 
     def project_image(self, image_MNC: Tensor) -> KeyValues:
@@ -102,8 +105,8 @@ class TextMergedAttention(nn.Module):
         super().__init__()
         self.heads = config.heads
         self.norm = LayerNorm(image_dim) if norm_memory else nn.Identity()
-        self.image_key = nn.Linear(image_dim, config.hidden)
-        self.image_value = nn.Linear(image_dim, config.hidden)
+        self.image_key = Linear(image_dim, config.hidden)
+        self.image_value = Linear(image_dim, config.hidden)
         self.alpha = gate(gated)
 
     def project_image(self, image_MNC: Tensor) -> KeyValues:
@@ -142,17 +145,17 @@ class TextLayer(nn.Module):
     ):
         super().__init__()
         self.heads, self.dropout = config.heads, config.dropout
-        self.query = nn.Linear(config.hidden, config.hidden)
-        self.key = nn.Linear(config.hidden, config.hidden)
-        self.value = nn.Linear(config.hidden, config.hidden)
-        self.attn_out = nn.Linear(config.hidden, config.hidden)
+        self.query = Linear(config.hidden, config.hidden)
+        self.key = Linear(config.hidden, config.hidden)
+        self.value = Linear(config.hidden, config.hidden)
+        self.attn_out = Linear(config.hidden, config.hidden)
         self.attn_norm = LayerNorm(config.hidden, eps=config.norm_eps)
         self.cross: TextCrossAttention | TextMergedAttention | None = None
         if image_dim is not None:
             fusion = TextMergedAttention if attention == "merged" else TextCrossAttention
             self.cross = fusion(config, image_dim, norm_memory=norm_memory, gated=gated)
-        self.fc1 = nn.Linear(config.hidden, config.intermediate)
-        self.fc2 = nn.Linear(config.intermediate, config.hidden)
+        self.fc1 = Linear(config.hidden, config.intermediate)
+        self.fc2 = Linear(config.intermediate, config.hidden)
         self.out_norm = LayerNorm(config.hidden, eps=config.norm_eps)
 
     def forward(

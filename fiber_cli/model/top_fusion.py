@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.decoder_cache import KeyValues, LayerCache
 from fiber_cli.model.init import initialise
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.module_sequence import ModuleSequence
 from fiber_cli.model.norm import LayerNorm
 from fiber_cli.model.text import merge_heads, split_heads
@@ -22,10 +23,10 @@ class TopAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float):
         super().__init__()
         self.heads, self.dropout = heads, dropout
-        self.query = nn.Linear(width, width)
-        self.key = nn.Linear(width, width)
-        self.value = nn.Linear(width, width)
-        self.out = nn.Linear(width, width)
+        self.query = Linear(width, width)
+        self.key = Linear(width, width)
+        self.value = Linear(width, width)
+        self.out = Linear(width, width)
 
     def project(self, seen_BSD: Tensor) -> KeyValues:
         """Keys and values of tokens that are looked at, (B, h, S, d) each."""
@@ -63,8 +64,8 @@ class TopLayer(nn.Module):
         self.attn_norm = LayerNorm(width, eps=norm_eps)
         self.cross = TopAttention(width, heads, dropout)
         self.cross_norm = LayerNorm(width, eps=norm_eps)
-        self.fc1 = nn.Linear(width, intermediate)
-        self.fc2 = nn.Linear(intermediate, width)
+        self.fc1 = Linear(width, intermediate)
+        self.fc2 = Linear(intermediate, width)
         self.out_norm = LayerNorm(width, eps=norm_eps)
 
     def forward(
@@ -92,8 +93,8 @@ class TopFusion(nn.Module):
     def __init__(self, config: FiberConfig):
         super().__init__()
         width, text = config.hidden, config.text
-        self.image_in = nn.Linear(config.image.dims[-1], width)
-        self.text_in = nn.Linear(text.hidden, width)
+        self.image_in = Linear(config.image.dims[-1], width)
+        self.text_in = Linear(text.hidden, width)
         self.image_layers: ModuleSequence[TopLayer] = ModuleSequence()
         self.text_layers: ModuleSequence[TopLayer] = ModuleSequence()
         for layers in (self.image_layers, self.text_layers):

@@ -7,6 +7,7 @@ import torch
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.collectives import is_main, world_size
 from fiber_cli.distributed.device import device
+from fiber_cli.model.linear import linear
 from fiber_cli.model.precision import settled
 from fiber_cli.training.estimate import estimate
 
@@ -26,7 +27,8 @@ def measured_rate(target: torch.device, precision: str) -> float:
     for _ in range(REPEATS + 1):
         _wait(target)
         began = time.perf_counter()
-        matrix @ matrix
+        with torch.no_grad():
+            linear(matrix, matrix, None)
         _wait(target)
         best = min(best, time.perf_counter() - began)
     return 2 * side**3 / best

@@ -8,7 +8,14 @@ from timm.layers.weight_init import trunc_normal_
 from timm.models.swin_transformer import PatchMerging as TimmPatchMerging
 from torch import nn
 
+from fiber_cli.model import linear
 from fiber_cli.model.swin_layers import Mlp, PatchEmbed, PatchMerging, truncated_normal
+
+
+@pytest.fixture(autouse=True)
+def products_of_pytorch(monkeypatch):
+    """Bits are compared, and timm's modules know PyTorch's products alone."""
+    monkeypatch.setattr(linear, "onednn_is_faster", lambda: False)
 
 
 def made_alike(make_ours, make_theirs):

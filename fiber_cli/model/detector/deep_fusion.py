@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from fiber_cli.model.config import TextConfig
 from fiber_cli.model.init import zero_bias
+from fiber_cli.model.linear import Linear
 from fiber_cli.model.norm import LayerNorm
 from fiber_cli.model.text import TextLayer, merge_heads, split_heads
 
@@ -34,12 +35,12 @@ class BothWaysAttention(nn.Module):
         width = WIDTH_PER_CHANNEL * channels
         self.image_norm = LayerNorm(channels)
         self.text_norm = LayerNorm(text_dim)
-        self.query = nn.Linear(channels, width)
-        self.key = nn.Linear(text_dim, width)
-        self.image_value = nn.Linear(channels, width)
-        self.text_value = nn.Linear(text_dim, width)
-        self.image_out = nn.Linear(width, channels)
-        self.text_out = nn.Linear(width, text_dim)
+        self.query = Linear(channels, width)
+        self.key = Linear(text_dim, width)
+        self.image_value = Linear(channels, width)
+        self.text_value = Linear(text_dim, width)
+        self.image_out = Linear(width, channels)
+        self.text_out = Linear(width, text_dim)
         self.image_scale = nn.Parameter(torch.full((channels,), SCALE))
         self.text_scale = nn.Parameter(torch.full((text_dim,), SCALE))
         for layer in (self.query, self.key, self.image_value, self.text_value, self.image_out, self.text_out):

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fiber_cli.model.linear import linear
+
 TAPS = 9
 #: Positions of the output whose taps go through a CPU's cache together.
 CHUNK = 1024
@@ -49,7 +51,7 @@ def deform_conv_by_rows(
     for corner_chunk, weight_chunk in zip(corner_chunks, weight_chunks, strict=True):
         taps = F.embedding_bag(corner_chunk, table_RC, mode="sum", per_sample_weights=weight_chunk)
         inputs = taps.view(-1, TAPS * C)
-        outputs.append(F.linear(inputs, kernel, bias))
+        outputs.append(linear(inputs, kernel, bias))
     out_BhwC = torch.cat(outputs).view(B, h, w, -1)
     return out_BhwC.permute(0, 3, 1, 2)
 

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fiber_cli.model.linear import Linear
+
 #: Of the losses of final boxes.
 BOX_WEIGHT = 2.0
 
@@ -123,7 +125,7 @@ class DetectionHead(nn.Module, ABC):
 
     def add_alignment(self, channels: int, text_dim: int, log_scale: float) -> None:
         """Make the parameters that `align` needs, of this module itself, as the published names have them."""
-        self.text_proj = nn.Linear(text_dim, channels)
+        self.text_proj = Linear(text_dim, channels)
         self.log_scale = nn.Parameter(torch.full((1,), log_scale))
         self.bias_lang = nn.Parameter(torch.zeros(text_dim))
         #: Every token starts with a probability of 0.01.

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from fiber_cli.model.detector.deform_conv import TAPS, deform_conv, deform_conv_by_sampling
 from fiber_cli.model.init import zero_bias
+from fiber_cli.model.linear import Linear
 
 
 def first_elements(x_BKHW: Tensor, size: Sequence[int]) -> Tensor:
@@ -63,8 +64,8 @@ class DyRelu(nn.Module):
 
     def __init__(self, channels: int):
         super().__init__()
-        self.fc1 = nn.Linear(channels, channels // 4)
-        self.fc2 = nn.Linear(channels // 4, 4 * channels)
+        self.fc1 = Linear(channels, channels // 4)
+        self.fc2 = Linear(channels // 4, 4 * channels)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         """The same shape."""

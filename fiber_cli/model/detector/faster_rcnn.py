@@ -20,6 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from fiber_cli.model.detector.detection_head import DetectionHead, LossSum, Regions, Truth, token_focal, widened
 from fiber_cli.model.detector.torchvision_boxes import PyramidAnchors, from_edges, image_list, to_edges
 from fiber_cli.model.init import zero_bias
+from fiber_cli.model.linear import Linear
 
 #: Sides of the anchors of each level in pixels, and their heights over their widths, as torchvision's.
 ANCHOR_SIDES = ((32,), (64,), (128,), (256,), (512,))
@@ -92,8 +93,8 @@ class TokenPredictor(nn.Module):
 
     def __init__(self, width: int, channels: int):
         super().__init__()
-        self.embedding = nn.Linear(width, channels)
-        self.box = nn.Linear(width, 4)
+        self.embedding = Linear(width, channels)
+        self.box = Linear(width, 4)
         nn.init.normal_(self.box.weight, std=0.001)
         zero_bias(self.box)
 

@@ -153,14 +153,18 @@ class CoarseTask(Task, Embedding, Matching):
         log: dict[str, Tensor] = {}
         similarities = None
         image = self.encoder.with_first_pair(self.encoder.image_stem(normalize(batch["pixels"])))
-        if self.weights["itc"] or self.weights["itm"]:
-            text = self.encoder.text_stem(batch["ids"], batch["mask"])
+        needs_text = self.weights["itc"] or self.weights["itm"]
+        words, masked_words = None, None
+        if needs_text and self.weights["mlm"]:
+            words, masked_words = self.encoder.words_of(batch["ids"], batch["mlm_ids"][: self.mlm_pairs])
+        if needs_text:
+            text = self.encoder.text_stem(batch["ids"], batch["mask"], words)
         if self.temperature is not None:
             image_features, text_features = self.image_features(image), self.text_features(text)
             losses["itc"], similarities = self.itc_loss(image_features, text_features)
             log["temperature"] = self.temperature.detach().clone()
         if self.weights["mlm"]:
-            losses["mlm"] = self.masked_loss(image, batch)
+            losses["mlm"] = self.masked_loss(image, batch, masked_words=masked_words)
         if self.weights["itm"]:
             first = slice(self.itm_pairs)
             text = of_one_width(text)
@@ -242,12 +246,20 @@ class CoarseTask(Task, Embedding, Matching):
         temperature = self.temperature.float()
         return temperature + (temperature.clamp(*TEMPERATURE_RANGE) - temperature).detach()
 
-    def masked_loss(self, image: ImageStem, batch: dict[str, Any], mean_masked: Tensor | None = None) -> Tensor:
+    def masked_loss(
+        self,
+        image: ImageStem,
+        batch: dict[str, Any],
+        mean_masked: Tensor | None = None,
+        *,
+        masked_words: Tensor | None = None,
+    ) -> Tensor:
         """`mlm_loss` of the pairs of a batch that it looks at, whose images have been through the stem."""
         first = slice(self.mlm_pairs)
         ids, mask, labels = batch["mlm_ids"][first], batch["mask"][first], batch["mlm_labels"][first]
         positions = batch.get("mlm_positions")
-        return self.mlm_loss(image.rows(first), ids, mask, labels, positions, mean_masked=mean_masked)
+        image = image.rows(first)
+        return self.mlm_loss(image, ids, mask, labels, positions, mean_masked=mean_masked, words=masked_words)
 
     def masked(self, batch: dict[str, Any]) -> Tensor:
         """How many positions of a batch `masked_loss` predicts, float32 ()."""
@@ -262,13 +274,14 @@ class CoarseTask(Task, Embedding, Matching):
         positions: Tensor | None = None,
         *,
         mean_masked: Tensor | None = None,
+        words: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy at the masked positions, a mean over those of all ranks. The vocabulary is scored at those
         positions only; the last image block runs for nobody and is left out. positions: see `masked_positions`, None:
         found here, for which the host waits for the device. mean_masked: how many a micro-batch has, float32 (),
-        None = a mean over the ranks."""
+        None = a mean over the ranks. words: see `FusedEncoder.words_of`."""
         assert self.mlm is not None, "MLM is switched off"
-        text = self.encoder.text_stem(ids, mask)
+        text = self.encoder.text_stem(ids, mask, words)
         fused = self.encoder.fuse(image, text, image_output=False)
         if positions is None:
             positions = masked_positions(labels)
