@@ -13,6 +13,7 @@ are medians, on a CPU of the process's own time, of all its threads; ratios are 
 The paper (Table 2, seconds a step on V100s): no fusion 1.31, FIBER 1.38, GLIP 2.14.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -117,9 +118,9 @@ def main() -> None:
             seconds[name].append(taken)
             if device.type == "cuda":
                 memory[name] = torch.cuda.max_memory_allocated() / 2**30
-    turns = torch.tensor([seconds[name][1:] for name in tasks])
-    median = dict(zip(tasks, turns.median(1).values.tolist(), strict=True))
-    ratio = dict(zip(tasks, (turns / turns[0]).median(1).values.tolist(), strict=True))
+    turns = np.array([seconds[name][1:] for name in tasks])
+    median = dict(zip(tasks, np.median(turns, axis=1).tolist(), strict=True))
+    ratio = dict(zip(tasks, np.median(turns / turns[0], axis=1).tolist(), strict=True))
     ways = {
         name: {
             "tflop": counts[name] / 1e12,
