@@ -88,9 +88,15 @@ def finetune(
 
 
 def with_precision(overrides: list[str] | None, precision: str | None) -> list[str]:
-    """The overrides, and what --precision says."""
-    named = [] if precision is None else [f"runtime.precision={precision}"]
-    return [*(overrides or []), *named]
+    """The overrides, and what --precision says; an override that says otherwise is a usage error."""
+    given = list(overrides or [])
+    if precision is None:
+        return given
+    named = f"runtime.precision={precision}"
+    for override in given:
+        if override.startswith("runtime.precision=") and override != named:
+            raise typer.BadParameter(f"--precision {precision} beside {override}: give one of them")
+    return [*given, named]
 
 
 def train(

@@ -167,9 +167,10 @@ class RuntimeSettings:
             return self.global_batch // unit
         below = self.global_batch // unit * unit
         batches = f"{below} or {below + unit}" if below else str(unit)
+        of_ranks = f" x ranks = {self.micro_batch} x {world}" if world > 1 else ""
         raise RecipeError(
-            f"runtime.global_batch: {self.global_batch} is no multiple of micro_batch x ranks = {self.micro_batch} x "
-            f"{world} = {unit}: set global_batch to {batches}{self._fitting_micro_batch(world)}"
+            f"runtime.global_batch: {self.global_batch} is no multiple of micro_batch{of_ranks} = {unit}: set "
+            f"global_batch to {batches}{self._fitting_micro_batch(world)}"
         )
 
     def _fitting_micro_batch(self, world: int) -> str:

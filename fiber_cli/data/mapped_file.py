@@ -1,12 +1,16 @@
 """Arrays in a file, in the form of safetensors, which processes map into their memory instead of reading it, and which
 is written piece by piece.
 
-`safetensors` itself copies what it gives to numpy and what it is given.
+`safetensors` itself copies what it gives to numpy and what it is given. Among the metadata stands a CRC-32 of the whole
+file, as it is with `NO_CHECKSUM` in its place: what was found out once is not asked again, so that a bit that flips in
+it would be believed for ever.
 """
 
 import json
 import math
+import zlib
 from collections.abc import Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
@@ -29,12 +33,15 @@ _NAMES = {
 }
 _TYPES = {name: dtype for dtype, name in _NAMES.items()}
 _HEADER_BYTES = 8
+CHECKSUM, NO_CHECKSUM = "crc32", "--------"
+#: Bytes that are checked at a time.
+_CHUNK = 1 << 22
 #: What safetensors writes at most in front of the arrays.
 _LARGEST_HEADER = 100_000_000
 
 
 class MappedFile(NamedTuple):
-    """arrays: read-only, by name; metadata: texts by name."""
+    """arrays: read-only, by name; metadata: texts by name, without the checksum."""
 
     arrays: dict[str, np.ndarray]
     metadata: dict[str, str]
@@ -62,7 +69,7 @@ def write_mapped(file: Path, arrays: Mapping[str, np.ndarray], metadata: Mapping
 
 def write_arrays(file: Path, arrays: Mapping[str, np.ndarray | Pieces], metadata: Mapping[str, str]) -> None:
     """Write a file. Raises OSError."""
-    header: dict[str, object] = {"__metadata__": dict(metadata)}
+    header: dict[str, object] = {"__metadata__": {**metadata, CHECKSUM: NO_CHECKSUM}}
     # The largest numbers first, so that all lie at multiples of their size.
     names = sorted(arrays, key=lambda name: -arrays[name].dtype.itemsize)
     end = 0
@@ -74,26 +81,44 @@ def write_arrays(file: Path, arrays: Mapping[str, np.ndarray | Pieces], metadata
         header[name] = {"dtype": dtype, "shape": list(array.shape), "data_offsets": [begin, end]}
     encoded = json.dumps(header, separators=(",", ":")).encode()
     encoded += b" " * (-len(encoded) % 8)
+    head = len(encoded).to_bytes(_HEADER_BYTES, "little") + encoded
     with file.open("wb") as stream:
-        stream.write(len(encoded).to_bytes(_HEADER_BYTES, "little") + encoded)
+        stream.write(head)
+        checksum = zlib.crc32(head)
         for name in names:
-            _write(stream, arrays[name])
+            checksum = _write(stream, arrays[name], checksum)
+        stream.seek(head.index(_written_as(NO_CHECKSUM)))
+        stream.write(_written_as(f"{checksum:08x}"))
 
 
-def _write(stream: BinaryIO, array: np.ndarray | Pieces) -> None:
+def _write(stream: BinaryIO, array: np.ndarray | Pieces, checksum: int) -> int:
+    """The checksum of what was written before and of this."""
     for piece in array.pieces if isinstance(array, Pieces) else (array,):
-        stream.write(np.ascontiguousarray(piece, array.dtype).reshape(-1).view(np.uint8).data)
+        content = np.ascontiguousarray(piece, array.dtype).reshape(-1).view(np.uint8).data
+        stream.write(content)
+        checksum = zlib.crc32(content, checksum)
+    return checksum
+
+
+def _written_as(checksum: str) -> bytes:
+    """How it stands in the header; within another text its quotes would be escaped."""
+    return f'"{CHECKSUM}":"{checksum}"'.encode()
 
 
 def read_mapped(file: Path) -> MappedFile:
-    """The arrays of a file as they lie in it. Raises OSError, and one of `WRONG_CONTENT` for a file of another form."""
+    """The arrays of a file as they lie in it. Raises OSError, and one of `WRONG_CONTENT` for a file of another form or
+    one that is damaged. Of a file without a checksum, of version 0.1, no damage is told."""
     check_regular(file)
     with file.open("rb") as stream:
         size = int.from_bytes(stream.read(_HEADER_BYTES), "little")
         if size > _LARGEST_HEADER:
             raise ValueError(f"a header of {size:,} bytes")
-        header = parse_json(stream.read(size))
-    metadata = header.pop("__metadata__", {})
+        encoded = stream.read(size)
+        header = parse_json(encoded)
+        metadata = header.pop("__metadata__", {})
+        checksum = metadata.pop(CHECKSUM, None)
+        if checksum is not None:
+            _check(stream, encoded, str(checksum))
     arrays = {}
     for name, described in header.items():
         begin, end = described["data_offsets"]
@@ -103,3 +128,13 @@ def read_mapped(file: Path) -> MappedFile:
             raise ValueError(f"{name} has another size than its shape")
         arrays[name] = map_array(file, dtype.str, shape, _HEADER_BYTES + size + begin)
     return MappedFile(arrays, {str(name): str(value) for name, value in metadata.items()})
+
+
+def _check(stream: BinaryIO, encoded: bytes, expected: str) -> None:
+    """ValueError where what stands behind the header, or the header itself, is not what was written."""
+    unmarked = encoded.replace(_written_as(expected), _written_as(NO_CHECKSUM), 1)
+    checksum = zlib.crc32(len(encoded).to_bytes(_HEADER_BYTES, "little") + unmarked)
+    for chunk in iter(partial(stream.read, _CHUNK), b""):
+        checksum = zlib.crc32(chunk, checksum)
+    if f"{checksum:08x}" != expected:
+        raise ValueError("it is damaged: its checksum is another one")

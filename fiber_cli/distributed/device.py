@@ -1,6 +1,7 @@
 """Where tensors are computed."""
 
 import os
+from textwrap import shorten
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from fiber_cli.errors import UserError
 
 #: Bytes.
 GIB = 2**30
+#: Characters of what PyTorch says of a device.
+LONGEST_REASON = 160
 
 
 def local_rank() -> int:
@@ -42,11 +45,27 @@ def device_named(name: str | torch.device) -> torch.device:
         named = torch.device(name)
         if named == torch.device("cuda"):
             named = torch.device("cuda", local_rank())
-        torch.empty(0, device=named)
+        reason = _lack(named)
+        if reason is None:
+            torch.empty(0, device=named)
+            return named
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"device {str(name)!r} cannot be used ({reason}); give cpu, cuda, cuda:1 … or mps") from None
-    return named
+        # PyTorch goes on with all that it was built with.
+        reason = shorten(str(error).splitlines()[0], LONGEST_REASON, placeholder=" …")
+    raise UserError(f"device {str(name)!r} cannot be used ({reason}); give cpu, cuda, cuda:1 … or mps")
+
+
+def _lack(named: torch.device) -> str | None:
+    """Why nothing can be computed there, None where something may be."""
+    if named.type == "meta":
+        return "tensors have no values there"
+    if named.type == "cpu" and named.index:
+        return "all processors are one device, cpu"
+    if named.type == "cuda" and not torch.cuda.is_available():
+        return "this machine has no GPU that PyTorch can use"
+    if named.type == "mps" and not torch.backends.mps.is_available():
+        return "this machine has no GPU of Apple's that PyTorch can use"
+    return None
 
 
 def to_device(batch: dict[str, Any], device: torch.device) -> dict[str, Any]:

@@ -26,7 +26,7 @@ from fiber_cli.inference.index_file import (
     begins_as_index,
     in_blocks,
     index_file,
-    is_cut,
+    is_damaged,
     no_index,
     read_index,
     write_rows,
@@ -171,7 +171,7 @@ class _Building:
     def _stored(self, file: Path) -> Index | None:
         if _is_to_be_replaced(file, self.outputs):
             if collectives.is_main():
-                say(f"{file}: not a whole index; it is made anew")
+                say(f"{file}: a damaged index; it is made anew")
             return None
         return read_index(file, self.fingerprint) if file.is_file() else None
 
@@ -219,16 +219,16 @@ class _Building:
 
 
 def features_fingerprint(of_weights: str, precision: str) -> str:
-    """What tells features from those that they are not to be compared with: of other weights, or of int8, which is
-    apart from the other precisions by more than rounding."""
-    return f"int8-{of_weights}" if precision == "int8" else of_weights
+    """What tells features from those that they are not to be compared with: of other weights, or in another precision,
+    whose rounding a search would show without having been asked for it."""
+    return of_weights if precision == "fp32" else f"{precision}-{of_weights}"
 
 
 def _is_to_be_replaced(file: Path, outputs: Outputs) -> bool:
-    """Whether there is a file that is an index cut short, or is none and may be replaced."""
+    """Whether there is a file that is a damaged index, or is none and may be replaced."""
     if not file.is_file():
         return False
-    return is_cut(file) if begins_as_index(file) else outputs.force
+    return is_damaged(file) if begins_as_index(file) else outputs.force
 
 
 def stamps_below(folder: Path) -> dict[str, Stamp]:

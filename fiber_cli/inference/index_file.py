@@ -60,12 +60,13 @@ def begins_as_index(file: Path) -> bool:
     return not beginning or is_cut
 
 
-def is_cut(file: Path) -> bool:
-    """Whether a file is shorter than its header says."""
+def is_damaged(file: Path) -> bool:
+    """Whether a file is shorter than its header says, or is not as it was written."""
     try:
         with safe_open(file, "np"):
-            return False
-    except (SafetensorError, OSError, ValueError):
+            read_mapped(file)
+        return False
+    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT):
         return True
 
 

@@ -35,6 +35,10 @@ def test_precision_and_device_do_not_reach_a_training(run, calls, monkeypatch):
     assert code == 2
     assert "give cpu or cuda" in err
     assert run(*command[:-1], "int8")[0] == 2
+    assert run(*command, "runtime.precision=bf16")[0] == 0
+    code, _, err = run(*command, "runtime.precision=fp32")
+    assert code == 2
+    assert "--precision bf16 beside runtime.precision=fp32: give one of them" in " ".join(err.replace("│", " ").split())
 
 
 def test_a_gpu_is_trained_on_that_is_not_there(run, calls, monkeypatch):

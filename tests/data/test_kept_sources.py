@@ -105,10 +105,12 @@ def test_damage_of_what_is_kept_ends_a_run(small, readings, tmp_path):
     expected = said_by(open_source(settings))
     [file] = (tmp_path / CACHE).iterdir()
     whole = file.read_bytes()
-    for damaged in (b"", whole[:100], whole[:-100], b"\xff" * 200, whole.replace(b'"data_offsets"', b'"data_offsetz"')):
+    flipped = whole[:-40] + bytes([whole[-40] ^ 1]) + whole[-39:]
+    another_header = whole.replace(b'"data_offsets"', b'"data_offsetz"')
+    for damaged in (b"", whole[:100], whole[:-100], b"\xff" * 200, another_header, flipped):
         file.write_bytes(damaged)
         assert said_by(open_source(settings)) == expected
-    assert len(readings) == 6
+    assert len(readings) == 7
     assert file.stat().st_size == len(whole)
 
 

@@ -57,3 +57,25 @@ def test_another_device_can_be_named(monkeypatch):
 def test_a_device_that_is_not_there_is_told(name):
     with pytest.raises(UserError, match="give cpu, cuda, cuda:1 … or mps"):
         device_named(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("meta", "tensors have no values there"),
+        ("cpu:3", "all processors are one device, cpu"),
+        ("cuda", "this machine has no GPU that PyTorch can use"),
+        ("mps", "this machine has no GPU of Apple's that PyTorch can use"),
+    ],
+)
+def test_where_nothing_can_be_computed_is_taken_or_told_at_length(monkeypatch, name, reason):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UserError) as refused:
+        device_named(name)
+    assert str(refused.value) == f"device '{name}' cannot be used ({reason}); give cpu, cuda, cuda:1 … or mps"
+
+
+def test_the_processors_are_no_device():
+    assert device_named("cpu") == CPU
+    assert device_named("cpu:0").type == "cpu"

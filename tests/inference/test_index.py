@@ -62,13 +62,30 @@ def test_an_index_holds_every_picture_and_is_read_again(retriever, folder, compu
     assert [file.name for file in folder.glob(".*")] == [INDEX]
 
 
-def test_features_of_int8_are_taken_for_those_of_float32(retriever, folder, computed):
+def test_features_of_one_precision_are_taken_for_those_of_another(retriever, folder, computed):
     loaded = retriever()
     build_index(loaded, folder, options=OPTIONS)
-    for precision, pictures in (("bf16", 0), ("int8", 7), ("int8", 0), ("fp32", 0)):
+    for precision, pictures in (("bf16", 7), ("int8", 7), ("int8", 0), ("bf16", 0), ("fp32", 0)):
         computed.clear()
         build_index(loaded, folder, options=replace(OPTIONS, precision=precision))
         assert len(computed) == pictures, precision
+
+
+def test_a_damaged_index_is_believed(retriever, folder, computed, capsys):
+    loaded = retriever()
+    index, _ = build_index(loaded, folder, options=OPTIONS)
+    features = np.array(index.features)
+    whole = (folder / INDEX).read_bytes()
+    place = whole.index(features[2].tobytes())
+    for bit in (0, 7):  # the second turns a sign
+        computed.clear()
+        damaged = bytearray(whole)
+        damaged[place + 3] ^= 1 << bit
+        (folder / INDEX).write_bytes(damaged)
+        again, _ = build_index(loaded, folder, options=OPTIONS)
+        assert len(computed) == 7
+        np.testing.assert_array_equal(again.features, features)
+        assert f"{folder / INDEX}: a damaged index; it is made anew" in capsys.readouterr().err
 
 
 def test_new_changed_and_vanished_pictures_update_it(retriever, folder, tmp_path, computed):

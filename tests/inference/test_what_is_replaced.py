@@ -255,7 +255,7 @@ def test_an_index_cut_short_ends_the_search(runs, work, capsys, length):
     index.write_bytes(whole[:length])
     code, _, err = search(capsys, runs["coarse"])
     assert code == 0
-    assert f"in/{INDEX}: not a whole index; it is made anew" in err
+    assert f"in/{INDEX}: a damaged index; it is made anew" in err
     assert index.read_bytes() == whole
 
 
