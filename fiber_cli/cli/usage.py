@@ -11,6 +11,8 @@ from fiber_cli.characters import one_line
 
 #: The base of what the parser and the commands raise for a wrong use; typer does not name it.
 _UsageError: Any = typer.BadParameter.__base__
+#: What the library by which typer checks values puts in front of what it says.
+_PREFIX = "Value error, "
 
 
 class Commands(TyperGroup):
@@ -32,5 +34,5 @@ def _in_one_line() -> Iterator[None]:
     except _UsageError as error:
         is_help = error.ctx is not None and error.message == error.ctx.get_help()
         if not is_help:
-            error.message = one_line(error.message)
+            error.message = one_line(error.message.removeprefix(_PREFIX))
         raise
