@@ -16,8 +16,8 @@ from PIL import Image
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 #: Numbers of the scenes, what is asked of all of them, one name of which is in none, and what is searched for.
-SCENES = (3, 7)
-NAMES = "purple heart . yellow heart . blue ring . green square . yellow square . blue circle . red cross"
+SCENES = (3, 35)
+NAMES = "purple heart . yellow heart . blue ring . yellow star . red star . red moon . green square"
 QUERY = "a yellow star"
 SHOWN = 5
 #: Pixels between the pictures of detections.
