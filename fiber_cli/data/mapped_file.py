@@ -16,7 +16,7 @@ from typing import BinaryIO, NamedTuple
 
 import numpy as np
 
-from fiber_cli.data.columns import map_array
+from fiber_cli.data.columns import OpenFile, map_array
 from fiber_cli.outputs import sync, temporary_name
 from fiber_cli.parsing import parse_json
 from fiber_cli.regular_files import check_regular
@@ -109,7 +109,8 @@ def read_mapped(file: Path) -> MappedFile:
     """The arrays of a file as they lie in it. Raises OSError, and one of `WRONG_CONTENT` for a file of another form or
     one that is damaged. Of a file without a checksum, of version 0.1, no damage is told."""
     check_regular(file)
-    with file.open("rb") as stream:
+    opened = OpenFile(file)
+    with open(opened.descriptor, "rb", closefd=False) as stream:
         size = int.from_bytes(stream.read(_HEADER_BYTES), "little")
         if size > _LARGEST_HEADER:
             raise ValueError(f"a header of {size:,} bytes")
@@ -126,7 +127,7 @@ def read_mapped(file: Path) -> MappedFile:
         shape = tuple(described["shape"])
         if begin < 0 or end - begin != dtype.itemsize * int(np.prod(shape, dtype=object)):
             raise ValueError(f"{name} has another size than its shape")
-        arrays[name] = map_array(file, dtype.str, shape, _HEADER_BYTES + size + begin)
+        arrays[name] = map_array(opened, dtype.str, shape, _HEADER_BYTES + size + begin)
     return MappedFile(arrays, {str(name): str(value) for name, value in metadata.items()})
 
 

@@ -1,0 +1,57 @@
+"""The process that workers of a rank are forked from.
+
+A rank itself is not to be forked: threads of its group's collectives take and drop Python objects, and a process that
+is forked while one of them holds the lock of the interpreter's threads waits for that lock for ever (CPython 3.11,
+`PyOS_AfterFork_Child`), and with it whoever waits for a batch of its. The server is begun by an exec, for which no lock
+matters, has no such threads, and has imported what takes time. It ends with the rank and its workers.
+"""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from multiprocessing import forkserver
+from multiprocessing.context import ForkServerContext, ForkServerProcess
+
+from fiber_cli.data.worker_process import SentProcess, become
+from fiber_cli.stop_signals import held_back
+
+#: What workers use of what a rank has imported: always, and where it has.
+_IMPORTED = ("torch.utils.data", "torch.multiprocessing", "PIL.Image")
+_ROOMS = ("fiber_cli.data.", "fiber_cli.tasks.", "transformers.tokenization", "transformers.models.")
+#: Of the process that tells of what a rank has left behind that was killed, and removes it all the same.
+_SILENT = "ignore:resource_tracker:UserWarning"
+
+
+def run_server() -> None:
+    """Start the server where it does not run. It never hears of the signals that ask a run to stop and save, and finds
+    the modules that this process finds."""
+    imported = [name for name in sys.modules if name.startswith(_ROOMS)]
+    forkserver.set_forkserver_preload([*_IMPORTED, *imported])
+    with held_back(), _environment():
+        forkserver.ensure_running()
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    before = dict(os.environ)
+    folders = [folder or os.getcwd() for folder in sys.path]
+    filters = filter(None, (before.get("PYTHONWARNINGS"), _SILENT))
+    # Else the current folder would come first, whatever lies in it.
+    os.environ |= {"PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": ",".join(filters)}
+    try:
+        yield
+    finally:
+        become(before)
+
+
+class _ForkedProcess(SentProcess, ForkServerProcess):
+    def start(self) -> None:
+        run_server()
+        super().start()
+
+
+class ForkedWorkers(ForkServerContext):
+    """What starts workers by having the server fork itself."""
+
+    Process = _ForkedProcess
