@@ -10,14 +10,14 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from fiber_cli.data.worker_process import SentProcess, become
 from fiber_cli.stop_signals import held_back
 
 #: What workers use of what a rank has imported: always, and where it has.
-_IMPORTED = ("torch.utils.data", "torch.multiprocessing", "PIL.Image")
+_IMPORTED = ("torch.utils.data", "torch.multiprocessing", "PIL.Image", "fiber_cli.data.in_fork_server")
 _ROOMS = ("fiber_cli.data.", "fiber_cli.tasks.", "transformers.tokenization", "transformers.models.")
 #: Of the process that tells of what a rank has left behind that was killed, and removes it all the same.
 _SILENT = "ignore:resource_tracker:UserWarning"
@@ -28,8 +28,10 @@ def run_server() -> None:
     the modules that this process finds."""
     imported = [name for name in sys.modules if name.startswith(_ROOMS)]
     forkserver.set_forkserver_preload([*_IMPORTED, *imported])
-    with held_back(), _environment():
-        forkserver.ensure_running()
+    with _environment(), held_back():
+        resource_tracker.ensure_running()
+        with held_back():  # anew, as starting the tracker lets some through
+            forkserver.ensure_running()
 
 
 @contextmanager
