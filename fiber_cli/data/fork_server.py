@@ -14,24 +14,38 @@ from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from fiber_cli.data.worker_process import SentProcess, become
+from fiber_cli.errors import UserError
 from fiber_cli.stop_signals import held_back
 
-#: What workers use of what a rank has imported: always, and where it has.
+#: What every server imports; what else workers use is of these rooms.
 _IMPORTED = ("torch.utils.data", "torch.multiprocessing", "PIL.Image", "fiber_cli.data.in_fork_server")
-_ROOMS = ("fiber_cli.data.", "fiber_cli.tasks.", "transformers.tokenization", "transformers.models.")
+_ROOMS = ("fiber_cli.data.", "fiber_cli.tasks.")
 #: Of the process that tells of what a rank has left behind that was killed, and removes it all the same.
 _SILENT = "ignore:resource_tracker:UserWarning"
 
 
 def run_server() -> None:
     """Start the server where it does not run. It never hears of the signals that ask a run to stop and save, and finds
-    the modules that this process finds."""
-    imported = [name for name in sys.modules if name.startswith(_ROOMS)]
+    the modules that this process finds. Raises UserError where it cannot be started."""
+    imported = filter(_is_for_workers, list(sys.modules))
     forkserver.set_forkserver_preload([*_IMPORTED, *imported])
-    with _environment(), held_back():
-        resource_tracker.ensure_running()
-        with held_back():  # anew, as starting the tracker lets some through
-            forkserver.ensure_running()
+    try:
+        with _environment(), held_back():
+            resource_tracker.ensure_running()
+            with held_back():  # anew, as starting the tracker lets some through
+                forkserver.ensure_running()
+    except OSError as error:
+        raise UserError(
+            f"the process that workers are forked from cannot be started ({error.strerror or error}): TMPDIR may name "
+            "a folder whose path is too long for a socket, or that takes no files; or read without workers "
+            "(data.workers=0, --workers 0)"
+        ) from error
+
+
+def _is_for_workers(module: str) -> bool:
+    """Whether workers of a rank that has imported it use it."""
+    is_of_tokenizer = module.startswith("transformers.") and "tokenization" in module
+    return is_of_tokenizer or module.startswith(_ROOMS)
 
 
 @contextmanager

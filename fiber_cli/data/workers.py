@@ -13,8 +13,9 @@ if sys.platform != "win32":
 
 
 def start_method() -> str:
-    """ "fork" where it is the usual way, on Linux before Python 3.14, in a process without a group: it takes no time and
-    no memory. Else "forkserver", or "spawn" where that is usual. Who has chosen another way has that."""
+    """How workers of this process are started. Forked in a process without a group, where that is the usual way, which
+    it is on Linux before Python 3.14, as it takes no time and no memory; in a group by "forkserver", which see. "spawn"
+    stays where it is usual, and so does what somebody has chosen."""
     usual = multiprocessing.get_start_method(allow_none=True) or multiprocessing.get_all_start_methods()[0]
     if usual == "fork" and td.is_initialized():
         return "forkserver"
@@ -22,12 +23,13 @@ def start_method() -> str:
 
 
 def worker_context() -> BaseContext:
-    """What a loader starts its workers with."""
+    """What a loader starts its workers with. UserError where that cannot be begun."""
     method = start_method()
     if method == "fork":
         return multiprocessing.get_context("fork")
     if sys.platform == "win32" or method == "spawn":
         return SpawnedWorkers()
+    run_server()  # before a queue starts the tracker of resources, which is to be silent
     return ForkedWorkers()
 
 
