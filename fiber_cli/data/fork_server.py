@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from multiprocessing import forkserver, resource_tracker
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
-from fiber_cli.data.worker_process import SentProcess, become
+from fiber_cli.data.worker_process import SentProcess
 from fiber_cli.errors import UserError
 from fiber_cli.stop_signals import held_back
 
@@ -50,24 +50,31 @@ def _is_for_workers(module: str) -> bool:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    before = dict(os.environ)
+    """That of the server, from which its workers go back to that of this process."""
     folders = [folder or os.getcwd() for folder in sys.path]
-    filters = filter(None, (before.get("PYTHONWARNINGS"), _SILENT))
-    # Else the current folder would come first, whatever lies in it.
-    os.environ |= {"PYTHONPATH": os.pathsep.join(folders), "PYTHONSAFEPATH": "1", "PYTHONWARNINGS": ",".join(filters)}
+    filters = filter(None, (os.environ.get("PYTHONWARNINGS"), _SILENT))
+    changed = {
+        "PYTHONPATH": os.pathsep.join(folders),
+        "PYTHONSAFEPATH": "1",  # else the current folder would come first, whatever lies in it
+        "PYTHONWARNINGS": ",".join(filters),
+    }
+    before = {name: os.environ.get(name) for name in changed}
+    os.environ |= changed
     try:
         yield
     finally:
-        become(before)
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 class _ForkedProcess(SentProcess, ForkServerProcess):
-    def start(self) -> None:
-        run_server()
-        super().start()
+    pass
 
 
 class ForkedWorkers(ForkServerContext):
-    """What starts workers by having the server fork itself."""
+    """What starts workers by having the server, which runs by then, fork itself."""
 
     Process = _ForkedProcess

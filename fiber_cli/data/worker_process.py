@@ -5,7 +5,7 @@ import os
 import sys
 import threading
 import types
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing.context import SpawnContext, SpawnProcess
 from multiprocessing.process import BaseProcess
@@ -32,7 +32,8 @@ class SentProcess(BaseProcess):
             ) from error
 
     def run(self) -> None:
-        become(self._environment)
+        os.environ.clear()
+        os.environ.update(self._environment)
         if self._short_warnings:
             shorten_warnings()
         end_with_parent()
@@ -47,12 +48,6 @@ class SpawnedWorkers(SpawnContext):
     """What starts workers by running Python anew."""
 
     Process = _SpawnedProcess
-
-
-def become(environment: Mapping[str, str]) -> None:
-    """Make that the environment of this process."""
-    os.environ.clear()
-    os.environ.update(environment)
 
 
 @contextmanager
