@@ -20,6 +20,7 @@ from fiber_cli.distributed.peers import telling_ended_processes
 from fiber_cli.distributed.together import asked_of_main, locked_by_all
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.model.precision import allow_tf32
+from fiber_cli.training.allowed import check_trainable
 from fiber_cli.training.comparisons import batch_line, comparison_line
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import check_config
@@ -69,6 +70,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         with failing_together():
             # A run that goes on has its own model, whatever has become of the one that it began with.
             planned = work(recipe, start, fresh=not begun)
+            check_trainable(recipe, planned.task, planned.steps, world_size())
         # The settings come after what the data are, which says more.
         require_agreement(lambda: planned.data_facts() | of_data | _start_facts(start))
         share = share_of_an_image(recipe)
