@@ -61,10 +61,13 @@ def check_comparisons(task: Task, runtime: RuntimeSettings, world: int) -> None:
 
 
 def batch_line(asked: RuntimeSettings, runtime: RuntimeSettings, world: int) -> str | None:
-    """A line for the reader where the ranks do not divide the global batch that was asked for."""
+    """A line for the reader where the ranks do not divide the global batch that was asked for, or did not when the run
+    began."""
     if asked == runtime:
         return None
     micro_batch = "" if asked.micro_batch == runtime.micro_batch else f" in micro-batches of {runtime.micro_batch}"
+    if asked.on_ranks(world) != runtime:
+        return f"the run keeps its batch: runtime.global_batch={runtime.global_batch}{micro_batch}"
     return (
         f"runtime.global_batch={asked.global_batch} does not divide by micro_batch {asked.micro_batch} x "
         f"{_ranks(world)}: the nearest batch that does is taken, {runtime.global_batch}{micro_batch}"

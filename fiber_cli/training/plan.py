@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from fiber_cli.checkpoints.directory import resolve
+from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.device import GIB, device, to_device
 from fiber_cli.model.precision import allow_tf32, precision_context, settled
@@ -18,7 +20,9 @@ from fiber_cli.tasks import declared
 from fiber_cli.training.allowed import check_trainable
 from fiber_cli.training.comparisons import batch_line, comparison_line
 from fiber_cli.training.computing import prepare
+from fiber_cli.training.continuing import check_continuation, with_batch_of_run
 from fiber_cli.training.one_step import forward_backward, shown_step
+from fiber_cli.training.run_folder import check_output, read_init_from
 from fiber_cli.training.work import Work, count_parameters, work
 
 FLOAT32_BYTES = 4
@@ -27,14 +31,22 @@ FLOAT32_BYTES = 4
 OPTIMIZER_SIZES = {0: 2, 1: 3, 2: 3, 3: 2}
 
 
-def dry_run(recipe: Recipe, init_from: str | Path | None = None) -> None:
-    """Print what a run of the recipe would be, and one batch forward and backward; nothing is written. Of
-    several ranks only the first does anything. Raises UserError as `fit` does."""
-    world = int(os.environ.get("WORLD_SIZE", 1))
-    asked, recipe = recipe, recipe.on_ranks(world)
+def dry_run(recipe: Recipe, init_from: str | Path | None = None, *, continued: Path | None = None) -> None:
+    """Print what a run of the recipe would be, and one batch forward and backward; nothing is written. continued: the
+    folder of the run that would go on. Of several ranks only the first does anything. Raises UserError as `fit`
+    does."""
     if int(os.environ.get("RANK", 0)):
         return
-    planned = work(recipe, init_from)
+    world = int(os.environ.get("WORLD_SIZE", 1))
+    asked = recipe
+    if continued is not None and check_output(continued, resume=True):
+        recipe = with_batch_of_run(recipe, continued, world)
+        planned = work(recipe, continued, fresh=False)
+        check_continuation(recipe, planned.steps, continued, world)
+        load_into(planned.task, load_weights(resolve(continued, latest=True)))
+    else:
+        recipe = recipe.on_ranks(world)
+        planned = work(recipe, init_from if continued is None else read_init_from(continued))
     check_trainable(recipe, planned.task, planned.steps, world)
     show(recipe.to_yaml())
     counts = count_parameters(planned.task)
