@@ -49,7 +49,9 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     of_data = {name: value for name, value in settings.items() if name.startswith("data.")}
     require_agreement(lambda: versions() | {"--resume": str(resume)} | _without(settings, of_data))
     output = Path(output)
-    recipe = asked_of_main(lambda: _on_these_ranks(recipe, output if resume else None))
+    # Each rank keeps what it was told of the data, which the ranks compare once they have read it.
+    runtime = asked_of_main(lambda: _on_these_ranks(recipe, output if resume else None))
+    recipe = dataclasses.replace(recipe, runtime=runtime)
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
     allow_tf32(recipe.runtime.tf32)
@@ -76,11 +78,11 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         return train(recipe, planned, output, resume=resume, asked=asked, share=share)
 
 
-def _on_these_ranks(recipe: Recipe, continued: Path | None) -> Recipe:
-    """The recipe with the batch that these ranks have. continued: the folder of the run that goes on, if one does."""
+def _on_these_ranks(recipe: Recipe, continued: Path | None) -> RuntimeSettings:
+    """The settings with the batch that these ranks have. continued: the folder of the run that goes on, if one does."""
     if continued is not None and check_output(continued, resume=True):
-        return with_batch_of_run(recipe, continued, world_size())
-    return recipe.on_ranks(world_size())
+        return with_batch_of_run(recipe, continued, world_size()).runtime
+    return recipe.runtime.on_ranks(world_size())
 
 
 def _without(settings: dict[str, str], others: dict[str, str]) -> dict[str, str]:

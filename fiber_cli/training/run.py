@@ -402,6 +402,8 @@ class Run:
             "precision": settled(self.recipe.runtime.precision, self.engine.device),
             "truncated": sum(collectives.gather_objects(progress.truncated)),
         }
+        if self.recipe.runtime.tf32 is not None:
+            facts["tf32"] = self.recipe.runtime.tf32
         if compared:
             facts["pairs_compared"] = compared
         return facts | {"parameters": self.parameter_counts, **environment()}
