@@ -139,7 +139,10 @@ def train(
     if dry_run:
         from fiber_cli.training.plan import dry_run as show_plan
 
-        show_plan(recipe, start)
+        if resume:
+            show_plan(recipe, continued=output)
+        else:
+            show_plan(recipe, start)
         return
     from fiber_cli.training.fit import fit
 
