@@ -139,7 +139,7 @@ def _passes(recipe: Recipe, world: int, context: TaskContext[Any], data: Trainin
     with Undrawn():
         task = new_task(context)
     task.train()
-    prepare(task, dataclasses.replace(recipe.runtime, compile=False), any_size=False)
+    prepare(task, recipe.runtime, compiled=False, any_size=False)
     for parameter in task.parameters():
         # Gradients are counted apart.
         parameter.register_post_accumulate_grad_hook(_drop_gradient)

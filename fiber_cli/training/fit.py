@@ -140,6 +140,8 @@ def train(
         changed = batch_line(asked or recipe.runtime, recipe.runtime, world_size())
         if changed:
             log.say(changed)
+        if run.compilation.line:
+            log.say(run.compilation.line)
         compared = comparison_line(work.task, recipe.runtime, world_size())
         if compared:
             log.say(compared)

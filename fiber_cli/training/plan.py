@@ -4,7 +4,6 @@ import os
 import sys
 import time
 from contextlib import closing
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -69,7 +68,7 @@ def _one_batch(recipe: Recipe, planned: Work, world: int) -> None:
     runtime = recipe.runtime
     target = device()
     task = planned.task.to(target).train()
-    prepare(task, replace(runtime, compile=False), any_size=declared(recipe.task.name).free_image_size)
+    prepare(task, runtime, compiled=False, any_size=declared(recipe.task.name).free_image_size)
     shown = shown_step(task, runtime, world)
     precision = settled(runtime.precision, target)
     allow_tf32(runtime.tf32)

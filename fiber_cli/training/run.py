@@ -39,6 +39,7 @@ from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Pass
 from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
+from fiber_cli.training.compilation import compilation
 from fiber_cli.training.computing import prepare
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import Engine, write_state_file
@@ -97,8 +98,9 @@ class Run:
         self.whole: nn.Module | None = None
         if recipe.runtime.zero_stage == 3:
             self.whole = copy.deepcopy(self.task).requires_grad_(False).cpu()
+        self.compilation = compilation(recipe.runtime, device(), work.steps)
         any_size = declared(recipe.task.name).free_image_size
-        prepare(self.task, recipe.runtime, any_size=any_size)
+        prepare(self.task, recipe.runtime, compiled=self.compilation.used, any_size=any_size)
         self.warmup = warmup_steps(recipe.optim.warmup, work.steps)
         self.engine = Engine(self.task, self._optimizer(), deepspeed_config(recipe, collectives.world_size()))
 
@@ -223,7 +225,9 @@ class Run:
         """Whether the weights are the best so far by the recipe's metric. Raises UserError where it is not measured."""
         assert self.work.validate is not None
         task = self.task_to_keep()
-        metrics = self.work.validate(task.to(device()))
+        # As `fiber eval` computes, without graphs for the batches of evaluation.
+        with torch.compiler.set_stance("force_eager"):
+            metrics = self.work.validate(task.to(device()))
         if self.whole is not None:
             self.whole.cpu()
         self.progress.metrics = metrics
@@ -400,6 +404,7 @@ class Run:
             "skipped": progress.skipped,
             "bad": sum(bad),
             "precision": settled(self.recipe.runtime.precision, self.engine.device),
+            "compiled": self.compilation.used,
             "truncated": sum(collectives.gather_objects(progress.truncated)),
         }
         if self.recipe.runtime.tf32 is not None:
