@@ -24,7 +24,7 @@ class OpenFile:
     the open file, see `data.parcel`. Raises OSError."""
 
     def __init__(self, path: str | Path):
-        self.path = str(path)
+        self.path = os.path.abspath(path)
         self._own(os.open(path, os.O_RDONLY))
 
     @classmethod
