@@ -129,10 +129,10 @@ def _uncollected() -> Iterator[None]:
 
 def _memory() -> int:
     """An empty file without a name."""
-    if sys.platform == "linux":
-        return os.memfd_create("fiber")
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
+    if sys.platform != "linux":
+        with tempfile.TemporaryFile() as file:
+            return os.dup(file.fileno())
+    return os.memfd_create("fiber")
 
 
 class _Pickler(pickle.Pickler):
