@@ -103,7 +103,7 @@ def fine_batch(config: FiberConfig, size: tuple[int, int], images: int, length: 
         "mask": torch.ones(images, length, dtype=torch.bool),
         "boxes": torch.cat([corners, corners + sides], 1),
         "positive_map": positive_map,
-        "box_counts": torch.full((images,), BOXES),
+        "box_counts": [BOXES] * images,
     }
 
 
