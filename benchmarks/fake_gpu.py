@@ -197,7 +197,9 @@ class _BackwardPass:
 
     def _receive(self, node: Any, number: int, gradient: Tensor) -> None:
         facts = node._input_metadata[number]
-        assert gradient.device == facts.device, f"{node}: a gradient on {gradient.device} of what lies on {facts.device}"
+        assert gradient.device == facts.device, (
+            f"{node}: a gradient on {gradient.device} of what lies on {facts.device}"
+        )
         if gradient.shape != torch.Size(facts.shape):
             gradient = gradient.sum_to_size(facts.shape)
         if gradient.dtype != facts.dtype:

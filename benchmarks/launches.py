@@ -1,31 +1,34 @@
 """How many operations a training step gives to a GPU, one by one, and which of them; without a GPU.
 
-    python -m benchmarks.launches                    # base: a coarse step of 2 pairs, a fine step of 2 images
+    python -m benchmarks.launches                    # base: 2 pairs of the coarse stage, 1 and 2 images of the fine one
     python -m benchmarks.launches --preset tiny --top 20
 
 A step is forward and backward in bfloat16, the second of its kind, as what is kept is made in the first. Tensors have
-shapes and no values (`benchmarks.fake_gpu`). Views are not counted; what is counted launches a kernel at least. Copies
-between the host and the device are counted beside them.
+shapes and no values (`benchmarks.fake_gpu`), so that a large model takes seconds and no memory. Views are not counted;
+what is counted launches one kernel or several. Copies between host and device, and what the host would wait for the
+device for, are counted beside them.
 """
 
-import dataclasses
 from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from benchmarks.common import options, write
 from benchmarks.coarse_step import collated, random_batch
+from benchmarks.common import options, write
 from benchmarks.detect import fine_config
 from benchmarks.fake_gpu import fake_gpu, placed
-from benchmarks.steps import WAYS, fine_batch
+from benchmarks.measured import FULL
+from benchmarks.steps import OF_DETECTORS, WAYS, fine_batch
 from fiber_cli.config.recipe import RuntimeSettings
 from fiber_cli.distributed.device import to_device
 from fiber_cli.model.config import PRESETS
+from fiber_cli.model.precision import precision_context
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.coarse.task import CoarseTask
 from fiber_cli.tasks.regions.task import RegionTask
@@ -47,6 +50,8 @@ NO_LAUNCH = {
 }
 #: Bytes that the driver takes from any memory without waiting.
 SMALL = 64 * 1024
+#: Of `benchmarks.steps`, those that are counted.
+WAYS_COUNTED = ("plain", "recomputing", "norms in bf16", "deformable in bf16")
 COPIES = {aten._to_copy: None, aten.copy_: 2}
 READS = {aten._local_scalar_dense, aten.nonzero, aten.masked_select, aten._unique2, aten.bincount}
 
@@ -73,14 +78,15 @@ class Launches(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         packet = func.overloadpacket
-        given = {tensor.device.type for tensor in _tensors((args, kwargs))}
+        tensors = _tensors((args, kwargs))
+        given = {tensor.device.type for tensor in tensors}
         if "cuda" in given and packet in READS:
             self._wait(f"{func} of what is on the device")
         result = func(*args, **kwargs)
         made = {tensor.device.type for tensor in _tensors(result)}
         if packet in COPIES and len(given | made) > 1:
             self._copy(func, args, kwargs, result)
-        elif "cuda" in given and "cpu" in given and any(tensor.ndim for tensor in _tensors((args, kwargs)) if tensor.device.type == "cpu"):
+        elif "cuda" in given and any(tensor.device.type == "cpu" and tensor.ndim for tensor in tensors):
             self._wait(f"{func} of what is on the device and on the host")
         if "cuda" in given | made and not _launches_nothing(func):
             self.counts[str(func)] += 1
@@ -111,3 +117,97 @@ def _launches_nothing(func: Any) -> bool:
         return True
     aliases = [result.alias_info for result in func._schema.returns]
     return any(alias is not None and not alias.is_write for alias in aliases)
+
+
+class StepCount(NamedTuple):
+    """Of a step what was given to the device forward and backward, and to the host for waiting."""
+
+    forward: Launches
+    backward: Launches
+
+    @property
+    def total(self) -> int:
+        return self.forward.total + self.backward.total
+
+    @property
+    def counts(self) -> Counter[str]:
+        return self.forward.counts + self.backward.counts
+
+    @property
+    def copies(self) -> list[tuple[str, int]]:
+        return self.forward.copies + self.backward.copies
+
+    @property
+    def waits(self) -> list[str]:
+        return self.forward.waits + self.backward.waits
+
+
+def count_step(
+    make: Callable[[], Task],
+    batch: dict[str, Any],
+    settings: dict[str, Any] | None = None,
+    *,
+    precision: str = "bf16",
+    refused: bool = False,
+) -> StepCount:
+    """A task's training step on a batch. settings: of the recipe's section `runtime`; refused: see `Launches`."""
+    with fake_gpu() as device:
+        task = placed(make).train()
+        sizes = {"micro_batch": 1, "global_batch": 1}
+        prepare(task, RuntimeSettings(**{**sizes, **(settings or {})}), any_size=False)
+        moved = to_device(batch, device)
+        for is_first in (True, False):
+            count = StepCount(Launches(refused=refused and not is_first), Launches(refused=refused and not is_first))
+            with count.forward, precision_context(precision, device):
+                loss = task(moved)["loss"]
+            with count.backward:
+                loss.backward()
+            for parameter in task.parameters():
+                parameter.grad = None
+    return count
+
+
+def steps(preset: str) -> dict[str, tuple[Callable[[], Task], dict[str, Any]]]:
+    """The steps that are counted: the task, and its batch."""
+    coarse = PRESETS[preset]
+    fine = fine_config(preset, coarse.text.vocab, drop_path=0.4)
+    size = FULL.image
+    of_images = {}
+    for images in (1, 2):
+        of_images[f"fine, {images} x {size[0]} x {size[1]}"] = (
+            partial(RegionTask, fine),
+            fine_batch(fine, size, images),
+        )
+    return {"coarse, 2 pairs": (partial(CoarseTask, coarse), collated(random_batch(coarse, 2))), **of_images}
+
+
+def main() -> None:
+    parser = options(__doc__)
+    parser.add_argument("--top", type=int, default=0, help="so many kinds of operations of each step")
+    args = parser.parse_args()
+    report: dict[str, Any] = {"preset": args.preset, "torch": torch.__version__, "steps": {}}
+    for name, (make, batch) in steps(args.preset).items():
+        for way in WAYS_COUNTED:
+            if way in OF_DETECTORS and not name.startswith("fine"):
+                continue
+            count = count_step(make, batch, WAYS[way])
+            report["steps"][f"{name}, {way}"] = {
+                "forward": count.forward.total,
+                "backward": count.backward.total,
+                "total": count.total,
+                "copies": count.copies,
+                "waits": count.waits,
+                "operations": dict(count.counts.most_common()),
+            }
+            print(
+                f"{name}, {way}: {count.forward.total:,} forward and {count.backward.total:,} backward, "
+                f"{count.total:,}; {len(count.copies)} copies, {len(count.waits)} waits",
+                flush=True,
+            )
+            for operation, times in count.counts.most_common(args.top):
+                print(f"    {times:6,} {operation}")
+    write(report, args.json)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,7 +1,17 @@
 """Stochastic depth whose rate is no part of a compiled graph."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+
+from fiber_cli.model.kept import Kept
+
+
+def _make_ones(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    return torch.ones(shape, dtype=dtype, device=device)
+
+
+_ones = Kept(_make_ones, 64)
 
 
 class DropPath(nn.Module):
@@ -27,11 +37,10 @@ class DropPath(nn.Module):
             return x * (is_kept / self._kept).to(x.dtype)
         if self.rate == 0:
             return x
-        kept = 1 - self.rate
-        scale = x.new_empty(shape).bernoulli_(kept)
-        if kept > 0:
-            scale.div_(kept)
-        return x * scale
+        if self.rate == 1:
+            return x * x.new_empty(shape).bernoulli_(0.0)  # dropout would draw no number
+        # One operation, where a GPU would wait for three so small ones.
+        return x * F.dropout(_ones(shape, x.dtype, x.device), self.rate)
 
     def extra_repr(self) -> str:
         return f"rate={self.rate:.3f}"
