@@ -128,7 +128,8 @@ def backward(
     inputs: Sequence[Tensor] | None = None,
 ) -> None:
     """Tensor.backward."""
-    assert not create_graph and inputs is None, "not needed so far"
+    assert not create_graph, "not needed so far"
+    assert inputs is None, "not needed so far"
     _BackwardPass([self], [gradient]).run(_accumulate)
 
 

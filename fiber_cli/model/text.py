@@ -193,8 +193,8 @@ class TextLayer(nn.Module):
     def _attend(
         self, context: Tensor, mask: Tensor, cache: LayerCache | None, first: int | None, image: KeyValues | None = None
     ) -> Tensor:
-        """Attention of the `first` tokens of `context` (B, L, C) to all of it, the tokens in the cache, and, where it is
-        merged, those of the image."""
+        """Attention of the `first` tokens of `context` (B, L, C) to all of them, the tokens in the cache, and, where it
+        is merged, those of the image."""
         q = split_heads(self.query(context[:, :first]), self.heads)
         k = split_heads(self.key(context), self.heads)
         v = split_heads(self.value(context), self.heads)

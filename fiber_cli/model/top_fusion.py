@@ -38,8 +38,8 @@ class TopAttention(nn.Module):
         self, x_BQD: Tensor, seen: Tensor | KeyValues, mask: Tensor | None, cache: LayerCache | None = None
     ) -> Tensor:
         """(B, Q, D) -> (B, Q, D). seen: tokens (B, S, D), or what `project` has made of them; those of the `cache`
-        stand before them. mask: bool, broadcastable to (B, h, Q, S), True where a token may be seen, or what is added to
-        the logits; None: everywhere.
+        stand before them. mask: bool, broadcastable to (B, h, Q, S), True where a token may be seen, or what is added
+        to the logits; None: everywhere.
 
         Without a mask B may be K texts for each of M images, those of one image being contiguous: they share what is
         seen, (M, S, D), by standing in the query's length.
