@@ -32,6 +32,16 @@ FLASH_DTYPES = (torch.float16, torch.bfloat16)
 @contextmanager
 def fake_gpu() -> Iterator[torch.device]:
     """Inside, what is made on the device has no values, and neither has what is made on the host."""
+    with ExitStack() as stack:
+        stack.enter_context(autograd_and_autocast())
+        stack.enter_context(patch("torch.nn.functional.scaled_dot_product_attention", fused_attention))
+        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        yield DEVICE
+
+
+@contextmanager
+def autograd_and_autocast() -> Iterator[None]:
+    """Inside, both work on tensors that say that they lie on a GPU, and what is kept for it is let go at the end."""
     kept: dict[tuple[Hashable, ...], Any] = {}
 
     def keep(self: Kept[Any], *key: Hashable) -> Any:
@@ -45,7 +55,6 @@ def fake_gpu() -> Iterator[torch.device]:
         for name, replacement in (
             ("torch.cuda.amp.common.amp_definitely_not_available", lambda: False),
             ("torch.cuda.is_bf16_supported", lambda *_, **__: True),
-            ("torch.nn.functional.scaled_dot_product_attention", fused_attention),
             ("torch.Tensor.backward", backward),
             ("torch.autograd.grad", gradients),
             # By which recomputation tells one backward pass from another.
@@ -53,8 +62,7 @@ def fake_gpu() -> Iterator[torch.device]:
         ):
             stack.enter_context(patch(name, replacement))
         stack.enter_context(patch.object(Kept, "__call__", keep))
-        stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
-        yield DEVICE
+        yield
 
 
 def placed(make: Callable[[], Network]) -> Network:

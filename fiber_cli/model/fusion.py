@@ -357,7 +357,7 @@ class FusedEncoder(nn.Module):
 
 def _key_bias(text: TextStem) -> Tensor:
     """What all attention to a text's tokens adds to its logits, (B, 1, 1, L), once for all layers."""
-    return key_bias(text.mask, like=text.tokens)[:, None, None, :]
+    return key_bias(text.mask[:, None, None, :], like=text.tokens)
 
 
 def _unfused(image: ImageStem, text: TextStem, *, pooled: bool) -> Fused:
