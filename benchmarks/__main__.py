@@ -27,7 +27,7 @@ from typing import Any
 import psutil
 import torch
 
-from benchmarks.common import processor
+from fiber_cli.distributed.device import processor_name
 
 TINY = ("--preset", "tiny")
 #: Where `benchmarks.scene_queries` has its figures of one kind of query.
@@ -211,7 +211,7 @@ LEFT_OUT = {
 def machine() -> dict[str, Any]:
     """What the figures were measured on."""
     figures: dict[str, Any] = {
-        "processor": processor(),
+        "processor": processor_name(),
         "cores": os.cpu_count(),
         "memory_gib": round(psutil.virtual_memory().total / 2**30),
         "python": platform.python_version(),

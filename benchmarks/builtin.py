@@ -28,7 +28,7 @@ from benchmarks.calibration import calibrate, store
 from fiber_cli.checkpoints import directory, shipped
 from fiber_cli.checkpoints.digests import WEIGHTS_FILE, read_digests
 from fiber_cli.checkpoints.export import export
-from fiber_cli.checkpoints.run_files import RECIPE, SUMMARY
+from fiber_cli.checkpoints.run_files import RECIPE, SUMMARY, hardware_of
 from fiber_cli.config.resolve import recipe_header, resolve_recipe
 from fiber_cli.data.files import read_json
 from fiber_cli.distributed.launch import launch
@@ -254,7 +254,7 @@ def _section(stage: Stage, work: Path, folder: Path, figures: Mapping[str, Any])
         "data": "; ".join(data),
         "seed": recipe.runtime.seed,
         "trained": f"{summary['steps']:,} steps, {summary['images']:,} samples, {summary['seconds'] / 60:.0f} minutes",
-        "hardware": f"{summary['ranks']} x {summary['device']}, {summary['threads_per_rank']} threads each",
+        "hardware": f"{summary['ranks']} x {hardware_of(summary)}, {summary['threads_per_rank']} threads each",
         "versions": f"fiber {summary['fiber']}, torch {summary['torch']}, Python {summary['python']}",
         "commit": ", then ".join(record.get("commits", [NOT_RECORDED])),
         f"SHA-256 of {WEIGHTS_FILE}": digests[WEIGHTS_FILE],

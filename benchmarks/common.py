@@ -2,15 +2,14 @@
 
 import argparse
 import json
-import platform
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from fiber_cli.distributed.device import in_words
 from fiber_cli.model.config import PRESETS
 
 
@@ -36,17 +35,8 @@ def pick_device() -> torch.device:
 
 
 def hardware(device: torch.device) -> str:
-    return torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine()
-
-
-def processor() -> str:
-    """The name of the processor, where the system tells it."""
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text(encoding="utf-8", errors="replace").splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    """Its name, or the processor's."""
+    return in_words(device)["hardware"]
 
 
 def timed(call: Callable[[], Any], device: torch.device, *, of_process: bool = False) -> tuple[float, Any]:

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFilter, features
 
-from benchmarks.common import processor
 from fiber_cli.data.images import open_image
 from fiber_cli.data.transforms import EvalTransform, TrainTransform
+from fiber_cli.distributed.device import processor_name
 
 PHOTOGRAPHS = ((500, 375), (640, 480), (2048, 1536))
 
@@ -61,7 +61,7 @@ def main() -> None:
     plain, train = EvalTransform(options.size), TrainTransform(options.size)
     machine = {
         "command": " ".join(["python -m benchmarks.decode", *sys.argv[1:]]),
-        "cpu": processor(),
+        "cpu": processor_name(),
         "pillow": Image.__version__,
         "libjpeg_turbo": features.check_feature("libjpeg_turbo"),
         "size": options.size,

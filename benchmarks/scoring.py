@@ -9,7 +9,6 @@ categories by fiber's own code, which the tests hold to the lvis package, and by
 """
 
 import argparse
-import platform
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 
 from benchmarks.common import write
 from benchmarks.made_boxes import made_set
+from fiber_cli.distributed.device import processor_name
 from fiber_cli.tasks.regions.coco_ap import ClassTable, CocoDetections, coco_ap
 from fiber_cli.tasks.regions.lvis_ap import LVIS_PER_IMAGE, lvis_ap
 
@@ -102,7 +102,7 @@ def main() -> None:
     print(f"fiber's own      {own_seconds:7.2f} s   AP {own['ap']:.4f}")
     print(f"faster-coco-eval {other_seconds:7.2f} s   AP {other:.4f}")
     report = {
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": processor_name(),
         "images": args.images,
         "detections": args.detections,
         "categories": CATEGORIES,

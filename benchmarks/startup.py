@@ -22,6 +22,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.common import write
+from fiber_cli.distributed.device import processor_name
 
 ROOT = Path(__file__).parents[1]
 MATCH = """
@@ -144,7 +145,7 @@ def main() -> None:
         seconds = timed_commands(commands, codes, folder, args.repeats)
     report = {
         "command": f"python -m benchmarks.startup {' '.join(sys.argv[1:])}".strip(),
-        "cpu": platform.processor() or platform.machine(),
+        "cpu": processor_name(),
         "python": platform.python_version(),
         "torch": version("torch"),
         "before": args.before,

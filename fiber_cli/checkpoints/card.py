@@ -19,6 +19,7 @@ from fiber_cli.characters import one_line
 from fiber_cli.checkpoints.config import CheckpointConfig
 from fiber_cli.checkpoints.hub_names import HubName
 from fiber_cli.checkpoints.run_facts import Measured, RunFacts
+from fiber_cli.checkpoints.run_files import hardware_of
 from fiber_cli.checkpoints.runs import can
 from fiber_cli.data.sources import FORMATS, source_format
 from fiber_cli.errors import first_names
@@ -167,7 +168,7 @@ def _training(facts: CardFacts) -> str:
     summary = run.summary
     if summary.get("steps"):
         rows["steps of the run"] = f"{summary['steps']}, {summary.get('images')} images, {summary.get('seconds')} s"
-        rows["hardware"] = f"{summary.get('ranks')} × {summary.get('device')}"
+        rows["hardware"] = f"{summary.get('ranks')} × {hardware_of(summary)}"
         rows["versions"] = f"fiber {summary.get('fiber')}, torch {summary.get('torch')}"
     # Lists and mappings of plain values stand in one line.
     recipe = yaml.safe_dump(run.recipe, sort_keys=False, width=110, allow_unicode=True, default_flow_style=None)

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import torch
 
 from fiber_cli.checkpoints.loading import Loaded
-from fiber_cli.distributed.device import device_named, prediction_device
+from fiber_cli.distributed.device import device_named, in_words, prediction_device
 from fiber_cli.model.precision import allow_tf32, prepared, settled
 from fiber_cli.placement import USUAL, Placement
 
@@ -21,10 +21,7 @@ class Placed(NamedTuple):
 
     def facts(self) -> dict[str, Any]:
         """What results say of how they were computed."""
-        name = self.device.type
-        if name == "cuda":
-            name = f"cuda, {torch.cuda.get_device_name(self.device)}"
-        facts: dict[str, Any] = {"precision": self.precision, "device": name}
+        facts: dict[str, Any] = {"precision": self.precision, **in_words(self.device)}
         return facts if self.tf32 is None else facts | {"tf32": self.tf32}
 
 

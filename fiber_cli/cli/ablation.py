@@ -16,12 +16,13 @@ from fiber_cli.cli.options import (
     Nproc,
     Overrides,
     PrecisionOfBoth,
+    Tf32OfBoth,
     checkpoint_option,
     placement_words,
+    with_placement,
 )
 from fiber_cli.cli.processes import refuse_ranks, run_command, train_on
 from fiber_cli.cli.runs import named_to_start
-from fiber_cli.cli.training import with_precision
 from fiber_cli.errors import UserError
 from fiber_cli.printing import say, show
 from fiber_cli.text_files import dump_json
@@ -115,6 +116,7 @@ def ablate(
     force: Force = False,
     precision: PrecisionOfBoth = None,
     device: DeviceOfTraining = None,
+    tf32: Tf32OfBoth = None,
 ) -> None:
     """Train variants of a recipe and compare them. The same command again goes on where it was.
 
@@ -129,7 +131,7 @@ def ablate(
 
     refuse_ranks("ablate")
     train_on(device)
-    settings = with_precision(overrides, precision)
+    settings = with_placement(overrides, precision, tf32)
     file = find_recipe(recipe)
     if grid is None and not variant:
         if file.stem not in shipped_grids():
@@ -157,8 +159,10 @@ def ablate(
         for number, run in enumerate(wanted, 1):
             say(f"ablate: {number} of {len(wanted)}, {run.folder}")
             if not run.is_trained:
-                run_command("ablate", nproc, [*_training_arguments(run, file, start), *placement_words(None, device)])
-            options = list(placement_words(precision, device))
+                run_command(
+                    "ablate", nproc, [*_training_arguments(run, file, start), *placement_words(None, device, None)]
+                )
+            options = list(placement_words(precision, device, tf32))
             if force:
                 options.append("--force")
             _evaluate(run, nproc, options)

@@ -109,8 +109,12 @@ def rerank(
     ] = "50",
     index: Annotated[Path | None, typer.Option(help="Index file.  [default: in the folder]")] = None,
     half_index: Annotated[
-        bool, typer.Option("--half-index", help="Keep the index as float16, in half the room.")
-    ] = False,
+        bool | None,
+        typer.Option(
+            "--half-index/--no-half-index",
+            help="Keep the index as float16, in half the room.  [default: as it is, float32 a new one]",
+        ),
+    ] = None,
     shown: Annotated[int, typer.Option(min=1, help="Results of each query in the table and on the sheet.")] = 10,
     raw_sum: Annotated[
         bool, typer.Option("--raw-sum", help="Order pictures by cosine plus matched logit, not by both as logits.")
@@ -144,8 +148,9 @@ def rerank(
     if query is not None and says_nothing(query):
         raise UserError('--query is empty; say what to search for, such as "a dog on the beach"')
     if dataset:
-        _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum, "--half-index": half_index})
-        _refuse("for a dataset", {"--threshold": threshold is not None})
+        _refuse("for a dataset", {"--index": index, "--sheet": sheet, "--raw-sum": raw_sum})
+        given = {"--threshold": threshold is not None, "--half-index": half_index is not None}
+        _refuse("for a dataset", given)
     else:
         of_dataset = {"--split": split, "--root": root, "--output": output, "--limit": limit}
         _refuse("with --images", of_dataset)

@@ -18,6 +18,7 @@ from fiber_cli.cli.options import (
     Nproc,
     Overrides,
     PrecisionOfBoth,
+    Tf32OfBoth,
     checkpoint_option,
     placement_words,
     whole_numbers,
@@ -90,6 +91,7 @@ def few_shot(
     max_pixels: ImagePixels = None,
     precision: PrecisionOfBoth = None,
     device: DeviceOfTraining = None,
+    tf32: Tf32OfBoth = None,
 ) -> None:
     """Fine-tune on each set of a list, all data and few shots; the AP on its test of the best on `valid`, and a curve.
 
@@ -107,7 +109,7 @@ def few_shot(
         full_recipe=full_recipe,
         recipe=recipe,
         overrides=with_max_pixels(overrides, max_pixels),
-        placement=placement_words(precision, device),
+        placement=placement_words(precision, device, tf32),
         nproc=nproc,
         force=force,
         settings={"sets": str(sets.resolve()), "recipes": [full_recipe, recipe]},

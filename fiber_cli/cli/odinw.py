@@ -22,6 +22,7 @@ from fiber_cli.cli.options import (
     Nproc,
     Overrides,
     PrecisionOfBoth,
+    Tf32OfBoth,
     placement_words,
     whole_numbers,
 )
@@ -50,6 +51,7 @@ def odinw(
     max_pixels: ImagePixels = None,
     precision: PrecisionOfBoth = None,
     device: DeviceOfTraining = None,
+    tf32: Tf32OfBoth = None,
 ) -> None:
     """Fine-tune on each set of ODinW-13, all data and few shots; the AP on `test` of the best on `valid`, and means.
 
@@ -74,7 +76,7 @@ def odinw(
         full_recipe=FULL_RECIPE,
         recipe=FEW_SHOT_RECIPE,
         overrides=with_max_pixels(overrides, max_pixels),
-        placement=placement_words(precision, device),
+        placement=placement_words(precision, device, tf32),
         nproc=nproc,
         force=force,
         settings={"prompts": "published" if published_prompts else "names"},

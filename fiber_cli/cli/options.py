@@ -29,7 +29,7 @@ Latest = Annotated[bool, typer.Option("--latest", help="Of a run its latest chec
 
 Force = Annotated[bool, typer.Option("--force", help="Replace files that fiber did not write.")]
 
-# Where and how precisely a model computes
+# Where and how precisely a model computes: every command that runs one has all three, see `tests/cli/test_options.py`
 PrecisionOption = Annotated[
     Precision, typer.Option("--precision", help="Of the products; auto: bf16 on GPUs that have it, else fp32.")
 ]
@@ -51,20 +51,56 @@ Tf32 = Annotated[
     ),
 ]
 
+Tf32OfTraining = Annotated[
+    bool | None,
+    typer.Option("--tf32/--no-tf32", help="The recipe's runtime.tf32: TensorFloat-32 in float32 products of GPUs."),
+]
+
 PrecisionOfBoth = Annotated[
     TrainingPrecision | None,
     typer.Option("--precision", help="Of trainings and evaluations.  [default: the recipe's, and auto]"),
 ]
+Tf32OfBoth = Annotated[
+    bool | None,
+    typer.Option(
+        "--tf32/--no-tf32", help="The same of TensorFloat-32.  [default: the recipe's, in convolutions alone]"
+    ),
+]
 
 
-def placement_words(precision: str | None, device: str | None) -> tuple[str, ...]:
+def placement_words(precision: str | None, device: str | None, tf32: bool | None) -> tuple[str, ...]:
     """The same options for the commands that another one starts."""
     given = {"--precision": precision, "--device": device}
     words: list[str] = []
     for option, value in given.items():
         if value is not None:
             words += option, value
+    if tf32 is not None:
+        words.append(_tf32_word(tf32))
     return tuple(words)
+
+
+def _tf32_word(tf32: bool) -> str:
+    return "--tf32" if tf32 else "--no-tf32"
+
+
+def with_placement(overrides: list[str] | None, precision: str | None, tf32: bool | None) -> list[str]:
+    """The overrides of a recipe, and what --precision and --tf32 say; an override that says otherwise is a usage
+    error."""
+    settings = list(overrides or [])
+    if precision is not None:
+        _put(settings, f"--precision {precision}", "runtime.precision", precision)
+    if tf32 is not None:
+        _put(settings, _tf32_word(tf32), "runtime.tf32", str(tf32).lower())
+    return settings
+
+
+def _put(settings: list[str], option: str, name: str, value: str) -> None:
+    named = f"{name}={value}"
+    for setting in settings:
+        if setting.startswith(f"{name}=") and setting != named:
+            raise typer.BadParameter(f"{option} beside {setting}: give one of them")
+    settings.append(named)
 
 
 # Evaluation

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 import typer
 
 from fiber_cli.cli.evaluated import Evaluated, models_of
-from fiber_cli.cli.options import FittingCheckpoint, Force, ItmCheckpoint, Nproc
+from fiber_cli.cli.options import (
+    DeviceOfTraining,
+    FittingCheckpoint,
+    Force,
+    ItmCheckpoint,
+    Nproc,
+    PrecisionOfBoth,
+    Tf32OfBoth,
+    placement_words,
+)
+from fiber_cli.cli.processes import train_on
 from fiber_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -16,7 +26,8 @@ if TYPE_CHECKING:
     from fiber_cli.tables.retrieval import Retrieval
 
 #: Commands that `--with` gives options to.
-_COMMANDS = ("pretrain", "finetune", "eval", "rerank", "odinw", "vqa-answers", "cider-df")
+_WITH_MODEL = ("pretrain", "finetune", "eval", "rerank", "odinw")
+_COMMANDS = (*_WITH_MODEL, "vqa-answers", "cider-df")
 TableName = Literal["2", "3", "4", "5", "6", "7", "8", "fig5", "all"]
 
 
@@ -49,6 +60,9 @@ def table(
     checkpoint: FittingCheckpoint = None,
     itm_checkpoint: ItmCheckpoint = None,
     nproc: Nproc = 1,
+    precision: PrecisionOfBoth = None,
+    device: DeviceOfTraining = None,
+    tf32: Tf32OfBoth = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of text.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")] = False,
     output: Annotated[
@@ -67,7 +81,9 @@ def table(
     from fiber_cli.tables.overview import Asked, Form, Shown, make_and_show, show_measured, show_plan, show_retrieval
 
     check_folders(runs, data, results or ())
-    extra = options_of_commands(with_options or [])
+    placement = placement_words(precision, device, tf32)
+    train_on(device)
+    extra = options_of_commands(with_options or [], placement)
     asked = Asked(name, runs, data, results or (), settings or (), nproc, extra)
     form: Form = "text"
     if json:
@@ -81,6 +97,8 @@ def table(
         raise typer.Exit(show_retrieval(retrieval, asked, shown, is_plan=plan))
     if plan:
         show_plan(asked, shown)
+    elif not run and placement:
+        raise typer.BadParameter(f"{' '.join(placement)}: of what is made; give --run too, or leave it out")
     elif run:
         raise typer.Exit(make_and_show(asked, shown))
     else:
@@ -106,9 +124,11 @@ class DataOfOneSet(NamedTuple):
     itm_checkpoint: str | None
 
 
-def options_of_commands(given: Sequence[str]) -> dict[str, list[str]]:
-    """The values of --with by their commands."""
+def options_of_commands(given: Sequence[str], placement: Sequence[str]) -> dict[str, list[str]]:
+    """The values of --with by their commands, behind the options of all that run a model."""
     options: dict[str, list[str]] = {}
+    if placement:
+        options = {command: list(placement) for command in _WITH_MODEL}
     for text in given:
         try:
             command, *words = shlex.split(text)

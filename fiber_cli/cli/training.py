@@ -11,8 +11,10 @@ from fiber_cli.cli.options import (
     Overrides,
     PrecisionOfTraining,
     RecipeName,
+    Tf32OfTraining,
     checkpoint_option,
     one_of,
+    with_placement,
 )
 from fiber_cli.cli.processes import is_first_rank, launch_ranks, train_on
 from fiber_cli.cli.runs import named_to_start
@@ -59,10 +61,11 @@ def pretrain(
     nproc: Nproc = 1,
     precision: PrecisionOfTraining = None,
     device: DeviceOfTraining = None,
+    tf32: Tf32OfTraining = None,
 ) -> None:
     """Pre-train: coarse from images and captions, fine from images, words and boxes."""
     train_on(device)
-    settings = with_precision(overrides, precision)
+    settings = with_placement(overrides, precision, tf32)
     train(context, stage, settings, recipe, output, resume, init_from, latest, dry_run, nproc)
 
 
@@ -80,23 +83,12 @@ def finetune(
     nproc: Nproc = 1,
     precision: PrecisionOfTraining = None,
     device: DeviceOfTraining = None,
+    tf32: Tf32OfTraining = None,
 ) -> None:
     """Fine-tune a pre-trained checkpoint for a task."""
     train_on(device)
-    settings = with_precision(overrides, precision)
+    settings = with_placement(overrides, precision, tf32)
     train(context, task, settings, recipe, output, resume, init_from, latest, dry_run, nproc)
-
-
-def with_precision(overrides: list[str] | None, precision: str | None) -> list[str]:
-    """The overrides, and what --precision says; an override that says otherwise is a usage error."""
-    given = list(overrides or [])
-    if precision is None:
-        return given
-    named = f"runtime.precision={precision}"
-    for override in given:
-        if override.startswith("runtime.precision=") and override != named:
-            raise typer.BadParameter(f"--precision {precision} beside {override}: give one of them")
-    return [*given, named]
 
 
 def train(
@@ -139,7 +131,10 @@ def train(
     if dry_run:
         from fiber_cli.training.plan import dry_run as show_plan
 
-        show_plan(recipe, start)
+        if resume:
+            show_plan(recipe, continued=output)
+        else:
+            show_plan(recipe, start)
         return
     from fiber_cli.training.fit import fit
 

@@ -146,7 +146,9 @@ class RuntimeSettings:
     zero_stage: Literal[0, 1, 2, 3] = option("Sharded: 1 optimiser, 2 also gradients, 3 also parameters.", 0)
     clip: float | None = option("Largest gradient norm; null = no clipping.", None, gt=0)
     offload: Literal["none", "cpu"] = option("Where the optimiser's state lies.", "none")
-    compile: bool = option("torch.compile of the networks' blocks.", False)
+    compile: bool | Literal["auto"] = option(
+        "torch.compile of the networks' blocks; auto: on GPUs where it runs, of runs of 2,000 steps and more.", "auto"
+    )
     norms: Literal["fp32", "low"] = option(
         "LayerNorms and the residual streams in fp32, or in the precision, as of bf16.", "fp32"
     )

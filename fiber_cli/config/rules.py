@@ -110,6 +110,16 @@ def moving_average_needs_whole_parameters(recipe: Recipe) -> str | None:
     return None
 
 
+@rule("runtime.compile", "runtime.zero_stage")
+def compiled_blocks_have_their_weights(recipe: Recipe) -> str | None:
+    if recipe.runtime.compile is True and recipe.runtime.zero_stage == 3:
+        return (
+            "true under ZeRO 3, which gathers the weights of a block when it is called: set runtime.zero_stage to at "
+            "most 2, or compile to auto or false"
+        )
+    return None
+
+
 @rule("runtime.offload", "runtime.zero_stage")
 def offloading_needs_sharding(recipe: Recipe) -> str | None:
     if recipe.runtime.offload == "cpu" and recipe.runtime.zero_stage == 0:
@@ -203,6 +213,7 @@ RULES = (
     warmup_ends_before_the_run,
     batches_divide,
     moving_average_needs_whole_parameters,
+    compiled_blocks_have_their_weights,
     offloading_needs_sharding,
     low_norms_have_a_precision,
     low_products_have_a_precision,

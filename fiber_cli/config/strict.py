@@ -10,7 +10,7 @@ import difflib
 import math
 import types
 import typing
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -120,21 +120,30 @@ class Builder:
         if types.NoneType in args and is_null(node):
             return None
         if origin in UNIONS:
-            return self.build(_choose(args, node), node, path, limits)
+            return self.choice(args, node, path, limits)
         if origin is tuple:
             return self.items(args, node, path, limits)
         if origin is Literal:
             return self.literal(args, node, path)
         return self.scalar(origin, node, path, limits)
 
-    def literal(self, values: tuple[Any, ...], node: yaml.Node, path: str) -> Any:
-        """One of the values."""
+    def choice(self, kinds: tuple[Any, ...], node: yaml.Node, path: str, limits: Mapping[str, Any]) -> Any:
+        """A value of one of several types."""
+        kind = _choose(kinds, node)
+        if _container(kind) is not Literal:
+            return self.build(kind, node, path, limits)
+        others = [describe(other) for other in kinds if other not in (kind, types.NoneType)]
+        return self.literal(typing.get_args(kind), node, path, others)
+
+    def literal(self, values: tuple[Any, ...], node: yaml.Node, path: str, others: Sequence[str] = ()) -> Any:
+        """One of the values. others: the types, in words, that the setting may have instead."""
         given = plain(node)
         for value in values:
             # Compared with its type: True equals 1, but is no ZeRO stage.
             if type(value) is type(given) and value == given:
                 return value
-        self.fail(path, node, unknown("value", str(given), map(str, values)))
+        beside = "".join(f", or {other}" for other in others)
+        self.fail(path, node, unknown("value", str(given), map(str, values)) + beside)
         return None
 
     def scalar(self, kind: type[Any], node: yaml.Node, path: str, limits: Mapping[str, Any]) -> Any:

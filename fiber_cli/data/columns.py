@@ -5,7 +5,7 @@ from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar, overload
+from typing import Any, BinaryIO, Self, TypeVar, overload
 
 import numpy as np
 
@@ -29,11 +29,14 @@ class MappedArray(np.memmap):
         return np.array(self, subok=False).__reduce__()
 
 
-def map_array(file: str | Path, dtype: str, shape: tuple[int, ...], offset: int) -> np.ndarray:
-    """The array at a place in a file. Raises OSError, and ValueError for a place that is not in the file."""
+def map_array(file: str | Path | BinaryIO, dtype: str, shape: tuple[int, ...], offset: int) -> np.ndarray:
+    """The array at a place in a file, which may be open already. Raises OSError, and ValueError for a place that is not
+    in the file."""
     if 0 in shape:
         return np.empty(shape, dtype)  # nothing can be mapped
-    return MappedArray(str(file), dtype=dtype, mode="r", offset=offset, shape=shape)
+    if isinstance(file, Path):
+        file = str(file)
+    return MappedArray(file, dtype=dtype, mode="r", offset=offset, shape=shape)
 
 
 class Listed(Sequence[Value]):

@@ -8,11 +8,12 @@ it would be believed for ever.
 
 import json
 import math
+import os
 import zlib
 from collections.abc import Iterable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
@@ -105,29 +106,65 @@ def _written_as(checksum: str) -> bytes:
     return f'"{CHECKSUM}":"{checksum}"'.encode()
 
 
-def read_mapped(file: Path) -> MappedFile:
-    """The arrays of a file as they lie in it. Raises OSError, and one of `WRONG_CONTENT` for a file of another form or
-    one that is damaged. Of a file without a checksum, of version 0.1, no damage is told."""
+class _Header(NamedTuple):
+    """The beginning of a file. encoded: as it lies there, behind the bytes that say how long it is; arrays: where each
+    lies and what it is; checksum: None in a file that has none."""
+
+    encoded: bytes
+    arrays: dict[str, Any]
+    metadata: dict[str, str]
+    checksum: str | None
+
+
+def read_mapped(file: Path, *, has_checksum: bool = True) -> MappedFile:
+    """The arrays of a file as they lie in it, all of one opening, so that another process may replace it meanwhile. The
+    whole file is read once for its checksum. Raises OSError, and one of `WRONG_CONTENT` for a file of another form or
+    one that is damaged. has_checksum: False for files of version 0.1, which have none, and of which no damage is
+    told."""
+    check_regular(file)
+    with open(str(file), "rb") as stream:  # a text, which `MappedArray` keeps as the file's name
+        header = _read_header(stream)
+        if header.checksum is not None:
+            _check(stream, header.encoded, header.checksum)
+        elif has_checksum:
+            raise ValueError("it is damaged: it has no checksum")
+        return MappedFile(_mapped(stream, header), header.metadata)
+
+
+def read_metadata(file: Path) -> dict[str, str]:
+    """What stands in the header, without a look at the rest: whether it is damaged is not told. Raises as
+    `read_mapped`."""
     check_regular(file)
     with file.open("rb") as stream:
-        size = int.from_bytes(stream.read(_HEADER_BYTES), "little")
-        if size > _LARGEST_HEADER:
-            raise ValueError(f"a header of {size:,} bytes")
-        encoded = stream.read(size)
-        header = parse_json(encoded)
-        metadata = header.pop("__metadata__", {})
-        checksum = metadata.pop(CHECKSUM, None)
-        if checksum is not None:
-            _check(stream, encoded, str(checksum))
+        return _read_header(stream).metadata
+
+
+def _read_header(stream: BinaryIO) -> _Header:
+    size = int.from_bytes(stream.read(_HEADER_BYTES), "little")
+    if size > _LARGEST_HEADER:
+        raise ValueError(f"a header of {size:,} bytes")
+    encoded = stream.read(size)
+    arrays = parse_json(encoded)
+    metadata = {str(name): str(value) for name, value in arrays.pop("__metadata__", {}).items()}
+    checksum = metadata.pop(CHECKSUM, None)
+    return _Header(encoded, arrays, metadata, checksum)
+
+
+def _mapped(stream: BinaryIO, header: _Header) -> dict[str, np.ndarray]:
+    first = _HEADER_BYTES + len(header.encoded)
     arrays = {}
-    for name, described in header.items():
+    last = 0
+    for name, described in header.arrays.items():
         begin, end = described["data_offsets"]
         dtype = np.dtype(_TYPES[described["dtype"]])
         shape = tuple(described["shape"])
         if begin < 0 or end - begin != dtype.itemsize * int(np.prod(shape, dtype=object)):
             raise ValueError(f"{name} has another size than its shape")
-        arrays[name] = map_array(file, dtype.str, shape, _HEADER_BYTES + size + begin)
-    return MappedFile(arrays, {str(name): str(value) for name, value in metadata.items()})
+        arrays[name] = map_array(stream, dtype.str, shape, first + begin)
+        last = max(last, end)
+    if os.fstat(stream.fileno()).st_size != first + last:
+        raise ValueError("it is not as long as its header says")
+    return arrays
 
 
 def _check(stream: BinaryIO, encoded: bytes, expected: str) -> None:

@@ -1,6 +1,10 @@
 """Where tensors are computed."""
 
 import os
+import platform
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
 from textwrap import shorten
 from typing import Any
 
@@ -24,6 +28,24 @@ def device() -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda", local_rank())
     return torch.device("cpu")
+
+
+def in_words(where: torch.device) -> dict[str, str]:
+    """What results and summaries say of where was computed: "device", its kind, such as "cpu" or "cuda"; "hardware",
+    the name of the GPU or the processor, where the system tells it."""
+    hardware = torch.cuda.get_device_name(where) if where.type == "cuda" else processor_name()
+    return {"device": where.type, "hardware": hardware}
+
+
+@cache
+def processor_name() -> str:
+    """The processor's model, else its kind, such as "x86_64"."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
+            name, _, model = line.partition(":")
+            if name.strip() == "model name" and model.strip():
+                return model.strip()
+    return platform.processor() or platform.machine()
 
 
 def prediction_device() -> torch.device:

@@ -134,13 +134,15 @@ class Fiber(Describing, Finding):
         fusion: InUse | None = None,
         max_pixels: int = MAX_PIXELS,
         workers: int = 0,
-        half: bool = False,
+        half: bool | None = None,
     ) -> FolderSearch:
         """The pictures below a folder, for searching. Their features are kept in a file in the folder, or in `index`,
         see `fiber rerank`; only new and changed pictures are computed. fusion: another checkpoint, which scores the
         dual encoder's best. workers: processes that read pictures while the index is made. half: keep the features as
-        float16, in half the room, which changes cosines by less than 0.001. UserError for a checkpoint
-        without a dual encoder, and for one without fusion where no other is given."""
+        float16, in half the room, which changes cosines by less than 0.001; by default those of an index that is there
+        stay as they are, which is told where that is float16, and new ones are float32; False is a UserError where they
+        are float16. UserError for a checkpoint without a dual encoder, and for one without fusion where no other is
+        given."""
         self.loaded.ability(Embedding)
         file = None if index is None else Path(index)
         return FolderSearch(self, Path(folder), file, fusion, max_pixels, workers, half=half)

@@ -10,6 +10,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import overload
 
+import numpy as np
+
 from fiber_cli.characters import says_nothing
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.errors import UserError
@@ -25,7 +27,7 @@ class FolderSearch:
     """The pictures below a folder, by a dual encoder's features of all of them and fusion of the best.
 
     Made by `Fiber.with_index`. paths: of the pictures, below the folder. left_out: (path, reason) of those that cannot
-    be read. Threads can share an object; `refresh` is one call that changes it.
+    be read. half: whether the features are float16. Threads can share an object; `refresh` is one call that changes it.
     """
 
     def __init__(
@@ -37,7 +39,7 @@ class FolderSearch:
         max_pixels: int,
         workers: int,
         *,
-        half: bool = False,
+        half: bool | None = None,
     ):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
@@ -58,6 +60,8 @@ class FolderSearch:
         self._index, self.left_out = build_index(
             self._loaded, self.folder, self._index_file, options=self._indexing, half=self._half
         )
+        self.half = self._index.features.dtype == np.float16
+        self._half = self.half  # it stays so, and was said
         self.paths = list(self._index.stamps)
 
     def __len__(self) -> int:

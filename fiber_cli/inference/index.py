@@ -6,7 +6,7 @@ killed goes on where it was. See `index_file` for its form.
 
 import os
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -21,12 +21,12 @@ from fiber_cli.distributed.agreement import failing_together
 from fiber_cli.errors import UserError
 from fiber_cli.inference.growing_index import GrowingIndex
 from fiber_cli.inference.index_file import (
+    DamagedIndex,
     Index,
     Stamp,
     begins_as_index,
     in_blocks,
     index_file,
-    is_damaged,
     no_index,
     read_index,
     write_rows,
@@ -78,16 +78,17 @@ def build_index(
     *,
     options: PredictOptions,
     outputs: Outputs | None = None,
-    half: bool = False,
+    half: bool | None = None,
 ) -> tuple[Index, LeftOut]:
     """Dual-encoder features of all pictures below `folder`, and (path, reason) of those that cannot be read; every rank
     calls this and has the same.
 
     They are kept in `file` (default: INDEX in the folder, or nowhere, which is told, where nothing can be written),
     or where that is another checkpoint's beside it, see `index_file`; only new and changed pictures are computed, and
-    what has vanished is dropped. half: as float16; an index that is there keeps its own precision where it is not
-    asked for. A damaged index is made anew. UserError for a file that is no index, unless `outputs` may replace it, and
-    where nothing can be read.
+    what has vanished is dropped. half: True for float16, to which an index that is there is rounded, False for
+    float32, None for what is there, which is said where it is float16, else float32. A damaged index is made anew. An
+    index that is up to date is read once. UserError for a file that is no index, unless `outputs` may replace it, where
+    nothing can be read, and for half=False of an index that is rounded already.
     """
     outputs = outputs or Outputs()
     if not loaded.can(Embedding):
@@ -95,28 +96,37 @@ def build_index(
     fingerprint = features_fingerprint(loaded.fingerprint, options.precision)  # of the whole file of weights
     is_kept = file is not None or keeps_its_index(folder)
     file = file or folder / INDEX
-    if not _is_to_be_replaced(file, outputs):
-        file = index_file(file, fingerprint)
     stamps = stamps_below(folder)
-    with _alone(file, is_kept=is_kept):
-        building = _Building(loaded, fingerprint, folder, file if is_kept else None, stamps, options, outputs)
-        return building.run(file, half=half)
+    while True:
+        place = _place(file, fingerprint, outputs)
+        with _alone(place, is_kept=is_kept):
+            # Another checkpoint's index may have been made there while this command waited.
+            if _place(file, fingerprint, outputs) == place:
+                building = _Building(loaded, fingerprint, folder, place if is_kept else None, stamps, options, outputs)
+                return building.run(place, half=half)
+
+
+def _place(file: Path, fingerprint: str, outputs: Outputs) -> Path:
+    """Where the index of a checkpoint is, see `index_file`; the same on all ranks."""
+    place = file
+    with failing_together():
+        if collectives.is_main():
+            place = index_file(file, fingerprint, replaces_others=outputs.force)
+    return collectives.gather_objects(place)[0]
 
 
 @contextmanager
 def _alone(file: Path, *, is_kept: bool) -> Iterator[None]:
-    """Inside, no other command brings this index up to date; the other ranks wait for the first, which waits for it."""
+    """Inside, no other command brings this index up to date; the other ranks wait for the first, which waits for it,
+    and it for them, that all read one index."""
     if not is_kept:
         yield
         return
     lock = made_by_one(file.with_name(f"{file.name}.growing"), str(file))
-    if collectives.is_main():
-        with lock:
-            collectives.gather_objects(None)
-            yield
-    else:
+    with lock if collectives.is_main() else nullcontext():
         collectives.gather_objects(None)
         yield
+        collectives.gather_objects(None)
 
 
 class _Building:
@@ -139,16 +149,20 @@ class _Building:
         self.features: dict[str, np.ndarray] = {}
         self.bad: LeftOut = []
 
-    def run(self, file: Path, *, half: bool) -> tuple[Index, LeftOut]:
-        """file: of the index, whether or not it is kept there."""
+    def run(self, file: Path, *, half: bool | None) -> tuple[Index, LeftOut]:
+        """file: of the index, whether or not it is kept there; half: see `build_index`."""
         stored = self._stored(file)
-        dtype = np.dtype(np.float16 if half else np.float32)
-        if stored is not None:
-            dtype = np.dtype(np.float16) if half else stored.features.dtype
-            self.features |= _unchanged(stored.features, stored.stamps, self.stamps)
+        begun: dict[str, np.ndarray] = {}
         if self.growing is not None:
             self.growing.check()
-            self.features |= self.growing.features(self.stamps)
+            begun = self.growing.features(self.stamps)
+        dtype = _dtype(file, half, stored, begun)
+        if stored is not None and stored.features.dtype == dtype and stored.stamps == self.stamps:
+            return stored, []
+        if stored is not None:
+            self.features |= _unchanged(stored.features, stored.stamps, self.stamps)
+        # Features that were rounded are none of an index that is not.
+        self.features |= {path: row for path, row in begun.items() if row.dtype.itemsize >= dtype.itemsize}
         missing = [path for path in self.stamps if path not in self.features]
         if stored is None and self.file is not None:  # one that is there may be up to date and need not be writable
             self.outputs.check(file, own=begins_as_index(file))
@@ -169,11 +183,16 @@ class _Building:
         return self._finished(rows, readable), self.bad
 
     def _stored(self, file: Path) -> Index | None:
-        if _is_to_be_replaced(file, self.outputs):
+        if not file.is_file():
+            return None
+        if not begins_as_index(file) and self.outputs.force:
+            return None
+        try:
+            return read_index(file, self.fingerprint)
+        except DamagedIndex:
             if collectives.is_main():
                 say(f"{file}: a damaged index; it is made anew")
             return None
-        return read_index(file, self.fingerprint) if file.is_file() else None
 
     def _compute(self, missing: list[str], dtype: np.dtype) -> None:
         """The features of pictures; of more than are computed at a time they are written as they come."""
@@ -224,11 +243,19 @@ def features_fingerprint(of_weights: str, precision: str) -> str:
     return of_weights if precision == "fp32" else f"{precision}-{of_weights}"
 
 
-def _is_to_be_replaced(file: Path, outputs: Outputs) -> bool:
-    """Whether there is a file that is a damaged index, or is none and may be replaced."""
-    if not file.is_file():
-        return False
-    return is_damaged(file) if begins_as_index(file) else outputs.force
+def _dtype(file: Path, half: bool | None, stored: Index | None, begun: Mapping[str, np.ndarray]) -> np.dtype:
+    """Of the features of an index, see `build_index`. begun: of one that was not finished, by path."""
+    is_half = any(row.dtype == np.float16 for row in begun.values())
+    if stored is not None:
+        is_half = stored.features.dtype == np.float16
+        if is_half and half is False:
+            raise UserError(
+                f"{file}: its features are float16, of which float32 cannot be made; delete it, or name another index"
+            )
+    if half is None and is_half and collectives.is_main():
+        say(f"{file}: its features stay float16, as it was made; delete it for float32")
+    is_half = is_half if half is None else half
+    return np.dtype(np.float16 if is_half else np.float32)
 
 
 def stamps_below(folder: Path) -> dict[str, Stamp]:

@@ -3,7 +3,10 @@
 It is one safetensors file, which processes map into their memory: `features` float32 or float16 (images, D), `stamps`
 int64 (images, 2), the size in bytes and time of change in ns of each image, `paths` uint8, their paths below the folder
 one behind the other, and `path_ends` int64 (images,); in its header, as JSON under "fiber", the checkpoint's
-fingerprint. In files of version 0.1 paths and stamps stand in the header, which 1.5 million of them fill.
+fingerprint, and a checksum. In files of version 0.1 paths and stamps stand in the header, which 1.5 million of them
+fill, and there is no checksum.
+
+Whose index it is its header tells; what is in it, and whether it is damaged, one reading of the whole.
 """
 
 import json
@@ -12,10 +15,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
 
 from fiber_cli.data.columns import Texts
-from fiber_cli.data.mapped_file import Pieces, read_mapped, write_arrays
+from fiber_cli.data.mapped_file import Pieces, read_mapped, read_metadata, write_arrays
 from fiber_cli.data.values import path_text, text, whole_number
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.outputs import Outputs
@@ -49,38 +51,59 @@ class _Stored(NamedTuple):
     fingerprint: str
 
 
+class DamagedIndex(UserError):
+    """Of an index that is not as it was written."""
+
+
 def begins_as_index(file: Path) -> bool:
-    """Whether there is a file that is an index by its beginning, or is empty."""
+    """Whether there is a file that is an index by its beginning, of which a bit may have flipped, or is empty."""
     try:
         with file.open("rb") as stream:
-            beginning = stream.read(8 + len(_BEGINNING))
+            beginning = stream.read(8 + len(_BEGINNING))[8:]
+            is_empty = stream.tell() == 0
     except OSError:
         return False
-    is_cut = len(beginning) > 8 and _BEGINNING.startswith(beginning[8:])
-    return not beginning or is_cut
+    if len(beginning) < len(_BEGINNING):
+        return is_empty or (beginning != b"" and _BEGINNING.startswith(beginning))
+    differing = [byte for byte, expected in zip(beginning, _BEGINNING, strict=True) if byte != expected]
+    return len(differing) <= 1
 
 
-def is_damaged(file: Path) -> bool:
-    """Whether a file is shorter than its header says, or is not as it was written."""
-    try:
-        with safe_open(file, "np"):
-            read_mapped(file)
-        return False
-    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT):
-        return True
-
-
-def index_file(file: Path, fingerprint: str) -> Path:
+def index_file(file: Path, fingerprint: str, *, replaces_others: bool = False) -> Path:
     """Where the index of a checkpoint is: in `file`, or where that is another one's in a file beside it that has the
-    beginning of the fingerprint in its name. UserError for a file that is no index."""
+    beginning of the fingerprint in its name. Of the file the header alone is read, but where it names another
+    checkpoint, for a damaged index is nobody's, and is made anew in its place. UserError for a file that is no index,
+    unless `replaces_others`."""
     own = file.with_name(f"{file.stem}-{fingerprint[:FINGERPRINT_SHOWN]}{file.suffix}")
-    if own.is_file() or (file.is_file() and _read(file).fingerprint != fingerprint):
+    if own.is_file():
         return own
-    return file
+    if not file.is_file():
+        return file
+    if not begins_as_index(file):
+        if replaces_others:
+            return file
+        raise no_index(file, "another beginning")
+    if _fingerprint(file) in (None, fingerprint):
+        return file
+    try:
+        _read(file)
+    except DamagedIndex:
+        return file
+    return own
+
+
+def _fingerprint(file: Path) -> str | None:
+    """The one in a file's header; None where it cannot be read there."""
+    try:
+        header = parse_json(read_metadata(file)["fiber"])
+        return text(header["fingerprint"], "fingerprint")
+    except (OSError, *WRONG_CONTENT):
+        return None
 
 
 def read_index(file: Path, fingerprint: str) -> Index:
-    """An index of the checkpoint with that fingerprint. UserError for any other file."""
+    """An index of the checkpoint with that fingerprint, by one reading of the file. DamagedIndex for one that is not as
+    it was written, UserError for any other file."""
     stored = _read(file)
     if stored.fingerprint != fingerprint:
         raise UserError(f"{file} was made by another checkpoint; give another --index")
@@ -89,9 +112,11 @@ def read_index(file: Path, fingerprint: str) -> Index:
 
 def _read(file: Path) -> _Stored:
     try:
-        with safe_open(file, "np"):
-            pass  # a whole file of the form
-        arrays, metadata = read_mapped(file)
+        is_of_0_1 = '"images"' in read_metadata(file)["fiber"]
+        arrays, metadata = read_mapped(file, has_checksum=not is_of_0_1)
+    except (OSError, *WRONG_CONTENT) as error:
+        raise DamagedIndex(*no_index(file, error).args) from None
+    try:
         header = parse_json(metadata["fiber"])
         features = arrays["features"]
         if "images" in header:
@@ -100,7 +125,7 @@ def _read(file: Path) -> _Stored:
             listed, stamps = len(arrays["stamps"]), _stamps_of_arrays(arrays)
         _check(features, len(stamps), listed)
         return _Stored(Index(features, stamps, file), text(header["fingerprint"], "fingerprint"))
-    except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
+    except WRONG_CONTENT as error:
         raise no_index(file, error) from None
 
 

@@ -104,7 +104,7 @@ def run_search(
     placement: Placement = USUAL,
     raw_sum: bool = False,
     threshold: float | None = None,
-    half: bool = False,
+    half: bool | None = None,
     outputs: Outputs | None = None,
 ) -> None:
     """Search `folder` for a query or for those of a file, and print the results: `shown` a query as a table, or all as

@@ -81,7 +81,7 @@ def _by_onednn(x: Tensor, weight_NK: Tensor, bias_N: Tensor | None) -> Tensor:
 def _suits_onednn(x: Tensor, weight: Tensor) -> bool:
     """Whether these are float32 tensors on a CPU that `onednn_is_faster` on. What is compiled, counted, or computed
     under autocast keeps to PyTorch's own operators."""
-    if not onednn_is_faster() or torch.compiler.is_compiling() or is_in_torch_dispatch_mode():
+    if torch.compiler.is_compiling() or is_in_torch_dispatch_mode() or not onednn_is_faster():
         return False
     is_plain = type(x) is Tensor and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return is_plain and x.dtype == weight.dtype == torch.float32 and x.ndim > 1 and x.numel() > 0

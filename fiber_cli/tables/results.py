@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from fiber_cli.checkpoints.config import CONFIG_FILE
 from fiber_cli.checkpoints.directory import resolve
-from fiber_cli.checkpoints.run_files import CHECKPOINTS, RESULTS, SUMMARY
+from fiber_cli.checkpoints.run_files import CHECKPOINTS, RESULTS, SUMMARY, hardware_of
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.few_shot import tuning_name
 from fiber_cli.evaluation.odinw13 import SEEDS, SETS
@@ -239,7 +239,7 @@ def training_figure(file: Path, metric: str) -> Figure:
         values = {SECONDS_A_STEP: seconds / steps, GPU_HOURS: seconds * ranks / _SECONDS_AN_HOUR}
     except (KeyError, TypeError, ValueError, ZeroDivisionError):
         return Figure(None, None, f"{file} does not tell seconds, steps and ranks", file)
-    return Figure(values[metric], None, f"on {ranks} x {summary.get('device', 'an unknown device')}, {file}", file)
+    return Figure(values[metric], None, f"on {ranks} x {hardware_of(summary)}, {file}", file)
 
 
 def tuned_figure(folder: Path, shots: int) -> Figure:

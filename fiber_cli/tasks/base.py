@@ -19,7 +19,8 @@ class Comparison(NamedTuple):
     optimiser step; global_setting: what would make it so, None where nothing does.
 
     name: in summary.json; what: before "512 pairs" in a line for the reader. queue: how many features of earlier steps
-    take part; queue_setting: which setting says so, None where there can be none.
+    take part; queue_setting: which setting says so, None where there can be none. least: of how many samples it can be
+    computed; off: the setting that leaves it out.
     """
 
     name: str
@@ -28,6 +29,8 @@ class Comparison(NamedTuple):
     queue_setting: str | None = None
     is_global: bool = False
     global_setting: str | None = None
+    least: int = 1
+    off: str | None = None
 
 
 class Pass(NamedTuple):

@@ -5,6 +5,7 @@ accumulating micro-steps makes the batch of the optimiser larger and not this nu
 """
 
 from fiber_cli.config.recipe import RuntimeSettings
+from fiber_cli.errors import UserError
 from fiber_cli.tasks.base import Comparison, Task
 
 
@@ -13,7 +14,7 @@ def pairs_compared(task: Task, runtime: RuntimeSettings, world: int) -> dict[str
     the `global_batch`; nothing where samples do not meet."""
     counts = {}
     for comparison in task.comparisons:
-        counts[comparison.name] = _pairs(comparison, runtime, world)
+        counts[comparison.name] = pairs_met(comparison, runtime, world)
         if comparison.queue:
             counts[f"{comparison.name}_queue"] = comparison.queue
     return counts | {"global_batch": runtime.global_batch} if counts else {}
@@ -24,7 +25,7 @@ def comparison_line(task: Task, runtime: RuntimeSettings, world: int) -> str | N
     not meet."""
     if not task.comparisons:
         return None
-    parts = [_in_words(comparison, _pairs(comparison, runtime, world)) for comparison in task.comparisons]
+    parts = [_in_words(comparison, pairs_met(comparison, runtime, world)) for comparison in task.comparisons]
     line = f"{', '.join(parts)} (micro_batch {runtime.micro_batch} x {_ranks(world)})"
     micro_steps = runtime.micro_steps(world)
     if micro_steps == 1:
@@ -34,15 +35,39 @@ def comparison_line(task: Task, runtime: RuntimeSettings, world: int) -> str | N
     return f"{line} of a global batch of {runtime.global_batch:,}: {_mend(task, runtime, world)}"
 
 
-def _pairs(comparison: Comparison, runtime: RuntimeSettings, world: int) -> int:
+def pairs_met(comparison: Comparison, runtime: RuntimeSettings, world: int) -> int:
+    """Among how many pairs something is compared."""
     return runtime.global_batch if comparison.is_global else runtime.micro_batch * world
 
 
+def check_comparisons(task: Task, runtime: RuntimeSettings, world: int) -> None:
+    """Raises UserError where fewer pairs meet than a loss needs. runtime: of a batch that the ranks divide."""
+    for comparison in task.comparisons:
+        pairs = pairs_met(comparison, runtime, world)
+        if pairs >= comparison.least:
+            continue
+        ways = ["raise runtime.micro_batch", "use more ranks"]
+        if comparison.global_setting and runtime.global_batch >= comparison.least:
+            ways.append(f"set {comparison.global_setting}")
+        elif comparison.is_global:
+            ways = ["raise runtime.global_batch"]
+        if comparison.off:
+            ways.append(f"leave it out with {comparison.off}")
+        *others, last = ways
+        raise UserError(
+            f"{comparison.what} {pairs} pair (micro_batch {runtime.micro_batch} x {_ranks(world)}), and needs "
+            f"{comparison.least}: {', '.join(others)}, or {last}"
+        )
+
+
 def batch_line(asked: RuntimeSettings, runtime: RuntimeSettings, world: int) -> str | None:
-    """A line for the reader where the ranks do not divide the global batch that was asked for."""
+    """A line for the reader where the ranks do not divide the global batch that was asked for, or did not when the run
+    began."""
     if asked == runtime:
         return None
     micro_batch = "" if asked.micro_batch == runtime.micro_batch else f" in micro-batches of {runtime.micro_batch}"
+    if asked.on_ranks(world) != runtime:
+        return f"the run keeps its batch: runtime.global_batch={runtime.global_batch}{micro_batch}"
     return (
         f"runtime.global_batch={asked.global_batch} does not divide by micro_batch {asked.micro_batch} x "
         f"{_ranks(world)}: the nearest batch that does is taken, {runtime.global_batch}{micro_batch}"

@@ -8,8 +8,8 @@ from fiber_cli.model.norm import LayerNorm
 from fiber_cli.tasks.base import Task
 
 
-def prepare(task: Task, runtime: RuntimeSettings, *, any_size: bool) -> None:
-    """Make a task compute as the recipe says. any_size: see `compile_blocks`."""
+def prepare(task: Task, runtime: RuntimeSettings, *, compiled: bool, any_size: bool) -> None:
+    """Make a task compute as the recipe says. compiled: see `compilation`. any_size: see `compile_blocks`."""
     task.encoder.checkpoint_activations = runtime.activation_checkpointing
     for module in task.modules():
         if isinstance(module, LayerNorm):
@@ -18,5 +18,5 @@ def prepare(task: Task, runtime: RuntimeSettings, *, any_size: bool) -> None:
             module.in_low_precision = runtime.deformable == "low"
         elif isinstance(module, DyBlock):
             module.channels_last = runtime.channels_last
-    if runtime.compile:
+    if compiled:
         compile_blocks(task, any_size=any_size)

@@ -47,4 +47,4 @@ def share_of_an_image(recipe: Recipe) -> float | None:
     if not wanted or not is_main():
         return None
     rate = measured_rate(target, settled(recipe.runtime.precision, target))
-    return 100 * estimate(recipe).passes.operations / (rate * world_size())
+    return 100 * estimate(recipe, world_size()).passes.operations / (rate * world_size())

@@ -7,6 +7,7 @@ import torch
 
 import fiber_cli
 from fiber_cli.distributed.collectives import world_size
+from fiber_cli.distributed.device import device, in_words
 
 
 def versions() -> dict[str, str]:
@@ -16,11 +17,9 @@ def versions() -> dict[str, str]:
 
 def environment() -> dict[str, Any]:
     """What a run's summary says of where it ran."""
-    processor = platform.processor() or platform.machine()
-    device = torch.cuda.get_device_name() if torch.cuda.is_available() else processor
     return {
         "ranks": world_size(),
-        "device": device,
+        **in_words(device()),
         "threads_per_rank": torch.get_num_threads(),
         "fiber": fiber_cli.__version__,
         "torch": torch.__version__,

@@ -7,6 +7,7 @@ The task of the recipe is made in its sizes and goes forward and backward over b
 import dataclasses
 import os
 from collections.abc import Iterator
+from itertools import repeat
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -28,9 +29,13 @@ from fiber_cli.tasks.regions.settings import RegionSettings
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 from fiber_cli.tasks.vqa.settings import VqaSettings
 from fiber_cli.tasks.vqa.vocabulary import read_vocabulary
+from fiber_cli.training.allowed import check_trainable
+from fiber_cli.training.computing import prepare
 from fiber_cli.training.counting import Counting, Undrawn
 from fiber_cli.training.gpus import BOXES_SHARE, SHARE
 from fiber_cli.training.model_sizes import model_config
+from fiber_cli.training.one_step import forward_backward, shown_step
+from fiber_cli.training.samples import Length, length_of
 from fiber_cli.training.work import count_parameters, open_sources
 
 if TYPE_CHECKING:
@@ -46,25 +51,30 @@ MOST_COUNTED = 64
 
 class Passes(NamedTuple):
     """Forward and backward of a micro-batch: operations a sample, and the bytes of all that is computed, without
-    weights and their gradients."""
+    weights and their gradients. meeting: of how many micro-batches something is kept meanwhile, as the pairs of all of
+    them meet."""
 
     operations: float
     activations: float
+    meeting: int
 
 
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """parameters: by their part, see `count_parameters`. passes: of the recipe's micro-batch. share: of a GPU's rate
-    that such trainings are taken to reach. notes: what stands for what is not known, a line each."""
+    that such trainings are taken to reach. length: how many samples it goes through. notes: what stands for what is not
+    known, a line each."""
 
     parameters: dict[str, int]
     passes: Passes
     share: float
+    length: Length
     notes: tuple[str, ...]
 
 
-def estimate(recipe: Recipe) -> Estimate:
-    """Raises UserError for sizes that do not fit, and where first weights tell the sizes and cannot be read."""
+def estimate(recipe: Recipe, world: int = 1) -> Estimate:
+    """Of a training on so many ranks, by which its batch divides. Raises UserError for sizes that do not fit, where
+    first weights tell the sizes and cannot be read, and as `check_trainable` does."""
     settings, notes = _task_settings(recipe)
     model = model_config(
         recipe.model, _own_tokenizer(recipe), free_image_size=declared(recipe.task.name).free_image_size
@@ -74,10 +84,12 @@ def estimate(recipe: Recipe) -> Estimate:
     data = _scenes(recipe, context)
     labels, more_notes = _labels(recipe, data)
     with torch.device("meta"):
-        parameters = count_parameters(new_task(dataclasses.replace(context, labels=labels)))
-    passes = _passes(recipe, dataclasses.replace(context, labels=data.labels), data)
+        task = new_task(dataclasses.replace(context, labels=labels))
+    length = length_of(recipe)
+    check_trainable(recipe, task, length.steps, world)
+    passes = _passes(recipe, world, dataclasses.replace(context, labels=data.labels), data)
     share = BOXES_SHARE if isinstance(recipe.task, RegionSettings) else SHARE
-    return Estimate(parameters, passes, share, (*notes, *more_notes))
+    return Estimate(count_parameters(task), passes, share, length, (*notes, *more_notes))
 
 
 def _own_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase | None":
@@ -123,25 +135,31 @@ def _scenes(recipe: Recipe, context: TaskContext[Any]) -> TrainingData:
     return declaration.training_data.load()(sources, context, ReadingOptions("none", "random"))
 
 
-def _passes(recipe: Recipe, context: TaskContext[Any], data: TrainingData) -> Passes:
+def _passes(recipe: Recipe, world: int, context: TaskContext[Any], data: TrainingData) -> Passes:
     with Undrawn():
         task = new_task(context)
     task.train()
-    task.encoder.checkpoint_activations = recipe.runtime.activation_checkpointing
+    prepare(task, recipe.runtime, compiled=False, any_size=False)
     for parameter in task.parameters():
         # Gradients are counted apart.
         parameter.register_post_accumulate_grad_hook(_drop_gradient)
-    micro_batch = recipe.runtime.micro_batch
-    most = min(micro_batch, MOST_COUNTED)
+    micro_batch, all_micro_steps = recipe.runtime.micro_batch, recipe.runtime.micro_steps(world)
+    shown = shown_step(task, recipe.runtime, world)
+    micro_steps = shown.micro_steps
+    # A micro-batch that only makes sense beside those of other ranks is reckoned from larger ones too.
+    most = min(micro_batch, MOST_COUNTED) if shown.micro_batch == micro_batch else 2 * shown.micro_batch
     samples = list(_samples(data, most))
-    whole = _one_pass(recipe, task, data, samples)
-    operations, activations = whole.operations / most, float(whole.peak)
-    if micro_batch > most:
-        half = _one_pass(recipe, task, data, samples[: most // 2])
+    whole = _counted(recipe, task, data, samples, micro_steps)
+    operations, activations = whole.operations / (most * micro_steps), float(whole.peak)
+    if micro_batch != most:
+        half = _counted(recipe, task, data, samples[: most // 2], micro_steps)
         activations += (whole.peak - half.peak) / (most - most // 2) * (micro_batch - most)
+    if 1 < micro_steps < all_micro_steps:
+        more = _counted(recipe, task, data, samples, micro_steps + 1)
+        activations += (more.peak - whole.peak) * micro_batch / most * (all_micro_steps - micro_steps)
     if isinstance(recipe.task, RegionSettings):
         operations *= _mean_area(recipe.task.short_sides)
-    return Passes(operations, activations)
+    return Passes(operations, activations, all_micro_steps if micro_steps > 1 else 1)
 
 
 def _drop_gradient(parameter: torch.Tensor) -> None:
@@ -177,15 +195,17 @@ def _mean_area(short_sides: tuple[int, ...]) -> float:
     return sum(side**2 for side in short_sides) / len(short_sides) / max(short_sides) ** 2
 
 
-def _one_pass(recipe: Recipe, task: Task, data: TrainingData, samples: list[Sample]) -> Counting:
+def _counted(recipe: Recipe, task: Task, data: TrainingData, samples: list[Sample], micro_steps: int) -> Counting:
+    """What so many micro-batches of these samples take."""
     # A micro-batch may have a text of the full length, as scenes do not.
     filled = samples[0] | {"mask": torch.ones_like(samples[0]["mask"])}
-    batch = data.collate([filled, *samples[1:]]) | {"seed": 0, "step": 0}
+    batch = data.collate([filled, *samples[1:]])
     if isinstance(recipe.task, RegionSettings):
         batch |= _photographs(recipe.task, len(samples))
     counting = Counting(_large_tensors(task))
-    with counting, precision_context(planned_precision(recipe), torch.device("cpu")):
-        task(batch)["loss"].backward()
+    context = precision_context(planned_precision(recipe), torch.device("cpu"))
+    with counting:
+        forward_backward(task, repeat(batch, micro_steps), micro_steps, 0, context)
     return counting
 
 

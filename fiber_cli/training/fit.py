@@ -7,10 +7,8 @@ from pathlib import Path
 
 import torch
 
-from fiber_cli.checkpoints.digests import STATE_FOLDER
 from fiber_cli.checkpoints.directory import check_name, resolve
 from fiber_cli.checkpoints.identity import checkpoint_identity
-from fiber_cli.checkpoints.run_files import RECIPE
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.config.recipe import Recipe, RuntimeSettings
 from fiber_cli.distributed.agreement import failing_together, require_agreement, require_shared_folder
@@ -20,18 +18,19 @@ from fiber_cli.distributed.peers import telling_ended_processes
 from fiber_cli.distributed.together import asked_of_main, locked_by_all
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
 from fiber_cli.model.precision import allow_tf32
+from fiber_cli.training.allowed import check_trainable
 from fiber_cli.training.comparisons import batch_line, comparison_line
+from fiber_cli.training.continuing import check_continuation, with_batch_of_run
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import check_config
 from fiber_cli.training.device_rate import share_of_an_image
 from fiber_cli.training.environment import versions
 from fiber_cli.training.log import RunLog
 from fiber_cli.training.progress import Progress
-from fiber_cli.training.resume import check_same_recipe, recipe_facts
+from fiber_cli.training.resume import recipe_facts
 from fiber_cli.training.run import Run
 from fiber_cli.training.run_folder import check_output, has_checkpoint, read_init_from, write_init_from
 from fiber_cli.training.signals import StopRequest
-from fiber_cli.training.state import read_state
 from fiber_cli.training.work import Work, work
 
 
@@ -45,14 +44,17 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
     folder.
     """
     init_from_env(always=True)
-    asked, recipe = recipe.runtime, recipe.on_ranks(world_size())
+    asked = recipe.runtime
     settings = recipe_facts(recipe)
     of_data = {name: value for name, value in settings.items() if name.startswith("data.")}
     require_agreement(lambda: versions() | {"--resume": str(resume)} | _without(settings, of_data))
+    output = Path(output)
+    # Each rank keeps what it was told of the data, which the ranks compare once they have read it.
+    runtime = asked_of_main(lambda: _on_these_ranks(recipe, output if resume else None))
+    recipe = dataclasses.replace(recipe, runtime=runtime)
     if recipe.runtime.threads:
         torch.set_num_threads(recipe.runtime.threads)
     allow_tf32(recipe.runtime.tf32)
-    output = Path(output)
     with failing_together():
         if recipe.deepspeed:
             check_config(deepspeed_config(recipe, world_size()))
@@ -69,10 +71,18 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
         with failing_together():
             # A run that goes on has its own model, whatever has become of the one that it began with.
             planned = work(recipe, start, fresh=not begun)
+            check_trainable(recipe, planned.task, planned.steps, world_size())
         # The settings come after what the data are, which says more.
         require_agreement(lambda: planned.data_facts() | of_data | _start_facts(start))
         share = share_of_an_image(recipe)
         return train(recipe, planned, output, resume=resume, asked=asked, share=share)
+
+
+def _on_these_ranks(recipe: Recipe, continued: Path | None) -> RuntimeSettings:
+    """The settings with the batch that these ranks have. continued: the folder of the run that goes on, if one does."""
+    if continued is not None and check_output(continued, resume=True):
+        return with_batch_of_run(recipe, continued, world_size()).runtime
+    return recipe.runtime.on_ranks(world_size())
 
 
 def _without(settings: dict[str, str], others: dict[str, str]) -> dict[str, str]:
@@ -111,11 +121,11 @@ def train(
         raise UserError(f"{output} already holds a run; continue it with --resume or choose another --output")
     on_ranks = world_size()
     if begun:
-        on_ranks = asked_of_main(lambda: _check_continuation(recipe, work, output))
+        on_ranks = asked_of_main(lambda: check_continuation(recipe, work.steps, output, world_size()))
         if on_ranks != world_size() and recipe.runtime.zero_stage:
             with failing_together():
                 load_into(work.task, load_weights(resolve(output, latest=True)))
-    run = Run(recipe, work, output)
+    run = Run(recipe, work, output, asked)
     if begun:
         run.load(resolve(output, latest=True))
     log = _open_log(run)
@@ -130,6 +140,8 @@ def train(
         changed = batch_line(asked or recipe.runtime, recipe.runtime, world_size())
         if changed:
             log.say(changed)
+        if run.compilation.line:
+            log.say(run.compilation.line)
         compared = comparison_line(work.task, recipe.runtime, world_size())
         if compared:
             log.say(compared)
@@ -169,19 +181,6 @@ def train(
         with failing_together():
             log.finish(summary)
     return EXIT_OK
-
-
-def _check_continuation(recipe: Recipe, work: Work, output: Path) -> int:
-    """On how many ranks the run was. Raises UserError where it cannot go on with the recipe."""
-    try:
-        state = read_state(resolve(output, latest=True) / STATE_FOLDER)
-    except UserError:
-        # Told when all of it is read, by the digests first.
-        check_same_recipe(recipe, output / RECIPE)
-        return world_size()
-    same_ranks = len(state.ranks) == world_size()
-    check_same_recipe(recipe, output / RECIPE, same_ranks=same_ranks, step=state.progress.step, steps=work.steps)
-    return len(state.ranks)
 
 
 def _other_ranks(before: int, recipe: Recipe) -> str:

@@ -8,7 +8,6 @@ from fiber_cli.training.comparisons import batch_line
 from fiber_cli.training.estimate import Estimate, estimate, planned_precision
 from fiber_cli.training.gpus import BOXES_SHARE, OVERHEAD, Gpu
 from fiber_cli.training.plan import FLOAT32_BYTES, memory_in_words, memory_parts
-from fiber_cli.training.samples import length_of
 
 #: GiB of a process that has loaded the program and its libraries.
 PROGRAM = 0.8
@@ -21,7 +20,7 @@ def forecast(recipe: Recipe, gpu: Gpu, world: int, share: float | None) -> Itera
     """The lines of a plan. share: of the GPU's rate, None for what such trainings are taken to reach. Raises UserError
     as `estimate` does."""
     asked, recipe = recipe, recipe.on_ranks(world)
-    estimated = estimate(recipe)
+    estimated = estimate(recipe, world)
     total = estimated.parameters["total"]
     yield f"recipe:      {recipe.name} on {world} x {gpu.title}"
     changed = batch_line(asked.runtime, recipe.runtime, world)
@@ -41,6 +40,8 @@ def _memory(recipe: Recipe, estimated: Estimate, gpu: Gpu, world: int) -> Iterat
     activations = estimated.passes.activations / GIB
     again = ", computed again in the backward pass" if runtime.activation_checkpointing else ""
     what = f"a micro-batch of {runtime.micro_batch}, {planned_precision(recipe)}"
+    if estimated.passes.meeting > 1:
+        what += f", and of what cached gradients keep of all {estimated.passes.meeting}"
     yield f"activations: {activations:.2f} GiB of {what}{again}"
     total = estimated.parameters["total"]
     whole = 2 * FLOAT32_BYTES * total / GIB + activations + PROGRAM
@@ -67,7 +68,7 @@ def _share(estimated: Estimate, gpu: Gpu, share: float | None) -> float:
 def _time(recipe: Recipe, estimated: Estimate, gpu: Gpu, world: int, share: float | None) -> Iterator[str]:
     tera = estimated.passes.operations / _TERA
     yield f"operations:  {tera:.3f} TFLOP a sample, forward and backward"
-    length = length_of(recipe)
+    length = estimated.length
     if length.samples is None:
         rate = gpu.rate * _share(estimated, gpu, share)
         yield f"samples:     not known without the data ({length.basis})"

@@ -25,7 +25,7 @@ def check_same_recipe(recipe: Recipe, file: Path, *, same_ranks: bool = True, st
 
     same_ranks: as many ranks as before. step: where the run stands; steps: at which it would end now.
     """
-    stored = _stored(file)
+    stored = stored_recipe(file)
     free = FREE_ON_RESUME
     if not same_ranks:
         free += FREE_ON_OTHER_RANKS
@@ -79,10 +79,11 @@ def differing_settings(recipe: Recipe, file: Path) -> list[str]:
     The file is read as any recipe is: a setting that it does not know has its default, and one that it has under a
     former name is the same setting.
     """
-    return _differing(recipe, _stored(file))
+    return _differing(recipe, stored_recipe(file))
 
 
-def _stored(file: Path) -> Recipe:
+def stored_recipe(file: Path) -> Recipe:
+    """The recipe that a run is of. Raises UserError where it cannot be read."""
     try:
         text = read_text(file)
         return parse_recipe(text, str(file), _in_present_words(text))

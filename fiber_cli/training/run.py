@@ -26,7 +26,7 @@ from fiber_cli.checkpoints.run_files import BEST, CHECKPOINTS
 from fiber_cli.checkpoints.saving import Saving, Write
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
 from fiber_cli.checkpoints.words import read_words
-from fiber_cli.config.recipe import Recipe, warmup_steps
+from fiber_cli.config.recipe import Recipe, RuntimeSettings, warmup_steps
 from fiber_cli.data.loader import BadCounter
 from fiber_cli.data.readers import Batch
 from fiber_cli.distributed import collectives
@@ -39,6 +39,7 @@ from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Pass
 from fiber_cli.training.best_metric import measured_name
 from fiber_cli.training.comparisons import pairs_compared
+from fiber_cli.training.compilation import compilation
 from fiber_cli.training.computing import prepare
 from fiber_cli.training.deepspeed_config import deepspeed_config
 from fiber_cli.training.deepspeed_engine import Engine, write_state_file
@@ -51,6 +52,7 @@ from fiber_cli.training.progress import Progress
 from fiber_cli.training.state import (
     STATE_FILE,
     TENSORS_FILE,
+    AskedBatch,
     RankState,
     RunState,
     local_state,
@@ -64,8 +66,13 @@ from fiber_cli.training.work import Work, count_parameters
 class Run:
     """A task in training: the engine, the moving average, and where the run stands."""
 
-    def __init__(self, recipe: Recipe, work: Work, output: Path):
+    def __init__(self, recipe: Recipe, work: Work, output: Path, asked: RuntimeSettings | None = None):
+        """asked: what the recipe said of the batch, where it is another one; of a run that goes on what it began
+        with stays."""
         self.recipe = recipe
+        self.asked: AskedBatch | None = None
+        if asked is not None and asked.global_batch != recipe.runtime.global_batch:
+            self.asked = AskedBatch(asked.global_batch, asked.micro_batch)
         self.work = work
         self.output = output
         self.task = work.task
@@ -91,8 +98,9 @@ class Run:
         self.whole: nn.Module | None = None
         if recipe.runtime.zero_stage == 3:
             self.whole = copy.deepcopy(self.task).requires_grad_(False).cpu()
+        self.compilation = compilation(recipe.runtime, device(), work.steps)
         any_size = declared(recipe.task.name).free_image_size
-        prepare(self.task, recipe.runtime, any_size=any_size)
+        prepare(self.task, recipe.runtime, compiled=self.compilation.used, any_size=any_size)
         self.warmup = warmup_steps(recipe.optim.warmup, work.steps)
         self.engine = Engine(self.task, self._optimizer(), deepspeed_config(recipe, collectives.world_size()))
 
@@ -217,7 +225,9 @@ class Run:
         """Whether the weights are the best so far by the recipe's metric. Raises UserError where it is not measured."""
         assert self.work.validate is not None
         task = self.task_to_keep()
-        metrics = self.work.validate(task.to(device()))
+        # As `fiber eval` computes, without graphs for the batches of evaluation.
+        with torch.compiler.set_stance("force_eager"):
+            metrics = self.work.validate(task.to(device()))
         if self.whole is not None:
             self.whole.cpu()
         self.progress.metrics = metrics
@@ -324,7 +334,8 @@ class Run:
         ranks = collectives.gather_objects(RankState(self.bad.state_dict(), self.progress.truncated))
         shards = self.engine.state_files(folder / STATE_FOLDER, kept)
         scaler = self.engine.scaler
-        state = RunState(self.progress, ranks, None if scaler is None else scaler.state_dict()).to_json()
+        of_loss = None if scaler is None else scaler.state_dict()
+        state = RunState(self.progress, ranks, of_loss, self.asked).to_json()
         tensors = {f"task.{name}": value for name, value in self.task.resume_state().items()}
         if self.ema is not None:
             for name, value in named_weights(self.ema.task).items():
@@ -366,6 +377,7 @@ class Run:
             local = local_state(state.ranks)
             self.progress = dataclasses.replace(state.progress, truncated=local.truncated)
             self.bad.load_state_dict(local.bad)
+            self.asked = self.asked or state.asked
             if self.engine.scaler is not None:
                 self.engine.scaler.load_state_dict(state.scaler or {})
             self.task.load_resume_state(_below("task.", tensors))
@@ -392,8 +404,11 @@ class Run:
             "skipped": progress.skipped,
             "bad": sum(bad),
             "precision": settled(self.recipe.runtime.precision, self.engine.device),
+            "compiled": self.compilation.used,
             "truncated": sum(collectives.gather_objects(progress.truncated)),
         }
+        if self.recipe.runtime.tf32 is not None:
+            facts["tf32"] = self.recipe.runtime.tf32
         if compared:
             facts["pairs_compared"] = compared
         return facts | {"parameters": self.parameter_counts, **environment()}

@@ -31,12 +31,21 @@ class RankState:
 
 
 @dataclass(frozen=True)
+class AskedBatch:
+    """What a recipe says of the batch, where the run's ranks made another one of it."""
+
+    global_batch: int
+    micro_batch: int
+
+
+@dataclass(frozen=True)
 class RunState:
-    """ranks: in their order; scaler: of fp16's loss without ZeRO."""
+    """ranks: in their order; scaler: of fp16's loss without ZeRO; asked: None where the batch is the recipe's."""
 
     progress: Progress
     ranks: list[RankState]
     scaler: dict[str, Any] | None
+    asked: AskedBatch | None = None
 
     def to_json(self) -> str:
         """The content of run.json."""
@@ -53,7 +62,10 @@ def read_state(folder: Path) -> RunState:
         scaler = content["scaler"]
         if scaler is not None and not isinstance(scaler, dict):
             raise ValueError("scaler is no object")
-        return RunState(progress, ranks, scaler)
+        asked = content.get("asked")
+        if asked is not None:
+            asked = AskedBatch(_count(asked["global_batch"]), _count(asked["micro_batch"]))
+        return RunState(progress, ranks, scaler, asked)
 
 
 def _rank_state(content: Any) -> RankState:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import nn
@@ -45,7 +45,14 @@ if TYPE_CHECKING:
 #: Settings of the model that are as in the checkpoint that a run begins with, where its recipe gives none.
 LEFT_TO_INIT_FROM = ("norm_image_query", "fusion", "fusion_attention", "fusion_gate")
 
-MakeBatches = Callable[[int], Generator[Batch, None, None]]
+
+class MakeBatches(Protocol):
+    """From a first step to this rank's micro-batches, in order. micro_batch: of another size than the recipe's, to look
+    at a few of the first step; None = the recipe's."""
+
+    def __call__(self, start: int, micro_batch: int | None = None) -> Generator[Batch, None, None]: ...
+
+
 Validate = Callable[[Any], dict[str, float]]
 
 
@@ -53,7 +60,7 @@ Validate = Callable[[Any], dict[str, float]]
 class Work:
     """What a run trains.
 
-    batches: from a first step to this rank's micro-batches, in order. validate: metrics of the task it is
+    batches: see `MakeBatches`. validate: metrics of the task it is
     given, which stands for the run's weights; None = no validation. parameters: which of the task's learn how fast.
     config, the content of config.json, tokenizer and words, those of all texts that the weights were trained on, None
     where they are not known, go into the checkpoints. sources: by their name in the recipe.
@@ -195,11 +202,16 @@ def _with_positions_of(settings: ModelSettings, model: FiberConfig) -> ModelSett
 
 
 def _batches(recipe: Recipe, data: TrainingData, mixture: Mixture, steps: int) -> MakeBatches:
-    def batches(start: int) -> Generator[Batch, None, None]:
+    runtime = recipe.runtime
+
+    def batches(start: int, micro_batch: int | None = None) -> Generator[Batch, None, None]:
+        of_step = runtime.global_batch
+        if micro_batch is not None:
+            of_step -= of_step % micro_batch
         sampler = StepSampler(
             mixture,
-            recipe.runtime.global_batch,
-            recipe.runtime.micro_batch,
+            of_step,
+            micro_batch or runtime.micro_batch,
             collectives.rank(),
             collectives.world_size(),
             start,

@@ -169,7 +169,7 @@ runtime: {micro_batch: 8, global_batch: 100, zero_stage: true, compile: yes, see
         r"good.yaml:11: optim.warm_up: unknown key 'warm_up' \(did you mean 'warmup'\?\); valid: .*",
         r"good.yaml:12: optim.betas: wanted a list of 2, got \[0.9\]",
         r"good.yaml:15: runtime.zero_stage: unknown value 'True'; valid: 0, 1, 2, 3",
-        r"good.yaml:15: runtime.compile: wanted true or false, got 'yes'",
+        r"good.yaml:15: runtime.compile: unknown value 'yes'; valid: auto, or true or false",
         r"good.yaml:15: runtime.seed: wanted a whole number, got 1.5",
         r"good.yaml:15: runtime.seed: given twice, first at good.yaml:15",
         r"good.yaml:10: optim: steps=5 and epochs=6: give exactly one of them",
@@ -200,7 +200,7 @@ runtime: {micro_batch: 8, global_batch: 100, zero_stage: true, compile: yes, see
         ("data.train.first.weight=1", "data.train.first.weight: the list has 2 items"),
         (
             "log.validate_every=epochs",
-            "log.validate_every: unknown value 'epochs' (did you mean 'epoch'?); valid: epoch",
+            "log.validate_every: unknown value 'epochs' (did you mean 'epoch'?); valid: epoch, or a whole number",
         ),
         ("log.validate_every=0", "log.validate_every: 0 is out of range, must be at least 1"),
         ("data.train=scenes", "data.train: wanted a list, got 'scenes'"),

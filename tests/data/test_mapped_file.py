@@ -9,7 +9,6 @@ from fiber_cli.errors import WRONG_CONTENT
 
 ARRAYS = {"numbers": np.arange(7), "parts": np.array([0.5, -0.25], np.float16), "nothing": np.empty((0, 3), np.float32)}
 #: Has the words by which the checksum is found, as a text of a user may.
-NAME_OF_CHECKSUM = b'"crc32":"'
 METADATA = {"fiber": f'"crc32":"{NO_CHECKSUM}"', "said": "ä"}
 
 
@@ -31,15 +30,8 @@ def test_a_flipped_bit_is_read(tmp_path):
         damaged = bytearray(whole)
         damaged[place] ^= 1 << place % 8
         file.write_bytes(damaged)
-        try:
-            arrays, metadata = read_mapped(file)
-        except (*WRONG_CONTENT, OSError):
-            continue
-        # Where the bit was one of the checksum's name all else is as it was written.
-        assert metadata.items() >= METADATA.items()
-        assert NAME_OF_CHECKSUM not in damaged
-        for name, expected in ARRAYS.items():
-            np.testing.assert_array_equal(arrays[name], expected)
+        with pytest.raises((*WRONG_CONTENT, OSError)):
+            read_mapped(file)
 
 
 @pytest.mark.parametrize("change", [lambda whole: whole[:-1], lambda whole: whole + b"\0", lambda whole: b""])

@@ -46,6 +46,19 @@ def test_new_pictures_are_taken_in_and_the_index_may_lie_elsewhere(model, folder
     assert len(searched.search("a red circle", 20)) == 8
 
 
+def test_an_index_stays_float16_in_silence(model, folder, capsys):
+    assert not model.with_index(folder).half
+    assert model.with_index(folder, half=True).half
+    assert capsys.readouterr().err == ""
+    searched = model.with_index(folder)
+    assert searched.half
+    assert capsys.readouterr().err.count("its features stay float16") == 1
+    searched.refresh()
+    assert capsys.readouterr().err == ""
+    with pytest.raises(UserError, match="float32 cannot be made"):
+        model.with_index(folder, half=False)
+
+
 def test_pictures_that_have_gone_are_told(model, folder):
     searched = model.with_index(folder)
     (folder / "3.png").unlink()

@@ -13,6 +13,7 @@ from rank_processes import on_two_ranks
 from safetensors.numpy import save
 
 from fiber_cli.checkpoints.loading import load
+from fiber_cli.data import mapped_file
 from fiber_cli.data.mapped_file import read_mapped, write_arrays
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
@@ -86,6 +87,83 @@ def test_a_damaged_index_is_believed(retriever, folder, computed, capsys):
         assert len(computed) == 7
         np.testing.assert_array_equal(again.features, features)
         assert f"{folder / INDEX}: a damaged index; it is made anew" in capsys.readouterr().err
+
+
+def test_a_flipped_bit_anywhere_is_not_found(retriever, folder, capsys):
+    """In the header too: where it makes the index another checkpoint's, or no index, by what it says."""
+    loaded = retriever()
+    index, _ = build_index(loaded, folder, options=OPTIONS)
+    expected = index._replace(features=np.array(index.features))
+    whole = (folder / INDEX).read_bytes()
+    header = 8 + int.from_bytes(whole[:8], "little")
+    for place in [*range(header), *range(header, len(whole), 97)]:
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << place % 8
+        (folder / INDEX).write_bytes(damaged)
+        again, _ = build_index(loaded, folder, options=OPTIONS)
+        same(again, expected)
+        assert f"{folder / INDEX}: a damaged index; it is made anew" in capsys.readouterr().err, place
+        assert (folder / INDEX).read_bytes() == whole
+    assert [file.name for file in folder.glob(".*")] == [INDEX]
+
+
+@pytest.fixture
+def checked(monkeypatch) -> list[int]:
+    """Collects how many bytes of each file are gone through for their checksum."""
+    read, check = [], mapped_file._check
+
+    def counting(stream, encoded, expected):
+        check(stream, encoded, expected)
+        read.append(stream.tell())
+
+    monkeypatch.setattr(mapped_file, "_check", counting)
+    return read
+
+
+def test_an_index_that_is_up_to_date_is_read_more_than_once(retriever, folder, checked):
+    loaded, other = retriever(), retriever(1)
+    for checkpoint in (loaded, other):
+        index, _ = build_index(checkpoint, folder, options=OPTIONS)
+        size = index.file.stat().st_size
+        checked.clear()
+        build_index(checkpoint, folder, options=OPTIONS)
+        assert checked == [size]
+    (folder / "0.png").unlink()
+    checked.clear()
+    build_index(loaded, folder, options=OPTIONS)
+    assert len(checked) == 2  # the old one, and the new one after it was written
+
+
+def test_an_index_that_another_checkpoint_makes_meanwhile_is_taken_or_replaced(retriever, folder, monkeypatch):
+    """Both begin where there is none, and wait for the same lock."""
+    loaded, other = retriever(), retriever(1)
+    waiting = indexing.made_by_one
+
+    def waiting_for_the_other(file, what):
+        monkeypatch.setattr(indexing, "made_by_one", waiting)
+        build_index(other, folder, options=OPTIONS)
+        return waiting(file, what)
+
+    monkeypatch.setattr(indexing, "made_by_one", waiting_for_the_other)
+    index, _ = build_index(loaded, folder, options=OPTIONS)
+    assert index.file == index_file(folder / INDEX, loaded.fingerprint) != folder / INDEX
+    for row, path in zip(index.features, index.stamps, strict=True):
+        np.testing.assert_allclose(row, features(loaded, folder / path), atol=1e-6)
+    read_index(folder / INDEX, other.fingerprint)
+
+
+def test_an_index_that_is_replaced_while_it_is_read_is_mixed_up(retriever, folder, tmp_path, monkeypatch):
+    loaded, file = retriever(), tmp_path / "kept.safetensors"
+    index, _ = build_index(loaded, folder, file, options=OPTIONS)
+    fewer = Index(np.array(index.features[:3]), dict(list(index.stamps.items())[:3]))
+    check = mapped_file._check
+
+    def checked_and_replaced(*arguments):
+        check(*arguments)
+        write_index(file, fewer, loaded.fingerprint)
+
+    monkeypatch.setattr(mapped_file, "_check", checked_and_replaced)
+    same(read_index(file, loaded.fingerprint), index)
 
 
 def test_new_changed_and_vanished_pictures_update_it(retriever, folder, tmp_path, computed):
@@ -343,7 +421,7 @@ def test_more_pictures_than_a_header_holds_have_no_index(tmp_path):
     assert again.features[-1].tolist() == [1, 0]
 
 
-def test_a_half_index_is_as_large_or_finds_others(retriever, folder, tmp_path, computed):
+def test_a_half_index_is_as_large_or_finds_others(retriever, folder, tmp_path, computed, capsys):
     loaded, file = retriever(), tmp_path / "kept.safetensors"
     whole, _ = build_index(loaded, folder, tmp_path / "whole.safetensors", options=OPTIONS)
     computed.clear()
@@ -352,11 +430,44 @@ def test_a_half_index_is_as_large_or_finds_others(retriever, folder, tmp_path, c
     assert half.stamps == whole.stamps
     np.testing.assert_allclose(half.features.astype(np.float32), whole.features, atol=1e-3)
     computed.clear()
-    again, _ = build_index(loaded, folder, file, options=OPTIONS)  # it keeps its precision
+    build_index(loaded, folder, file, options=OPTIONS, half=True)
+    assert capsys.readouterr().err == ""
+    again, _ = build_index(loaded, folder, file, options=OPTIONS)
     assert again.features.dtype == np.float16
+    assert f"{file}: its features stay float16" in capsys.readouterr().err
+    with pytest.raises(
+        UserError, match=r"kept\.safetensors: its features are float16, of which float32 cannot be made"
+    ):
+        build_index(loaded, folder, file, options=OPTIONS, half=False)
     converted, _ = build_index(loaded, folder, tmp_path / "whole.safetensors", options=OPTIONS, half=True)
     same(converted, half)
     assert not computed
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "dtype", "begun"),
+    [(True, None, "float16", 2), (True, False, "float32", 0), (True, True, "float16", 2), (None, True, "float16", 2)],
+)
+def test_an_index_that_was_begun_in_another_precision_is_finished_in_a_mixture(
+    retriever, folder, tmp_path, computed, monkeypatch, two_at_a_time, before, after, dtype, begun
+):
+    loaded, file = retriever(), tmp_path / "kept.safetensors"
+    expected, _ = build_index(loaded, folder, tmp_path / "whole.safetensors", options=OPTIONS)
+    append = GrowingIndex.append
+
+    def killed(self, *arguments):
+        append(self, *arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(GrowingIndex, "append", killed)
+        with pytest.raises(KeyboardInterrupt):
+            build_index(loaded, folder, file, options=OPTIONS, half=before)
+    computed.clear()
+    index, _ = build_index(loaded, folder, file, options=OPTIONS, half=after)
+    assert len(computed) == 7 - begun
+    assert index.features.dtype == dtype
+    np.testing.assert_array_equal(index.features, expected.features.astype(dtype))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def modules(task, kind):
 
 def test_settings_do_not_reach_their_modules():
     task = RegionTask(TINY, channels=32, blocks=1)
-    prepare(task, good().runtime, any_size=True)
+    prepare(task, good().runtime, compiled=False, any_size=True)
     assert not any(norm.in_low_precision for norm in modules(task, LayerNorm))
     assert not any(conv.in_low_precision for conv in modules(task, DeformConv))
     assert not task.encoder.checkpoint_activations
@@ -28,7 +28,7 @@ def test_settings_do_not_reach_their_modules():
         "runtime.channels_last=true",
         "runtime.activation_checkpointing=true",
     ).runtime
-    prepare(task, changed, any_size=True)
+    prepare(task, changed, compiled=False, any_size=True)
     assert len(modules(task, LayerNorm)) > 20
     assert all(norm.in_low_precision for norm in modules(task, LayerNorm))
     assert all(conv.in_low_precision for conv in modules(task, DeformConv))
@@ -38,15 +38,15 @@ def test_settings_do_not_reach_their_modules():
     assert not [norm for norm in modules(task, torch.nn.LayerNorm) if not isinstance(norm, LayerNorm)]
 
 
-def compiled_blocks(*settings):
+def compiled_blocks(compiled):
     task = RegionTask(TINY, channels=32, blocks=1)
-    prepare(task, good(*settings).runtime, any_size=True)
+    prepare(task, good().runtime, compiled=compiled, any_size=True)
     return [module for module in task.modules() if module._compiled_call_impl is not None]
 
 
 def test_blocks_are_compiled_where_nobody_asked():
-    assert not compiled_blocks()
-    assert compiled_blocks("runtime.compile=true")
+    assert not compiled_blocks(False)
+    assert compiled_blocks(True)
 
 
 @pytest.mark.parametrize("name", ["norms", "deformable"])

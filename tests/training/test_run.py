@@ -195,6 +195,22 @@ def test_a_run_goes_on_without_the_metric_that_it_keeps_the_best_by(metrics, mes
         Run.validate(run_that_measures(metrics), QUIET)
 
 
+def test_validation_makes_graphs_of_its_own():
+    graphs = []
+
+    def count(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(torch.nn.Tanh(), backend=count)
+    run = run_that_measures(None)
+    run.work.validate = lambda task: {"caption/cider": float(compiled(torch.ones(1)))}
+    Run.validate(run, QUIET)
+    assert not graphs
+    compiled(torch.ones(1))
+    assert graphs, "what is compiled is not seen here"
+
+
 QUIET = SimpleNamespace(write=lambda record, show: None, say=lambda line: None)
 
 

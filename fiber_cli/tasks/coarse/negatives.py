@@ -64,8 +64,7 @@ def draw_among(keys: Tensor, block: int, rows: int, seed: int, weights: Weights 
     """The same for the pairs of one block of `rows` of all pairs, whose keys are int64 (G,)."""
     if len(keys) < 2:
         raise UserError(
-            "image-text matching needs a negative: runtime.micro_batch times the number of ranks is 1; "
-            "raise runtime.micro_batch or set task.itm=0"
+            "image-text matching needs a negative, and there is one pair; raise runtime.micro_batch or set task.itm=0"
         )
     first = block * rows
     excluded = _excluded(keys, first, rows)

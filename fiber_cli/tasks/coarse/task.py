@@ -117,13 +117,17 @@ class CoarseTask(Task, Embedding, Matching):
     @property
     def comparisons(self) -> tuple[Comparison, ...]:
         made = []
+        setting = None
         if self.temperature is not None:
             setting = None if self._compares_all else COMPARE_ALL
             queue = self.queue.size, "task.queue_size"
             made.append(Comparison("itc", "ITC contrasts", *queue, self._compares_all, setting))
         if self.itm is not None:
             what = f"ITM draws {self.itm_negatives} negatives from"
-            made.append(Comparison("negatives", what, is_global=self._compares_all))
+            is_global = self._compares_all
+            made.append(
+                Comparison("negatives", what, is_global=is_global, global_setting=setting, least=2, off="task.itm=0")
+            )
         return tuple(made)
 
     @property
