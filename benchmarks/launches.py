@@ -154,7 +154,7 @@ def count_step(
     with fake_gpu() as device:
         task = placed(make).train()
         sizes = {"micro_batch": 1, "global_batch": 1}
-        prepare(task, RuntimeSettings(**{**sizes, **(settings or {})}), any_size=False)
+        prepare(task, RuntimeSettings(**{**sizes, **(settings or {})}), compiled=False, any_size=False)
         moved = to_device(batch, device)
         for is_first in (True, False):
             count = StepCount(Launches(refused=refused and not is_first), Launches(refused=refused and not is_first))

@@ -69,7 +69,7 @@ def step_row(
     step = Step(make, batch, device)
     images = len(batch["pixels"])
     runtime = RuntimeSettings(**{"micro_batch": images, "global_batch": images, **settings})
-    prepare(step.task, runtime, any_size=False)
+    prepare(step.task, runtime, compiled=runtime.compile is True, any_size=False)
     seconds = median_seconds(step, device, repeats)
     return {
         "seconds": seconds,

@@ -215,7 +215,7 @@ def test_a_precision_or_a_way_of_computing_mixes_devices(name, way, precision):
     make, batch = TRAINED[name]
     task, batch_here = made(make).train(), batch()
     expected = task(batch_here)["loss"].item()
-    prepare(task, RuntimeSettings(micro_batch=1, global_batch=1, **WAYS[way]), any_size=False)
+    prepare(task, RuntimeSettings(micro_batch=1, global_batch=1, **WAYS[way]), compiled=False, any_size=False)
     on_gpu = moved(task)
     with stand_in_gpu() as device:
         with precision_context(precision, device):
