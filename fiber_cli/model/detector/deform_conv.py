@@ -12,7 +12,8 @@ from fiber_cli.model.kept import Kept
 from fiber_cli.model.linear import linear
 
 TAPS = 9
-#: How many sizes have the places of their taps kept, 1 MiB at most for a picture of 800 x 1333 pixels.
+#: How many sizes of maps have the places of their taps kept, each of 1.2 MiB at most for pictures of 800 x 1333 pixels:
+#: all together less than 73 MiB.
 KEPT_TAPS = 64
 #: Positions of the output whose taps go through a CPU's cache together.
 CHUNK = 1024
