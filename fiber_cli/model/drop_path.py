@@ -16,7 +16,7 @@ _ones = Kept(_make_ones, 64)
 
 class DropPath(nn.Module):
     """In training each sample's branch is left out with probability `rate`, and the others are scaled so that the mean
-    stays ("Deep Networks with Stochastic Depth", ECCV 2016); with timm's random numbers.
+    stays ("Deep Networks with Stochastic Depth", ECCV 2016); on CPUs with timm's random numbers.
 
     Every block has another rate, which as a number would make a graph of each block; compiled graphs read it from a
     tensor, and all blocks of a kind share one."""
