@@ -146,6 +146,14 @@ BENCHMARKS = (
         (("times faster than pycocotools", ("time_ratio",)), ("largest difference", ("largest_difference",))),
     ),
     Benchmark(
+        "padding",
+        (*TINY, "--steps", "1", "--micro-batches", "8"),
+        (
+            ("area of micro-batches as pictures come, of those by shape", ("rows", -1, "area_ratio")),
+            ("time", ("rows", -1, "time_ratio")),
+        ),
+    ),
+    Benchmark(
         "compile_graphs",
         (*TINY, "--sizes", "3"),
         (

@@ -45,7 +45,11 @@ _ABILITIES: dict[str | None, type[Ability] | None] = {"itc": Embedding, "itm": M
 
 
 def models_of(evaluated: Evaluated, mode: str | None) -> Models:
-    """The checkpoints that are named, and runs for what is missing, as the mode needs them."""
+    """The checkpoints that are named, and runs for what is missing, as the mode needs them. UserError for a data set
+    that is none, before any is looked for."""
+    from fiber_cli.evaluation.dataset_forms import check_dataset
+
+    check_dataset(evaluated.dataset)
     checkpoint, itm_checkpoint = evaluated.checkpoint, evaluated.itm_checkpoint
     if mode is None and itm_checkpoint is not None:
         mode = "itc+itm"

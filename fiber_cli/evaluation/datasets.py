@@ -18,6 +18,7 @@ from fiber_cli.data.sources.statements import StatementsSettings
 from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.data.sources.yolo import YoloSettings
 from fiber_cli.errors import UserError
+from fiber_cli.evaluation.dataset_forms import check_name
 from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file, existing_folder
 from fiber_cli.evaluation.names import DATASETS, SCENES
 from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
@@ -39,10 +40,6 @@ KINDS_OF_FILES = {
     ".yml": ("coco",),
 }
 KINDS_OF_SHARDS = ("webdataset", "region_shards")
-FORMS_IN_WORDS = (
-    "a JSON of captions, boxes or questions, a JSONL of statements or of ODVG, a data.yaml of Ultralytics, a YAML list "
-    "of detection sets, a folder with boxes as labelling tools export them, or a folder or pattern of .tar shards"
-)
 
 
 def tasks_for(dataset: str) -> tuple[str, ...]:
@@ -71,6 +68,7 @@ def eval_data(
     The split is test of captions, of Flickr30k Entities and of ODinW, dev of NLVR2, else val. Raises UserError.
     """
     declaration = declared(task)
+    check_name(dataset, [name for name in DATASETS if _suits(name, declaration)])
     if not _suits(dataset, declaration):
         raise UserError(f"{dataset} is for checkpoints of {', '.join(tasks_for(dataset))}, not of {task}")
     if published_prompts and dataset != PROMPTED:
@@ -91,10 +89,7 @@ def eval_data(
         return _labelled(path, split or "val")
     if path.suffix in KINDS_OF_FILES:
         return _file(path, declaration, split, _images_of_a_file(root, images))
-    if path.is_dir() or path.suffix == ".tar":
-        return _shards(dataset, declaration, split, root or images)
-    names = [name for name in DATASETS if _suits(name, declaration)]
-    raise UserError(f"unknown dataset {dataset!r}: give one of {', '.join(names)}, {FORMS_IN_WORDS}")
+    return _shards(dataset, declaration, split, root or images)
 
 
 def _suits(dataset: str, declaration: TaskDeclaration) -> bool:
