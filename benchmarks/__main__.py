@@ -146,11 +146,26 @@ BENCHMARKS = (
         (("times faster than pycocotools", ("time_ratio",)), ("largest difference", ("largest_difference",))),
     ),
     Benchmark(
+        "padding",
+        (*TINY, "--steps", "1", "--micro-batches", "8"),
+        (
+            ("area of micro-batches as pictures come, of those by shape", ("rows", -1, "area_ratio")),
+            ("time", ("rows", -1, "time_ratio")),
+        ),
+    ),
+    Benchmark(
         "compile_graphs",
         (*TINY, "--sizes", "3"),
         (
             ("graphs after the first size", ("graphs_after_each_size", 0)),
             ("after the last", ("graphs_after_each_size", -1)),
+        ),
+    ),
+    Benchmark(
+        "launches",
+        figures=(
+            ("operations of a coarse step", ("steps", "coarse, 2 pairs, plain", "total")),
+            ("of a fine step", ("steps", "fine, 2 x 800 x 1088, plain", "total")),
         ),
     ),
     Benchmark(

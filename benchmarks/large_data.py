@@ -7,8 +7,9 @@
 Three things are made and measured, each in processes of its own:
 
 - `annotations`: a detection file in COCO's form of many images and boxes. Two ranks open it at once, each with two
-  workers that then read boxes in random order: seconds until it is open, the most memory that a rank had meanwhile, and
-  what each process has for itself alone afterwards (Uss) and its part of what is shared (Pss). Then the same again.
+  workers, as of a training, that then read boxes in random order: seconds until it is open, the most memory that a rank
+  had meanwhile, and what each process has for itself alone afterwards (Uss) and its part of what is shared (Pss). Then
+  the same again.
 - `shards`: samples in tar shards, which four ranks open at once: read calls of each by the kernel's count, and bytes.
 - `search`: a query among many vectors: the best 50 by sorting all of them and by sorting those alone, and the index of
   as many pictures, written and read, in float32 and float16.
@@ -33,9 +34,7 @@ from typing import Any
 import numpy as np
 
 HERE = Path(__file__).resolve().parents[1]
-RANKS_OF_ANNOTATIONS, WORKERS, RANKS_OF_SHARDS = 2, 2, 4
-#: Samples that a worker reads before its memory is looked at.
-READ = 20_000
+RANKS_OF_ANNOTATIONS, RANKS_OF_SHARDS = 2, 4
 CATEGORIES = 80
 SAMPLES_A_SHARD = 10_000
 BEST = 50
@@ -100,16 +99,6 @@ def make_shards(folder: Path, samples: int) -> Path:
 # What a process of either version measures. It uses of the program what both have.
 
 
-def own_memory(process: int | str = "self") -> dict[str, float]:
-    """Uss and Pss in MiB."""
-    sizes: dict[str, int] = {}
-    for line in Path(f"/proc/{process}/smaps_rollup").read_text().splitlines()[1:]:
-        name, size = line.split()[:2]
-        sizes[name.rstrip(":")] = int(size)
-    private = sizes["Private_Clean"] + sizes["Private_Dirty"]
-    return {"uss_mib": private / 1024, "pss_mib": sizes["Pss"] / 1024}
-
-
 def peak_memory() -> float:
     """The most that this process has had, in MiB."""
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -124,24 +113,6 @@ def reads() -> dict[str, int]:
     return {"read_calls": int(counts["syscr"]), "read_bytes": int(counts["rchar"])}
 
 
-class Boxes:
-    """The boxes of a source in random order, as a worker reads them, and at the end its memory."""
-
-    def __init__(self, source: Any):
-        self.source = source
-
-    def __len__(self) -> int:
-        return WORKERS
-
-    def __getitem__(self, worker: int) -> dict[str, float]:
-        rng = random.Random(worker)
-        for _ in range(READ):
-            i = rng.randrange(len(self.source))
-            self.source.key(i)
-            self.source.regions(i)
-        return own_memory()
-
-
 def opened(settings: Any) -> tuple[Any, dict[str, float]]:
     """A source, and the seconds that opening it took; settings: of a source."""
     from fiber_cli.data.sources import open_source
@@ -152,10 +123,13 @@ def opened(settings: Any) -> tuple[Any, dict[str, float]]:
 
 
 def annotations_of_a_rank(file: Path) -> dict[str, Any]:
-    from torch.utils.data import DataLoader
+    # Beside this script, which is first where modules are looked for, whatever version the other rooms are of.
+    from box_reading import WORKERS, Boxes, as_they_are, own_memory  # type: ignore[import-not-found]
 
     from fiber_cli.config.resolve import resolve_source
+    from fiber_cli.data.loader import make_loader
     from fiber_cli.data.sources.coco import CocoSource  # noqa: F401 (libraries are no part of what is measured)
+    from fiber_cli.distributed.group import init_from_env
 
     settings = resolve_source(f"{{kind: coco, json: {file}, images: {file.parent / 'images'}}}")
     before = own_memory()
@@ -164,8 +138,9 @@ def annotations_of_a_rank(file: Path) -> dict[str, Any]:
         **seconds,
         "peak_mib": peak_memory(),
     }
-    loader = DataLoader(Boxes(source), batch_size=None, num_workers=WORKERS)  # type: ignore[arg-type]
-    measured["workers"] = list(loader)
+    init_from_env(always=True)
+    batches = make_loader(Boxes(source), WORKERS, batch_size=1, collate_fn=as_they_are)
+    measured["workers"] = [each for batch in batches for each in batch]
     return measured | {"before_mib": before["uss_mib"], "rank": own_memory(), "samples": len(source)}
 
 

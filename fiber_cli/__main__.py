@@ -27,9 +27,12 @@ def _end_rank(code: int) -> NoReturn:
     """One of several ranks that has failed ends at once: its connections to the others, which may be gone, would hold
     it for seconds, or abort it."""
     import multiprocessing
+    import shutil
+    from multiprocessing.util import get_temp_dir
 
     for reader in multiprocessing.active_children():
         reader.kill()
+    shutil.rmtree(get_temp_dir(), ignore_errors=True)
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError):
             stream.flush()

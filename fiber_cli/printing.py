@@ -3,11 +3,15 @@
 import io
 import os
 import sys
+import warnings
 from contextlib import suppress
 from typing import Any, TextIO
 
 from fiber_cli.characters import one_line, printable_lines
 from fiber_cli.text_files import dump_json
+
+#: Characters of an error's own words on a line.
+_SHOWN = 300
 
 
 def say(text: object) -> None:
@@ -29,6 +33,31 @@ def show(text: str, *, end: str = "\n", flush: bool = False) -> None:
 def show_json(value: Any) -> None:
     """A value as JSON on standard output."""
     print(dump_json(value, indent=2, encoding=encoding_of(sys.stdout)))
+
+
+def shorten_warnings() -> None:
+    """Warnings are one line, without the place in the code that gives them."""
+    warnings.formatwarning = _warning_line
+
+
+def warnings_are_short() -> bool:
+    """Whether they are."""
+    return warnings.formatwarning is _warning_line
+
+
+def _warning_line(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
+) -> str:
+    return f"warning: {one_line(first_line(message)) or category.__name__}\n"
+
+
+def first_line(error: object) -> str:
+    """What an error says, in one line; nothing of one that cannot say what it is."""
+    try:
+        words = str(error)
+    except Exception:
+        return ""
+    return next(iter(words.strip().splitlines()), "")[:_SHOWN]
 
 
 def encoding_of(stream: TextIO) -> str:

@@ -7,7 +7,8 @@ import os
 import signal
 import stat
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import NoReturn
 
@@ -24,6 +25,26 @@ _TRAINING = ("pretrain", "finetune", "odinw", "few-shot", "ablate")
 def signals_to_handle() -> list[signal.Signals]:
     """`STOP_SIGNALS` without SIGHUP where it is ignored: nohup did that."""
     return [number for number in STOP_SIGNALS if number.name != "SIGHUP" or not _is_ignored(number)]
+
+
+@contextmanager
+def held_back() -> Iterator[None]:
+    """Signals wait until the end of the block, and in processes that are started in it, which inherit that, until they
+    can answer them (`Ending.install`, `release`)."""
+    if sys.platform == "win32":
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def release() -> None:
+    """Signals that were held back where this process was started are answered from here on."""
+    if sys.platform != "win32":
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
 
 
 def die_with_parent() -> None:
@@ -52,8 +73,7 @@ class Ending:
         for number in signals_to_handle():
             if not _is_ignored(number):
                 signal.signal(number, self.answer)
-        if sys.platform != "win32":
-            signal.pthread_sigmask(signal.SIG_UNBLOCK, STOP_SIGNALS)
+        release()
 
     def answer(self, number: int, frame: FrameType | None) -> None:
         """End the process with one line and the documented code; an interrupt between imports raises KeyboardInterrupt

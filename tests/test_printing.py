@@ -4,9 +4,12 @@ import ast
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
+
+from fiber_cli.printing import shorten_warnings
 
 PACKAGE = Path(__file__).parents[1] / "fiber_cli"
 FILES = sorted(PACKAGE.rglob("*.py"))
@@ -62,3 +65,12 @@ def test_without_buffers_what_finds_no_room_is_lost_in_silence(tmp_path):
     done = run(code, f"> {tmp_path / 'out'}", env=os.environ | {"PYTHONUNBUFFERED": "1"})
     assert done.returncode != 0
     assert "File too large" in done.stderr
+
+
+def test_warnings_are_one_line(monkeypatch, capsys):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
+    shorten_warnings()
+    assert warnings.formatwarning("first\nsecond", UserWarning, "a.py", 3) == "warning: first\n"
+    assert (
+        warnings.formatwarning(DeprecationWarning(), DeprecationWarning, "a.py", 3) == "warning: DeprecationWarning\n"
+    )

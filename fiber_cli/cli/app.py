@@ -41,7 +41,7 @@ from fiber_cli.cli.standard_output import whole_output
 from fiber_cli.cli.usage import Commands
 from fiber_cli.distributed.rank_report import Report, report
 from fiber_cli.errors import EXIT_FAILED, EXIT_INTERRUPTED, UnseenWords, UserError
-from fiber_cli.printing import show, take_any_text
+from fiber_cli.printing import shorten_warnings, show, take_any_text
 
 app = typer.Typer(
     cls=Commands,
@@ -113,7 +113,7 @@ def main(argv: list[str] | None = None) -> None:
     if argv is None:
         argv = sys.argv[1:]
     take_any_text()
-    last_resort.shorten_warnings()
+    shorten_warnings()
     # Commands say it themselves, before their results.
     warnings.filterwarnings("ignore", category=UnseenWords)
     code: str | int | None = EXIT_FAILED

@@ -285,15 +285,19 @@ def run_evaluation(
         _launch_models(context, computed.nproc, models)
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.data.sources import open_source
+    from fiber_cli.data.workers import prepare_workers
     from fiber_cli.distributed.agreement import failing_together
     from fiber_cli.distributed.group import init_from_env
     from fiber_cli.distributed.peers import telling_ended_processes
     from fiber_cli.distributed.together import locked_by_all
     from fiber_cli.evaluation.evaluate import run_eval
+    from fiber_cli.tasks import declared
     from fiber_cli.tasks.prediction import PredictOptions
 
     init_from_env()
     with telling_ended_processes():
+        declared(config.task.name).evaluation.load()  # what workers need, too
+        prepare_workers(computed.workers)
         with failing_together():
             loaded = load(models.checkpoint, latest=evaluated.latest)
             itm = load(models.itm_checkpoint, latest=evaluated.latest) if models.itm_checkpoint else None

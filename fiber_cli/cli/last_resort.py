@@ -8,22 +8,18 @@ import sys
 import tempfile
 import time
 import traceback
-import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import fiber_cli
-from fiber_cli.characters import one_line
 from fiber_cli.distributed.rank_report import Report, report
 from fiber_cli.errors import EXIT_FAILED
-from fiber_cli.printing import print_no_more, say, say_lines
+from fiber_cli.printing import first_line, print_no_more, say, say_lines
 
 #: Set to 1, prints the traceback of an unforeseen error instead of writing it into a file.
 DEBUG = "FIBER_DEBUG"
 #: Packages whose versions a report has.
 _PACKAGES = ("torch", "transformers", "tokenizers", "deepspeed", "numpy", "pillow", "safetensors", "typer")
-#: Characters of an error's own words on the line.
-_SHOWN = 300
 
 
 def tell(error: BaseException, argv: Sequence[str]) -> None:
@@ -53,28 +49,9 @@ def flushed(code: str | int | None) -> str | int | None:
     return code
 
 
-def shorten_warnings() -> None:
-    """Warnings are one line, without the place in the code that gives them."""
-
-    def in_one_line(
-        message: Warning | str, category: type[Warning], filename: str, lineno: int, line: str | None = None
-    ) -> str:
-        return f"warning: {one_line(_first_line(message)) or category.__name__}\n"
-
-    warnings.formatwarning = in_one_line
-
-
 def _in_words(error: BaseException) -> str:
-    words = _first_line(error)
+    words = first_line(error)
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
-
-
-def _first_line(error: object) -> str:
-    try:
-        words = str(error)
-    except Exception:  # of an error that cannot say what it is
-        return ""
-    return next(iter(words.strip().splitlines()), "")[:_SHOWN]
 
 
 def _write(error: BaseException, argv: Sequence[str]) -> Path:

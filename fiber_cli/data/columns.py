@@ -1,11 +1,12 @@
 """Lists of texts, ids and sizes in a few arrays each, which may lie in a file that all processes of a machine share."""
 
-import mmap
+import os
+import weakref
 from abc import abstractmethod
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO, Self, TypeVar, overload
+from typing import Any, Self, TypeVar, overload
 
 import numpy as np
 
@@ -18,25 +19,53 @@ _BLOCK = 4096
 _NOTHING = ""
 
 
+class OpenFile:
+    """A file that is open for reading as long as something refers to this. Pickled it is its path; workers are handed
+    the open file, see `data.parcel`. Raises OSError."""
+
+    def __init__(self, path: str | Path):
+        self.path = os.path.abspath(path)
+        self._own(os.open(path, os.O_RDONLY))
+
+    @classmethod
+    def of(cls, descriptor: int) -> Self:
+        """One that is open already, of which nobody knows the path."""
+        file = cls.__new__(cls)
+        file.path = ""
+        file._own(descriptor)
+        return file
+
+    def _own(self, descriptor: int) -> None:
+        self.descriptor = descriptor
+        weakref.finalize(self, os.close, descriptor)
+
+    def __reduce__(self) -> Any:
+        return OpenFile, (self.path,)
+
+
 class MappedArray(np.memmap):
     """An array in a file, read-only. Pickled it is the place in the file, so that worker processes share it too; what
     is made of it, slices for instance, is pickled as any array."""
 
-    def __reduce__(self) -> Any:
-        base: Any = self.base
-        if isinstance(base, mmap.mmap):
-            return map_array, (str(self.filename), self.dtype.str, self.shape, self.offset)
-        return np.array(self, subok=False).__reduce__()
+    #: Of the array itself, not of what is made of it.
+    file: OpenFile | None = None
+
+    def __reduce_ex__(self, protocol: Any) -> Any:
+        if self.file is None:
+            return np.array(self, subok=False).__reduce_ex__(protocol)
+        return map_array, (self.file, self.dtype.str, self.shape, self.offset)
 
 
-def map_array(file: str | Path | BinaryIO, dtype: str, shape: tuple[int, ...], offset: int) -> np.ndarray:
-    """The array at a place in a file, which may be open already. Raises OSError, and ValueError for a place that is not
-    in the file."""
+def map_array(file: str | Path | OpenFile, dtype: str, shape: tuple[int, ...], offset: int) -> np.ndarray:
+    """The array at a place in a file. Raises OSError, and ValueError for a place that is not in the file."""
     if 0 in shape:
         return np.empty(shape, dtype)  # nothing can be mapped
-    if isinstance(file, Path):
-        file = str(file)
-    return MappedArray(file, dtype=dtype, mode="r", offset=offset, shape=shape)
+    if not isinstance(file, OpenFile):
+        file = OpenFile(file)
+    with open(file.descriptor, "rb", closefd=False) as stream:
+        array = MappedArray(stream, dtype=dtype, mode="r", offset=offset, shape=shape)
+    array.file = file
+    return array
 
 
 class Listed(Sequence[Value]):

@@ -4,6 +4,7 @@ import atexit
 import multiprocessing
 import os
 import signal
+import sys
 from collections import deque
 from collections.abc import Callable, Generator, Sequence
 from types import FrameType
@@ -14,8 +15,12 @@ from torch.utils.data import DataLoader, Dataset
 
 from fiber_cli.data.mixing import StepSampler, TrainSet, list_bad
 from fiber_cli.data.readers import Batch, Reader, Sample
+from fiber_cli.data.workers import worker_context
 from fiber_cli.errors import UserError
-from fiber_cli.stop_signals import die_with_parent
+from fiber_cli.stop_signals import die_with_parent, release
+
+if sys.platform != "win32":
+    from fiber_cli.data.parcel import Parcel, SentCollate, SentDataset
 
 #: Workers that read data, of a rank: so many a core, and so many on any machine.
 WORKERS_PER_CORE, _FEW_WORKERS = 8, 16
@@ -23,19 +28,32 @@ WORKERS_PER_CORE, _FEW_WORKERS = 8, 16
 _MIN_SEEN = 1000
 
 
-def make_loader(dataset: "Dataset[Any] | Sequence[Any]", workers: int, **options: Any) -> "DataLoader[Any]":
+def make_loader(
+    dataset: "Dataset[Any] | Sequence[Any]",
+    workers: int,
+    *,
+    collate_fn: Callable[[list[Any]], Any] | None = None,
+    **options: Any,
+) -> "DataLoader[Any]":
     """A loader with our workers: one thread each, deaf to the signals that ask the run to stop and save. UserError for
-    more of them than a machine can carry."""
+    more of them than a machine can carry, and, where they are started, for what cannot be sent to them."""
     most = max(_FEW_WORKERS, WORKERS_PER_CORE * (os.cpu_count() or 1))
     if workers > most:
         raise UserError(
             f"{workers} workers are more than this machine carries, each with the memory of a process: give at most "
             f"{most} as data.workers or --workers"
         )
+    context = worker_context() if workers else None
+    if sys.platform != "win32" and context is not None and context.get_start_method() != "fork":
+        parcel = Parcel((dataset, collate_fn))
+        dataset = SentDataset(parcel)
+        collate_fn = collate_fn and SentCollate(parcel)
     return DataLoader(
         cast("Dataset[Any]", dataset),  # a sequence will do
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
+        multiprocessing_context=context,
+        collate_fn=collate_fn,
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # otherwise starting workers draws from the run's own generator
         **options,
@@ -49,9 +67,10 @@ def _start_worker(worker: int) -> None:
     # Schedulers signal every process of a job, while the main process still needs its batches to finish the
     # step. Only a second SIGTERM ends a worker; the loader's own clean-up and ours at exit repeat it.
     for number in signal.Signals:
-        if number.name in ("SIGINT", "SIGUSR1"):  # Windows lacks the second
+        if number.name in ("SIGINT", "SIGUSR1", "SIGHUP"):  # Windows lacks some
             signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, _end_at_the_next)
+    release()
 
 
 def _end_at_the_next(number: int, frame: FrameType | None) -> None:

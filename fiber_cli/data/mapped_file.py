@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
-from fiber_cli.data.columns import map_array
+from fiber_cli.data.columns import OpenFile, map_array
 from fiber_cli.outputs import sync, temporary_name
 from fiber_cli.parsing import parse_json
 from fiber_cli.regular_files import check_regular
@@ -122,13 +122,14 @@ def read_mapped(file: Path, *, has_checksum: bool = True) -> MappedFile:
     one that is damaged. has_checksum: False for files of version 0.1, which have none, and of which no damage is
     told."""
     check_regular(file)
-    with open(str(file), "rb") as stream:  # a text, which `MappedArray` keeps as the file's name
+    opened = OpenFile(file)
+    with open(opened.descriptor, "rb", closefd=False) as stream:
         header = _read_header(stream)
         if header.checksum is not None:
             _check(stream, header.encoded, header.checksum)
         elif has_checksum:
             raise ValueError("it is damaged: it has no checksum")
-        return MappedFile(_mapped(stream, header), header.metadata)
+    return MappedFile(_mapped(opened, header), header.metadata)
 
 
 def read_metadata(file: Path) -> dict[str, str]:
@@ -150,7 +151,7 @@ def _read_header(stream: BinaryIO) -> _Header:
     return _Header(encoded, arrays, metadata, checksum)
 
 
-def _mapped(stream: BinaryIO, header: _Header) -> dict[str, np.ndarray]:
+def _mapped(file: OpenFile, header: _Header) -> dict[str, np.ndarray]:
     first = _HEADER_BYTES + len(header.encoded)
     arrays = {}
     last = 0
@@ -160,9 +161,9 @@ def _mapped(stream: BinaryIO, header: _Header) -> dict[str, np.ndarray]:
         shape = tuple(described["shape"])
         if begin < 0 or end - begin != dtype.itemsize * int(np.prod(shape, dtype=object)):
             raise ValueError(f"{name} has another size than its shape")
-        arrays[name] = map_array(stream, dtype.str, shape, first + begin)
+        arrays[name] = map_array(file, dtype.str, shape, first + begin)
         last = max(last, end)
-    if os.fstat(stream.fileno()).st_size != first + last:
+    if os.fstat(file.descriptor).st_size != first + last:
         raise ValueError("it is not as long as its header says")
     return arrays
 

@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 import numpy as np
 from torch.utils.data import Dataset
 
-from fiber_cli.data.readers import Reader, Sample
+from fiber_cli.data.readers import PictureSize, Reader, Sample
+from fiber_cli.data.records import Size
+from fiber_cli.data.shapes import order_by_shape
 from fiber_cli.data.source import BadSample, Source, sample_id
 from fiber_cli.errors import UserError
 
@@ -103,6 +105,10 @@ class Mixture:
                 order = order[np.sort(chosen)]
             yield repetition * self._total + first + order
 
+    def chance(self, epoch: int, entry: int) -> np.random.Generator:
+        """All that is random about an entry's sample is drawn from it."""
+        return np.random.default_rng([_SAMPLE, self.seed, epoch, entry])
+
     def locate(self, entry: int) -> tuple[int, int]:
         """The number of an entry's source, and the sample's number in it."""
         index = entry % self._total
@@ -116,7 +122,8 @@ class StepSampler:
 
     An epoch has floor(entries / global_batch) steps; the rest of its entries is dropped, other ones in each
     epoch. Micro-batch m of rank r takes entries [(m · world + r) · micro_batch, … + micro_batch) of the
-    step's. `UserError` where the batch is larger than the data.
+    step's; picture_size: they are put in order by the shapes that their pictures will have, see `PictureSize`.
+    `UserError` where the batch is larger than the data.
     """
 
     def __init__(
@@ -128,6 +135,7 @@ class StepSampler:
         world: int,
         start_step: int,
         total_steps: int,
+        picture_size: PictureSize | None = None,
     ):
         assert global_batch % (micro_batch * world) == 0, "see RuntimeSettings.micro_steps"
         self.mixture = mixture
@@ -137,6 +145,7 @@ class StepSampler:
         self.stride = micro_batch * world
         self.steps = range(start_step, total_steps)
         self.steps_per_epoch = mixture.steps(global_batch)
+        self.picture_size = picture_size
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
         current_epoch = -1
@@ -147,9 +156,19 @@ class StepSampler:
                 current_epoch = epoch
                 entries = self.mixture.epoch(epoch)
             batch = entries[step_of_epoch * self.global_batch : (step_of_epoch + 1) * self.global_batch]
+            if self.picture_size is not None and self.micro_batch < self.global_batch:
+                batch = batch[order_by_shape(self._sizes(epoch, batch, self.picture_size))]
             for start in range(self.rank * self.micro_batch, self.global_batch, self.stride):
                 micro_batch = batch[start : start + self.micro_batch]
                 yield [(epoch, entry) for entry in micro_batch.tolist()]
+
+    def _sizes(self, epoch: int, entries: np.ndarray, picture_size: PictureSize) -> list[Size | None]:
+        """Of the entries' pictures, as they will be read."""
+        sizes = []
+        for entry in entries.tolist():
+            which, i = self.mixture.locate(entry)
+            sizes.append(picture_size(self.mixture.sources[which], i, self.mixture.chance(epoch, entry)))
+        return sizes
 
 
 class TrainSet(Dataset[Sample]):
@@ -164,7 +183,7 @@ class TrainSet(Dataset[Sample]):
 
     def __getitem__(self, key: tuple[int, int]) -> Sample:
         epoch, entry = key
-        rng = np.random.default_rng([_SAMPLE, self.mixture.seed, epoch, entry])
+        rng = self.mixture.chance(epoch, entry)
         which, i = self.mixture.locate(entry)
         source = self.mixture.sources[which]
         bad: list[tuple[str, str]] = []

@@ -15,7 +15,7 @@ from fiber_cli.data.folder import FolderSource
 from fiber_cli.data.labelled_set import LabelledSet, say_remarks
 from fiber_cli.data.object_columns import ObjectColumns, Use
 from fiber_cli.data.ragged import Ragged
-from fiber_cli.data.records import NamedBoxes
+from fiber_cli.data.records import NamedBoxes, Size
 from fiber_cli.data.source import CategorySource, Source
 from fiber_cli.parsing import parse_json
 
@@ -112,6 +112,9 @@ class ObjectSource(FolderSource, CategorySource):
     def regions(self, i: int) -> NamedBoxes:
         boxes, labels = self._objects.trained(i)
         return NamedBoxes(boxes, labels, self._sizes[i])
+
+    def known_size(self, i: int) -> Size | None:
+        return self._sizes[i]
 
 
 class ObjectTable:

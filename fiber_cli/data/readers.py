@@ -10,6 +10,7 @@ import torch
 
 from fiber_cli.data.each_caption import EachCaption
 from fiber_cli.data.padding import TOKEN_COLUMNS, without_padding
+from fiber_cli.data.records import Size
 from fiber_cli.data.source import CaptionSource, Source, sample_id, some_captions
 from fiber_cli.data.text import encode_one, mask_tokens
 from fiber_cli.data.transforms import TRANSFORMS
@@ -28,6 +29,13 @@ class Reader(Protocol):
     generator. Raises `BadSample`."""
 
     def __call__(self, source: Any, i: int, rng: np.random.Generator) -> Sample: ...
+
+
+class PictureSize(Protocol):
+    """(height, width) that the picture of sample i of a source will have in a batch, with the generator that the sample
+    will be made with; None where it is not known before the picture is read."""
+
+    def __call__(self, source: Any, i: int, rng: np.random.Generator) -> Size | None: ...
 
 
 _SIDES = re.compile(r"\b(left|right)", re.IGNORECASE)

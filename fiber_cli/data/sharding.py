@@ -9,7 +9,6 @@ import io
 import multiprocessing
 import os
 import tarfile
-import threading
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from contextlib import ExitStack
@@ -24,6 +23,7 @@ from fiber_cli.data.shard_files import Blocks, LocalShard
 from fiber_cli.data.shard_set import SET_FILE, ShardFile, ShardSet, read_shard_set
 from fiber_cli.data.source import ImageSource, Source, sample_id
 from fiber_cli.data.tar import members
+from fiber_cli.data.worker_process import end_with_parent
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import Outputs, Pending, sha256_of
 from fiber_cli.text_files import dump_json
@@ -187,15 +187,7 @@ _SOURCE: list[ImageSource] = []
 
 def _begin_worker(source: ImageSource) -> None:
     _SOURCE.append(source)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    """A worker whose command was killed would wait for work for ever."""
-    parent = multiprocessing.parent_process()
-    assert parent is not None, "runs in a worker"
-    parent.join()
-    os._exit(1)
+    end_with_parent()
 
 
 def _work(first: int, end: int, path: Path) -> ShardFile:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from io import BytesIO
 from typing import TYPE_CHECKING, Any, ClassVar, Self, TypeVar
 
-from fiber_cli.data.records import NamedBoxes, Phrase, Question, Regions, Statement
+from fiber_cli.data.records import NamedBoxes, Phrase, Question, Regions, Size, Statement
 from fiber_cli.errors import UserError
 
 if TYPE_CHECKING:
@@ -185,6 +185,10 @@ class RegionSource(ImageSource):
     @abstractmethod
     def regions(self, i: int) -> Regions:
         """The boxes of sample i; raises `BadSample`."""
+
+    def known_size(self, i: int) -> Size | None:
+        """(height, width) of the picture of sample i, None where no file would tell but the sample's own."""
+        return None
 
 
 class CategorySource(RegionSource):

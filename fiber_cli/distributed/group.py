@@ -4,7 +4,6 @@ import atexit
 import os
 import re
 import socket
-import sys
 import time
 from collections.abc import Mapping
 from datetime import timedelta
@@ -21,8 +20,6 @@ from fiber_cli.printing import say
 
 #: First of the ports that jobs under SLURM meet at, and how many there are.
 _FIRST_PORT, _PORTS = 20000, 20000
-#: Seconds in which the threads of collectives end what they still do, as `_rest` says.
-REST_SECONDS = 0.05
 
 
 def init_from_env(*, always: bool = False) -> None:
@@ -52,21 +49,6 @@ def init_from_env(*, always: bool = False) -> None:
     elif always:
         env.setdefault("LOCAL_RANK", "0")
         td.init_process_group(backend, store=td.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
-
-
-def _rest() -> None:
-    """In a group, let the threads of its collectives let go of Python's objects.
-
-    A process that is forked while one of them holds the lock of the interpreter's threads waits for that lock for ever
-    (CPython 3.11, `PyOS_AfterFork_Child`), and with it whoever waits for a batch from it.
-    """
-    if td.is_initialized():
-        time.sleep(REST_SECONDS)
-
-
-if sys.platform != "win32":
-    # For all that forks: the loaders of trainings and of evaluations.
-    os.register_at_fork(before=_rest)
 
 
 def _join(backend: str, rank: int, world: int) -> None:

@@ -7,14 +7,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 
 from fiber_cli.distributed.rank_ends import End, conclude
 from fiber_cli.distributed.rank_report import PIPE, read_reports
 from fiber_cli.errors import EXIT_OK, EXIT_STOPPED
 from fiber_cli.printing import say_lines
-from fiber_cli.stop_signals import STOP_SIGNALS, die_with_parent, leave_terminal, signals_to_handle
+from fiber_cli.stop_signals import die_with_parent, held_back, leave_terminal, signals_to_handle
 
 #: How long the other ranks may go on after one has failed.
 GRACE_SECONDS = 5.0
@@ -53,7 +52,7 @@ def launch(nproc: int, argv: list[str], *, name: str = "", asked: set[int] | Non
 
     previous = {number: signal.signal(number, forward) for number in signals_to_handle()}
     try:
-        with _held_back():
+        with held_back():
             env = _environment(nproc)
             for number in range(nproc):
                 ranks.append(_Rank(number, argv, env, aside=aside))
@@ -67,19 +66,6 @@ def launch(nproc: int, argv: list[str], *, name: str = "", asked: set[int] | Non
     for line in conclusion.lines:
         say_lines(f"fiber: {line}{name and f' ({name})'}")
     return conclusion.code
-
-
-@contextmanager
-def _held_back() -> Iterator[None]:
-    """Signals wait until all ranks are started, and in the ranks until they can answer them (`Ending.install`)."""
-    if sys.platform == "win32":
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Rank:

@@ -14,6 +14,7 @@ from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.checkpoints.placing import placed
 from fiber_cli.data.identity import source_facts
 from fiber_cli.data.source import Source
+from fiber_cli.data.workers import prepare_workers
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import failing_together, require_agreement
 from fiber_cli.distributed.first_rank import on_first_rank
@@ -73,6 +74,7 @@ def run_eval(
         options = dataclasses.replace(options, scorer=PairScorer(itm.task, itm.context, fingerprint))
     with failing_together():
         evaluation = loaded.declaration.evaluation.load()(sources, loaded.context, options)
+        prepare_workers(predict.workers)
         checked = evaluation.check()
     on_first_rank(partial(check_results, output, checked.files, outputs))
     result = evaluation.measure(loaded.task, predict)

@@ -29,7 +29,7 @@ class EvalItems(ABC):
     loading.
     """
 
-    ids: list[str]
+    ids: Sequence[str]
     left_out: Sequence[tuple[str, str]] = ()
 
     def __len__(self) -> int:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from fiber_cli.data.readers import Batch, Reader, Sample
+from fiber_cli.data.readers import Batch, PictureSize, Reader, Sample
 from fiber_cli.data.source import Source
 from fiber_cli.tasks.context import TaskContext
 
@@ -22,7 +22,8 @@ class ReadingOptions:
 class TrainingData:
     """sources: what an epoch goes through. labels: what the task tells apart, None where it has no labels.
     dropped: what the entries are that the sources leave out, in words; they are counted in `Source.dropped`. remark:
-    lines about how the data are gone through."""
+    lines about how the data are gone through. picture_size: where the micro-batches of a step are to be of like
+    shapes."""
 
     sources: Sequence[Source]
     reader: Reader
@@ -30,6 +31,7 @@ class TrainingData:
     labels: tuple[str, ...] | None = None
     dropped: str | None = None
     remark: str | None = None
+    picture_size: PictureSize | None = None
 
     @property
     def notice(self) -> str | None:

@@ -11,6 +11,7 @@ from fiber_cli.checkpoints.directory import check_name, resolve
 from fiber_cli.checkpoints.identity import checkpoint_identity
 from fiber_cli.checkpoints.weights import load_into, load_weights
 from fiber_cli.config.recipe import Recipe, RuntimeSettings
+from fiber_cli.data.workers import prepare_workers
 from fiber_cli.distributed.agreement import failing_together, require_agreement, require_shared_folder
 from fiber_cli.distributed.collectives import any_rank, world_size
 from fiber_cli.distributed.group import init_from_env
@@ -74,6 +75,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
             check_trainable(recipe, planned.task, planned.steps, world_size())
         # The settings come after what the data are, which says more.
         require_agreement(lambda: planned.data_facts() | of_data | _start_facts(start))
+        prepare_workers(recipe.data.workers)
         share = share_of_an_image(recipe)
         return train(recipe, planned, output, resume=resume, asked=asked, share=share)
 

@@ -216,6 +216,7 @@ def _batches(recipe: Recipe, data: TrainingData, mixture: Mixture, steps: int) -
             collectives.world_size(),
             start,
             steps,
+            data.picture_size,
         )
         return train_loader(sampler, data.reader, recipe.data.workers, data.collate)
 

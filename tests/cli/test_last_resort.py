@@ -3,13 +3,12 @@
 import os
 import subprocess
 import sys
-import warnings
 from pathlib import Path
 
 import pytest
 
 import fiber_cli
-from fiber_cli.cli.last_resort import flushed, shorten_warnings
+from fiber_cli.cli.last_resort import flushed
 
 ROOT = Path(__file__).parents[2]
 TRAINING = ("pretrain", "coarse", "--recipe", "tiny")
@@ -135,12 +134,3 @@ def test_standard_output_that_is_full_is_one_line():
 
 def test_the_code_stays_where_all_is_written(capsys):
     assert [flushed(code) for code in (0, 2, 75, None)] == [0, 2, 75, None]
-
-
-def test_warnings_are_one_line(monkeypatch, capsys):
-    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)
-    shorten_warnings()
-    assert warnings.formatwarning("first\nsecond", UserWarning, "a.py", 3) == "warning: first\n"
-    assert (
-        warnings.formatwarning(DeprecationWarning(), DeprecationWarning, "a.py", 3) == "warning: DeprecationWarning\n"
-    )

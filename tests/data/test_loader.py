@@ -9,10 +9,12 @@ import sys
 import pytest
 import torch
 from colour_images import ColourImages
-from training_batches import joined, same, train_batches
+from rank_processes import on_two_ranks
+from training_batches import folder_and_shards, joined, same, train_batches
 
 from fiber_cli.data.loader import BadCounter, make_loader
 from fiber_cli.data.mixing import Mixture
+from fiber_cli.data.text import load_tokenizer
 from fiber_cli.errors import UserError
 
 
@@ -63,6 +65,31 @@ def test_signals_to_the_whole_job_leave_the_workers_at_work(tokenizer):
     for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGTERM):
         os.kill(workers[0].pid, number)
     assert len(list(batches)) == 7
+
+
+def reads_with_workers(rank, folder):
+    """Batches in a group by workers, twice, against the rank's own; and what is said of data that cannot be used."""
+    tokenizer = load_tokenizer("builtin")
+    mixture = Mixture(folder_and_shards(folder / str(rank)), [1, 1.5], seed=5)
+    own = list(train_batches(mixture, tokenizer, micro_batch=4, rank=rank, world=2))
+    for workers in (2, 1):
+        batches = train_batches(mixture, tokenizer, micro_batch=4, rank=rank, world=2, workers=workers)
+        for a, b in zip(batches, own, strict=True):
+            same(a, b)
+        assert make_loader([1], workers).multiprocessing_context.get_start_method() == "forkserver"
+    bad = Mixture([ColourImages(20, bad=range(20))], [1], seed=0)
+    list(train_batches(bad, tokenizer, workers=1))
+
+
+def test_workers_in_a_group_read_otherwise_or_fail_at_length(tmp_path):
+    for number in range(2):
+        (tmp_path / str(number)).mkdir()
+    for ended in on_two_ranks(tmp_path, reads_with_workers):
+        lines = ended.error.splitlines()
+        assert (ended.code, ended.kind) == (0, "UserError")
+        assert lines[0] == "10 samples in a row cannot be used:"
+        assert len(lines) == 11
+        assert all(line.startswith("  colours/") and line.endswith(": not there") for line in lines[1:])
 
 
 def test_a_kept_error_does_not_keep_the_process():

@@ -111,6 +111,49 @@ def test_steps_ranks_and_micro_batches_partition_the_batch():
     assert list(StepSampler(mixture, 8, 8, 0, 1, 7, 7)) == []
 
 
+def wide_or_high(source, i, rng):
+    """Of every other picture another shape; a third of them is not known."""
+    return None if i % 3 == 0 else (10, 20 + i) if i % 2 else (20 + i, 10)
+
+
+@pytest.mark.parametrize(("world", "micro"), [(1, 2), (2, 2), (2, 1)])
+def test_dealing_by_shape_changes_the_samples_of_a_step(world, micro):
+    mixture = Mixture([ColourImages(26)], [1], seed=1)
+    batches = (mixture, 8, micro)
+    plain = [list(StepSampler(*batches, rank, world, 0, 6)) for rank in range(world)]
+    dealt = [list(StepSampler(*batches, rank, world, 0, 6, wide_or_high)) for rank in range(world)]
+    assert dealt != plain
+    each = 8 // (micro * world)
+    for step in range(6):
+        of_step = slice(step * each, (step + 1) * each)
+        before = _in_turns([part[of_step] for part in plain])
+        after = _in_turns([part[of_step] for part in dealt])
+        assert sorted(before) == sorted(after)
+        kinds = [_kind_of(wide_or_high(None, mixture.locate(entry)[1], None)) for _, entry in after]
+        assert kinds == sorted(kinds)
+    later = [list(StepSampler(*batches, rank, world, 4, 6, wide_or_high)) for rank in range(world)]
+    assert later == [part[4 * each :] for part in dealt]
+
+
+def _in_turns(parts):
+    """The entries of the ranks' micro-batches: the first of every rank, then the second."""
+    entries = []
+    for turn in zip(*parts, strict=True):
+        for micro_batch in turn:
+            entries.extend(micro_batch)
+    return entries
+
+
+def _kind_of(size):
+    """0 lies, 1 stands, 2 is not known."""
+    return 2 if size is None else int(size[0] > size[1])
+
+
+def test_a_batch_of_one_micro_batch_is_put_in_another_order():
+    mixture = Mixture([ColourImages(26)], [1], seed=1)
+    assert list(StepSampler(mixture, 8, 8, 0, 1, 0, 7, wide_or_high)) == list(StepSampler(mixture, 8, 8, 0, 1, 0, 7))
+
+
 def test_batches_that_do_not_fit():
     mixture = Mixture([ColourImages(26)], [1], seed=1)
     with pytest.raises(UserError, match="global_batch: 27 is more than the 26 samples of an epoch"):

@@ -8,7 +8,7 @@ import torch.distributed as td
 from toy_runs import processes
 
 from fiber_cli.distributed import group
-from fiber_cli.distributed.group import REST_SECONDS, _slurm_env, init_from_env, leave
+from fiber_cli.distributed.group import _slurm_env, init_from_env, leave
 from fiber_cli.errors import UserError
 
 LAUNCHER = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "SLURM_PROCID", "SLURM_NTASKS")
@@ -184,16 +184,3 @@ def test_a_group_of_one_is_made_where_one_is_wanted():
     process.start()
     process.join(60)
     assert process.exitcode == 0
-
-
-def test_a_group_is_forked_in_the_middle_of_what_its_threads_do(monkeypatch):
-    rests = []
-    monkeypatch.setattr("fiber_cli.distributed.group.time.sleep", rests.append)
-    for grouped, expected in ((True, [REST_SECONDS]), (False, [])):
-        rests.clear()
-        monkeypatch.setattr(td, "is_initialized", lambda grouped=grouped: grouped)
-        child = os.fork()
-        if not child:
-            os._exit(0)
-        os.waitpid(child, 0)
-        assert rests == expected

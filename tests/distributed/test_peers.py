@@ -8,6 +8,7 @@ import time
 import torch
 from rank_processes import on_two_ranks
 
+from fiber_cli.data.loader import make_loader
 from fiber_cli.distributed.collectives import all_reduce_sum, from_main, gather_objects, is_main
 from fiber_cli.distributed.peers import peer_error
 from fiber_cli.errors import UserError
@@ -93,9 +94,7 @@ def test_any_error_is_taken_for_the_loss_of_a_rank(monkeypatch):
 
 
 def loses_a_reader(rank, folder):
-    from torch.utils.data import DataLoader
-
-    loader = DataLoader(range(10_000), batch_size=1, num_workers=2)
+    loader = make_loader(range(10_000), 2, batch_size=1)
     for number, _ in enumerate(loader):
         if number == 3:
             os.kill(multiprocessing.active_children()[0].pid, signal.SIGKILL)

@@ -115,6 +115,9 @@ class FlickrEntitiesSource(FolderSource, PhraseSource):
                 spans_of.setdefault((x1, y1, x2 + 1, y2 + 1), []).append(phrase.span)
         return PhraseBoxes(text, box_array(list(spans_of)), list(spans_of.values()), self._sizes[i])
 
+    def known_size(self, i: int) -> Size | None:
+        return self._sizes[i]
+
 
 FLICKR_ENTITIES = Format(kind="flickr_entities", settings=FlickrEntitiesSettings, source=FlickrEntitiesSource)
 

@@ -16,7 +16,7 @@ from fiber_cli.data.image_names import read_coco_numbers
 from fiber_cli.data.masks import Box
 from fiber_cli.data.object_columns import CocoObject
 from fiber_cli.data.ragged import Ragged
-from fiber_cli.data.records import PhraseBoxes
+from fiber_cli.data.records import PhraseBoxes, Size
 from fiber_cli.data.source import PhraseSource, Source
 from fiber_cli.data.sources.format import Format
 from fiber_cli.settings import SourceSettings, option
@@ -96,6 +96,9 @@ class MdetrSource(FolderSource, PhraseSource):
         for number, start, end in self._spans[i].tolist():
             spans[number].append((start, end))
         return PhraseBoxes(self._captions[i], boxes, spans, self._sizes[i])
+
+    def known_size(self, i: int) -> Size | None:
+        return self._sizes[i]
 
 
 MDETR = Format(kind="mdetr", settings=MdetrSettings, source=MdetrSource)

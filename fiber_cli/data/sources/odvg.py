@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from fiber_cli.data.box_edges import has_area_inside, inclusive
-from fiber_cli.data.coco_json import check_names
+from fiber_cli.data.coco_json import check_names, image_size
 from fiber_cli.data.columns import Texts
 from fiber_cli.data.file_records import FileRecords
 from fiber_cli.data.folder import FolderSource
-from fiber_cli.data.records import PhraseBoxes, Regions
+from fiber_cli.data.records import PhraseBoxes, Regions, Size
 from fiber_cli.data.source import CategorySource, PhraseSource, Source
 from fiber_cli.data.sources.format import Format
 from fiber_cli.data.sources.odvg_record import LabelMap, odvg_regions, read_label_map
@@ -78,6 +78,9 @@ class OdvgSource(FolderSource, CategorySource, PhraseSource):
 
     def regions(self, i: int) -> Regions:
         return odvg_regions(parse_json(self._lines[i]), self._label_of)
+
+    def known_size(self, i: int) -> Size | None:
+        return image_size(parse_json(self._lines[i]))
 
 
 ODVG = Format(kind="odvg", settings=OdvgSettings, source=OdvgSource)

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image
 
 from fiber_cli.data.box_edges import box_array
-from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Question, Statement
+from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Question, Size, Statement
 from fiber_cli.data.scenes.captions import captions
 from fiber_cli.data.scenes.categories import Naming, categories, category_boxes
 from fiber_cli.data.scenes.drawing import draw
@@ -152,6 +152,10 @@ class SceneImages(ImageSource):
 
     def image(self, i: int, at_least: int = 0) -> Image.Image:
         return draw(self[i])
+
+    def known_size(self, i: int) -> Size | None:
+        """See `RegionSource`."""
+        return self.image_size, self.image_size
 
 
 class ScenesSource(SceneImages, CaptionSource, QuerySource, QuestionSource, StatementSource):

@@ -70,7 +70,8 @@ class RegionReader:
     the image, at most `positives`, and up to `negatives` others (see `sample_labels`, for `absent` and `short` too);
     "all" takes all, shuffled unless the source has `prompts`, and is a `UserError` where they do not fit.
     names_as_published, draw_background: see `clean_name` and `sample_labels`; swap_sides=False, also published, mirrors
-    images under captions as they are.
+    images under captions as they are. size_first: how large the picture gets is drawn before all else, so that
+    `picture_size` can tell.
     """
 
     def __init__(
@@ -88,6 +89,7 @@ class RegionReader:
         names_as_published: bool = False,
         draw_background: bool = False,
         swap_sides: bool = True,
+        size_first: bool = False,
     ):
         self.tokenizer = tokenizer
         self.text_length = text_length
@@ -101,18 +103,21 @@ class RegionReader:
         self.names_as_published = names_as_published
         self.draw_background = draw_background
         self.swap_sides = swap_sides
+        self.size_first = size_first
         self._vocabularies: dict[tuple[object, ...], _Vocabulary] = {}
 
     def __call__(self, source: RegionSource, i: int, rng: np.random.Generator) -> dict[str, Any]:
         regions = source.regions(i)
+        short = self.transform.short_side(rng) if self.size_first else None
         image = region_image(source, i, regions.size)
         boxes, inside = inclusive(regions.boxes, (image.height, image.width))
         if isinstance(regions, PhraseBoxes):
             spans = [box_spans for box_spans, kept in zip(regions.spans, inside, strict=True) if kept]
-            sample = self._caption_sample(image, boxes[inside], Prompt(regions.caption, spans), rng)
+            sample = self._caption_sample(image, boxes[inside], Prompt(regions.caption, spans), rng, short)
         else:
             assert isinstance(source, CategorySource), "only categories come as NamedBoxes"
-            sample = self._names_sample(source, image, NamedBoxes(boxes[inside], regions.labels[inside]), rng)
+            named = NamedBoxes(boxes[inside], regions.labels[inside])
+            sample = self._names_sample(source, image, named, rng, short)
         encoded = encode_prompt(self.tokenizer, sample.prompt, self.text_length)
         return {
             "pixels": sample.pixels,
@@ -121,16 +126,26 @@ class RegionReader:
             "sample_ids": sample_id(source, i),
         }
 
+    def picture_size(self, source: RegionSource, i: int, rng: np.random.Generator) -> Size | None:
+        """See `readers.PictureSize`; with `size_first`."""
+        size = source.known_size(i)
+        return None if size is None else self.transform.new_size(size, self.transform.short_side(rng))
+
     def _caption_sample(
-        self, image: Image.Image, boxes: np.ndarray, prompt: Prompt, rng: np.random.Generator
+        self, image: Image.Image, boxes: np.ndarray, prompt: Prompt, rng: np.random.Generator, short: int | None
     ) -> _RegionSample:
-        pixels, boxes, mirrored = self.transform(image, boxes, rng)
+        pixels, boxes, mirrored = self.transform(image, boxes, rng, short=short)
         if mirrored and self.swap_sides:
             prompt = Prompt(*swap_sides(*prompt))
         return _RegionSample(pixels, boxes, prompt)
 
     def _names_sample(
-        self, source: CategorySource, image: Image.Image, regions: NamedBoxes, rng: np.random.Generator
+        self,
+        source: CategorySource,
+        image: Image.Image,
+        regions: NamedBoxes,
+        rng: np.random.Generator,
+        short: int | None,
     ) -> _RegionSample:
         vocabulary = self._vocabulary(source)
         labels = self._prompt_labels(source, regions.labels, vocabulary.lengths, rng)
@@ -141,7 +156,7 @@ class RegionReader:
         box_spans = [spans_of[label] for label in regions.labels[in_prompt].tolist()]
         if source.several_names:
             boxes, box_spans = _each_box_once(boxes, box_spans)
-        pixels, boxes, _ = self.transform(image, boxes, rng, flip=not vocabulary.names_a_side)
+        pixels, boxes, _ = self.transform(image, boxes, rng, not vocabulary.names_a_side, short)
         return _RegionSample(pixels, boxes, Prompt(text, box_spans))
 
     def _prompt_labels(
@@ -235,6 +250,7 @@ def training_data(
         names_as_published=settings.names_as_published,
         draw_background=settings.draw_background,
         swap_sides=settings.swap_sides,
+        size_first=settings.group_by_shape,
     )
     names: dict[str, None] = {}
     remarks = []
@@ -261,4 +277,5 @@ def training_data(
         tuple(names) or None,
         dropped="boxes without an area inside their image",
         remark="\n".join(map(one_line, remarks)) or None,
+        picture_size=reader.picture_size if settings.group_by_shape else None,
     )

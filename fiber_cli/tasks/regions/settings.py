@@ -98,6 +98,11 @@ class RegionSettings(TaskSettings):
     )
     longest_side: int = option("The longer side has at most so many pixels.", 1333, ge=32, owner=READER)
     flip: float = option("Chance of mirroring.", 0.5, ge=0, le=1, owner=READER)
+    group_by_shape: bool = option(
+        "Deal the pictures of an optimiser step out to its micro-batches by shape, which spares padding.",
+        False,
+        owner=READER,
+    )
     score_threshold: float = option("Least score of a detection before centerness.", 0.05, ge=0, lt=1, owner=MODEL)
     pre_nms_topk: int = option("Candidates before NMS, per level; of faster_rcnn in all.", 1000, ge=1, owner=MODEL)
     nms_iou: float = option("Overlap past which NMS drops a box.", 0.6, gt=0, le=1, owner=MODEL)

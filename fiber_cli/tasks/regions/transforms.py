@@ -67,14 +67,20 @@ class RegionTransform:
         self.flip = flip
 
     def __call__(
-        self, image: Image.Image, boxes: np.ndarray, rng: np.random.Generator | None = None, flip: bool = True
+        self,
+        image: Image.Image,
+        boxes: np.ndarray,
+        rng: np.random.Generator | None = None,
+        flip: bool = True,
+        short: int | None = None,
     ) -> tuple[torch.Tensor, np.ndarray, bool]:
         """An RGB image and boxes of its pixels to uint8 (3, h, w), the boxes in it, and whether it is mirrored.
 
-        rng: needed where there is something to draw. flip=False forbids the mirroring.
+        rng: needed where there is something to draw. flip=False forbids the mirroring. short: the shorter side where it
+        has been drawn.
         """
         size = image.height, image.width
-        new_size = self.new_size(size, self._short_side(rng))
+        new_size = self.new_size(size, short or self.short_side(rng))
         if new_size != size:
             image = image.resize(new_size[::-1], Image.Resampling.BILINEAR)
         pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)
@@ -92,7 +98,8 @@ class RegionTransform:
             return min(height, self.longest), min(width, self.longest)
         return height, width
 
-    def _short_side(self, rng: np.random.Generator | None) -> int:
+    def short_side(self, rng: np.random.Generator | None) -> int:
+        """Draws one."""
         if len(self.short_sides) == 1:
             return self.short_sides[0]
         assert rng is not None, "several short sides are drawn from"

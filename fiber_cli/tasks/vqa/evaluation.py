@@ -3,6 +3,9 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
+
+from fiber_cli.data.columns import Texts
 from fiber_cli.data.records import Question
 from fiber_cli.data.source import QuestionSource, Source, require
 from fiber_cli.tasks.context import TaskContext
@@ -33,20 +36,31 @@ class VqaSet(PicturesWithTextSet):
     ):
         super().__init__(tokenizer, text_length, image_size)
         self.vocabulary = vocabulary
-        self.items: list[tuple[QuestionSource, int, Question]] = []
-        for source in sources:
+        self.sources = list(sources)
+        self.questions: list[Question] = []
+        ids = []
+        places = []
+        for number, source in enumerate(sources):
             for i in range(len(source)):
                 for question in source.questions(i):
-                    self.items.append((source, i, question))
-        self.ids = [f"{source.name}/{question.question_id}" for source, _, question in self.items]
+                    self.questions.append(question)
+                    ids.append(f"{source.name}/{question.question_id}")
+                    places.append((number, i))
+        # What is read by is in few arrays, which workers share.
+        self.ids = Texts(ids)
+        self.texts = Texts(question.text for question in self.questions)
+        self.places = np.array(places, np.int64).reshape(-1, 2)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"questions": []}  # scored by, which workers do not
 
     def read(self, index: int) -> Item:
-        source, i, question = self.items[index]
-        pixels = self.transform(source.image(i))
-        return {"pixels": pixels, **self.encode(question.text)}
+        number, i = self.places[index].tolist()
+        pixels = self.transform(self.sources[number].image(i))
+        return {"pixels": pixels, **self.encode(self.texts[index])}
 
     def has_truth(self) -> bool:
-        return any(question.answers for _, _, question in self.items)
+        return any(question.answers for question in self.questions)
 
     def score(self, predictions: dict[int, Any]) -> Score:
         """Official accuracy of the predictions, see `answer_texts`, over the questions that have annotators."""
@@ -56,7 +70,7 @@ class VqaSet(PicturesWithTextSet):
         ordered = by_index(predictions)
         answers = answer_texts([row for _, row in ordered], self.tokenizer, self.vocabulary)
         for (index, _), answer in zip(ordered, answers, strict=True):
-            _, _, question = self.items[index]
+            question = self.questions[index]
             submitted.append({"question_id": question.question_id, "answer": answer})
             if question.answers:
                 few += len(question.answers) < FULL_AGREEMENT
