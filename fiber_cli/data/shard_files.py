@@ -37,6 +37,8 @@ _SEEKING = threading.Lock()
 _BLOCK, _REMOTE_BLOCK = 1 << 20, 8 << 20
 #: Waits before the tries after the first, in seconds.
 WAITS_SECONDS = (0.5, 2.0, 8.0)
+#: How often one that is kept is opened, which may be removed for others.
+_TRIES_TO_OPEN = 20
 #: How many shards without parts are kept, of all that were read: twice those among which samples are shuffled.
 MOST_KEPT = 32
 _LAST_WORDS = 300
@@ -180,7 +182,7 @@ def open_shard(path: str) -> ShardFile:
     if not is_remote(path):
         return LocalShard(path)
     if path.startswith(PIPE) or not has_parts(path):
-        return LocalShard(_kept(path))
+        return _open_kept(path)
     return RemoteShard(path)
 
 
@@ -273,6 +275,14 @@ def has_parts(url: str) -> bool:
             return code
 
     return _tried(url, status) == http.client.PARTIAL_CONTENT
+
+
+def _open_kept(path: str) -> LocalShard:
+    """What is kept of a path, opened: another thread or process that keeps something else may remove it before."""
+    for _ in range(_TRIES_TO_OPEN):
+        with suppress(FileNotFoundError):
+            return LocalShard(_kept(path))
+    raise OSError("what is kept of it is removed at once, for the shards that other processes read")
 
 
 def _kept(path: str) -> Path:

@@ -180,6 +180,21 @@ def test_shards_of_commands_fill_the_disk(command, monkeypatch, index_folder):
         assert len(list((index_folder.parent / "streams").glob("*.tar"))) == 1
 
 
+def test_a_shard_that_others_remove_before_it_is_open_is_not_there(tars, command, monkeypatch):
+    kept, calls = shard_files._kept, []
+
+    def removed(path):
+        file = kept(path)
+        calls.append(path)
+        if len(calls) % 3:
+            file.unlink()
+        return file
+
+    monkeypatch.setattr(shard_files, "_kept", removed)
+    assert all_of(WebDatasetSource(command)) == all_of(WebDatasetSource(str(tars)))
+    assert len(calls) > 3
+
+
 def test_a_command_that_fails_or_writes_something_else_is_told_late(tars, command, index_folder):
     with pytest.raises(UserError, match="the command ended with 3: no such bucket"):
         WebDatasetSource("pipe:echo no such bucket >&2; exit 3")
