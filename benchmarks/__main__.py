@@ -171,6 +171,13 @@ BENCHMARKS = (
         ),
     ),
     Benchmark(
+        "launches",
+        figures=(
+            ("operations of a coarse step", ("steps", "coarse, 2 pairs, plain", "total")),
+            ("of a fine step", ("steps", "fine, 2 x 800 x 1088, plain", "total")),
+        ),
+    ),
+    Benchmark(
         "scene_queries",
         ("builtin/retrieval", "--count", "20"),
         (

@@ -61,7 +61,7 @@ def training_batch(tokenizer, size: tuple[int, int], images: int) -> dict:
         "mask": prompt.mask.expand(images, -1),
         "boxes": torch.cat([corner, corner + side], 1),
         "positive_map": prompt.positive_map[torch.randint(len(labels), (count,))],
-        "box_counts": torch.full((images,), BOXES),
+        "box_counts": [BOXES] * images,
     }
 
 

@@ -69,7 +69,7 @@ def step_row(
     step = Step(make, batch, device)
     images = len(batch["pixels"])
     runtime = RuntimeSettings(**{"micro_batch": images, "global_batch": images, **settings})
-    prepare(step.task, runtime, any_size=False)
+    prepare(step.task, runtime, compiled=runtime.compile is True, any_size=False)
     seconds = median_seconds(step, device, repeats)
     return {
         "seconds": seconds,
@@ -103,7 +103,7 @@ def fine_batch(config: FiberConfig, size: tuple[int, int], images: int, length: 
         "mask": torch.ones(images, length, dtype=torch.bool),
         "boxes": torch.cat([corners, corners + sides], 1),
         "positive_map": positive_map,
-        "box_counts": torch.full((images,), BOXES),
+        "box_counts": [BOXES] * images,
     }
 
 

@@ -37,9 +37,13 @@ _SEEKING = threading.Lock()
 _BLOCK, _REMOTE_BLOCK = 1 << 20, 8 << 20
 #: Waits before the tries after the first, in seconds.
 WAITS_SECONDS = (0.5, 2.0, 8.0)
+#: How often one that is kept is opened, which may be removed for others.
+_TRIES_TO_OPEN = 20
 #: How many shards without parts are kept, of all that were read: twice those among which samples are shuffled.
 MOST_KEPT = 32
 _LAST_WORDS = 300
+#: What servers answer where there is no such file, and never will be.
+_NOT_THERE = (404, 410)
 #: How long a server may say nothing.
 _TIMEOUT_SECONDS = 60.0
 #: What is asked of a server about a file, by which another content is another file.
@@ -57,6 +61,15 @@ def shard_name(path: str) -> str:
     if is_remote(path):
         path = unquote(urlsplit(path).path)
     return Path(path).stem
+
+
+def set_name(path: str) -> str:
+    """The name of the shards behind an address or a command: of several, with `*` or `{…}`, that of their folder."""
+    name = shard_name(path)
+    if not any(sign in name for sign in "*{["):
+        return name
+    files = re.findall(r"[^\s\"'=]+\.tar\b", path) if path.startswith(PIPE) else [unquote(urlsplit(path).path)]
+    return Path(files[-1]).parent.name or "shards"
 
 
 class ShardState(NamedTuple):
@@ -169,7 +182,7 @@ def open_shard(path: str) -> ShardFile:
     if not is_remote(path):
         return LocalShard(path)
     if path.startswith(PIPE) or not has_parts(path):
-        return LocalShard(_kept(path))
+        return _open_kept(path)
     return RemoteShard(path)
 
 
@@ -217,12 +230,27 @@ def _tried(url: str, ask: Callable[[], Result]) -> Result:
             return ask()
         except UserError:
             raise
-        except FileNotFoundError:
-            raise OSError(f"{url}: is not there") from None
         except Exception as error:  # every library of fsspec has errors of its own
+            reason = _reason(error)
+            if reason is None:
+                raise OSError(f"{url}: is not there") from None
             if not waits:
-                raise OSError(f"{url}: cannot be read ({type(error).__name__}: {error})") from None
+                raise OSError(f"{url}: cannot be read ({type(reason).__name__}: {reason})") from None
             time.sleep(waits.pop(0))
+
+
+def _reason(error: Exception) -> BaseException | None:
+    """Why a server gives nothing; None where it says that nothing is there. fsspec says so too of one that cannot be
+    reached, or does not answer: the reason is then the cause."""
+    if not isinstance(error, FileNotFoundError):
+        return error
+    import aiohttp
+
+    cause = error.__cause__
+    if isinstance(cause, aiohttp.ClientResponseError):
+        return None if cause.status in _NOT_THERE else cause
+    is_unreached = isinstance(cause, OSError | TimeoutError | aiohttp.ClientError)
+    return cause if is_unreached and not isinstance(cause, FileNotFoundError) else None
 
 
 def _info(url: str) -> dict[str, Any]:
@@ -247,6 +275,14 @@ def has_parts(url: str) -> bool:
             return code
 
     return _tried(url, status) == http.client.PARTIAL_CONTENT
+
+
+def _open_kept(path: str) -> LocalShard:
+    """What is kept of a path, opened: another thread or process that keeps something else may remove it before."""
+    for _ in range(_TRIES_TO_OPEN):
+        with suppress(FileNotFoundError):
+            return LocalShard(_kept(path))
+    raise OSError("what is kept of it is removed at once, for the shards that other processes read")
 
 
 def _kept(path: str) -> Path:

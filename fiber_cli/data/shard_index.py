@@ -158,7 +158,8 @@ def _of_all(paths: list[str], read: Callable[[str], Result], what: str) -> list[
         try:
             return read(path)
         except OSError as error:
-            damaged.append(f"{path}: {error.strerror or error}")
+            reason = error.strerror or str(error)
+            damaged.append(f"{path}: {reason.removeprefix(f'{path}: ')}")
             return None
 
     with ThreadPoolExecutor(min(_MAX_THREADS, len(paths))) as pool:  # reading waits for the disk

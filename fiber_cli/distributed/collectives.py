@@ -4,7 +4,9 @@ Works on gloo (CPU) and NCCL. Every rank must call a collective in the same orde
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, TypeVar
 
 import torch
@@ -17,12 +19,30 @@ from fiber_cli.distributed.group import main_is_done, wait_for_main
 Result = TypeVar("Result")
 
 
+#: Whether this thread computes as if there were no other ranks.
+_is_alone: ContextVar[bool] = ContextVar("is_alone", default=False)
+
+
+@contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this rank is the only one, for what one of them computes by itself: the others take part in nothing."""
+    token = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(token)
+
+
 def rank() -> int:
-    return td.get_rank() if td.is_initialized() else 0
+    return td.get_rank() if _has_others() else 0
 
 
 def world_size() -> int:
-    return td.get_world_size() if td.is_initialized() else 1
+    return td.get_world_size() if _has_others() else 1
+
+
+def _has_others() -> bool:
+    return td.is_initialized() and not _is_alone.get()
 
 
 def is_main() -> bool:

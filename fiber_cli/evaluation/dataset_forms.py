@@ -8,7 +8,7 @@ from fiber_cli.data.sources import FORMATS
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.known import existing_file
 from fiber_cli.evaluation.names import DATASETS
-from fiber_cli.remote_paths import PIPE, is_remote
+from fiber_cli.remote_paths import is_remote
 
 #: Endings of files that hold a data set.
 ENDINGS = (".json", ".jsonl", ".yaml", ".yml")
@@ -67,8 +67,9 @@ def check_name(dataset: str, names: Sequence[str] = DATASETS) -> None:
     if dataset in DATASETS or path.suffix == SHARDS or (dataset and path.is_dir()):
         return
     if is_remote(dataset):
-        what = "a command" if dataset.startswith(PIPE) else "an address"
-        raise UserError(f"{dataset}: {what} that is none of {SHARDS} shards; fetch the file, and name it")
+        if path.suffix in ENDINGS:
+            raise UserError(f"{dataset}: from elsewhere {SHARDS} shards alone are read; fetch the file, and name it")
+        return
     if path.suffix in ENDINGS:
         return
     if dataset and path.exists():

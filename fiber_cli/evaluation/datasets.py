@@ -6,7 +6,7 @@ from typing import Any
 from fiber_cli.data.coco_json import has_captions
 from fiber_cli.data.data_yaml import keys_of_data_yaml
 from fiber_cli.data.json_lists import read_json_lists
-from fiber_cli.data.shard_files import shard_name
+from fiber_cli.data.shard_files import set_name
 from fiber_cli.data.sources import source_format
 from fiber_cli.data.sources.coco import CocoSettings
 from fiber_cli.data.sources.folder import LabelFolderSettings
@@ -198,7 +198,7 @@ def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, named
     if split or named:
         raise UserError(f"{dataset}: shards have no --split and no --root or --images; name the shards to evaluate")
     local = path if path.is_dir() else path.resolve().parent
-    name = shard_name(dataset) if is_remote(dataset) else local.name
+    name = set_name(dataset) if is_remote(dataset) else local.name
     return EvalData(name, "all", [WebDatasetSettings(kind="webdataset", shards=dataset)])
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fiber_cli.errors import UserError
+from fiber_cli.model.attention_bias import key_bias
 from fiber_cli.model.config import BlockPosition, FiberConfig
 from fiber_cli.model.decoder_cache import DecoderCache, ImageMemory, KeyValues, PairedMemory
 from fiber_cli.model.init import initialise
@@ -174,7 +175,7 @@ class FusedEncoder(nn.Module):
             tokens = self._text_layers(stem.tokens, stem.mask, layers)
             return tokens[:, :1] if pooled else tokens
         before = self._text_layers(stem.tokens, stem.mask, layers[:-1])
-        return self._run(layers[-1], before, stem.mask[:, None, None, :], first=1)
+        return self._run(layers[-1], before, _key_bias(stem), first=1)
 
     def fuse(
         self,
@@ -202,7 +203,7 @@ class FusedEncoder(nn.Module):
             return _unfused(image, text, pooled=pooled)
         x, tokens = image.map, text.tokens
         pyramid = list(image.earlier)
-        text_keys = text.mask[:, None, None, :]
+        text_keys = _key_bias(text)
         seen: Tensor | KeyValues = x.flatten(1, 2)
         attended = None
         if image.first is not None:
@@ -218,7 +219,7 @@ class FusedEncoder(nn.Module):
                 break
             stage = self.image.stages[pair.stage]
             block = stage.blocks[pair.block]
-            x = self._run(block.mean if pooled and last else block, x, before, text.mask, attended)
+            x = self._run(block.mean if pooled and last else block, x, before, text_keys, attended)
             if stage.ends_with(pair.block):
                 pyramid.append(x)
                 x = stage.merge(x)
@@ -230,7 +231,7 @@ class FusedEncoder(nn.Module):
     ) -> Fused:
         """`fuse` by layers on top, of both modalities in parallel too."""
         _, height, width, _ = image.map.shape
-        text_keys = text.mask[:, None, None, :]
+        text_keys = _key_bias(text)
         tokens = top.text_in(text.tokens)
         x_MND = top.image_in(self.image.norm(image.map).flatten(1, 2))
         x = repeat_for_texts(x_MND, len(tokens))
@@ -280,8 +281,8 @@ class FusedEncoder(nn.Module):
         seen: Tensor | int = 0
         if cache is not None:
             real, seen = cache.add_tokens(real, ids != self.config.text.pad_id)
-        visible = _causal_mask(real, queries=ids.shape[1])
         x = self.text.embeddings(ids, seen)
+        visible = key_bias(_causal_mask(real, queries=ids.shape[1]), like=x)
         for number, layer in enumerate(self.text.layers):
             layer_cache = None if cache is None else cache.layers[number]
             memory = self._layer_memory(number, image_memory, cache)
@@ -340,8 +341,9 @@ class FusedEncoder(nn.Module):
         return x, tuple(outputs)
 
     def _text_layers(self, x: Tensor, mask: Tensor, layers: Iterable[TextLayer]) -> Tensor:
+        bias = _key_bias(TextStem(x, mask))
         for layer in layers:
-            x = self._run(layer, x, mask[:, None, None, :])
+            x = self._run(layer, x, bias)
         return x
 
     def _run(self, module: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
@@ -351,6 +353,11 @@ class FusedEncoder(nn.Module):
             result: Result = checkpoint(module, *args, use_reentrant=False, **kwargs)
             return result
         return module(*args, **kwargs)
+
+
+def _key_bias(text: TextStem) -> Tensor:
+    """What all attention to a text's tokens adds to its logits, (B, 1, 1, L), once for all layers."""
+    return key_bias(text.mask[:, None, None, :], like=text.tokens)
 
 
 def _unfused(image: ImageStem, text: TextStem, *, pooled: bool) -> Fused:

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fiber_cli.model.attention_bias import narrowed
 from fiber_cli.model.config import FiberConfig, ImageConfig
 from fiber_cli.model.convolutional_stem import ConvolutionalStem
 from fiber_cli.model.decoder_cache import KeyValues
@@ -48,17 +49,27 @@ class WindowAttention(nn.Module):
         one text for each map."""
         H, W = x_BHWC.shape[1:3]
         plan = window_plan(H, W, self.window, self.shift, x_BHWC.device, fixed=self.fixed_window)
+        # Before it is copied, as it is half as much then.
+        x = narrowed(x_BHWC)
         # A compiled graph pads by what may be nothing, so that one serves all sizes.
         if torch.compiler.is_compiling() or plan.padded != (H, W):
-            return self._within_padded(x_BHWC, plan, text)
-        x = x_BHWC
-        down, right = plan.shift
+            return self._within_padded(x, plan, text)
         if plan.is_shifted:
-            x = torch.roll(x, (-down, -right), (1, 2))
+            return self._within_shifted(x, plan, text)
         x_BGNC = window_partition(x, plan.window)
         out_BGNC = self.proj(self._attend(self.qkv(x_BGNC), plan, text))
-        x = window_reverse(out_BGNC, plan.window, plan.padded)
-        return torch.roll(x, (down, right), (1, 2)) if plan.is_shifted else x
+        return window_reverse(out_BGNC, plan.window, plan.padded)
+
+    def _within_shifted(self, x_BHWC: Tensor, plan: WindowPlan, text: "MergedText | None") -> Tensor:
+        """`forward` of a map that shifted windows cover: in place of rolling it and cutting it up, one copy."""
+        H, W = x_BHWC.shape[1:3]
+        order = window_order((H, W), plan.padded, plan.window, plan.shift, x_BHWC.device)
+        x_BPC = order.all_to_windows(x_BHWC.flatten(1, 2))
+        N = plan.window[0] * plan.window[1]
+        out_BGNC = self._attend(self.qkv(x_BPC.unflatten(1, (-1, N))), plan, text)
+        out_BTC = order.all_from_windows(out_BGNC.flatten(1, 2))
+        out_BHWC: Tensor = self.proj(out_BTC).unflatten(1, (H, W))
+        return out_BHWC
 
     def _within_padded(self, x_BHWC: Tensor, plan: WindowPlan, text: "MergedText | None") -> Tensor:
         """`forward` of a map that is padded. The two products are those of the map's own tokens and of one token of
@@ -79,25 +90,29 @@ class WindowAttention(nn.Module):
         h = self.heads
         qkv_BGN3hd = qkv_BGNc.unflatten(3, (3, h, -1))
         qkv_3BGhNd = qkv_BGN3hd.permute(3, 0, 1, 4, 2, 5)
-        bias = self._bias(plan, B)
+        bias = self._bias(plan, B, qkv_BGNc.dtype)
         q, k, v = qkv_3BGhNd.reshape(3, -1, bias.shape[1], N, qkv_3BGhNd.shape[-1]).unbind(0)
         if text is None:
-            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+            out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         else:
             of_windows = text.for_windows(G, heads=bias.shape[1])
             out = merged_attention(q, KeyValues(k, v), bias, of_windows.key_values, of_windows.mask, text.alpha)
         out_BGNhd = out.reshape(B, G, h, N, -1).transpose(2, 3)
         return out_BGNhd.reshape(B, G, N, -1)
 
-    def _bias(self, plan: WindowPlan, maps: int) -> Tensor:
+    def _bias(self, plan: WindowPlan, maps: int, dtype: torch.dtype) -> Tensor:
         """What is added to the attention's logits: (1, h, N, N) for all windows. Where windows differ in their mask,
-        (1, G*h, N, N), so that they stand beside the heads and samples share one bias; of one map (G, h, N, N)."""
-        bias_NNh = F.embedding(plan.bias_index_NN, self.relative_position_bias_table)
-        # Transposed once, not for every window again.
-        bias_1hNN = bias_NNh.permute(2, 0, 1).contiguous()[None]
+        (1, G*h, N, N), so that they stand beside the heads and samples share one bias; of one map (G, h, N, N). Rows
+        lie apart as in the plan."""
+        bias_NMh = F.embedding(plan.bias_index_NM, self.relative_position_bias_table)
+        # Transposed and cast once, not for every window again.
+        bias_hNM = bias_NMh.permute(2, 0, 1).to(dtype, memory_format=torch.contiguous_format)
+        bias_1hNM = bias_hNM.contiguous()[None]
+        N = bias_1hNM.shape[2]
         if not plan.is_shifted:
-            return bias_1hNN
-        bias_GhNN = bias_1hNN + plan.mask_GNN()[:, None]
+            return bias_1hNM[..., :N]
+        bias_GhNM = bias_1hNM + plan.mask_GNM(dtype)[:, None]
+        bias_GhNN = bias_GhNM[..., :N]
         return bias_GhNN if maps == 1 else bias_GhNN.flatten(0, 1)[None]
 
 
@@ -114,11 +129,11 @@ class ImageCrossAttention(nn.Module):
         self.proj = Linear(dim, dim)
         self.alpha = gate(gated)
 
-    def forward(self, z_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor) -> Tensor:
+    def forward(self, z_BHWC: Tensor, text_BTC: Tensor, mask_B11T: Tensor) -> Tensor:
         """Adds the gated term to the self-attention output `z` (after its projection, before the residual).
 
-        `text_BTC` is the current text state, `mask_BT` bool, True for real tokens. `z` may be of fewer maps (see
-        `SwinBlock.forward`).
+        `text_BTC` is the current text state; `mask_B11T` bool, True for real tokens, or what is added to logits. `z`
+        may be of fewer maps (see `SwinBlock.forward`).
         """
         _, H, W, C = z_BHWC.shape
         h, d = self.heads, C // self.heads
@@ -128,7 +143,7 @@ class ImageCrossAttention(nn.Module):
         q_BhNd = repeat_for_texts(q_MhNd, texts)
         kv_BT2hd = self.key_value(text_BTC).view(texts, -1, 2, h, d)
         k_BhTd, v_BhTd = kv_BT2hd.permute(2, 0, 3, 1, 4).unbind(0)
-        out_BhNd = F.scaled_dot_product_attention(q_BhNd, k_BhTd, v_BhTd, attn_mask=mask_BT[:, None, None, :])
+        out_BhNd = F.scaled_dot_product_attention(q_BhNd, k_BhTd, v_BhTd, attn_mask=mask_B11T)
         out_BHWC = out_BhNd.transpose(1, 2).reshape(texts, H, W, C)
         term_BHWC = self.proj(out_BHWC)
         if self.alpha is not None:
@@ -138,7 +153,7 @@ class ImageCrossAttention(nn.Module):
 
 class MergedText(NamedTuple):
     """What merged attention shows image tokens of a text. `key_values`: (B, h, T, d); `mask`: bool (B, 1, 1, T), True
-    for real tokens; `alpha`: the gate, None without one."""
+    for real tokens, or what is added to logits; `alpha`: the gate, None without one."""
 
     key_values: KeyValues
     mask: Tensor
@@ -168,11 +183,11 @@ class ImageMergedAttention(nn.Module):
         self.text_key_value = Linear(text_dim, 2 * dim)
         self.alpha = gate(gated)
 
-    def forward(self, text_BTC: Tensor, mask_BT: Tensor) -> MergedText:
-        """Text states, and bool True for real tokens -> what `WindowAttention` takes."""
+    def forward(self, text_BTC: Tensor, mask_B11T: Tensor) -> MergedText:
+        """Text states and mask, as in `MergedText` -> what `WindowAttention` takes."""
         kv_BT2hd = self.text_key_value(text_BTC).unflatten(2, (2, self.heads, -1))
         k_BhTd, v_BhTd = kv_BT2hd.permute(2, 0, 3, 1, 4).unbind(0)
-        return MergedText(KeyValues(k_BhTd, v_BhTd), mask_BT[:, None, None, :], self.alpha)
+        return MergedText(KeyValues(k_BhTd, v_BhTd), mask_B11T, self.alpha)
 
 
 def repeat_for_texts(x: Tensor, texts: int) -> Tensor:
@@ -202,7 +217,7 @@ class SwinBlock(nn.Module):
         self,
         x_BHWC: Tensor,
         text_BTC: Tensor | None = None,
-        mask_BT: Tensor | None = None,
+        mask_B11T: Tensor | None = None,
         attended_BHWC: Tensor | None = None,
     ) -> Tensor:
         """(B, H, W, C) -> (B, H, W, C); without text the block is a plain Swin block.
@@ -211,7 +226,7 @@ class SwinBlock(nn.Module):
         what does not depend on the text is computed once a map. attended: what `within_windows` gives, where it is
         there.
         """
-        x = self._attend(x_BHWC, text_BTC, mask_BT, attended_BHWC)
+        x = self._attend(x_BHWC, text_BTC, mask_B11T, attended_BHWC)
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
     def within_windows(self, x_BHWC: Tensor) -> Tensor:
@@ -219,26 +234,26 @@ class SwinBlock(nn.Module):
         attended: Tensor = self.attn(self.norm1(x_BHWC))
         return attended
 
-    def mean(self, x_BHWC: Tensor, text_BTC: Tensor, mask_BT: Tensor, attended_BHWC: Tensor | None = None) -> Tensor:
+    def mean(self, x_BHWC: Tensor, text_BTC: Tensor, mask_B11T: Tensor, attended_BHWC: Tensor | None = None) -> Tensor:
         """The mean of `forward` over the map, (B, 1, 1, C). It commutes with the MLP's second linear map, which then
         costs 1/(H*W)."""
-        x = self._attend(x_BHWC, text_BTC, mask_BT, attended_BHWC)
+        x = self._attend(x_BHWC, text_BTC, mask_B11T, attended_BHWC)
         hidden = self.mlp.act(self.mlp.fc1(self.norm2(x)))
         mean_hidden = hidden.mean((1, 2), keepdim=True)
         mlp = self.mlp.fc2(mean_hidden)
         return x.mean((1, 2), keepdim=True) + self.drop_path(mlp)
 
     def _attend(
-        self, x_BHWC: Tensor, text_BTC: Tensor | None, mask_BT: Tensor | None, attended_BHWC: Tensor | None
+        self, x_BHWC: Tensor, text_BTC: Tensor | None, mask_B11T: Tensor | None, attended_BHWC: Tensor | None
     ) -> Tensor:
         if text_BTC is not None and isinstance(self.cross, ImageMergedAttention):
             x = self.norm1(x_BHWC)
-            z = self.attn(repeat_for_texts(x, len(text_BTC)), self.cross(text_BTC, mask_BT))
+            z = self.attn(repeat_for_texts(x, len(text_BTC)), self.cross(text_BTC, mask_B11T))
         else:
             z = self.within_windows(x_BHWC) if attended_BHWC is None else attended_BHWC
             if text_BTC is not None:
                 assert self.cross is not None, "this block is not fused"
-                z = self.cross(z, text_BTC, mask_BT)
+                z = self.cross(z, text_BTC, mask_B11T)
         return repeat_for_texts(x_BHWC, len(z)) + self.drop_path(z)
 
 

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fiber_cli.model.attention_bias import narrowed
 from fiber_cli.model.config import FiberConfig, FusionAttention, TextConfig
 from fiber_cli.model.decoder_cache import KeyValues, LayerCache
 from fiber_cli.model.init import initialise
@@ -72,7 +73,7 @@ class TextCrossAttention(nn.Module):
 
     def project_image(self, image_MNC: Tensor) -> KeyValues:
         """Keys and values of the image tokens, (M, h, N, d) each: computed once for a caption's many steps."""
-        memory = self.norm(image_MNC)
+        memory = narrowed(self.norm(image_MNC))
         keys = split_heads(self.key(memory), self.heads)
         values = split_heads(self.value(memory), self.heads)
         return KeyValues(keys, values)
@@ -111,7 +112,7 @@ class TextMergedAttention(nn.Module):
 
     def project_image(self, image_MNC: Tensor) -> KeyValues:
         """Keys and values of the image tokens, (M, h, N, d) each."""
-        memory = self.norm(image_MNC)
+        memory = narrowed(self.norm(image_MNC))
         keys = split_heads(self.image_key(memory), self.heads)
         values = split_heads(self.image_value(memory), self.heads)
         return KeyValues(keys, values)
@@ -168,32 +169,33 @@ class TextLayer(nn.Module):
         cache: LayerCache | None = None,
         first: int | None = None,
     ) -> Tensor:
-        """(B, L, C) -> (B, L, C). `mask` is bool, broadcastable to (B, h, L, keys), True where a key may be seen.
+        """(B, L, C) -> (B, L, C). `mask` is bool, broadcastable to (B, h, L, keys), True where a key may be seen,
+        or what is added to the logits (`key_bias`).
 
         `image`, for a fused layer: see `TextCrossAttention.forward`.
         `last_norm=False` leaves out the output LayerNorm (the coarse stage's last fused layer, as published).
         `cache`: x follows the tokens in it, sees them too, and joins them. `first`: compute the first so many tokens
         alone, (B, first, C), which see all of x.
         """
-        x = x_BLC[:, :first]
+        x, context = x_BLC[:, :first], narrowed(x_BLC)
         if image is None:
-            a = self._attend(x, x_BLC, mask, cache)
+            a = self._attend(context, mask, cache, first)
         elif isinstance(self.cross, TextMergedAttention):
-            a = self._attend(x, x_BLC, mask, cache, self.cross(image, len(x)))
+            a = self._attend(context, mask, cache, first, self.cross(image, len(x)))
         else:
             assert self.cross is not None, "this layer is not fused"
-            a = self.cross(self._attend(x, x_BLC, mask, cache), image)
+            a = self.cross(self._attend(context, mask, cache, first), image)
         x = self.attn_norm(a + x)
         mlp = self.fc2(F.gelu(self.fc1(x)))
         out = F.dropout(mlp, self.dropout, self.training) + x
         return self.out_norm(out) if last_norm else out
 
     def _attend(
-        self, x: Tensor, context: Tensor, mask: Tensor, cache: LayerCache | None, image: KeyValues | None = None
+        self, context: Tensor, mask: Tensor, cache: LayerCache | None, first: int | None, image: KeyValues | None = None
     ) -> Tensor:
-        """Attention of the tokens x (B, L or fewer, C) to `context` (B, L, C), the tokens in the cache, and, where it
+        """Attention of the `first` tokens of `context` (B, L, C) to all of them, the tokens in the cache, and, where it
         is merged, those of the image."""
-        q = split_heads(self.query(x), self.heads)
+        q = split_heads(self.query(context[:, :first]), self.heads)
         k = split_heads(self.key(context), self.heads)
         v = split_heads(self.value(context), self.heads)
         if cache is not None:

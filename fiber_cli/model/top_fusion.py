@@ -8,6 +8,7 @@ Shapes: B rows, Q tokens, S tokens that are looked at, M images, h heads, d chan
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fiber_cli.model.attention_bias import narrowed
 from fiber_cli.model.config import FiberConfig
 from fiber_cli.model.decoder_cache import KeyValues, LayerCache
 from fiber_cli.model.init import initialise
@@ -30,13 +31,15 @@ class TopAttention(nn.Module):
 
     def project(self, seen_BSD: Tensor) -> KeyValues:
         """Keys and values of tokens that are looked at, (B, h, S, d) each."""
-        return KeyValues(split_heads(self.key(seen_BSD), self.heads), split_heads(self.value(seen_BSD), self.heads))
+        seen = narrowed(seen_BSD)
+        return KeyValues(split_heads(self.key(seen), self.heads), split_heads(self.value(seen), self.heads))
 
     def forward(
         self, x_BQD: Tensor, seen: Tensor | KeyValues, mask: Tensor | None, cache: LayerCache | None = None
     ) -> Tensor:
         """(B, Q, D) -> (B, Q, D). seen: tokens (B, S, D), or what `project` has made of them; those of the `cache`
-        stand before them. mask: bool, broadcastable to (B, h, Q, S), True where a token may be seen; None: everywhere.
+        stand before them. mask: bool, broadcastable to (B, h, Q, S), True where a token may be seen, or what is added
+        to the logits; None: everywhere.
 
         Without a mask B may be K texts for each of M images, those of one image being contiguous: they share what is
         seen, (M, S, D), by standing in the query's length.

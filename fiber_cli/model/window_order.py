@@ -37,6 +37,16 @@ class WindowOrder(NamedTuple):
         tokens: Tensor = _FromWindows.apply(x_BPC, *self)
         return tokens
 
+    def all_to_windows(self, x_BTC: Tensor) -> Tensor:
+        """`to_windows` of a map without padding: (B, T, C) -> (B, T, C)."""
+        windows: Tensor = _Permuted.apply(x_BTC, self.token_P, self.place_T1[:-1])
+        return windows
+
+    def all_from_windows(self, x_BTC: Tensor) -> Tensor:
+        """Inverse of `all_to_windows`."""
+        tokens: Tensor = _Permuted.apply(x_BTC, self.place_T1[:-1], self.token_P)
+        return tokens
+
 
 class _ToWindows(torch.autograd.Function):
     """index_select, whose own gradient adds up the padding's in an order that differs from run to run on GPUs."""
@@ -71,6 +81,21 @@ class _FromWindows(torch.autograd.Function):
         (token_P,) = ctx.saved_tensors
         with_padding_BT1C = F.pad(gradient_BTC, (0, 0, 0, 1))
         return with_padding_BT1C.index_select(1, token_P), None, None
+
+
+class _Permuted(torch.autograd.Function):
+    """index_select by a permutation, whose gradient is that by its inverse."""
+
+    @staticmethod
+    def forward(ctx: Any, x_BTC: Tensor, order_T: Tensor, inverse_T: Tensor) -> Tensor:
+        ctx.save_for_backward(inverse_T)
+        return x_BTC.index_select(1, order_T)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        (gradient_BTC,) = gradients
+        (inverse_T,) = ctx.saved_tensors
+        return gradient_BTC.index_select(1, inverse_T), None, None
 
 
 def window_order(size: Sides, padded: Sides, window: Sides, shift: Sides, device: torch.device) -> WindowOrder:

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from fiber_cli.model.attention_bias import with_wide_rows
 from fiber_cli.model.kept import Kept
 
 #: How many plans are kept; of more the least recently used goes. One takes 8 bytes a window: of a picture of 800 x 1333
@@ -20,25 +21,26 @@ KEPT_TABLES = 64
 
 
 class WindowPlan(NamedTuple):
-    """What follows from a map's size alone. `bias_index_NN`: see `relative_position_index`. Of shifted windows
-    `masks_KNN`: see `shift_masks`, and `kind_G`, which of them each window has; of others None."""
+    """What follows from a map's size alone. `bias_index_NM`: see `relative_position_index`. Of shifted windows
+    `masks_KNM`: see `shift_masks`, and `kind_G`, which of them each window has; of others None. Of M columns the first
+    N count, see `with_wide_rows`."""
 
     padded: tuple[int, int]
     window: tuple[int, int]
     shift: tuple[int, int]
-    bias_index_NN: Tensor
-    masks_KNN: Tensor | None
+    bias_index_NM: Tensor
+    masks_KNM: Tensor | None
     kind_G: Tensor | None
 
     @property
     def is_shifted(self) -> bool:
-        return self.masks_KNN is not None
+        return self.masks_KNM is not None
 
-    def mask_GNN(self) -> Tensor:
+    def mask_GNM(self, dtype: torch.dtype) -> Tensor:
         """Of shifted windows what is added to the logits, see `shift_mask`."""
-        assert self.masks_KNN is not None
+        assert self.masks_KNM is not None
         assert self.kind_G is not None
-        return self.masks_KNN[self.kind_G]
+        return self.masks_KNM.to(dtype)[self.kind_G]
 
 
 def window_plan(height: int, width: int, window: int, shift: int, device: torch.device, *, fixed: bool) -> WindowPlan:
@@ -58,15 +60,23 @@ def _make_plan(height: int, width: int, window: int, shift: int, device: torch.d
     windows = (window if along_H else height, window if along_W else width)
     shifts = (shift if along_H else 0, shift if along_W else 0)
     padded = (_times(height, windows[0]) * windows[0], _times(width, windows[1]) * windows[1])
-    bias_index = _table(relative_position_index, _kept_index, window, *windows, device)
+    bias_index = _table(_wide_index, _kept_index, window, *windows, device)
     if shifts == (0, 0):
         return WindowPlan(padded, windows, shifts, bias_index, None, None)
-    masks = _table(shift_masks, _kept_masks, windows, shifts, device)
+    masks = _table(_wide_masks, _kept_masks, windows, shifts, device)
     return WindowPlan(padded, windows, shifts, bias_index, masks, window_kinds(padded, windows, device))
 
 
 def _table(make: Callable[..., Tensor], kept: Kept[Tensor], *sizes: Hashable) -> Tensor:
     return make(*sizes) if torch.compiler.is_compiling() else kept(*sizes)
+
+
+def _wide_index(window: int, height: int, width: int, device: torch.device) -> Tensor:
+    return with_wide_rows(relative_position_index(window, height, width, device))
+
+
+def _wide_masks(window: tuple[int, int], shift: tuple[int, int], device: torch.device) -> Tensor:
+    return with_wide_rows(shift_masks(window, shift, device))
 
 
 def _times(side: int, window: int) -> int:
@@ -120,8 +130,8 @@ def window_kinds(size: tuple[int, int], window: tuple[int, int], device: torch.d
 
 
 _kept_plan = Kept(_make_plan, KEPT_PLANS)
-_kept_index = Kept(relative_position_index, KEPT_TABLES)
-_kept_masks = Kept(shift_masks, KEPT_TABLES)
+_kept_index = Kept(_wide_index, KEPT_TABLES)
+_kept_masks = Kept(_wide_masks, KEPT_TABLES)
 
 
 def window_partition(x_BHWC: Tensor, window: tuple[int, int]) -> Tensor:

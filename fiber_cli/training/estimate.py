@@ -19,6 +19,7 @@ from fiber_cli.config.recipe import Recipe
 from fiber_cli.data.readers import Batch, Sample
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.text import load_tokenizer
+from fiber_cli.distributed.collectives import alone
 from fiber_cli.model.pixels import padded
 from fiber_cli.model.precision import precision_context
 from fiber_cli.tasks import declared
@@ -35,7 +36,6 @@ from fiber_cli.training.counting import Counting, Undrawn
 from fiber_cli.training.gpus import BOXES_SHARE, SHARE
 from fiber_cli.training.model_sizes import model_config
 from fiber_cli.training.one_step import forward_backward, shown_step
-from fiber_cli.training.samples import Length, length_of
 from fiber_cli.training.work import count_parameters, open_sources
 
 if TYPE_CHECKING:
@@ -62,19 +62,19 @@ class Passes(NamedTuple):
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """parameters: by their part, see `count_parameters`. passes: of the recipe's micro-batch. share: of a GPU's rate
-    that such trainings are taken to reach. length: how many samples it goes through. notes: what stands for what is not
-    known, a line each."""
+    that such trainings are taken to reach. notes: what stands for what is not known, a line each."""
 
     parameters: dict[str, int]
     passes: Passes
     share: float
-    length: Length
     notes: tuple[str, ...]
 
 
-def estimate(recipe: Recipe, world: int = 1) -> Estimate:
-    """Of a training on so many ranks, by which its batch divides. Raises UserError for sizes that do not fit, where
-    first weights tell the sizes and cannot be read, and as `check_trainable` does."""
+@alone()
+def estimate(recipe: Recipe, world: int = 1, steps: int | None = None) -> Estimate:
+    """Of a training on so many ranks, by which its batch divides; one of them may ask alone. steps: of the whole
+    training, where they are known. Raises UserError for sizes that do not fit, where first weights tell the sizes and
+    cannot be read, and as `check_trainable` does."""
     settings, notes = _task_settings(recipe)
     model = model_config(
         recipe.model, _own_tokenizer(recipe), free_image_size=declared(recipe.task.name).free_image_size
@@ -85,11 +85,10 @@ def estimate(recipe: Recipe, world: int = 1) -> Estimate:
     labels, more_notes = _labels(recipe, data)
     with torch.device("meta"):
         task = new_task(dataclasses.replace(context, labels=labels))
-    length = length_of(recipe)
-    check_trainable(recipe, task, length.steps, world)
+    check_trainable(recipe, task, steps, world)
     passes = _passes(recipe, world, dataclasses.replace(context, labels=data.labels), data)
     share = BOXES_SHARE if isinstance(recipe.task, RegionSettings) else SHARE
-    return Estimate(count_parameters(task), passes, share, length, (*notes, *more_notes))
+    return Estimate(count_parameters(task), passes, share, (*notes, *more_notes))
 
 
 def _own_tokenizer(recipe: Recipe) -> "PreTrainedTokenizerBase | None":

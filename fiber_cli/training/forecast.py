@@ -8,6 +8,7 @@ from fiber_cli.training.comparisons import batch_line
 from fiber_cli.training.estimate import Estimate, estimate, planned_precision
 from fiber_cli.training.gpus import BOXES_SHARE, OVERHEAD, Gpu
 from fiber_cli.training.plan import FLOAT32_BYTES, memory_in_words, memory_parts
+from fiber_cli.training.samples import Length, length_of
 
 #: GiB of a process that has loaded the program and its libraries.
 PROGRAM = 0.8
@@ -20,7 +21,8 @@ def forecast(recipe: Recipe, gpu: Gpu, world: int, share: float | None) -> Itera
     """The lines of a plan. share: of the GPU's rate, None for what such trainings are taken to reach. Raises UserError
     as `estimate` does."""
     asked, recipe = recipe, recipe.on_ranks(world)
-    estimated = estimate(recipe, world)
+    length = length_of(recipe)
+    estimated = estimate(recipe, world, length.steps)
     total = estimated.parameters["total"]
     yield f"recipe:      {recipe.name} on {world} x {gpu.title}"
     changed = batch_line(asked.runtime, recipe.runtime, world)
@@ -29,7 +31,7 @@ def forecast(recipe: Recipe, gpu: Gpu, world: int, share: float | None) -> Itera
     yield "parameters:  " + "  ".join(f"{part} {count:,}" for part, count in estimated.parameters.items())
     yield f"memory per rank on {world} ranks, without activations:  {memory_in_words(total, recipe, world)}"
     yield from _memory(recipe, estimated, gpu, world)
-    yield from _time(recipe, estimated, gpu, world, share)
+    yield from _time(recipe, estimated, length, gpu, world, share)
     for note in estimated.notes:
         yield f"taken for granted: {note}"
     yield "taken for granted: texts of model.text_length tokens, else as those of the built-in scenes"
@@ -65,10 +67,11 @@ def _share(estimated: Estimate, gpu: Gpu, share: float | None) -> float:
     return gpu.measured.boxes if estimated.share == BOXES_SHARE else gpu.measured.pairs
 
 
-def _time(recipe: Recipe, estimated: Estimate, gpu: Gpu, world: int, share: float | None) -> Iterator[str]:
+def _time(
+    recipe: Recipe, estimated: Estimate, length: Length, gpu: Gpu, world: int, share: float | None
+) -> Iterator[str]:
     tera = estimated.passes.operations / _TERA
     yield f"operations:  {tera:.3f} TFLOP a sample, forward and backward"
-    length = estimated.length
     if length.samples is None:
         rate = gpu.rate * _share(estimated, gpu, share)
         yield f"samples:     not known without the data ({length.basis})"

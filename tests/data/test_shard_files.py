@@ -3,6 +3,7 @@
 import pickle
 import sys
 from multiprocessing import get_context
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from tar_files import shard_sample, write_tar
 
 from fiber_cli.config.resolve import resolve_source
 from fiber_cli.data import shard_files
-from fiber_cli.data.shard_files import Blocks, LocalShard, shard_name
+from fiber_cli.data.shard_files import Blocks, LocalShard, set_name, shard_name
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.sources import open_source
 from fiber_cli.data.sources.webdataset import WebDatasetSource
@@ -91,6 +92,42 @@ def test_addresses_that_cannot_be_read_are_told_late(server):
         WebDatasetSource(f"{server.address}/*.tar")
 
 
+def test_a_server_that_does_not_answer_is_said_to_have_no_such_shard(server, monkeypatch):
+    """It is tried again, as it may be starting."""
+    waited = []
+    monkeypatch.setattr(shard_files, "time", SimpleNamespace(sleep=waited.append))
+    with pytest.raises(UserError, match="1 of 1 shards cannot be used") as told:
+        WebDatasetSource("https://127.0.0.1:9/a.tar")
+    (line,) = told.value.details
+    assert line.startswith("https://127.0.0.1:9/a.tar: cannot be read (Client")
+    assert line.count("a.tar") == 1
+    assert waited == list(shard_files.WAITS_SECONDS)
+    server.failures = 100  # it answers that it cannot
+    with pytest.raises(UserError, match=r"00000\.tar: cannot be read \(.*503"):
+        WebDatasetSource(f"{server.address}/00000.tar")
+    server.failures = 0
+    waited.clear()
+    with pytest.raises(UserError, match=r"nothing\.tar: is not there"):
+        WebDatasetSource(f"{server.address}/nothing.tar")
+    assert not waited
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("https://host/cc3m/00000.tar", "00000"),
+        ("https://host/cc3m/", "cc3m"),
+        ("https://host/cc3m/{00000..00331}.tar?token=1", "cc3m"),
+        ("s3://bucket/*.tar", "shards"),
+        ("pipe:ssh host cat /data/cc3m/{00000..00331}.tar", "cc3m"),
+        ("pipe:cat {0..3}.tar", "shards"),
+        ("pipe:cat a/00000.tar", "00000"),
+    ],
+)
+def test_shards_elsewhere_are_named_by_a_pattern(path, name):
+    assert set_name(path) == name
+
+
 def test_a_shard_that_changed_on_its_server_is_read_by_its_old_index(tars, server):
     url = f"{server.address}/00001.tar"
     assert len(WebDatasetSource(url)) == 4
@@ -141,6 +178,21 @@ def test_shards_of_commands_fill_the_disk(command, monkeypatch, index_folder):
         assert source.captions(i)
         source._open.clear()
         assert len(list((index_folder.parent / "streams").glob("*.tar"))) == 1
+
+
+def test_a_shard_that_others_remove_before_it_is_open_is_not_there(tars, command, monkeypatch):
+    kept, calls = shard_files._kept, []
+
+    def removed(path):
+        file = kept(path)
+        calls.append(path)
+        if len(calls) % 3:
+            file.unlink()
+        return file
+
+    monkeypatch.setattr(shard_files, "_kept", removed)
+    assert all_of(WebDatasetSource(command)) == all_of(WebDatasetSource(str(tars)))
+    assert len(calls) > 3
 
 
 def test_a_command_that_fails_or_writes_something_else_is_told_late(tars, command, index_folder):

@@ -29,7 +29,9 @@ def here(tmp_path, monkeypatch):
         "absent.tar",
         "s/{0..3}.tar",
         "s3://a/b.tar",
+        "https://a/b/",
         "pipe:cat a.tar",
+        "pipe:zcat a.tar.gz",
     ],
 )
 def test_a_data_set_is_refused(dataset):
@@ -57,8 +59,8 @@ def test_a_data_set_is_refused(dataset):
         ("absent.yaml", "absent.yaml: no such file"),
         ("absent.tsv", "absent.tsv: no such file or folder"),
         ("table.tsv", "table.tsv: is read in no form; give"),
-        ("https://a.b/c.json", "an address that is none of .tar shards"),
-        ("pipe:cat c", "a command that is none of .tar shards"),
+        ("https://a.b/c.json", "from elsewhere .tar shards alone are read"),
+        ("pipe:cat c.jsonl", "from elsewhere .tar shards alone are read"),
     ],
 )
 def test_what_is_none_is_unknown_or_found_out_later(dataset, expected):

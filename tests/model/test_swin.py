@@ -60,12 +60,12 @@ def test_a_closed_gate_and_hidden_tokens_change_nothing():
     cross = ImageCrossAttention(8, 6, heads=2, norm_query=True)
     z, text = torch.randn(2, 3, 3, 8), torch.randn(2, 5, 6)
     mask = torch.tensor([[True] * 5, [True] * 3 + [False] * 2])
-    assert torch.equal(cross(z, text, mask), z)
+    assert torch.equal(cross(z, text, mask[:, None, None]), z)
     cross.alpha.fill_(0.5)
-    looked = cross(z, text, mask)
+    looked = cross(z, text, mask[:, None, None])
     assert (looked - z).abs().max() > 1e-3
     text[1, 3:] = 7.0
-    torch.testing.assert_close(cross(z, text, mask), looked)
+    torch.testing.assert_close(cross(z, text, mask[:, None, None]), looked)
 
 
 @torch.no_grad()
@@ -75,7 +75,9 @@ def test_texts_of_one_map_share_it():
     cross.alpha.fill_(0.5)
     z, text = torch.randn(2, 3, 3, 8), torch.randn(4, 5, 6)
     mask = torch.ones(4, 5, dtype=torch.bool)
-    torch.testing.assert_close(cross(z, text, mask), cross(z.repeat_interleave(2, 0), text, mask))
+    torch.testing.assert_close(
+        cross(z, text, mask[:, None, None]), cross(z.repeat_interleave(2, 0), text, mask[:, None, None])
+    )
     assert repeat_for_texts(z, 2) is z
     assert repeat_for_texts(z, 4).shape == (4, 3, 3, 8)
 

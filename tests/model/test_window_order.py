@@ -59,7 +59,7 @@ def test_padded_windows_show_their_text_to_other_maps(maps):
     attention, merged = WindowAttention(8, 2, 4, 2, True), ImageMergedAttention(8, 6, 2)
     merged.alpha.fill_(0.5)
     mask = torch.arange(5) < torch.tensor([[5], [3]])[:maps]
-    text = merged(torch.randn(maps, 5, 6), mask)
+    text = merged(torch.randn(maps, 5, 6), mask[:, None, None])
     x = torch.randn(maps, 7, 9, 8)
     torch.testing.assert_close(attention(x, text), padded_first(attention, x, text))
 

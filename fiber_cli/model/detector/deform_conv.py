@@ -8,9 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from fiber_cli.model.kept import Kept
 from fiber_cli.model.linear import linear
 
 TAPS = 9
+#: How many sizes of maps have the places of their taps kept, each of 1.2 MiB at most for pictures of 800 x 1333 pixels:
+#: all together less than 73 MiB.
+KEPT_TAPS = 64
 #: Positions of the output whose taps go through a CPU's cache together.
 CHUNK = 1024
 
@@ -72,18 +76,45 @@ def deform_conv_by_sampling(
     B, C, H, W = x.shape
     h, w = offset.shape[-2:]
     dtype = x.dtype if dtype is None else dtype
-    points_Bhw92 = _sampling_points(offset, stride, padding).flatten(3, 4)
-    points_B9P2 = points_Bhw92.permute(0, 3, 1, 2, 4).flatten(2, 3)
-    # Where -1 and 1 are the outer edges of the first and the last position.
-    across = (2 * points_B9P2[..., 1] + 1) / W - 1
-    down = (2 * points_B9P2[..., 0] + 1) / H - 1
-    grid_B9P2 = torch.stack([across, down], -1)
+    across_9P, down_9P = _unmoved_taps((h, w), (H, W), stride, padding, offset)
+    moved_B92P = offset.reshape(B, TAPS, 2, h * w)
+    across_B9P = torch.add(across_9P, moved_B92P[:, :, 1], alpha=2 / W)
+    down_B9P = torch.add(down_9P, moved_B92P[:, :, 0], alpha=2 / H)
+    grid_B9P2 = torch.stack([across_B9P, down_B9P], -1)
     sampled_BC9P = F.grid_sample(x, grid_B9P2, mode="bilinear", padding_mode="zeros", align_corners=False)
     taps_BC9P = (sampled_BC9P * mask.view(B, 1, TAPS, h * w)).to(dtype)
     kernel = weight.flatten(1).to(dtype)
     out_BOP = kernel @ taps_BC9P.view(B, C * TAPS, h * w)
     out_BOP = out_BOP + bias.to(dtype)[:, None]
     return out_BOP.view(B, -1, h, w)
+
+
+def _unmoved_taps(
+    size: tuple[int, int], of_input: tuple[int, int], stride: int, padding: int, like: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Where the taps of outputs of `size` (height, width) read without offsets: across and down, (9, P) each, -1 and 1
+    being the outer edges of the input. Not to be changed: they are kept."""
+    if torch.compiler.is_compiling():
+        return _make_unmoved_taps(size, of_input, stride, padding, like.dtype, like.device)
+    return _kept_taps(size, of_input, stride, padding, like.dtype, like.device)
+
+
+def _make_unmoved_taps(
+    size: tuple[int, int],
+    of_input: tuple[int, int],
+    stride: int,
+    padding: int,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    nowhere = torch.zeros(1, 2 * TAPS, *size, dtype=dtype, device=device)
+    points_hw92 = _sampling_points(nowhere, stride, padding)[0].flatten(2, 3)
+    points_9P2 = points_hw92.permute(2, 0, 1, 3).flatten(1, 2)
+    y, x = points_9P2.unbind(-1)
+    return (2 * x + 1) / of_input[1] - 1, (2 * y + 1) / of_input[0] - 1
+
+
+_kept_taps = Kept(_make_unmoved_taps, KEPT_TAPS)
 
 
 def _sampling_points(offset: Tensor, stride: int, padding: int) -> Tensor:

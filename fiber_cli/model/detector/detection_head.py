@@ -146,9 +146,9 @@ def widened(x: Tensor) -> Tensor:
 
 
 def flatten_levels(levels: Sequence[Tensor]) -> Tensor:
-    """Maps (B, C, H_l, W_l) -> (B, N, C)."""
-    flat = [level.flatten(2).transpose(1, 2) for level in levels]
-    return torch.cat(flat, 1)
+    """Maps (B, C, H_l, W_l) -> (B, N, C), channel by channel in memory as they are."""
+    flat_BCN = torch.cat([level.flatten(2) for level in levels], 2)
+    return flat_BCN.mT
 
 
 def token_focal(logits: Tensor, targets: Tensor) -> Tensor:

@@ -67,15 +67,39 @@ class DyRelu(nn.Module):
         self.fc1 = Linear(channels, channels // 4)
         self.fc2 = Linear(channels // 4, 4 * channels)
 
-    def forward(self, x_BCHW: Tensor) -> Tensor:
-        """The same shape."""
-        hidden = F.relu(self.fc1(x_BCHW.mean((2, 3))))
+    def forward(self, levels: Sequence[Tensor]) -> list[Tensor]:
+        """Maps (B, C, H_l, W_l) -> the same shapes. The lines of all come from one pass of their means: a GPU waits
+        longer for the host to ask for such a small thing than it takes."""
+        means_NBC = torch.stack([x_BCHW.mean((2, 3)) for x_BCHW in levels])
+        hidden = F.relu(self.fc1(means_NBC))
         coefficients = F.hardsigmoid(self.fc2(hidden)) - 0.5
-        coefficients = coefficients[:, :, None, None]
-        slope1, intercept1, slope2, intercept2 = coefficients.chunk(4, 1)
-        line1 = torch.addcmul(intercept1, x_BCHW, 2 * slope1 + 1)
-        line2 = torch.addcmul(intercept2, x_BCHW, 2 * slope2)
-        return torch.maximum(line1, line2)
+        slope1, intercept1, slope2, intercept2 = coefficients[..., None, None].chunk(4, 2)
+        first = _lines(levels, 2 * slope1 + 1, intercept1)
+        second = _lines(levels, 2 * slope2, intercept2)
+        return list(map(_larger, first, second))
+
+
+def _lines(levels: Sequence[Tensor], slopes_NBC11: Tensor, intercepts_NBC11: Tensor) -> list[Tensor]:
+    """Of every map its own line."""
+    lines = []
+    for x, slope, intercept in zip(levels, slopes_NBC11.unbind(), intercepts_NBC11.unbind(), strict=True):
+        lines.append(_plus_product(intercept, x, slope))
+    return lines
+
+
+# Gradients of torch.addcmul copy both factors, and those of torch.maximum are nine operations on whole maps.
+def _plus_product(intercept: Tensor, x: Tensor, slope: Tensor) -> Tensor:
+    """intercept + x * slope."""
+    if torch.is_grad_enabled():
+        return (x * slope).add_(intercept)
+    return torch.addcmul(intercept.to(x.dtype), x, slope.to(x.dtype))
+
+
+def _larger(a: Tensor, b: Tensor) -> Tensor:
+    """The larger of both everywhere."""
+    if torch.is_grad_enabled():
+        return torch.where(a > b, a, b)
+    return torch.maximum(a, b)
 
 
 class DyBlock(nn.Module):
@@ -98,14 +122,20 @@ class DyBlock(nn.Module):
         """Levels (B, C, H_l, W_l), finest first -> the same shapes."""
         if self.channels_last:
             levels = [level.contiguous(memory_format=torch.channels_last) for level in levels]
-        return [self.relu(self._fuse(levels, i)) for i in range(len(levels))]
+        # As the convolutions sample it, once for all of them.
+        sampled = [level.to(self.same.weight.dtype) for level in levels]
+        branches = [self._branches(levels[i], sampled, i) for i in range(len(levels))]
+        fused = []
+        for of_level, gates in zip(branches, self._gates(branches), strict=True):
+            fused.append(_weighted_sum(of_level, gates))
+        return self.relu(fused)
 
-    def _fuse(self, levels: list[Tensor], i: int) -> Tensor:
-        """Mean of the gated contributions of level i and its neighbours, all at the positions that level i asks for."""
-        x = levels[i]
+    def _branches(self, x: Tensor, levels: Sequence[Tensor], i: int) -> list[Tensor]:
+        """What level i, x, and its neighbours contribute, all at the positions that level i asks for."""
         offset, mask = self.offset(x).split((2 * TAPS, TAPS), 1)
-        mask = mask.sigmoid()
-        branches = [self.same(x, offset, mask)]
+        dtype = levels[i].dtype
+        offset, mask = offset.to(dtype).contiguous(), mask.sigmoid().to(dtype)
+        branches = [self.same(levels[i], offset, mask)]
         if i > 0:
             branches.append(self.finer(levels[i - 1], offset, mask))
         if i + 1 < len(levels):
@@ -113,14 +143,22 @@ class DyBlock(nn.Module):
             size = coarser.shape[-2:]
             coarse = self.coarser(coarser, first_elements(offset, size), first_elements(mask, size))
             branches.append(F.interpolate(coarse, x.shape[-2:], mode="bilinear", align_corners=True))
-        return self._gated_mean(branches)
+        return branches
 
-    def _gated_mean(self, branches: list[Tensor]) -> Tensor:
-        gates = []
-        for branch in branches:
-            logit = self.gate(branch.mean((2, 3), keepdim=True))
-            gates.append(F.hardsigmoid(F.relu(logit)) / len(branches))
-        out = branches[0] * gates[0]
-        for branch, gate in zip(branches[1:], gates[1:], strict=True):
-            out = torch.addcmul(out, branch, gate)
-        return out
+    def _gates(self, branches: Sequence[Sequence[Tensor]]) -> list[Sequence[Tensor]]:
+        """Of every branch of every level its share in the level's mean, (B, 1, 1, 1); all in one pass."""
+        means = [branch.mean((2, 3), keepdim=True) for of_level in branches for branch in of_level]
+        logits = self.gate(torch.cat(means))
+        shares = F.hardsigmoid(F.relu(logits)).unflatten(0, (len(means), -1))
+        counts = [len(of_level) for of_level in branches]
+        gates: list[Sequence[Tensor]] = []
+        for of_level, count in zip(shares.split(counts), counts, strict=True):
+            gates.append((of_level / count).unbind())
+        return gates
+
+
+def _weighted_sum(branches: Sequence[Tensor], gates: Sequence[Tensor]) -> Tensor:
+    total = branches[0] * gates[0]
+    for branch, gate in zip(branches[1:], gates[1:], strict=True):
+        total = _plus_product(total, branch, gate)
+    return total

@@ -88,14 +88,13 @@ class TokenHead(DetectionHead):
                 levels, text_BLC = self.fusions[number](levels, text_BLC, mask_BL)
                 text_BLC = text_BLC * mask_BL[:, :, None]
             levels = block(levels)
-        logits_BNL = self.align(flatten_levels(levels), text_BLC)
-        delta_maps, centerness_maps, sizes = [], [], []
-        for level, scale in zip(levels, self.scales, strict=True):
-            delta_maps.append(scale * self.box(level))
-            centerness_maps.append(self.centerness(level))
-            height, width = level.shape[-2:]
-            sizes.append((height, width))
+        sizes = tuple((level.shape[-2], level.shape[-1]) for level in levels)
+        flat_BNC = flatten_levels(levels)
+        logits_BNL = self.align(flat_BNC, text_BLC)
+        # All levels as one map, so that its 1 x 1 convolutions are one each.
+        map_BCN1 = flat_BNC.mT[..., None]
+        scale_N = torch.cat([scale.expand(h * w) for scale, (h, w) in zip(self.scales, sizes, strict=True)])
         dtype = logits_BNL.dtype
-        deltas = flatten_levels(delta_maps).to(dtype)
-        centerness = flatten_levels(centerness_maps).squeeze(-1).to(dtype)
-        return HeadOutput(deltas, centerness, logits_BNL, tuple(sizes))
+        deltas_BN4 = (scale_N * self.box(map_BCN1).squeeze(3)).mT.to(dtype)
+        centerness_BN = self.centerness(map_BCN1).flatten(1).to(dtype)
+        return HeadOutput(deltas_BN4, centerness_BN, logits_BNL, sizes)

@@ -112,7 +112,7 @@ class RegionTask(Task, Detecting):
         """pixels: uint8 or float in 0 to 255, (B, 3, H, W), images in the top left corner; sizes: int64 (B, 2), their
         true (height, width). What lies beyond is zero after the normalisation, as published; the network has no mask
         for it."""
-        heights, widths = sizes.to(pixels.device).unbind(1)
+        heights, widths = sizes.to(pixels.device, non_blocking=True).unbind(1)
         rows_BH = torch.arange(pixels.shape[-2], device=pixels.device) < heights[:, None]
         columns_BW = torch.arange(pixels.shape[-1], device=pixels.device) < widths[:, None]
         inside_B1HW = rows_BH[:, None, :, None] & columns_BW[:, None, None, :]
@@ -163,13 +163,15 @@ class RegionTask(Task, Detecting):
         """
         settings = {**self.postprocessing, **batch.get("postprocessing", {})}
         settings["apart"] = batch.get("labels_apart", False)
-        prompts = self._encode_prompts(batch)
-        all_pairs, sizes = batch["pairs"].tolist(), batch["sizes"].tolist()
+        # Before anything is computed, for which the host would wait.
+        sizes_B2 = batch["sizes"].cpu()
+        all_pairs, sizes = batch["pairs"].tolist(), sizes_B2.tolist()
         factors = batch["original_sizes"] / batch["sizes"]
+        prompts = self._encode_prompts(batch)
         detections: list[list[Tensor]] = [[] for _ in sizes]
-        for images, (height, width) in _same_padded_size(batch["sizes"]):
-            chosen = torch.tensor(images)
-            stem = self.image_stem(batch["pixels"][chosen, :, :height, :width], batch["sizes"][chosen])
+        for images, (height, width) in _same_padded_size(sizes_B2):
+            pixels = _chosen(batch["pixels"], images)[:, :, :height, :width]
+            stem = self.image_stem(pixels, sizes_B2[images])
             row_of = {image: row for row, image in enumerate(images)}
             pairs = [pair for pair in all_pairs if pair[0] in row_of]
             for first in range(0, len(pairs), len(images)):
@@ -182,20 +184,22 @@ class RegionTask(Task, Detecting):
         return [_concatenated(of_image) for of_image in detections]
 
     def _encode_prompts(self, batch: dict[str, Any]) -> _Prompts:
-        stem = self.encoder.text_stem(batch["ids"], batch["mask"])
-        label_counts = batch["label_prompt"].bincount(minlength=len(batch["ids"])).tolist()
-        numbers = batch["labels"].to(stem.tokens.device).split(label_counts)
+        label_prompt = batch["label_prompt"].cpu()
+        label_counts = label_prompt.bincount(minlength=len(batch["ids"])).tolist()
         tokens = []
-        for positive_map in batch["positive_map"].split(label_counts):
+        # On the host: of labels on the device each would be waited for.
+        for positive_map in batch["positive_map"].cpu().split(label_counts):
             tokens.append([label.nonzero().flatten().tolist() for label in positive_map])
+        stem = self.encoder.text_stem(batch["ids"], batch["mask"])
+        numbers = batch["labels"].to(stem.tokens.device).split(label_counts)
         return _Prompts(stem, tokens, numbers)
 
     def _detect_pairs(self, images: ImageStem, texts: TextStem, pairs: Sequence[tuple[int, int]]) -> DetectionOutput:
         """The head's output for each pair of an image and a text, by their rows."""
         image_rows, text_rows = map(list, zip(*pairs, strict=True))
-        earlier = tuple(stage[image_rows] for stage in images.earlier)
-        paired_images = ImageStem(images.map[image_rows], earlier)
-        paired_texts = TextStem(texts.tokens[text_rows], texts.mask[text_rows])
+        earlier = tuple(_chosen(stage, image_rows) for stage in images.earlier)
+        paired_images = ImageStem(_chosen(images.map, image_rows), earlier)
+        paired_texts = TextStem(_chosen(texts.tokens, text_rows), _chosen(texts.mask, text_rows))
         return self.detect(paired_images, paired_texts)
 
 
@@ -207,6 +211,13 @@ def _over_ranks(sums: Mapping[str, LossSum]) -> dict[str, Tensor]:
     for (name, each), divisor in zip(sums.items(), divisors, strict=True):
         losses[name] = each.weight * each.total / divisor.clamp(min=each.least)
     return losses
+
+
+def _chosen(x: Tensor, rows: Sequence[int]) -> Tensor:
+    """The rows of x with these numbers; x itself where these are all in their order."""
+    if list(rows) == list(range(len(x))):
+        return x
+    return x.index_select(0, torch.tensor(rows).to(x.device, non_blocking=True))
 
 
 def _same_padded_size(sizes: Tensor) -> Iterator[tuple[list[int], tuple[int, int]]]:

@@ -1,13 +1,14 @@
 """The module of the region-level tasks on tiny random weights: prediction in batches and chunks, and its losses."""
 
 import dataclasses
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from waits import check_pass
 
+from benchmarks.launches import count_step
 from fiber_cli.checkpoints.positions import fit_positions
 from fiber_cli.checkpoints.weights import load_into, named_weights
 from fiber_cli.distributed import collectives
@@ -276,5 +277,6 @@ def test_coarse_weights_of_another_window_start_the_encoder():
 
 
 def test_a_micro_step_waits_for_its_gpu():
-    check_pass(small_task(), small_batch())
-    check_pass(small_task(unmatched_target="last_token", head_fusion="deep"), small_batch())
+    for settings in ({}, {"unmatched_target": "last_token", "head_fusion": "deep"}):
+        for precision in ("bf16", "fp32"):
+            count_step(partial(small_task, **settings), small_batch(), precision=precision, refused=True)
