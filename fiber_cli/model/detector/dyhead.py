@@ -27,6 +27,15 @@ def first_elements(x_BKHW: Tensor, size: Sequence[int]) -> Tensor:
     return elements.view(B, K, h, w)
 
 
+class _Norm(nn.GroupNorm):
+    """In the precision of what comes."""
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """The same shape and type."""
+        weight, bias = self.weight.to(x_BCHW.dtype), self.bias.to(x_BCHW.dtype)
+        return F.group_norm(x_BCHW, self.num_groups, weight, bias, self.eps)
+
+
 class DeformConv(nn.Module):
     """Modulated deformable 3x3 convolution and GroupNorm."""
 
@@ -37,7 +46,7 @@ class DeformConv(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
         bound = (TAPS * channels) ** -0.5
         nn.init.uniform_(self.weight, -bound, bound)
-        self.norm = nn.GroupNorm(16, channels)
+        self.norm = _Norm(16, channels)
         #: Whether the product keeps to the precision of autocast, which else is that of the weights, as published.
         self.in_low_precision = False
 
@@ -53,10 +62,10 @@ class DeformConv(nn.Module):
             x, offset, mask = x.to(dtype), offset.to(dtype), mask.to(dtype)
             if product is not None:
                 out = deform_conv_by_sampling(x, offset, self.weight, self.bias, self.stride, 1, mask, product)
-                norm = self.norm
-                return F.group_norm(out, norm.num_groups, norm.weight.to(product), norm.bias.to(product), norm.eps)
-            out = deform_conv(x, offset, self.weight, self.bias, self.stride, 1, mask)
-            return self.norm(out)
+            else:
+                out = deform_conv(x, offset, self.weight, self.bias, self.stride, 1, mask)
+            normed: Tensor = self.norm(out)
+            return normed
 
 
 class DyRelu(nn.Module):

@@ -19,13 +19,19 @@ def drop_block(x_BCHW: Tensor, rate: float, block: int = 3) -> Tensor:
     return x_BCHW * (remaining * scale).to(x_BCHW.dtype)
 
 
-def _halved(x_BCHW: Tensor, conv: nn.Conv2d) -> Tensor:
+class Halving(nn.Conv2d):
     """A 3x3 convolution of stride 2 with its padding."""
-    if x_BCHW.shape[-1] > 1:
-        return conv(x_BCHW)
-    # Of maps that are one position wide oneDNN leaves gradients of bfloat16 weights as the memory was, unless the
-    # padding is there already (torch 2.14 on CPUs).
-    return F.conv2d(F.pad(x_BCHW, (1, 1, 1, 1)), conv.weight, conv.bias, conv.stride)
+
+    def __init__(self, channels: int):
+        super().__init__(channels, channels, 3, stride=2, padding=1)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        """(B, C, H, W) -> (B, C, ceil(H / 2), ceil(W / 2))."""
+        if x_BCHW.shape[-1] > 1:
+            return super().forward(x_BCHW)
+        # Of maps that are one position wide oneDNN leaves gradients of bfloat16 weights as the memory was, unless the
+        # padding is there already (torch 2.14 on CPUs).
+        return F.conv2d(F.pad(x_BCHW, (1, 1, 1, 1)), self.weight, self.bias, self.stride)
 
 
 class Fpn(nn.Module):
@@ -36,8 +42,8 @@ class Fpn(nn.Module):
         self.drop = drop
         self.inner = nn.ModuleList(nn.Conv2d(dim, channels, 1) for dim in dims)
         self.layer = nn.ModuleList(nn.Conv2d(channels, channels, 3, padding=1) for _ in dims)
-        self.p6 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
-        self.p7 = nn.Conv2d(channels, channels, 3, stride=2, padding=1)
+        self.p6 = Halving(channels)
+        self.p7 = Halving(channels)
         for conv in (*self.inner, *self.layer, self.p6, self.p7):
             nn.init.kaiming_uniform_(conv.weight, a=1)
             zero_bias(conv)
@@ -51,8 +57,8 @@ class Fpn(nn.Module):
             inner = lateral + F.interpolate(inner, lateral.shape[-2:], mode="nearest")
             level = self.layer[stage](self._drop(inner))
             levels.insert(0, level)
-        p6 = _halved(levels[-1], self.p6)
-        p7 = _halved(F.relu(p6), self.p7)
+        p6 = self.p6(levels[-1])
+        p7 = self.p7(F.relu(p6))
         return [*levels, p6, p7]
 
     def _drop(self, x: Tensor) -> Tensor:
