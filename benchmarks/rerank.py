@@ -158,7 +158,7 @@ def main() -> None:
     hours |= {f"rerank-{k}": (stems + (COCO_IMAGES + COCO_TEXTS) * k * per_pair) / 3600 for k in KS}
     report = {
         "preset": args.preset,
-        "device": hardware(device),
+        "hardware": hardware(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "images": images,
