@@ -28,9 +28,9 @@ from fiber_cli.model import linear
 from fiber_cli.model.compiling import compile_blocks
 from fiber_cli.model.config import PRESETS, FiberConfig
 from fiber_cli.model.pixels import normalize
-from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.negatives import draw_negatives
 from fiber_cli.tasks.coarse.task import CoarseTask
+from fiber_cli.tasks.token_losses import labelled_positions
 
 #: Of `ways`: the published one by PyTorch's own products.
 BY_MKL = "from pixels, by MKL"
@@ -58,7 +58,7 @@ def random_batch(config: FiberConfig, batch: int, length: int = 40, seed: int = 
 
 def collated(batch: dict) -> dict:
     """The batch with what the collator of pre-training adds."""
-    return batch | {"mlm_positions": masked_positions(batch["mlm_labels"])}
+    return batch | {"mlm_positions": labelled_positions(batch["mlm_labels"])}
 
 
 def losses_from_pixels(task: CoarseTask, batch: dict) -> Iterator[tuple[str, Tensor]]:

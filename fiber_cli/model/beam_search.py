@@ -116,13 +116,15 @@ def _search(stepper: Stepper, count: int, max_length: int) -> tuple[Tensor, Tens
         means = (totals / length).masked_fill(~eligible, -torch.inf)
         best = means.argsort(dim=1, descending=True, stable=True)[:, :count]
         answers.update(images, _captions(stepper, candidates, best), means.gather(1, best))
-        if done.all():
+        # One number that the host waits for.
+        done_count = int(done.sum())
+        if done_count == len(done):
             break
 
         live = ended.int().argsort(dim=1, stable=True)[:, :beam]
         scores = totals.masked_fill(ended, -torch.inf).gather(1, live)
         stepper.append(tokens.gather(1, live), parents.gather(1, live))
-        if done.any():
+        if done_count:
             searched = ~done
             images, scores, finished = images[searched], scores[searched], finished[searched]
             stepper.keep_images(searched)

@@ -30,13 +30,35 @@ class TokenLosses(NamedTuple):
         return self.entropies.sum() * world_size() / count
 
 
-def token_losses(captioner: Captioner, memory: ImageMemory, ids: Tensor, mask: Tensor, labels: Tensor) -> TokenLosses:
+def labelled_positions(labels: Tensor) -> Tensor:
+    """Where there is a label, int64 (P,), numbers in the flattened labels (rows, L). How many there are is known
+    without waiting where the labels are on the host."""
+    return (labels != NO_LABEL).flatten().nonzero().squeeze(1)
+
+
+def next_tokens(ids: Tensor, pad_id: int) -> Tensor:
+    """The labels of texts that are learned whole: the next token of every position, int64 (rows, L), NO_LABEL where
+    there is none."""
+    following = F.pad(ids[:, 1:], (0, 1), value=pad_id)
+    return following.masked_fill(following == pad_id, NO_LABEL)
+
+
+def token_losses(
+    captioner: Captioner,
+    memory: ImageMemory,
+    ids: Tensor,
+    mask: Tensor,
+    labels: Tensor,
+    positions: Tensor | None = None,
+) -> TokenLosses:
     """Of texts, ids int64 and mask bool (rows, L); those of one image of `memory` are contiguous.
     labels: the next token of every position, int64 (rows, L), NO_LABEL where none is learned. The vocabulary is scored
-    only where there is a label."""
-    real = labels != NO_LABEL
+    only where there is a label. positions: see `labelled_positions`, None: found here, for which the host waits for the
+    device."""
+    if positions is None:
+        positions = labelled_positions(labels)
     states = captioner.states(memory, ids, mask=mask)
-    logits = captioner.mlm(states[real]).float()
-    entropies = F.cross_entropy(logits, labels[real], reduction="none")
-    zeros = torch.zeros(ids.shape, device=ids.device)
-    return TokenLosses(zeros.masked_scatter(real, entropies), real)
+    logits = captioner.mlm(states.flatten(0, 1).index_select(0, positions)).float()
+    entropies = F.cross_entropy(logits, labels.flatten().index_select(0, positions), reduction="none")
+    zeros = torch.zeros(labels.numel(), device=ids.device)
+    return TokenLosses(zeros.index_copy(0, positions, entropies).view(labels.shape), labels != NO_LABEL)

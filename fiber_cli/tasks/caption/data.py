@@ -1,14 +1,16 @@
 """Images with one of their captions each, and for CIDEr optimisation with all of them."""
 
 from collections.abc import Sequence
+from functools import partial
 
-from fiber_cli.data.readers import CaptionReader, caption_view, collate
+from fiber_cli.data.readers import Batch, CaptionReader, Sample, caption_view, collate
 from fiber_cli.data.source import CaptionSource, Source, require, sample_id, usable
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import Outputs
 from fiber_cli.tasks.caption.cider import document_frequency, wrap, write_document_frequency
 from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.token_losses import labelled_positions, next_tokens
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 
 ONE_CAPTION_AN_IMAGE = (
@@ -32,7 +34,15 @@ def training_data(
     )
     view = caption_view(require(sources, CaptionSource), options.captions)
     remark = ONE_CAPTION_AN_IMAGE if is_cider and options.captions == "random" else None
-    return TrainingData(view, reader, collate, remark=remark)
+    collate_labelled = partial(_collate_labelled, pad_id=context.tokenizer.pad_token_id)
+    return TrainingData(view, reader, collate_labelled, remark=remark)
+
+
+def _collate_labelled(samples: Sequence[Sample], pad_id: int) -> Batch:
+    """As `collate`, and `label_positions`: see `labelled_positions`, of every token that follows another."""
+    batch = collate(samples)
+    batch["label_positions"] = labelled_positions(next_tokens(batch["ids"], pad_id))
+    return batch
 
 
 def count_document_frequencies(sources: Sequence[Source], output: str, outputs: Outputs | None = None) -> str:

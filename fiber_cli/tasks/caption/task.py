@@ -9,7 +9,6 @@ from typing import Any, Literal, Self, TypeVar
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fiber_cli.data.padding import longest_text, text_width
@@ -28,7 +27,7 @@ from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.caption.cider import CiderD, CiderReward, read_document_frequency
 from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.token_losses import NO_LABEL, TokenLosses, token_losses
+from fiber_cli.tasks.token_losses import TokenLosses, next_tokens, token_losses
 
 PROBABILITY_FLOOR = 1e-9
 
@@ -106,17 +105,19 @@ class CaptionTask(Task, Captioning):
 
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """ "loss" carries the graph; "mle_loss" and, in training, "gold_loss" or "cider_loss" and "reward" (CIDEr-D, 0
-        to 10) are for the log. batch: pixels uint8 (B, 3, H, W); ids int64 and mask bool (B, L); for GOLD step int;
-        for CIDEr references, the captions of each image."""
+        to 10) are for the log. batch: pixels uint8 (B, 3, H, W); ids int64 and mask bool (B, L); optionally
+        label_positions, see `labelled_positions`; for GOLD step int; for CIDEr references, the captions of each
+        image."""
         pixels, ids, mask = normalize(batch["pixels"]), batch["ids"], batch["mask"]
         memory = self.captioner.memory(pixels)
-        losses = self.cross_entropies(self.captioner, memory, ids, mask)
+        positions = batch.get("label_positions")
+        losses = self.cross_entropies(self.captioner, memory, ids, mask, positions)
         mle = losses.mean()
         loss = mle
         log = {"mle_loss": mle.detach()}
         if self.objective == "gold" and self.training:
             self.refresh_frozen(batch["step"])
-            weights = self.gold_weights(pixels, ids, mask)
+            weights = self.gold_weights(pixels, ids, mask, positions)
             loss = self.gold_loss(losses, weights)
             log["gold_loss"] = loss.detach()
         elif self.objective == "gold" and self.gold_as_published:
@@ -178,14 +179,15 @@ class CaptionTask(Task, Captioning):
         hidden = (tokens == self.special.cls) | (tokens == self.special.sep)
         return tokens.masked_fill(hidden, self.special.pad)
 
-    def cross_entropies(self, captioner: Captioner, memory: ImageMemory, ids: Tensor, mask: Tensor) -> TokenLosses:
+    def cross_entropies(
+        self, captioner: Captioner, memory: ImageMemory, ids: Tensor, mask: Tensor, positions: Tensor | None = None
+    ) -> TokenLosses:
         """See `token_losses`, of texts that are learned whole."""
-        return token_losses(captioner, memory, ids, mask, self.labels(ids))
+        return token_losses(captioner, memory, ids, mask, self.labels(ids), positions)
 
     def labels(self, ids: Tensor) -> Tensor:
         """The next token of every position, int64 (rows, L), -100 where there is none."""
-        following = F.pad(ids[:, 1:], (0, 1), value=self.special.pad)
-        return following.masked_fill(following == self.special.pad, NO_LABEL)
+        return next_tokens(ids, self.special.pad)
 
     def gold_loss(self, losses: TokenLosses, weights: Tensor) -> Tensor:
         """The mean over captions of their cross-entropy per token, weighted (B, L)."""
@@ -200,12 +202,12 @@ class CaptionTask(Task, Captioning):
         return self.text_length or tokens_BL.shape[1]
 
     @torch.no_grad()
-    def gold_weights(self, pixels: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def gold_weights(self, pixels: Tensor, ids: Tensor, mask: Tensor, positions: Tensor | None = None) -> Tensor:
         """Of every next token, float32 (B, L): its probability by the frozen copy times the mean probability of it
         and the tokens after it, at least `gold_floor`. pixels: normalised (B, 3, H, W)."""
         assert self.frozen is not None, "refresh_frozen makes the copy"
         memory = self.frozen.memory(pixels)
-        losses = self.cross_entropies(self.frozen, memory, ids, mask)
+        losses = self.cross_entropies(self.frozen, memory, ids, mask, positions)
         probability = ((-losses.entropies).exp() + PROBABILITY_FLOOR) * losses.real
         following = _sums_to_the_end(probability)
         count = _sums_to_the_end(losses.real).clamp(min=1)

@@ -3,13 +3,11 @@
 from collections.abc import Sequence
 from functools import partial
 
-import torch
-
 from fiber_cli.data.readers import Batch, CaptionReader, Sample, caption_view, collate
 from fiber_cli.data.source import CaptionSource, Source, require
 from fiber_cli.tasks.coarse.settings import CoarseSettings
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.token_losses import NO_LABEL
+from fiber_cli.tasks.token_losses import labelled_positions
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 
 
@@ -29,13 +27,7 @@ def training_data(
 
 
 def collate_masked(samples: Sequence[Sample], pairs: int | None) -> Batch:
-    """As `collate`, and `mlm_positions`: see `masked_positions`, of the first so many pairs, None = all."""
+    """As `collate`, and `mlm_positions`: see `labelled_positions`, of the first so many pairs, None = all."""
     batch = collate(samples)
-    batch["mlm_positions"] = masked_positions(batch["mlm_labels"][:pairs])
+    batch["mlm_positions"] = labelled_positions(batch["mlm_labels"][:pairs])
     return batch
-
-
-def masked_positions(labels: torch.Tensor) -> torch.Tensor:
-    """Where tokens are to be predicted, int64 (P,), numbers in the flattened labels (B, L). How many there are is known
-    without waiting where the labels are on the host."""
-    return (labels != NO_LABEL).flatten().nonzero().squeeze(1)

@@ -21,12 +21,11 @@ from fiber_cli.model.heads import ItmHead, MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 from fiber_cli.tasks.base import Comparison, Pass, Task
-from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.feature_queue import FeatureQueue
 from fiber_cli.tasks.coarse.global_batch import Embedded, GlobalBatch
 from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, of_one_width, sampling_weights
 from fiber_cli.tasks.thresholds import Threshold, Thresholds
-from fiber_cli.tasks.token_losses import NO_LABEL
+from fiber_cli.tasks.token_losses import NO_LABEL, labelled_positions
 
 TEMPERATURE_RANGE = (0.001, 1.0)
 COMPARE_ALL = "task.compare_over=global_batch"
@@ -147,7 +146,7 @@ class CoarseTask(Task, Embedding, Matching):
 
         batch: pixels uint8 (B, 3, H, W); ids, mlm_ids, mlm_labels int64 (B, L); mask bool (B, L); image_key int64
         (B,), equal for captions of one image; seed int, equal on all ranks; optionally mlm_positions, int64 (P,), see
-        `masked_positions`. A batch with "compute" goes to that in place of the losses: DeepSpeed knows no other way
+        `labelled_positions`. A batch with "compute" goes to that in place of the losses: DeepSpeed knows no other way
         into a module than this one.
         """
         if "compute" in batch:
@@ -281,14 +280,14 @@ class CoarseTask(Task, Embedding, Matching):
         words: Tensor | None = None,
     ) -> Tensor:
         """Cross-entropy at the masked positions, a mean over those of all ranks. The vocabulary is scored at those
-        positions only; the last image block runs for nobody and is left out. positions: see `masked_positions`, None:
+        positions only; the last image block runs for nobody and is left out. positions: see `labelled_positions`, None:
         found here, for which the host waits for the device. mean_masked: how many a micro-batch has, float32 (),
         None = a mean over the ranks. words: see `FusedEncoder.words_of`."""
         assert self.mlm is not None, "MLM is switched off"
         text = self.encoder.text_stem(ids, mask, words)
         fused = self.encoder.fuse(image, text, image_output=False)
         if positions is None:
-            positions = masked_positions(labels)
+            positions = labelled_positions(labels)
         states = fused.text.flatten(0, 1).index_select(0, positions)
         logits = self.mlm(self.pool.text_transform(states))
         loss = F.cross_entropy(logits.float(), labels.flatten().index_select(0, positions), reduction="sum")

@@ -1,7 +1,6 @@
 """Questions with one of their answers behind them, token by token."""
 
 from collections.abc import Sequence
-from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -9,12 +8,12 @@ import torch
 import torch.nn.functional as F
 
 from fiber_cli.data.padding import TOKEN_COLUMNS
-from fiber_cli.data.readers import Sample, collate
+from fiber_cli.data.readers import Batch, Sample, collate
 from fiber_cli.data.records import Question
 from fiber_cli.data.source import QuestionSource, Source, require
 from fiber_cli.data.text import encode_one
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.token_losses import NO_LABEL
+from fiber_cli.tasks.token_losses import NO_LABEL, labelled_positions
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 from fiber_cli.tasks.vqa.data import QuestionReader
 from fiber_cli.tasks.vqa.metrics import normalise
@@ -67,5 +66,11 @@ def training_data(
         context.tokenizer, context.text_length, context.settings.answer_length, image_size, options.augment
     )
     answerable = [source.answerable(reader.has_answer) for source in require(sources, QuestionSource)]
-    collate_texts = partial(collate, columns=(*TOKEN_COLUMNS, "labels"))
-    return TrainingData(answerable, reader, collate_texts, dropped="questions without an answer")
+    return TrainingData(answerable, reader, _collate_labelled, dropped="questions without an answer")
+
+
+def _collate_labelled(samples: Sequence[Sample]) -> Batch:
+    """As `collate`, and `label_positions`: see `labelled_positions`."""
+    batch = collate(samples, (*TOKEN_COLUMNS, "labels"))
+    batch["label_positions"] = labelled_positions(batch["labels"])
+    return batch

@@ -67,9 +67,10 @@ class GeneratedVqaTask(Task, Answering):
     def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """ "loss" carries the graph: the cross-entropy of the answers' tokens, a mean over those of the global batch;
         "vqa_loss", the same, is for the log. batch: pixels uint8 (B, 3, H, W); ids int64, mask bool and labels int64
-        (B, L), see `data.GeneratedVqaReader`."""
+        (B, L), see `data.GeneratedVqaReader`; optionally label_positions, see `labelled_positions`."""
         memory = self.captioner.memory(normalize(batch["pixels"]))
-        loss = token_losses(self.captioner, memory, batch["ids"], batch["mask"], batch["labels"]).mean()
+        texts, positions = (batch["ids"], batch["mask"], batch["labels"]), batch.get("label_positions")
+        loss = token_losses(self.captioner, memory, *texts, positions).mean()
         return {"loss": loss, "vqa_loss": loss.detach()}
 
     def predict(self, batch: dict[str, Any]) -> Tensor:

@@ -29,7 +29,7 @@ def test_captions_are_drawn_or_shown_each(tokenizer):
     assert len(data_of(tokenizer, "each").sources[0]) == 12
 
 
-def test_masked_positions_of_a_batch_are_found_by_its_collator(tokenizer):
+def test_labelled_positions_of_a_batch_are_found_by_its_collator(tokenizer):
     """Those of the first pairs alone where MLM looks at no more."""
     for pairs in (None, 2):
         data = data_of(tokenizer, "random", mlm_probability=0.5, mlm_pairs=pairs)

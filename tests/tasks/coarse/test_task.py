@@ -17,9 +17,9 @@ from fiber_cli.data.padding import without_padding
 from fiber_cli.model.config import BASE, FiberConfig, ImageConfig, TextConfig
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Embedding, Matching
-from fiber_cli.tasks.coarse.data import masked_positions
 from fiber_cli.tasks.coarse.negatives import draw_negatives
 from fiber_cli.tasks.coarse.task import CoarseTask
+from fiber_cli.tasks.token_losses import labelled_positions
 
 SMALL = FiberConfig(
     image=ImageConfig(embed_dim=8, depths=(1, 1, 2, 2), heads=(1, 2, 4, 8), window=2, drop_path=0.0),
@@ -261,7 +261,7 @@ def test_a_micro_step_waits_for_its_gpu():
 def test_positions_from_the_collator_change_the_loss():
     task, batch = make(mlm_pairs=3), random_batch(SMALL, 6, length=12)
     found = task(batch)["loss"]
-    given = task(batch | {"mlm_positions": masked_positions(batch["mlm_labels"][:3])})["loss"]
+    given = task(batch | {"mlm_positions": labelled_positions(batch["mlm_labels"][:3])})["loss"]
     assert torch.equal(given, found)
 
 
