@@ -114,6 +114,15 @@ BENCHMARKS = (
         ),
     ),
     Benchmark(
+        "worker_starts",
+        ("--workers", "1"),
+        (
+            ("s to the first batch of the second loader, forked alone", ("alone", "first_batch_seconds", 1)),
+            ("from the server in a group", ("group", "first_batch_seconds", 1)),
+            ("processor s of the server", ("group", "server_seconds")),
+        ),
+    ),
+    Benchmark(
         "large_data",
         ("--images", "320", "--samples", "200", "--vectors", "1000"),
         (

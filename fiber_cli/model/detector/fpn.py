@@ -19,6 +19,15 @@ def drop_block(x_BCHW: Tensor, rate: float, block: int = 3) -> Tensor:
     return x_BCHW * (remaining * scale).to(x_BCHW.dtype)
 
 
+def _halved(x_BCHW: Tensor, conv: nn.Conv2d) -> Tensor:
+    """A 3x3 convolution of stride 2 with its padding."""
+    if x_BCHW.shape[-1] > 1:
+        return conv(x_BCHW)
+    # Of maps that are one position wide oneDNN leaves gradients of bfloat16 weights as the memory was, unless the
+    # padding is there already (torch 2.14 on CPUs).
+    return F.conv2d(F.pad(x_BCHW, (1, 1, 1, 1)), conv.weight, conv.bias, conv.stride)
+
+
 class Fpn(nn.Module):
     """`dims` are the channels of the three stages, finest first; `drop` is DropBlock's rate, in training."""
 
@@ -42,8 +51,8 @@ class Fpn(nn.Module):
             inner = lateral + F.interpolate(inner, lateral.shape[-2:], mode="nearest")
             level = self.layer[stage](self._drop(inner))
             levels.insert(0, level)
-        p6 = self.p6(levels[-1])
-        p7 = self.p7(F.relu(p6))
+        p6 = _halved(levels[-1], self.p6)
+        p7 = _halved(F.relu(p6), self.p7)
         return [*levels, p6, p7]
 
     def _drop(self, x: Tensor) -> Tensor:

@@ -101,7 +101,7 @@ class RegionSettings(TaskSettings):
     group_by_shape: bool = option(
         "Deal the pictures of an optimiser step out to its micro-batches by shape, which spares padding.",
         False,
-        owner=READER,
+        owner=Owner.RUN,
     )
     score_threshold: float = option("Least score of a detection before centerness.", 0.05, ge=0, lt=1, owner=MODEL)
     pre_nms_topk: int = option("Candidates before NMS, per level; of faster_rcnn in all.", 1000, ge=1, owner=MODEL)

@@ -48,3 +48,25 @@ def test_five_levels_halve_and_the_finer_see_the_coarser():
     assert changed == [True, False, False, False, False]
     of_the_coarsest = [*maps[:2], maps[2] + 1]
     assert not any(torch.equal(a, b) for a, b in zip(levels, fpn(of_the_coarsest), strict=True))
+
+
+def gradients(fpn, maps, *, low):
+    fpn.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16, enabled=low):
+        levels = fpn(maps)
+    sum(level.float().square().sum() for level in levels).backward()
+    return {name: parameter.grad.clone() for name, parameter in fpn.named_parameters()}
+
+
+@pytest.mark.parametrize("finest", [(4, 4), (8, 4), (20, 4), (4, 20), (12, 8), (16, 16)])
+def test_gradients_of_narrow_pictures_are_what_the_memory_held(finest):
+    """In bfloat16 as in float32, for pictures of 32 pixels and more a side; many times, as chance decides."""
+    height, width = finest
+    for seed in range(12):
+        torch.manual_seed(seed)
+        fpn = Fpn(DIMS, 32, 0)
+        maps = [torch.randn(2, channels, height >> i, width >> i) for i, channels in enumerate(DIMS)]
+        expected = gradients(fpn, maps, low=False)
+        for name, gradient in gradients(fpn, maps, low=True).items():
+            largest = expected[name].abs().max()
+            torch.testing.assert_close(gradient, expected[name], atol=float(0.05 * largest), rtol=0.1)
