@@ -90,11 +90,7 @@ def fused_attention(
 ) -> Tensor:
     """F.scaled_dot_product_attention as PyTorch computes it on a GPU that has fused kernels: "flash" without a mask in
     16 bits, else "memory-efficient". UnalignedError where it would fall back to separate operations."""
-    if torch.is_autocast_enabled(query.device.type):
-        dtype = torch.get_autocast_dtype(query.device.type)
-        query, key, value = query.to(dtype), key.to(dtype), value.to(dtype)
-        if attn_mask is not None and attn_mask.is_floating_point():
-            attn_mask = attn_mask.to(dtype)
+    query, key, value, attn_mask = cast_for_attention(query, key, value, attn_mask)
     assert query.dtype == key.dtype == value.dtype, f"attention of {query.dtype}, {key.dtype} and {value.dtype}"
     channels = query.shape[-1]
     if channels % CHANNEL_ALIGNMENT[query.dtype]:
@@ -109,6 +105,18 @@ def fused_attention(
         query, key, value, attn_mask, with_sums, dropout_p, is_causal, scale=scale
     )
     return efficient[0]
+
+
+def cast_for_attention(
+    query: Tensor, key: Tensor, value: Tensor, attn_mask: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """As autocast does it before attention."""
+    if not torch.is_autocast_enabled(query.device.type):
+        return query, key, value, attn_mask
+    dtype = torch.get_autocast_dtype(query.device.type)
+    if attn_mask is not None and attn_mask.is_floating_point():
+        attn_mask = attn_mask.to(dtype)
+    return query.to(dtype), key.to(dtype), value.to(dtype), attn_mask
 
 
 def _as_bias(mask: Tensor, query: Tensor, key: Tensor) -> Tensor:

@@ -22,6 +22,7 @@ from benchmarks.coarse_step import count_operations
 from benchmarks.common import hardware, image_options, open_gates, pick_device, timed, write
 from benchmarks.detect import LENGTH, NAMES, fine_config, made_up_names, random_pixels
 from fiber_cli.data.text import load_tokenizer
+from fiber_cli.distributed.device import to_device
 from fiber_cli.model.config import DetectorConfig
 from fiber_cli.model.detector.detector import Detector
 from fiber_cli.tasks.regions.prompt_batch import chunk_labels
@@ -96,7 +97,7 @@ def main() -> None:
     counts = operations(args.preset, len(tokenizer), size, args.batch)
     torch.manual_seed(0)
     tasks = {name: task.to(device) for name, task in three_ways(args.preset, len(tokenizer)).items()}
-    batch = {name: value.to(device) for name, value in training_batch(tokenizer, size, args.batch).items()}
+    batch = to_device(training_batch(tokenizer, size, args.batch), device)
     own = nn.ModuleList(tasks.values())
     # Parameters without a gradient, those of the other ways, are left alone.
     optimizer = torch.optim.AdamW(own.parameters(), lr=1e-5)

@@ -4,9 +4,9 @@
     python -m benchmarks.launches --preset tiny --top 20
 
 A step is forward and backward in bfloat16, the second of its kind, as what is kept is made in the first. Tensors have
-shapes and no values (`benchmarks.fake_gpu`), so that a large model takes seconds and no memory. Views are not counted;
-what is counted launches one kernel or several. Copies between host and device, and what the host would wait for the
-device for, are counted beside them.
+shapes and no values (`benchmarks.fake_gpu`), so that a step of a large model takes seconds and no memory. Views are not
+counted; what is counted launches one kernel or several. Copies between host and device, and what the host would wait
+for the device for, are counted beside them.
 """
 
 from collections import Counter

@@ -158,7 +158,7 @@ def main() -> None:
     hours |= {f"rerank-{k}": (stems + (COCO_IMAGES + COCO_TEXTS) * k * per_pair) / 3600 for k in KS}
     report = {
         "preset": args.preset,
-        "device": hardware(device),
+        "hardware": hardware(device),
         "threads": torch.get_num_threads(),
         "torch": torch.__version__,
         "images": images,
@@ -179,7 +179,7 @@ def main() -> None:
         "coco_5k_hours": hours,
     }
     lengths = f"{LENGTH // 2}-{LENGTH} tokens"
-    where = f"{report['device']}, {report['threads']} threads, float32"
+    where = f"{report['hardware']}, {report['threads']} threads, float32"
     print(f"{args.preset}, {images} images x {texts} texts of {lengths}, {batch} pairs a pass, {where}")
     print(f"cached stems:  {counted[0] / 1e12:9.3f} TFLOP {seconds:9.2f} s")
     print(f"from pixels:   {counted[1] / 1e12:9.3f} TFLOP {plain:9.2f} s, from {sample} of {pairs} pairs")

@@ -8,6 +8,7 @@ what waits.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from unittest.mock import patch
 
 import torch
 import torchvision  # noqa: F401, whose operators are to be known
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from benchmarks.fake_gpu import DEVICE, autograd_and_autocast
+from benchmarks.fake_gpu import DEVICE, autograd_and_autocast, cast_for_attention
 
 aten = torch.ops.aten
 #: Between devices.
@@ -123,6 +124,21 @@ def on_host(results: Any) -> Any:
     return tree_map(lambda value: value.detach().values if isinstance(value, OnGpu) else value, results)
 
 
+def plain_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attn_mask: Tensor | None = None,
+    dropout_p: float = 0.0,
+    is_causal: bool = False,
+) -> Tensor:
+    """F.scaled_dot_product_attention by separate operations, for which PyTorch asks no GPU."""
+    query, key, value, attn_mask = cast_for_attention(query, key, value, attn_mask)
+    if attn_mask is not None and attn_mask.dtype == torch.bool:
+        attn_mask = torch.zeros_like(attn_mask, dtype=query.dtype).masked_fill(~attn_mask, -torch.inf)
+    return torch._scaled_dot_product_attention_math(query, key, value, attn_mask, dropout_p, is_causal)[0]
+
+
 @contextmanager
 def stand_in_gpu() -> Iterator[torch.device]:
     """Inside, tensors on the device can be made and computed, and gone back from."""
@@ -130,8 +146,9 @@ def stand_in_gpu() -> Iterator[torch.device]:
     lifted_before = torch._C._only_lift_cpu_tensors()
     # torch.tensor makes its values on the host first.
     torch._C._set_only_lift_cpu_tensors(True)
+    attention = patch("torch.nn.functional.scaled_dot_product_attention", plain_attention)
     try:
-        with autograd_and_autocast(), _Mode():
+        with autograd_and_autocast(), attention, _Mode():
             yield DEVICE
     finally:
         torch._C._set_only_lift_cpu_tensors(lifted_before)

@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fiber_cli.model.attention_bias import key_bias
 from fiber_cli.model.config import TextConfig
 from fiber_cli.model.init import zero_bias
 from fiber_cli.model.linear import Linear
@@ -47,8 +48,9 @@ class BothWaysAttention(nn.Module):
             nn.init.xavier_uniform_(layer.weight)
             zero_bias(layer)
 
-    def forward(self, image_BNC: Tensor, text_BLT: Tensor, mask_BL: Tensor) -> tuple[Tensor, Tensor]:
-        """The same shapes, each normalised and with what it sees of the other. mask: bool, True for real tokens."""
+    def forward(self, image_BNC: Tensor, text_BLT: Tensor, mask_B11L: Tensor) -> tuple[Tensor, Tensor]:
+        """The same shapes, each normalised and with what it sees of the other. mask: bool, True for real tokens, or
+        what is added to the logits."""
         image, text = self.image_norm(image_BNC), self.text_norm(text_BLT)
         place_BhNd = split_heads(self.query(image), HEADS)
         token_BhLd = split_heads(self.key(text), HEADS)
@@ -57,7 +59,7 @@ class BothWaysAttention(nn.Module):
             place_BhNd,
             token_BhLd,
             split_heads(self.text_value(text), HEADS),
-            attn_mask=mask_BL[:, None, None, :],
+            attn_mask=mask_B11L,
             dropout_p=dropout,
         )
         # The product is symmetric: what asks and what is asked change places.
@@ -80,8 +82,9 @@ class DeepFusion(nn.Module):
     def forward(self, levels: Sequence[Tensor], text_BLT: Tensor, mask_BL: Tensor) -> tuple[list[Tensor], Tensor]:
         """levels: (B, C, H_l, W_l) each -> the same shapes."""
         rows = [level.flatten(2).transpose(1, 2) for level in levels]
-        image_BNC, text = self.both_ways(torch.cat(rows, 1), text_BLT, mask_BL)
+        bias = key_bias(mask_BL[:, None, None, :], like=text_BLT)
+        image_BNC, text = self.both_ways(torch.cat(rows, 1), text_BLT, bias)
         fused = []
         for level, of_level_BnC in zip(levels, image_BNC.split([row.shape[1] for row in rows], 1), strict=True):
             fused.append(of_level_BnC.transpose(1, 2).reshape(level.shape))
-        return fused, self.text_layer(text, mask_BL[:, None, None, :])
+        return fused, self.text_layer(text, bias)

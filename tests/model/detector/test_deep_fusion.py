@@ -40,7 +40,7 @@ def test_each_direction_has_not_its_own_softmax_over_one_product():
     look = BothWaysAttention(32, 12, dropout=0.0).eval()
     image, text = torch.randn(1, 5, 32), torch.randn(1, 4, 12)
     mask = torch.tensor([[True, True, True, False]])
-    new_image, new_text = look(image, text, mask)
+    new_image, new_text = look(image, text, mask[:, None, None])
     normed_image, normed_text = look.image_norm(image), look.text_norm(text)
     q = look.query(normed_image)[0].unflatten(1, (HEADS, -1))
     k = look.key(normed_text)[0].unflatten(1, (HEADS, -1))
