@@ -65,7 +65,7 @@ stems = TextStems(3, 4, 5, memory=0, folder=folder)
 stems.put([2], TextStem(torch.ones(1, 4, 5), torch.ones(1, 4, dtype=torch.bool)))
 used["stems"] = stems.spilled, float(stems.get(np.array([2]), torch.device("cpu")).tokens.sum())
 
-from fiber_cli.distributed.launch import STOP_SIGNALS
+from fiber_cli.stop_signals import STOP_SIGNALS
 from fiber_cli.training.plan import _peak_memory
 from fiber_cli.training.signals import StopRequest
 
