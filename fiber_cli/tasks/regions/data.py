@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
+#: Files say of how many of their pictures how large they are, or of none: so many tell which.
+_ASKED_FOR_SIZES = 100
+
+
 def region_image(source: ImageSource, i: int, size: Size | None) -> Image.Image:
     """The image at its full size; `BadSample` where the annotations speak of another size, (height, width)."""
     image = source.image(i)
@@ -231,6 +235,12 @@ def collate_regions(samples: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def _tells_sizes(source: RegionSource) -> bool:
+    """Whether the size of a picture is known before it is read, of any of the first ones."""
+    first = range(min(len(source), _ASKED_FOR_SIZES))
+    return any(source.known_size(i) is not None for i in first)
+
+
 def training_data(
     sources: Sequence[Source], context: TaskContext[RegionSettings], options: ReadingOptions
 ) -> TrainingData:
@@ -267,6 +277,11 @@ def training_data(
             remarks.append(
                 f"{source.wordless_boxes} of {source.trained_boxes} boxes of {source.name} have no words of their "
                 "caption: trained on as places alone"
+            )
+        if settings.group_by_shape and not _tells_sizes(source):
+            remarks.append(
+                f"{source.name} does not say how large its pictures are: task.group_by_shape leaves them in their "
+                "order, behind those of other sources"
             )
         if isinstance(source, CategorySource):
             names.update(dict.fromkeys(source.names))

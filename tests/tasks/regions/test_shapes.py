@@ -120,3 +120,21 @@ def test_a_picture_of_another_size_than_its_file_says_ends_the_run(tmp_path):
     bad = [each for batch in planned.batches(0) for each in batch["bad"]]
     assert bad
     assert all("5.png" in name for name, _ in bad)
+
+
+def without_sizes(path):
+    content = json.loads(path.read_text())
+    for image in content["images"]:
+        del image["width"], image["height"]
+    path.write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize(("sized", "by", "told"), [(True, "true", 0), (False, "true", 1), (False, "false", 0)])
+def test_files_that_tell_no_sizes_are_left_as_they_are_in_silence(tmp_path, capsys, sized, by, told):
+    path = annotated(tmp_path, "coco", 24)
+    if not sized:
+        without_sizes(path)
+    work(parse_recipe(RECIPE.format(by=by, folder=tmp_path), "test"))
+    err = capsys.readouterr().err
+    lines = [line for line in err.splitlines() if "coco does not say how large its pictures are" in line]
+    assert len(lines) == told
