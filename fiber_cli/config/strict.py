@@ -130,10 +130,12 @@ class Builder:
     def choice(self, kinds: tuple[Any, ...], node: yaml.Node, path: str, limits: Mapping[str, Any]) -> Any:
         """A value of one of several types."""
         kind = _choose(kinds, node)
-        if _container(kind) is not Literal:
-            return self.build(kind, node, path, limits)
         others = [describe(other) for other in kinds if other not in (kind, types.NoneType)]
-        return self.literal(typing.get_args(kind), node, path, others)
+        if _container(kind) is Literal:
+            return self.literal(typing.get_args(kind), node, path, others)
+        if kind in TYPE_NAMES:
+            return self.scalar(kind, node, path, limits, others)
+        return self.build(kind, node, path, limits)
 
     def literal(self, values: tuple[Any, ...], node: yaml.Node, path: str, others: Sequence[str] = ()) -> Any:
         """One of the values. others: the types, in words, that the setting may have instead."""
@@ -146,14 +148,16 @@ class Builder:
         self.fail(path, node, unknown("value", str(given), map(str, values)) + beside)
         return None
 
-    def scalar(self, kind: type[Any], node: yaml.Node, path: str, limits: Mapping[str, Any]) -> Any:
-        """A number within its limits, a text, a truth value, or a mapping as it is."""
+    def scalar(
+        self, kind: type[Any], node: yaml.Node, path: str, limits: Mapping[str, Any], others: Sequence[str] = ()
+    ) -> Any:
+        """A number within its limits, a text, a truth value, or a mapping as it is. others: see `literal`."""
         value = plain(node)
         if kind is float and type(value) is int:
             value = float(value)
         elif kind is int and type(value) is float and value.is_integer():
             value = int(value)
-        problem = _problem(kind, value, limits)
+        problem = _problem(kind, value, limits, others)
         if problem is None:
             return value
         self.fail(path, node, problem)
@@ -257,10 +261,11 @@ def _choose(args: tuple[Any, ...], node: yaml.Node) -> Any:
     return choices[0]
 
 
-def _problem(kind: type[Any], value: Any, limits: Mapping[str, Any]) -> str | None:
-    """What is wrong with a single value."""
+def _problem(kind: type[Any], value: Any, limits: Mapping[str, Any], others: Sequence[str]) -> str | None:
+    """What is wrong with a single value. others: the types, in words, that it may have instead."""
     if type(value) is not kind:
-        return f"wanted {TYPE_NAMES[kind]}, got {value!r}"
+        wanted = " or ".join([TYPE_NAMES[kind], *others])
+        return f"wanted {wanted}, got {value!r}"
     if kind is float and not math.isfinite(value):
         return f"wanted a finite number, got {value!r}"
     return out_of_range(value, limits)

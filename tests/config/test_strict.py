@@ -202,6 +202,8 @@ runtime: {micro_batch: 8, global_batch: 100, zero_stage: true, compile: yes, see
             "log.validate_every=epochs",
             "log.validate_every: unknown value 'epochs' (did you mean 'epoch'?); valid: epoch, or a whole number",
         ),
+        ("log.validate_every=1.5", "log.validate_every: wanted a whole number or `epoch`, got 1.5"),
+        ("runtime.compile=1", "runtime.compile: wanted true or false or `auto`, got 1"),
         ("log.validate_every=0", "log.validate_every: 0 is out of range, must be at least 1"),
         ("data.train=scenes", "data.train: wanted a list, got 'scenes'"),
         ("data.train=[scenes]", "data.train.0: wanted a mapping with 'kind', got 'scenes'"),

@@ -79,9 +79,17 @@ def _named_boxes(instances: list[dict[str, Any]], label_of: Mapping[str, int], s
     labels = []
     boxes = []
     for instance in instances:
-        labels.append(label_of[str(whole_number(instance["label"], "label"))])
+        labels.append(_number_of(whole_number(instance["label"], "label"), label_of))
         boxes.append(_box(instance["bbox"] or _NO_AREA))
     return NamedBoxes(box_array(boxes), np.array(labels, np.int64), size)
+
+
+def _number_of(label: int, label_of: Mapping[str, int]) -> int:
+    """ValueError for a label without a name."""
+    name = str(label)
+    if name not in label_of:
+        raise ValueError(f"label {label} has no name: give label_map, a JSON of all labels with their names")
+    return label_of[name]
 
 
 def _phrase_boxes(grounding: Mapping[str, Any], size: Size | None) -> PhraseBoxes:

@@ -26,7 +26,7 @@ def test_a_box_without_phrases_has_no_spans():
     [
         (None, "NoneType"),
         ({"caption": "nothing"}, "KeyError: 'detection'"),
-        ({"detection": {"instances": [{"bbox": [1, 2, 3, 4], "label": 3}]}}, "KeyError: '3'"),
+        ({"detection": {"instances": [{"bbox": [1, 2, 3, 4], "label": 3}]}}, "label 3 has no name: give label_map"),
         ({"detection": {"instances": [{"bbox": [1, 2, 3], "label": 12}]}}, "ValueError"),
         ({"detection": {"instances": [{"bbox": "1234", "label": 12}]}}, "bbox must be a list"),
         ({"detection": {"instances": [{"bbox": [1, 2, 10**400, 4], "label": 12}]}}, "bbox is not finite"),
