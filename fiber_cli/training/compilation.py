@@ -12,6 +12,7 @@ from fiber_cli.characters import one_line
 from fiber_cli.config.recipe import RuntimeSettings
 from fiber_cli.distributed.collectives import gather_objects
 from fiber_cli.errors import UserError
+from fiber_cli.printing import first_line
 
 #: The fewest steps of a run that `auto` compiles: graphs take minutes to make, whatever the run's length.
 LONG_RUN = 2000
@@ -59,7 +60,7 @@ def compiling_problem(target: torch.device) -> str | None:
         try:
             torch.compile(_small)(numbers).backward()
         except Exception as error:  # of compilers, of Triton, of torch's several layers
-            return one_line(_first_line(error))
+            return one_line(first_line(error)) or type(error).__name__
     return None
 
 
@@ -76,9 +77,3 @@ def _quiet() -> Iterator[None]:
 
 def _small(numbers: Tensor) -> Tensor:
     return (numbers.sin() + 1).sum()
-
-
-def _first_line(error: Exception) -> str:
-    """What was wrong, without the advice and the traceback that torch adds."""
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -44,6 +44,13 @@ def plan_refuses(settings, world):
     return reason(lambda asked: list(forecast(asked, GPUS["4090"], world, None)), settings)
 
 
+def reasons_of_all(settings, output, monkeypatch):
+    """Those of the dry run, the plan and the training, on one rank."""
+    reasons = [dry_run_refuses(settings, 1, monkeypatch), plan_refuses(settings, 1)]
+    monkeypatch.delenv("WORLD_SIZE")
+    return [*reasons, reason(lambda asked: fit(asked, output), settings)]
+
+
 def reason(allowed, settings):
     """Why a recipe is refused; None where it is not."""
     try:
@@ -70,9 +77,7 @@ def runs():
 @pytest.mark.parametrize(("overrides", "trains"), list(runs()))
 def test_one_rank_trains_what_a_dry_run_or_a_plan_refuses_or_the_other_way(overrides, trains, tmp_path, monkeypatch):
     settings = recipe(*overrides)
-    reasons = [dry_run_refuses(settings, 1, monkeypatch), plan_refuses(settings, 1)]
-    monkeypatch.delenv("WORLD_SIZE")
-    reasons.append(reason(lambda asked: fit(asked, tmp_path / "run"), settings))
+    reasons = reasons_of_all(settings, tmp_path / "run", monkeypatch)
     assert len(set(reasons)) == 1
     assert (reasons[0] is None) == trains
     assert not (tmp_path / "run" / "metrics.jsonl").exists() or trains
@@ -133,8 +138,6 @@ def test_what_is_refused_names_settings_that_do_not_help(monkeypatch):
 )
 def test_what_other_sections_forbid_is_told_by_the_training_alone(overrides, expected, tmp_path, monkeypatch):
     settings = recipe(*overrides)
-    reasons = [dry_run_refuses(settings, 1, monkeypatch), plan_refuses(settings, 1)]
-    monkeypatch.delenv("WORLD_SIZE")
-    reasons.append(reason(lambda asked: fit(asked, tmp_path / "run"), settings))
+    reasons = reasons_of_all(settings, tmp_path / "run", monkeypatch)
     assert len(set(reasons)) == 1
     assert expected in reasons[0]
