@@ -66,7 +66,9 @@ def programs(tmp_path):
     # What lies in the current folder is none of the program's.
     (tmp_path / "here" / "queue.py").write_text("raise SystemExit('the wrong queue')")
     environment = os.environ | {"TMPDIR": str(tmp_path / "temporary"), "PYTHONSAFEPATH": "1", "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[2]), environment.get("PYTHONPATH", "")])
+    # An empty entry would be the current folder.
+    found = filter(None, (str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH")))
+    environment["PYTHONPATH"] = os.pathsep.join(found)
 
     def run(program, expected=""):
         script = tmp_path / "script.py"
