@@ -10,12 +10,13 @@ from types import MethodType
 from typing import Any, NamedTuple, TypeVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fiber_cli.errors import UserError
 from fiber_cli.model.attention_bias import key_bias
-from fiber_cli.model.config import BlockPosition, FiberConfig
+from fiber_cli.model.config import BlockPosition, FiberConfig, FusedPair
 from fiber_cli.model.decoder_cache import DecoderCache, ImageMemory, KeyValues, PairedMemory
 from fiber_cli.model.init import initialise
 from fiber_cli.model.linear import Linear
@@ -42,6 +43,12 @@ class FirstPair(NamedTuple):
         keys, values = self.key_values
         return FirstPair(attended, KeyValues(keys[numbers], values[numbers]))
 
+    def split(self, counts: Sequence[int]) -> list["FirstPair"]:
+        """Of so many images each."""
+        attended = [None] * len(counts) if self.attended is None else self.attended.split(counts)
+        keys, values = (x.split(counts) for x in self.key_values)
+        return [FirstPair(a, KeyValues(k, v)) for a, k, v in zip(attended, keys, values, strict=True)]
+
     @classmethod
     def joined(cls, parts: Sequence["FirstPair"]) -> "FirstPair":
         """One after another."""
@@ -64,9 +71,18 @@ class ImageStem(NamedTuple):
         earlier = tuple(stage[numbers] for stage in self.earlier)
         return ImageStem(self.map[numbers], earlier, None if self.first is None else self.first.rows(numbers))
 
+    def split(self, counts: Sequence[int]) -> list["ImageStem"]:
+        """So many images each. One gradient is put together of theirs, where those of `rows` would be added up."""
+        earlier = [stage.split(counts) for stage in self.earlier]
+        firsts = [None] * len(counts) if self.first is None else self.first.split(counts)
+        maps = self.map.split(counts)
+        return [ImageStem(maps[i], tuple(stage[i] for stage in earlier), firsts[i]) for i in range(len(counts))]
+
     @classmethod
     def joined(cls, parts: Sequence["ImageStem"]) -> "ImageStem":
         """One after another, without the earlier stages. What one of them lacks of the first pair all do without."""
+        if len(parts) == 1:
+            return parts[0]._replace(earlier=())
         firsts = [part.first for part in parts if part.first is not None]
         first = FirstPair.joined(firsts) if len(firsts) == len(parts) else None
         return cls(torch.cat([part.map for part in parts]), first=first)
@@ -77,6 +93,36 @@ class TextStem(NamedTuple):
 
     tokens: Tensor
     mask: Tensor
+
+    def split(self, counts: Sequence[int]) -> list["TextStem"]:
+        """So many texts each."""
+        return [TextStem(*parts) for parts in zip(self.tokens.split(counts), self.mask.split(counts), strict=True)]
+
+    @classmethod
+    def joined(cls, parts: Sequence["TextStem"]) -> "TextStem":
+        """One after another, with as much padding as the longest."""
+        if len(parts) == 1:
+            return parts[0]
+        length = max(part.mask.shape[1] for part in parts)
+        padded = [part.padded(length) for part in parts]
+        return cls(torch.cat([part.tokens for part in padded]), torch.cat([part.mask for part in padded]))
+
+    def padded(self, length: int) -> "TextStem":
+        """With padding up to a length of L."""
+        missing = length - self.mask.shape[1]
+        if not missing:
+            return self
+        return TextStem(F.pad(self.tokens, (0, 0, 0, missing)), F.pad(self.mask, (0, missing)))
+
+
+class FusedPass(NamedTuple):
+    """Images and texts that are fused, and what is computed of them; see `FusedEncoder.fuse`."""
+
+    image: ImageStem
+    text: TextStem
+    last_norm: bool = False
+    image_output: bool = True
+    pooled: bool = False
 
 
 class Fused(NamedTuple):
@@ -134,17 +180,11 @@ class FusedEncoder(nn.Module):
         x, stages = self._image_blocks(self.image.tokens(pixels), self._stem_blocks)
         return ImageStem(x, stages)
 
-    def text_stem(self, ids: Tensor, mask: Tensor, words: Tensor | None = None) -> TextStem:
-        """ids int64 (B, L), mask bool (B, L) True for real tokens -> TextStem. words: see `words_of`."""
+    def text_stem(self, ids: Tensor, mask: Tensor) -> TextStem:
+        """ids int64 (B, L), mask bool (B, L) True for real tokens -> TextStem."""
         layers = self.text.layers[: self._stem_layers]
-        tokens = self._text_layers(self.text.embeddings(ids, words_BLC=words), mask, layers)
+        tokens = self._text_layers(self.text.embeddings(ids), mask, layers)
         return TextStem(tokens, mask)
-
-    def words_of(self, *ids: Tensor) -> tuple[Tensor, ...]:
-        """The vectors (B, L, C) of the words of several texts int64 (B, L), of one L, for `text_stem`: one look into
-        the table, and one gradient of it, which is as large as the table."""
-        together: Tensor = self.text.embeddings.word(torch.cat(ids))
-        return together.split(list(map(len, ids)))
 
     def image_top(self, stem: ImageStem) -> Tensor:
         """Remaining image blocks, fusion off: (B, H, W, C) of the last stage, before the final LayerNorm."""
@@ -196,40 +236,67 @@ class FusedEncoder(nn.Module):
         `pooled=True` computes what pooling heads read and no more: the pyramid's last map is its mean (B, 1, 1, C), the
         text its first token (B, 1, C).
         """
+        [fused] = self.fuse_together([FusedPass(image, text, last_norm, image_output, pooled)])
+        return fused
+
+    def fuse_together(self, passes: Sequence[FusedPass]) -> list[Fused]:
+        """`fuse` of each. Several, which have one text for each image then, go through all pairs but the last as one.
+        Texts come out as long as the longest of all."""
         if self.top is not None:
-            return self._fuse_on_top(self.top, image, text, image_output=image_output, pooled=pooled)
-        pairs = self.config.fused_pairs
-        if not pairs:
-            return _unfused(image, text, pooled=pooled)
-        x, tokens = image.map, text.tokens
-        pyramid = list(image.earlier)
+            return [self._fuse_on_top(self.top, each) for each in passes]
+        if not passes or not self.config.fused_pairs:
+            return [_unfused(each) for each in passes]
+        *pairs, last_pair = self.config.fused_pairs
+        image = ImageStem.joined([each.image for each in passes])
+        text = TextStem.joined([each.text for each in passes])
         text_keys = _key_bias(text)
-        seen: Tensor | KeyValues = x.flatten(1, 2)
+        for pair in pairs:
+            image, text = self._fuse_pair(pair, image, text, text_keys)
+        states = [(image, text, text_keys)]
+        if len(passes) > 1:
+            counts = [len(each.text.tokens) for each in passes]
+            states = list(zip(image.split(counts), text.split(counts), text_keys.split(counts), strict=True))
+        outputs = []
+        for each, state in zip(passes, states, strict=True):
+            fused_image, fused_text = self._fuse_pair(
+                last_pair, *state, last_norm=each.last_norm, image_output=each.image_output, pooled=each.pooled
+            )
+            pyramid = each.image.earlier + fused_image.earlier
+            outputs.append(Fused(pyramid, fused_text.tokens, fused_text.mask))
+        return outputs
+
+    def _fuse_pair(
+        self,
+        pair: FusedPair,
+        image: ImageStem,
+        text: TextStem,
+        text_keys: Tensor,
+        *,
+        last_norm: bool = True,
+        image_output: bool = True,
+        pooled: bool = False,
+    ) -> tuple[ImageStem, TextStem]:
+        """What follows on a fused pair, from what enters it. A stage that ends is put behind the earlier ones."""
+        seen: Tensor | KeyValues = image.map.flatten(1, 2)
         attended = None
         if image.first is not None:
             attended, seen = image.first
-        for pair in pairs:
-            last = pair == pairs[-1]
-            layer = self.text.layers[pair.layer]
-            norm = last_norm or not last
-            first = 1 if pooled and last else None
-            before = tokens
-            tokens = self._run(layer, before, text_keys, seen, last_norm=norm, first=first)
-            if last and not image_output:
-                break
-            stage = self.image.stages[pair.stage]
-            block = stage.blocks[pair.block]
-            x = self._run(block.mean if pooled and last else block, x, before, text_keys, attended)
-            if stage.ends_with(pair.block):
-                pyramid.append(x)
-                x = stage.merge(x)
-            seen, attended = x.flatten(1, 2), None
-        return Fused(tuple(pyramid), tokens, text.mask)
+        layer = self.text.layers[pair.layer]
+        first = 1 if pooled else None
+        tokens = self._run(layer, text.tokens, text_keys, seen, last_norm=last_norm, first=first)
+        fused_text = TextStem(tokens, text.mask)
+        if not image_output:
+            return image, fused_text
+        stage = self.image.stages[pair.stage]
+        block = stage.blocks[pair.block]
+        x = self._run(block.mean if pooled else block, image.map, text.tokens, text_keys, attended)
+        if not stage.ends_with(pair.block):
+            return ImageStem(x, image.earlier), fused_text
+        return ImageStem(stage.merge(x), (*image.earlier, x)), fused_text
 
-    def _fuse_on_top(
-        self, top: TopFusion, image: ImageStem, text: TextStem, *, image_output: bool, pooled: bool
-    ) -> Fused:
+    def _fuse_on_top(self, top: TopFusion, each: FusedPass) -> Fused:
         """`fuse` by layers on top, of both modalities in parallel too."""
+        image, text = each.image, each.text
         _, height, width, _ = image.map.shape
         text_keys = _key_bias(text)
         tokens = top.text_in(text.tokens)
@@ -240,12 +307,12 @@ class FusedEncoder(nn.Module):
         for number, (image_layer, text_layer) in enumerate(layers, 1):
             is_last = number == len(layers)
             before = tokens
-            tokens = self._run(text_layer, before, text_keys, x, None, first=1 if pooled and is_last else None)
-            if is_last and not image_output:
+            tokens = self._run(text_layer, before, text_keys, x, None, first=1 if each.pooled and is_last else None)
+            if is_last and not each.image_output:
                 return Fused(tuple(stages), tokens, text.mask)
             x = self._run(image_layer, x, None, before, text_keys)
         map_BHWD = x.unflatten(1, (height, width))
-        if pooled:
+        if each.pooled:
             map_BHWD = map_BHWD.mean((1, 2), keepdim=True)
         return Fused((*stages, map_BHWD), tokens, text.mask)
 
@@ -360,15 +427,15 @@ def _key_bias(text: TextStem) -> Tensor:
     return key_bias(text.mask[:, None, None, :], like=text.tokens)
 
 
-def _unfused(image: ImageStem, text: TextStem, *, pooled: bool) -> Fused:
+def _unfused(each: FusedPass) -> Fused:
     """What `fuse` gives where nothing is fused: the stems are the whole towers."""
-    stages = image.earlier or (image.map,)
-    pyramid = [repeat_for_texts(stage, len(text.tokens)) for stage in stages]
-    tokens = text.tokens
-    if pooled:
+    stages = each.image.earlier or (each.image.map,)
+    tokens, mask = each.text
+    pyramid = [repeat_for_texts(stage, len(tokens)) for stage in stages]
+    if each.pooled:
         pyramid[-1] = pyramid[-1].mean((1, 2), keepdim=True)
         tokens = tokens[:, :1]
-    return Fused(tuple(pyramid), tokens, text.mask)
+    return Fused(tuple(pyramid), tokens, mask)
 
 
 def _memory_projections(config: FiberConfig) -> dict[str, nn.Module]:

@@ -48,13 +48,11 @@ class TextEmbeddings(nn.Module):
         self.norm = LayerNorm(config.hidden, eps=config.norm_eps)
         self.dropout = nn.Dropout(config.dropout)
 
-    def forward(self, ids_BL: Tensor, past_B1: Tensor | int = 0, words_BLC: Tensor | None = None) -> Tensor:
-        """int64 (B, L) -> (B, L, C). words: the rows of the table of words, where they are there: several texts that
-        are looked up together have one gradient of the whole table."""
+    def forward(self, ids_BL: Tensor, past_B1: Tensor | int = 0) -> Tensor:
+        """int64 (B, L) -> (B, L, C)."""
         positions = position_ids(ids_BL, self.pad_id, past_B1)
         token_type = self.token_type(torch.zeros_like(ids_BL))
-        words = self.word(ids_BL) if words_BLC is None else words_BLC
-        x_BLC = words + token_type + self.position(positions)
+        x_BLC = self.word(ids_BL) + token_type + self.position(positions)
         return self.dropout(self.norm(x_BLC))
 
 

@@ -10,7 +10,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.model.captioner import Captioner
 from fiber_cli.model.config import BASE, FiberConfig
 from fiber_cli.model.decoder_cache import DecoderCache, PairedMemory
-from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
+from fiber_cli.model.fusion import FusedEncoder, FusedPass, ImageStem, TextStem
 from fiber_cli.model.heads import MlmHead, PairPooler
 
 KINDS = {
@@ -20,6 +20,7 @@ KINDS = {
     "merged attention without gates": {"fusion_attention": "merged", "fusion_gate": False},
     "on top": {"fusion": "top", "fusion_layers": 2},
     "none": {"fusion_layers": 0},
+    "one layer": {"fusion_layers": 1},
     "all layers": {"fusion_layers": 6},
     "all layers merged": {"fusion_layers": 6, "fusion_attention": "merged"},
 }
@@ -96,6 +97,31 @@ def test_texts_that_share_an_image_get_other_numbers(kind):
     torch.testing.assert_close(pooled.text, whole.text[:, :1], atol=1e-4, rtol=1e-4)
     without_image = model.fuse(repeated, text, image_output=False)
     torch.testing.assert_close(without_image.text, whole.text)
+
+
+#: Passes that want different things, of texts of different lengths: settings of `fuse` → lengths.
+TOGETHER = (({"image_output": False}, (9, 4)), ({"pooled": True}, (5, 3, 5)), ({"last_norm": True}, (7,)))
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("shares_first_pair", [True, False])
+@each_kind
+def test_passes_together_are_not_each_by_itself(kind, shares_first_pair):
+    model = make_encoder(config_of(kind))
+    passes, alone = [], []
+    for settings, lengths in TOGETHER:
+        pixels, ids, mask = make_inputs(lengths=lengths)
+        image, text = model.image_stem(pixels), model.text_stem(ids, mask)
+        if shares_first_pair:
+            image = model.with_first_pair(image)
+        passes.append(FusedPass(image, text, **settings))
+        alone.append(model.fuse(image, text, **settings))
+    for together, single in zip(model.fuse_together(passes), alone, strict=True):
+        length = single.text.shape[1]
+        torch.testing.assert_close(together.text[:, :length], single.text, atol=1e-5, rtol=1e-5)
+        for level, expected in zip(together.pyramid, single.pyramid, strict=True):
+            torch.testing.assert_close(level, expected, atol=1e-5, rtol=1e-5)
+    assert model.fuse_together([]) == []
 
 
 @torch.no_grad()

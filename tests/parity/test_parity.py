@@ -158,8 +158,14 @@ def test_mlm(golden, task):
     fused = task.encoder.fuse(image, task.encoder.text_stem(golden["in.text_ids_mlm"], mask))
     logits = task.mlm(task.pool.text_transform(fused.text))
     golden.close(logits, "out.mlm_logits", "vocabulary_logits")
-    loss = task.mlm_loss(image, golden["in.text_ids_mlm"], mask, golden["in.text_labels_mlm"])
+    loss = task.mlm_loss(image, masked_batch(golden))
     golden.close(loss, "out.mlm_loss", "losses")
+
+
+def masked_batch(golden: Golden) -> dict[str, torch.Tensor]:
+    names = {"mlm_ids": "in.text_ids_mlm", "mask": "in.text_masks", "mlm_labels": "in.text_labels_mlm"}
+    batch = {name: golden[key] for name, key in names.items()}
+    return batch | {"mask": batch["mask"].bool()}
 
 
 def set_queue(task: CoarseTask, golden: Golden, filled: int) -> None:
@@ -216,7 +222,7 @@ def test_pretraining_step_and_gradients(golden):
     image = task.encoder.image_stem(golden["in.image"])
     text = task.encoder.text_stem(golden["in.text_ids"], mask)
     itc, _ = task.itc_loss(task.image_features(image), task.text_features(text))
-    mlm = task.mlm_loss(image, golden["in.text_ids_mlm"], mask, golden["in.text_labels_mlm"])
+    mlm = task.mlm_loss(image, masked_batch(golden))
     pixels = torch.cat([golden["in.image"], golden["in.queue.image_input_queue"]])
     ids = torch.cat([golden["in.text_ids"], golden["in.queue.text_input_queue"]])
     masks = torch.cat([golden["in.text_masks"], golden["in.queue.text_input_mask_queue"]]).bool()

@@ -20,7 +20,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fiber_cli.distributed.collectives import (
@@ -164,12 +163,8 @@ class GlobalBatch:
         longest = max(text.mask.shape[1] for _, text in self.stems)
         length = int(all_reduce_max(torch.tensor(longest, device=self.images.device)))
         self.maps = torch.cat([image.map for image, _ in self.stems])
-        tokens, masks = [], []
-        for _, text in self.stems:
-            missing = length - text.mask.shape[1]
-            tokens.append(F.pad(text.tokens, (0, 0, 0, missing)))
-            masks.append(F.pad(text.mask, (0, missing)))
-        self.tokens, self.masks = torch.cat(tokens), torch.cat(masks).to(torch.uint8)
+        text = TextStem.joined([text.padded(length) for _, text in self.stems])
+        self.tokens, self.masks = text.tokens, text.mask.to(torch.uint8)
         self.stems.clear()
         self.map_gradients = torch.zeros_like(self.maps, dtype=torch.float32)
         self.token_gradients = torch.zeros_like(self.tokens, dtype=torch.float32)
@@ -213,7 +208,7 @@ class GlobalBatch:
         losses = {"itc": itc}
         log = {"itc_loss": itc.detach(), "temperature": task.temperature.detach().clone()}
         if task.mlm is not None:
-            losses["mlm"] = task.masked_loss(image, batch, self.mean_masked)
+            losses["mlm"] = task.mlm_loss(image, batch, self.mean_masked)
             log["mlm_loss"] = losses["mlm"].detach()
         total = sum((task.weights[name] * loss for name, loss in losses.items()), torch.zeros_like(itc))
         if task.itm is not None:

@@ -6,7 +6,6 @@ Shapes: B rows on this rank, G rows on all ranks, Q filled queue columns.
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from fiber_cli.distributed.collectives import all_gather_grad, all_reduce_max, exchange_rows, rank, world_size
@@ -101,8 +100,7 @@ def of_one_width(text: TextStem) -> TextStem:
     if world_size() == 1:
         return text
     width = text.mask.shape[1]
-    missing = int(all_reduce_max(torch.tensor(width, device=text.tokens.device))) - width
-    return TextStem(F.pad(text.tokens, (0, 0, 0, missing)), F.pad(text.mask, (0, missing)))
+    return text.padded(int(all_reduce_max(torch.tensor(width, device=text.tokens.device))))
 
 
 def fetch(image: ImageStem, text: TextStem, negatives: Negatives) -> tuple[ImageStem, TextStem]:

@@ -1,8 +1,8 @@
 """Coarse-grained pre-training: MLM, ITM with global hard negatives, ITC (paper section 3.2).
 
-Stems run once per image and per text and are shared by the three objectives; only the tops run again. All losses are
-means over the global batch: the mean over ranks of what `forward` returns, gradients included, equals the loss of one
-process that holds the whole batch.
+Stems run once per image and per text and are shared by the three objectives; only the tops run again, once alone for
+ITC and once fused for MLM and ITM together. All losses are means over the global batch: the mean over ranks of what
+`forward` returns, gradients included, equals the loss of one process that holds the whole batch.
 Shapes: B rows on this rank, G rows on all ranks, Q filled queue columns, L text length, D joint width.
 """
 
@@ -16,14 +16,14 @@ from torch import Tensor, nn
 
 from fiber_cli.distributed.collectives import all_gather_grad, all_reduce_sum, rank, world_size
 from fiber_cli.model.config import FiberConfig
-from fiber_cli.model.fusion import FusedEncoder, ImageStem, TextStem
+from fiber_cli.model.fusion import Fused, FusedEncoder, FusedPass, ImageStem, TextStem
 from fiber_cli.model.heads import ItmHead, MlmHead, PairPooler
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.abilities import Ability, Embedding, Matching
 from fiber_cli.tasks.base import Comparison, Pass, Task
 from fiber_cli.tasks.coarse.feature_queue import FeatureQueue
 from fiber_cli.tasks.coarse.global_batch import Embedded, GlobalBatch
-from fiber_cli.tasks.coarse.negatives import Weights, draw_negatives, fetch, of_one_width, sampling_weights
+from fiber_cli.tasks.coarse.negatives import Negatives, Weights, draw_negatives, fetch, of_one_width, sampling_weights
 from fiber_cli.tasks.thresholds import Threshold, Thresholds
 from fiber_cli.tasks.token_losses import NO_LABEL, labelled_positions
 
@@ -156,27 +156,23 @@ class CoarseTask(Task, Embedding, Matching):
         log: dict[str, Tensor] = {}
         similarities = None
         image = self.encoder.with_first_pair(self.encoder.image_stem(normalize(batch["pixels"])))
-        needs_text = self.weights["itc"] or self.weights["itm"]
-        words, masked_words = None, None
-        if needs_text and self.weights["mlm"]:
-            words, masked_words = self.encoder.words_of(batch["ids"], batch["mlm_ids"][: self.mlm_pairs])
-        if needs_text:
-            text = self.encoder.text_stem(batch["ids"], batch["mask"], words)
+        text, masked_text = self._text_stems(batch)
         if self.temperature is not None:
             image_features, text_features = self.image_features(image), self.text_features(text)
             losses["itc"], similarities = self.itc_loss(image_features, text_features)
             log["temperature"] = self.temperature.detach().clone()
-        if self.weights["mlm"]:
-            losses["mlm"] = self.masked_loss(image, batch, masked_words=masked_words)
-        if self.weights["itm"]:
-            first = slice(self.itm_pairs)
-            text = of_one_width(text)
+        passes = {}
+        if self.mlm is not None:
+            passes["mlm"] = self._masked_pass(image, masked_text)
+        if self.itm is not None:
             weights = self.negative_weights(similarities)
             drawn = draw_negatives(batch["image_key"], batch["seed"], weights)
-            negative_image, negative_text = fetch(image, text, drawn.first(self.itm_pairs))
-            matched_text = TextStem(text.tokens[first], text.mask[first])
-            itm = self.itm_loss(image.rows(first), matched_text, negative_image, negative_text)
-            losses["itm"], log["itm_accuracy"] = itm
+            passes["itm"] = self._drawn_pass(image, text, drawn)
+        fused = dict(zip(passes, self.encoder.fuse_together(list(passes.values())), strict=True))
+        if "mlm" in fused:
+            losses["mlm"] = self._masked_loss(fused["mlm"], batch)
+        if "itm" in fused:
+            losses["itm"], log["itm_accuracy"] = self._matching_loss(fused["itm"])
         if self.training and self.queue.size and self.temperature is not None:
             self.queue.push(all_gather_grad(image_features.detach()), all_gather_grad(text_features.detach()))
         total = torch.zeros((), device=image.map.device)
@@ -249,46 +245,45 @@ class CoarseTask(Task, Embedding, Matching):
         temperature = self.temperature.float()
         return temperature + (temperature.clamp(*TEMPERATURE_RANGE) - temperature).detach()
 
-    def masked_loss(
-        self,
-        image: ImageStem,
-        batch: dict[str, Any],
-        mean_masked: Tensor | None = None,
-        *,
-        masked_words: Tensor | None = None,
-    ) -> Tensor:
-        """`mlm_loss` of the pairs of a batch that it looks at, whose images have been through the stem."""
+    def _text_stems(self, batch: dict[str, Any]) -> tuple[TextStem, TextStem]:
+        """Of the texts that ITC and ITM read and of those that MLM has masked, in one pass; none of what is off."""
+        ids, mask = batch["ids"], batch["mask"]
+        is_read = self.temperature is not None or self.itm is not None
+        texts = len(ids) if is_read else 0
+        masked_ids = ids[:0] if self.mlm is None else batch["mlm_ids"][: self.mlm_pairs]
+        counts = [texts, len(masked_ids)]
+        both_ids = torch.cat([ids[:texts], masked_ids])
+        both_masks = torch.cat([mask[:texts], mask[: len(masked_ids)]])
+        text, masked_text = self.encoder.text_stem(both_ids, both_masks).split(counts)
+        return text, masked_text
+
+    def mlm_loss(self, image: ImageStem, batch: dict[str, Any], mean_masked: Tensor | None = None) -> Tensor:
+        """Of a batch as in `forward` whose images have been through the stem, by passes of its own; see
+        `_masked_loss`."""
         first = slice(self.mlm_pairs)
-        ids, mask, labels = batch["mlm_ids"][first], batch["mask"][first], batch["mlm_labels"][first]
-        positions = batch.get("mlm_positions")
-        image = image.rows(first)
-        return self.mlm_loss(image, ids, mask, labels, positions, mean_masked=mean_masked, words=masked_words)
+        text = self.encoder.text_stem(batch["mlm_ids"][first], batch["mask"][first])
+        [fused] = self.encoder.fuse_together([self._masked_pass(image, text)])
+        return self._masked_loss(fused, batch, mean_masked)
+
+    def _masked_pass(self, image: ImageStem, masked_text: TextStem) -> FusedPass:
+        """Of the pairs that MLM looks at. The last image block would run for nobody and is left out."""
+        return FusedPass(image.rows(slice(self.mlm_pairs)), masked_text, image_output=False)
 
     def masked(self, batch: dict[str, Any]) -> Tensor:
-        """How many positions of a batch `masked_loss` predicts, float32 ()."""
+        """How many positions of a batch `mlm_loss` predicts, float32 ()."""
         return (batch["mlm_labels"][: self.mlm_pairs] != NO_LABEL).sum().float()
 
-    def mlm_loss(
-        self,
-        image: ImageStem,
-        ids: Tensor,
-        mask: Tensor,
-        labels: Tensor,
-        positions: Tensor | None = None,
-        *,
-        mean_masked: Tensor | None = None,
-        words: Tensor | None = None,
-    ) -> Tensor:
-        """Cross-entropy at the masked positions, a mean over those of all ranks. The vocabulary is scored at those
-        positions only; the last image block runs for nobody and is left out. positions: see `labelled_positions`, None:
-        found here, for which the host waits for the device. mean_masked: how many a micro-batch has, float32 (),
-        None = a mean over the ranks. words: see `FusedEncoder.words_of`."""
+    def _masked_loss(self, fused: Fused, batch: dict[str, Any], mean_masked: Tensor | None = None) -> Tensor:
+        """Cross-entropy at the masked positions of a `_masked_pass`, a mean over those of all ranks. The vocabulary is
+        scored at those positions only. Where the batch has no mlm_positions they are found here, for which the host
+        waits for the device. mean_masked: how many a micro-batch has, float32 (), None = a mean over the ranks."""
         assert self.mlm is not None, "MLM is switched off"
-        text = self.encoder.text_stem(ids, mask, words)
-        fused = self.encoder.fuse(image, text, image_output=False)
+        labels = batch["mlm_labels"][: self.mlm_pairs]
+        positions = batch.get("mlm_positions")
         if positions is None:
             positions = labelled_positions(labels)
-        states = fused.text.flatten(0, 1).index_select(0, positions)
+        tokens = fused.text[:, : labels.shape[1]]  # without the padding that longer texts beside it have caused
+        states = tokens.flatten(0, 1).index_select(0, positions)
         logits = self.mlm(self.pool.text_transform(states))
         loss = F.cross_entropy(logits.float(), labels.flatten().index_select(0, positions), reduction="sum")
         if mean_masked is not None:
@@ -311,25 +306,46 @@ class CoarseTask(Task, Embedding, Matching):
     ) -> tuple[Tensor, Tensor]:
         """Matched or not over 3B pairs: (image, text), (image, negative text), (negative image, text). Also the
         accuracy, in [0, 1]."""
+        [fused] = self.encoder.fuse_together([self._matching_pass(image, text, negative_image, negative_text)])
+        return self._matching_loss(fused)
+
+    def _drawn_pass(self, image: ImageStem, text: TextStem, drawn: Negatives) -> FusedPass:
+        """Of the pairs that ITM looks at, with their negatives."""
+        first = slice(self.itm_pairs)
+        text = of_one_width(text)
+        negative_image, negative_text = fetch(image, text, drawn.first(self.itm_pairs))
+        matched_text = TextStem(text.tokens[first], text.mask[first])
+        return self._matching_pass(image.rows(first), matched_text, negative_image, negative_text)
+
+    def _matching_pass(
+        self, image: ImageStem, text: TextStem, negative_image: ImageStem, negative_text: TextStem
+    ) -> FusedPass:
+        """The 3B pairs of `itm_loss`."""
         image, negative_image = self._with_first_pair(image), self._with_first_pair(negative_image)
         images = ImageStem.joined([image, image, negative_image])
-        tokens = torch.cat([text.tokens, negative_text.tokens, text.tokens])
-        masks = torch.cat([text.mask, negative_text.mask, text.mask])
-        logits = self.match(images, TextStem(tokens, masks), pooled=True).float()
-        matched = torch.arange(len(logits), device=logits.device) < len(image.map)
-        labels = matched.long()
-        correct = logits.detach().argmax(1) == labels
-        return F.cross_entropy(logits, labels), correct.float().mean()
+        return FusedPass(images, TextStem.joined([text, negative_text, text]), pooled=True)
 
     def _with_first_pair(self, image: ImageStem) -> ImageStem:
         return self.encoder.with_first_pair(image) if image.first is None else image
 
+    def _matching_loss(self, fused: Fused) -> tuple[Tensor, Tensor]:
+        """Loss and accuracy of a `_matching_pass`, whose first third is matched."""
+        logits = self._matching_logits(fused).float()
+        pairs = len(logits) // 3
+        matched = torch.arange(len(logits), device=logits.device) < pairs
+        labels = matched.long()
+        correct = logits.detach().argmax(1) == labels
+        return F.cross_entropy(logits, labels), correct.float().mean()
+
+    def _matching_logits(self, fused: Fused) -> Tensor:
+        assert self.itm is not None, "ITM is switched off"
+        logits: Tensor = self.itm(self.pool(fused.pyramid[-1], fused.text))
+        return logits
+
     def match(self, image: ImageStem, text: TextStem, *, pooled: bool = False) -> Tensor:
         """ITM logits (B, 2) of the pairs (image b, text b); index 1 is "matched". `pooled`, and K texts for each image:
         see `FusedEncoder.fuse`."""
-        assert self.itm is not None, "ITM is switched off"
-        fused = self.encoder.fuse(image, text, pooled=pooled)
-        return self.itm(self.pool(fused.pyramid[-1], fused.text))
+        return self._matching_logits(self.encoder.fuse(image, text, pooled=pooled))
 
     def step_state(self) -> dict[str, Tensor]:
         return self.queue.state()

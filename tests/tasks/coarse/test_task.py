@@ -132,7 +132,7 @@ def test_each_objective_can_be_switched_off_and_weighted():
     torch.testing.assert_close(some(batch)["itm_loss"], some_itm.detach())
     torch.testing.assert_close(some(batch)["itc_loss"], full["itc_loss"])
     stem = some.encoder.image_stem(normalize(batch["pixels"][:2]))
-    some_mlm = some.mlm_loss(stem, *(batch[name][:2] for name in ("mlm_ids", "mask", "mlm_labels")))
+    some_mlm = make().mlm_loss(stem, {name: batch[name][:2] for name in ("mlm_ids", "mask", "mlm_labels")})
     torch.testing.assert_close(some(batch)["mlm_loss"], some_mlm.detach())
     assert make(itc=0.0, itm_negatives="random")(batch).keys() >= {"mlm_loss", "itm_loss"}
 
