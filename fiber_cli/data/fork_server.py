@@ -8,9 +8,10 @@ matters, has no such threads, and has imported what takes time. It ends with the
 
 import os
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from multiprocessing import forkserver, resource_tracker
+from multiprocessing import forkserver, resource_tracker, util
 from multiprocessing.context import ForkServerContext, ForkServerProcess
 
 from fiber_cli.data.worker_process import SentProcess
@@ -20,6 +21,11 @@ from fiber_cli.stop_signals import held_back
 #: What every server imports; what else workers use is of these rooms.
 _IMPORTED = ("torch.utils.data", "torch.multiprocessing", "PIL.Image", "fiber_cli.data.in_fork_server")
 _ROOMS = ("fiber_cli.data.", "fiber_cli.tasks.")
+#: Bytes of the path of a folder in which sockets still have a path that is short enough for them: of 104 bytes, on
+#: Linux 108, `multiprocessing` takes 32 for a folder and a name.
+_LONGEST_FOLDER = 72
+#: Where sockets go instead, the first that takes files.
+_SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 #: Of the process that tells of what a rank has left behind that was killed, and removes it all the same.
 _SILENT = "ignore:resource_tracker:UserWarning"
 
@@ -30,16 +36,30 @@ def run_server() -> None:
     imported = filter(_is_for_workers, list(sys.modules))
     forkserver.set_forkserver_preload([*_IMPORTED, *imported])
     try:
+        _place_sockets()
         with _environment(), held_back():
             resource_tracker.ensure_running()
             with held_back():  # anew, as starting the tracker lets some through
                 forkserver.ensure_running()
     except OSError as error:
         raise UserError(
-            f"the process that workers are forked from cannot be started ({error.strerror or error}): TMPDIR may name "
-            "a folder whose path is too long for a socket, or that takes no files; or read without workers "
+            f"the process that workers are forked from cannot be started ({error.strerror or error}): let TMPDIR name "
+            f"a folder that takes files, by a path of at most {_LONGEST_FOLDER} bytes, or read without workers "
             "(data.workers=0, --workers 0)"
         ) from error
+
+
+def _place_sockets() -> None:
+    """Choose the folder for the sockets of this process and its workers: where TMPDIR's path is too long for them, as
+    batch systems have it, a shorter one."""
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) > _LONGEST_FOLDER:
+        fitting = (folder for folder in _SHORT_FOLDERS if os.access(folder, os.W_OK | os.X_OK))
+        tempfile.tempdir = next(fitting, usual)
+    try:
+        util.get_temp_dir()  # kept by `multiprocessing` from now on
+    finally:
+        tempfile.tempdir = usual
 
 
 def _is_for_workers(module: str) -> bool:

@@ -210,11 +210,33 @@ def runs(pid):
         return False
 
 
-def test_a_folder_for_sockets_that_is_too_long_is_a_traceback(tmp_path, programs):
-    program = f"""
+def in_long_folder(tmp_path):
+    """The beginning of a program whose TMPDIR has a path of more than 120 bytes."""
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    return f"""
 import tempfile
-tempfile.tempdir = {str(tmp_path / ("long" * 30))!r}
-os.mkdir(tempfile.tempdir)
+from fiber_cli.data import fork_server
+tempfile.tempdir = {str(folder)!r}
+"""
+
+
+def test_a_folder_that_is_too_long_for_sockets_is_used_for_them(tmp_path, programs):
+    program = f"""
+{in_long_folder(tmp_path)}
+numbers = [batch for batch in make_loader(range(4), 2, batch_size=2, collate_fn=reads.same)]
+print(json.dumps([numbers, tempfile.gettempdir(), os.listdir(tempfile.gettempdir())]))
+"""
+    [[numbers, folder, files]] = programs(program)
+    assert numbers == [[0, 1], [2, 3]]
+    assert folder == str(tmp_path / ("long" * 30))
+    assert files == []
+
+
+def test_no_folder_for_sockets_is_a_traceback(tmp_path, programs):
+    program = f"""
+{in_long_folder(tmp_path)}
+fork_server._SHORT_FOLDERS = ({str(tmp_path / "missing")!r},)
 try:
     prepare_workers(1)
 except UserError as error:
@@ -222,3 +244,4 @@ except UserError as error:
 """
     [told] = programs(program)
     assert told.startswith("the process that workers are forked from cannot be started (AF_UNIX path too long)")
+    assert "let TMPDIR name a folder that takes files, by a path of at most 72 bytes" in told
