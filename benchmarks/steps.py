@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.coarse_step import count_operations, random_batch
+from benchmarks.coarse_step import collated, count_operations, random_batch
 from benchmarks.detect import fine_config
 from benchmarks.measured import Report, Scale, autocast, median_seconds, peak_gib
 from fiber_cli.config.recipe import RuntimeSettings
@@ -86,6 +86,11 @@ def flop_of_step(make: Callable[[], Task], batch: dict[str, Any], device: torch.
     return flop / len(batch["pixels"])
 
 
+def coarse_batch(config: FiberConfig, images: int) -> dict[str, Any]:
+    """A batch of the coarse stage, of random pairs."""
+    return collated(random_batch(config, images))
+
+
 def fine_batch(config: FiberConfig, size: tuple[int, int], images: int, length: int = LENGTH) -> dict[str, Any]:
     """A batch of the fine stage: random pixels, tokens and boxes, each named by two tokens."""
     height, width = size
@@ -113,7 +118,7 @@ def step_rows(report: Report, scale: Scale, device: torch.device, rate: float, s
     if stage == "coarse":
         coarse_config = PRESETS[scale.preset]
         make: Callable[[], Task] = partial(CoarseTask, coarse_config)
-        batch_of: Callable[[int], dict[str, Any]] = partial(random_batch, coarse_config)
+        batch_of: Callable[[int], dict[str, Any]] = partial(coarse_batch, coarse_config)
         batches = scale.coarse_batches
     else:
         vocab = PRESETS[scale.preset].text.vocab
