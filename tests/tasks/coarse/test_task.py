@@ -258,6 +258,14 @@ def test_a_micro_step_waits_for_its_gpu():
         count_step(make, batch)
 
 
+def test_mlm_is_a_pass_of_its_own():
+    """What it adds to a step of ITC and ITM, against a step of MLM alone, in operations that a GPU is given."""
+    batch = collated(random_batch(SMALL, 6, length=12))
+    kinds = ({}, {"mlm": 0.0}, {"itm": 0.0, "itc": 0.0})
+    with_all, without, alone = (count_step(partial(make, **settings), batch).total for settings in kinds)
+    assert with_all - without < 0.25 * alone
+
+
 def test_positions_from_the_collator_change_the_loss():
     task, batch = make(mlm_pairs=3), random_batch(SMALL, 6, length=12)
     found = task(batch)["loss"]
