@@ -84,7 +84,8 @@ def table(
     placement = placement_words(precision, device, tf32)
     train_on(device)
     extra = options_of_commands(with_options or [], placement)
-    asked = Asked(name, runs, data, results or (), settings or (), nproc, extra)
+    named_precision = None if precision == "auto" else precision
+    asked = Asked(name, runs, data, results or (), settings or (), nproc, extra, named_precision)
     form: Form = "text"
     if json:
         form = "json"

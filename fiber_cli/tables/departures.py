@@ -63,10 +63,9 @@ class Departures:
 def runs_behind(table: Table) -> list[str]:
     """The names of the runs that a table's figures rest on, those first that others start from."""
     names: dict[str, None] = {}
-    for row in table.rows:
-        for cell in row.cells:
-            for source in cell.sources:
-                names.update(dict.fromkeys(_runs_of(source)))
+    for cell in table.cells:
+        for source in cell.sources:
+            names.update(dict.fromkeys(_runs_of(source)))
     return list(names)
 
 

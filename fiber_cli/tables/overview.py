@@ -1,6 +1,7 @@
 """What `fiber table` does: prints tables or their plans, makes what they lack."""
 
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,7 +20,7 @@ from fiber_cli.tables.paper import TABLES
 from fiber_cli.tables.picture import few_shot_curve
 from fiber_cli.tables.plan import Planner
 from fiber_cli.tables.render import MeasuredTable, PlannedTable, stages_as_text
-from fiber_cli.tables.results import Results
+from fiber_cli.tables.results import Figure, Results
 from fiber_cli.tables.retrieval import Retrieval, RetrievalTable
 from fiber_cli.tables.rows import Table
 from fiber_cli.tables.settings import check_settings
@@ -33,7 +34,8 @@ Form = Literal["text", "markdown", "json"]
 
 class Asked(NamedTuple):
     """runs: the folder of all runs; data: that of all data sets; results: others with evaluations below them; settings:
-    put over all recipes; nproc: processes of a command; extra: command → options of it."""
+    put over all recipes; nproc: processes of a command; extra: command → options of it; precision: of what is made,
+    where it is one of them."""
 
     name: str
     runs: Path
@@ -42,6 +44,7 @@ class Asked(NamedTuple):
     settings: Sequence[str] = ()
     nproc: int = 1
     extra: dict[str, list[str]] | None = None
+    precision: str | None = None
 
     @property
     def tables(self) -> list[Table]:
@@ -75,8 +78,24 @@ def make_and_show(asked: Asked, shown: Shown) -> int:
     with locked(asked.runs):
         code = Maker(planner, asked.nproc, asked.extra or {}).make(asked.tables)
     results.read()
+    cells = [cell for table in asked.tables for cell in table.cells]
+    _tell_precisions(asked.precision, results, map(results.figure, cells))
     show_tables(measured_tables(asked, results), shown)
     return code
+
+
+def _tell_precisions(asked: str | None, results: Results, figures: Iterable[Figure]) -> None:
+    """Say which figures were there in another precision than the one that is asked for."""
+    others = Counter(map(results.precision_of, figures))
+    for precision in (None, asked):
+        del others[precision]
+    if asked is None or not others:
+        return
+    named = ", ".join(f"{count} in {precision}" for precision, count in sorted(others.items()))
+    say(
+        f"table: figures that were there: {named}; --precision {asked} is of what is made: "
+        "for these too, remove the folders of their results.json"
+    )
 
 
 def show_measured(asked: Asked, shown: Shown) -> None:
@@ -122,6 +141,7 @@ def show_retrieval(retrieval: Retrieval, asked: Asked, shown: Shown, *, is_plan:
         return EXIT_OK
     code = table.make(asked.nproc, asked.extra or {})
     if code == EXIT_OK:
+        _tell_precisions(asked.precision, table.results, map(table.figure, table.table.cells))
         show_tables([MeasuredTable(table.table, table.figure)], shown)
     return code
 

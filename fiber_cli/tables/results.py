@@ -147,6 +147,15 @@ class Results:
                 return False
         return True
 
+    def precision_of(self, figure: Figure) -> str | None:
+        """What an evaluation was computed in; None of a figure that comes of none, or of one that does not tell."""
+        if figure.file is None:
+            return None
+        for result in self.results:
+            if result.file.parent == figure.file.parent:
+                return result.content.get("precision")
+        return None
+
     def figure(self, cell: Cell) -> Figure:
         """Ours, from the first of its sources that has it."""
         figures = [self._figure_of(cell, source) for source in cell.sources]

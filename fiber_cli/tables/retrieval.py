@@ -119,11 +119,10 @@ class RetrievalTable:
 
     def is_made(self, mode: str) -> bool:
         """Whether an evaluation in a mode has all its rows."""
-        for row in self.table.rows:
-            for cell in row.cells:
-                is_of_mode = cell.metric.startswith("rerank-") == (mode == "rerank")
-                if is_of_mode and self.figure(cell).value is None:
-                    return False
+        for cell in self.table.cells:
+            is_of_mode = cell.metric.startswith("rerank-") == (mode == "rerank")
+            if is_of_mode and self.figure(cell).value is None:
+                return False
         return True
 
     def commands(self) -> list[list[str]]:

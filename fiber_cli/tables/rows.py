@@ -64,12 +64,16 @@ class Table(NamedTuple):
     notes: tuple[str, ...] = ()
 
     @property
+    def cells(self) -> list[Cell]:
+        """Of all rows."""
+        return [cell for row in self.rows for cell in row.cells]
+
+    @property
     def columns(self) -> tuple[str, ...]:
         """In the order in which the rows have them."""
         columns: dict[str, None] = {}
-        for row in self.rows:
-            for cell in row.cells:
-                columns[cell.column] = None
+        for cell in self.cells:
+            columns[cell.column] = None
         return tuple(columns)
 
     @property
