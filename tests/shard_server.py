@@ -1,22 +1,26 @@
 """A local server of shards, which sends parts of them or not, and says what was asked of it."""
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Lock, Thread
+from urllib.parse import unquote
 
 
 class ShardServer:
     """folder: of the files that are served; address: its address. with_parts, with_length: whether parts are sent, and
-    the size is told. failures: how many of the next requests for content fail. asked: (name, Range) of every such."""
+    the size is told. failures: how many of the next requests for content fail; seconds: how long the content of one
+    takes, a piece at a time. asked: (name, Range) of every such."""
 
     def __init__(self, folder: Path):
         self.folder = folder
         self.address = ""
         self.with_parts = self.with_length = True
         self.failures = 0
+        self.seconds = 0.0
         self.asked: list[tuple[str, str | None]] = []
         self._lock = Lock()
 
@@ -41,7 +45,7 @@ def serving_shards(folder: Path) -> Iterator[ShardServer]:
             self._send(with_content=True)
 
         def _send(self, with_content: bool) -> None:
-            file = served.folder / self.path.partition("?")[0].lstrip("/")
+            file = served.folder / unquote(self.path.partition("?")[0]).lstrip("/")
             part = self.headers.get("Range")
             if not file.is_file():
                 self.send_error(404)
@@ -66,7 +70,15 @@ def serving_shards(folder: Path) -> Iterator[ShardServer]:
                 self.close_connection = True
             self.end_headers()
             if with_content:
-                self.wfile.write(content)
+                self._write(content)
+
+        def _write(self, content: bytes) -> None:
+            pieces = 10 if served.seconds else 1
+            size = -(-len(content) // pieces)
+            for piece in range(pieces):
+                time.sleep(served.seconds / pieces)
+                self.wfile.write(content[piece * size : (piece + 1) * size])
+                self.wfile.flush()
 
         def log_message(self, *arguments: object) -> None:
             pass

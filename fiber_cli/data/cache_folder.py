@@ -23,12 +23,18 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fiber")
 
 
+def named_cache() -> Path | None:
+    """The folder that the user has named; None where there is none."""
+    named = os.environ.get(VARIABLE)
+    return Path(named).expanduser() if named else None
+
+
 def cache_folders(beside: Path | None) -> list[Path]:
     """Where something about the files in a folder may lie, the place where it is written first. None: of what lies in
     no folder."""
-    named = os.environ.get(VARIABLE)
-    if named:
-        return [Path(named)]
+    named = named_cache()
+    if named is not None:
+        return [named]
     if beside is None:
         return [user_cache()]
     own = beside / CACHE

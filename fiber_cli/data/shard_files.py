@@ -5,12 +5,14 @@ command (`pipe:…`) writes and what a server without ranges sends, goes through
 folder until other such shards take its place.
 """
 
+import atexit
 import hashlib
 import http.client
 import os
 import re
-import shutil
+import signal
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -21,12 +23,13 @@ from contextlib import suppress
 from functools import cache
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from typing import IO, Any, NamedTuple, TypeVar
+from urllib.parse import quote, unquote, urlsplit
 
-from fiber_cli.data.cache_folder import VARIABLE, made_by_one, user_cache
+from fiber_cli.data.cache_folder import VARIABLE, made_by_one, named_cache, user_cache
 from fiber_cli.downloads import check_address
 from fiber_cli.errors import UserError
+from fiber_cli.printing import say
 from fiber_cli.regular_files import check_regular
 from fiber_cli.remote_paths import PIPE, is_remote
 
@@ -42,10 +45,16 @@ _TRIES_TO_OPEN = 20
 #: How many shards without parts are kept, of all that were read: twice those among which samples are shuffled.
 MOST_KEPT = 32
 _LAST_WORDS = 300
+#: After so long without a byte a part is nobody's any more.
+_SECONDS_OF_A_PART = 24 * 3600
 #: What servers answer where there is no such file, and never will be.
 _NOT_THERE = (404, 410)
 #: How long a server may say nothing.
 _TIMEOUT_SECONDS = 60.0
+#: Signs that stand in addresses as they are, beside letters and digits.
+_OF_ADDRESSES = "%/:?#[]@!$&'()*+,;=~"
+#: Commands that are running.
+_COMMANDS: "set[subprocess.Popen[bytes]]" = set()
 #: What is asked of a server about a file, by which another content is another file.
 _VERSION = ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "updated", "created")
 
@@ -129,6 +138,7 @@ class RemoteShard(ShardFile):
     def __init__(self, url: str):
         self.url = url
         self._start, self._content = 0, b""
+        self._size: int | None = None
 
     def prepare(self, start: int, end: int) -> None:
         """One request for a picture with its text, where they are not so large that both would not be wanted."""
@@ -137,10 +147,12 @@ class RemoteShard(ShardFile):
             self._start, self._content = start, self._fetched(end - start, start)
 
     def size(self) -> int:
-        size = _info(self.url).get("size")
-        if not isinstance(size, int):
-            raise OSError(f"{self.url}: the server does not say how large it is")
-        return size
+        if self._size is None:
+            size = _info(self.url).get("size")
+            if not isinstance(size, int):
+                raise OSError(f"{self.url}: the server does not say how large it is")
+            self._size = size
+        return self._size
 
     def read(self, size: int, offset: int) -> bytes:
         if self._start <= offset and offset + size <= self._start + len(self._content):
@@ -148,7 +160,7 @@ class RemoteShard(ShardFile):
         return self._fetched(size, offset)
 
     def _fetched(self, size: int, offset: int) -> bytes:
-        if not size:
+        if not size or offset >= self.size():
             return b""
 
         def part() -> bytes:
@@ -182,7 +194,7 @@ def open_shard(path: str) -> ShardFile:
     if not is_remote(path):
         return LocalShard(path)
     if path.startswith(PIPE) or not has_parts(path):
-        return _open_kept(path)
+        return _open_kept(path, shard_state(path))
     return RemoteShard(path)
 
 
@@ -211,10 +223,16 @@ def _file_system(url: str) -> tuple[Any, str]:
     """fsspec's file system of an address, one in each process, and the path in it."""
     import fsspec
 
-    if urlsplit(url).scheme.lower() in ("http", "https"):
+    options = {}
+    if _is_http(url):
+        import aiohttp
+
         check_address(url)
+        # For every answer and every piece of it: by itself it would end any transfer after five minutes.
+        seconds = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT_SECONDS, sock_read=_TIMEOUT_SECONDS)
+        options["client_kwargs"] = {"timeout": seconds}
     try:
-        files, path = fsspec.core.url_to_fs(url)
+        files, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
         raise UserError(f"{url}: {error}; install the package and start again") from None
     except ValueError as error:
@@ -234,8 +252,12 @@ def _tried(url: str, ask: Callable[[], Result]) -> Result:
             reason = _reason(error)
             if reason is None:
                 raise OSError(f"{url}: is not there") from None
+            words = f"{type(reason).__name__}: {reason}"
+            if isinstance(reason, TimeoutError):
+                words = f"no answer in {_TIMEOUT_SECONDS:g} s"
+                say(f"{url}: {words}{'; it is asked again' if waits else ''}")
             if not waits:
-                raise OSError(f"{url}: cannot be read ({type(reason).__name__}: {reason})") from None
+                raise OSError(f"{url}: cannot be read ({words})") from None
             time.sleep(waits.pop(0))
 
 
@@ -262,12 +284,12 @@ def _info(url: str) -> dict[str, Any]:
 @cache
 def has_parts(url: str) -> bool:
     """Whether the server sends parts: one of http is asked for one, all others do."""
-    if urlsplit(url).scheme.lower() not in ("http", "https"):
+    if not _is_http(url):
         return True
     check_address(url)
     if _info(url).get("size") is None:
         return False
-    request = urllib.request.Request(url, headers={"Range": "bytes=0-0"})
+    request = urllib.request.Request(quote(url, safe=_OF_ADDRESSES), headers={"Range": "bytes=0-0"})
 
     def status() -> int:
         with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
@@ -277,31 +299,60 @@ def has_parts(url: str) -> bool:
     return _tried(url, status) == http.client.PARTIAL_CONTENT
 
 
-def _open_kept(path: str) -> LocalShard:
-    """What is kept of a path, opened: another thread or process that keeps something else may remove it before."""
+def _is_http(url: str) -> bool:
+    return urlsplit(url).scheme.lower() in ("http", "https")
+
+
+def _open_kept(path: str, state: ShardState) -> LocalShard:
+    """What is kept of a path in this state, opened: another thread or process that keeps something else may remove it
+    before."""
     for _ in range(_TRIES_TO_OPEN):
         with suppress(FileNotFoundError):
-            return LocalShard(_kept(path))
+            return LocalShard(_kept(path, state))
     raise OSError("what is kept of it is removed at once, for the shards that other processes read")
 
 
-def _kept(path: str) -> Path:
+def _kept(path: str, state: ShardState) -> Path:
     """What a command writes, or a server without parts sends, as a file."""
-    folder = Path(os.environ.get(VARIABLE) or user_cache(), "streams")
-    file = folder / f"{hashlib.sha256(path.encode(errors='surrogatepass')).hexdigest()[:32]}.tar"
+    folder = _streams()
+    file = folder / f"{_digest(path)}-{_digest(f'{state.size}|{state.version}')}.tar"
     with made_by_one(file, path):
         if file.is_file():
             with suppress(OSError):
                 os.utime(file)  # the ones that were not used for long go first
         else:
+            forget_kept(path)
             _keep(path, file)
     _remove_old(folder, file)
     return file
 
 
+def forget_kept(path: str) -> None:
+    """Have what is kept of an address or a command be read anew, whatever it was."""
+    if is_remote(path):
+        for file in _streams().glob(f"{_digest(path)}-*.tar"):
+            with suppress(OSError):
+                file.unlink()
+
+
+def _streams() -> Path:
+    """The folder of what is kept."""
+    named = named_cache()
+    return (user_cache() if named is None else named) / "streams"
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+
+
 def _keep(path: str, file: Path) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", suffix=".part", delete=False) as part:
+    """UserError for a folder that takes no files."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        part = tempfile.NamedTemporaryFile(dir=file.parent, prefix=".", suffix=".part", delete=False)  # noqa: SIM115
+    except OSError as error:
+        raise _unkept(path, file.parent, error) from error
+    with part:
         try:
             if path.startswith(PIPE):
                 _run(path.removeprefix(PIPE), part)
@@ -313,31 +364,72 @@ def _keep(path: str, file: Path) -> None:
     os.replace(part.name, file)
 
 
-def _run(command: str, into: Any) -> None:
+def _unkept(path: str, folder: Path, error: OSError) -> UserError:
+    reason = error.strerror or error
+    return UserError(
+        f"{folder}: cannot keep there what {path} sends ({reason}); make room, or name another folder with {VARIABLE}"
+    )
+
+
+def _run(command: str, into: "IO[bytes]") -> None:
     """What a command of the shell writes. OSError where it fails."""
     with tempfile.TemporaryFile() as words:
-        ended = subprocess.run(command, shell=True, stdin=subprocess.DEVNULL, stdout=into, stderr=words, check=False)
+        # In a session of its own, so that all that it has started ends with this process.
+        process = subprocess.Popen(
+            command, shell=True, stdin=subprocess.DEVNULL, stdout=into, stderr=words, start_new_session=True
+        )
+        _COMMANDS.add(process)
+        try:
+            code = process.wait()
+        finally:
+            _COMMANDS.discard(process)
         words.seek(0)
         said = words.read().decode(errors="replace").strip()[-_LAST_WORDS:]
-    if ended.returncode:
-        raise OSError(f"the command ended with {ended.returncode}{said and ': ' + said}")
+    if code:
+        raise OSError(f"the command ended with {code}{said and ': ' + said}")
 
 
-def _send(url: str, into: Any) -> None:
-    """All that a server sends of an address."""
+def _end_commands() -> None:
+    """End the commands that a thread still waits for."""
+    for process in list(_COMMANDS):
+        with suppress(OSError):
+            if sys.platform == "win32":
+                process.kill()
+            else:
+                os.killpg(process.pid, signal.SIGKILL)
+
+
+atexit.register(_end_commands)
+
+
+def _send(url: str, into: "IO[bytes]") -> None:
+    """All that a server sends of an address. UserError where there is no room for it."""
 
     def whole() -> None:
         into.seek(0)
         into.truncate()
         files, path = _file_system(url)
         with files.open(path, "rb", block_size=0) as stream:
-            shutil.copyfileobj(stream, into, _REMOTE_BLOCK)
+            while content := stream.read(_REMOTE_BLOCK):
+                keep(content)
+
+    def keep(content: bytes) -> None:
+        try:
+            into.write(content)
+            into.flush()
+        except OSError as error:
+            raise _unkept(url, Path(into.name).parent, error) from error
 
     _tried(url, whole)
 
 
 def _remove_old(folder: Path, newest: Path) -> None:
-    """All but the last ones that were used; a process that has one open reads on."""
+    """All but the last ones that were used; a process that has one open reads on. Also parts that a process which was
+    killed has left."""
+    for part in folder.glob(".*.part"):
+        with suppress(OSError):
+            if time.time() - part.stat().st_mtime > _SECONDS_OF_A_PART:
+                part.unlink()
     kept = []
     for file in folder.glob("*.tar"):
         with suppress(OSError):

@@ -11,7 +11,6 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -22,8 +21,9 @@ from tqdm import tqdm
 from fiber_cli.characters import one_line
 from fiber_cli.data.cache_folder import cache_folders, made_by_one
 from fiber_cli.data.mapped_file import MappedFile, read_mapped, write_mapped
-from fiber_cli.data.shard_files import ShardState, open_shard, shard_state
+from fiber_cli.data.shard_files import ShardState, forget_kept, open_shard, shard_state
 from fiber_cli.data.tar import ShardIndex, are_samples, read_index
+from fiber_cli.data.threads import map_in_threads
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.parsing import parse_json
 from fiber_cli.remote_paths import is_remote
@@ -162,9 +162,9 @@ def _of_all(paths: list[str], read: Callable[[str], Result], what: str) -> list[
             damaged.append(f"{path}: {reason.removeprefix(f'{path}: ')}")
             return None
 
-    with ThreadPoolExecutor(min(_MAX_THREADS, len(paths))) as pool:  # reading waits for the disk
-        progress = tqdm(pool.map(tried, paths), what, len(paths), delay=2, disable=None)
-        results = [each for each in progress if each is not None]
+    found = map_in_threads(tried, paths, _MAX_THREADS)  # reading waits for the disk
+    progress = tqdm(found, what, len(paths), delay=2, disable=None)
+    results = [each for each in progress if each is not None]
     if damaged:
         raise UserError(
             f"{len(damaged)} of {len(paths)} shards cannot be used; fetch them again or leave them out:",
@@ -194,6 +194,9 @@ def _indexed(path: str, state: ShardState) -> _Indexed:
         shard = open_shard(path)
         try:
             indexed = _Indexed(read_index(shard), shard.size())
+        except OSError:
+            forget_kept(path)  # so that it is fetched again where it was mended
+            raise
         finally:
             shard.close()
         _write(places[0], indexed.members._asdict(), {"stamp": stamp, "size": str(indexed.size)})

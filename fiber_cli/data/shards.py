@@ -11,7 +11,7 @@ from PIL import Image
 
 from fiber_cli.data.image_formats import SUFFIXES, count_endings
 from fiber_cli.data.images import open_image
-from fiber_cli.data.shard_files import ShardFile, open_shard, shard_name
+from fiber_cli.data.shard_files import ShardFile, forget_kept, open_shard, shard_name
 from fiber_cli.data.shard_index import index_shards
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.data.shard_set import is_whole_set
@@ -161,5 +161,6 @@ class ShardSource(ImageSource):
         file = open_shard(path)
         if is_remote(path) and file.size() != int(self._table.sizes[shard]):
             file.close()
+            forget_kept(path)
             raise OSError("has another size than when it was indexed; start again")
         return file

@@ -17,6 +17,8 @@ from fiber_cli.parsing import parse_json
 from fiber_cli.text_files import utf8
 
 _BLOCK = 512
+#: Bytes that are looked at together behind an end mark.
+_ZEROS = 2**20
 _OCTAL = re.compile(rb"[0-7]*")
 #: Digits of the length of a pax record, and of a size in one.
 _MOST_DIGITS = 19
@@ -196,7 +198,11 @@ def members(file: Blocks, total: int) -> Iterator[TarMember]:
         if len(header) < _BLOCK:
             raise OSError(f"cut short: the end mark is missing at byte {position}")
         if not any(header):
-            return
+            following = _end_of_zeros(file, position, total)
+            if following is None:
+                return
+            position = following  # another tar that was put behind this one
+            continue
         size = _content_size(header, position)
         content = position + _BLOCK
         kind = header[156:157]
@@ -222,6 +228,19 @@ def members(file: Blocks, total: int) -> Iterator[TarMember]:
             long_name = long_size = None
         blocks = -(-size // _BLOCK)
         position = content + blocks * _BLOCK
+
+
+def _end_of_zeros(file: Blocks, position: int, total: int) -> int | None:
+    """The place of the next block that is not all zeros; None where there is none."""
+    while position < total:
+        content = file.read(min(_ZEROS, total - position), position)
+        if not content:
+            return None
+        zeros = len(content) - len(content.lstrip(b"\0"))
+        if zeros < len(content):
+            return position + zeros // _BLOCK * _BLOCK
+        position += len(content)
+    return None
 
 
 def _content_size(header: bytes, position: int) -> int:

@@ -1,8 +1,15 @@
 """Shards at addresses and of commands: the same samples in the same order as those on a disk, and faults are told."""
 
+import errno
+import os
 import pickle
+import socket
+import subprocess
 import sys
+import tempfile
+import time
 from multiprocessing import get_context
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -135,6 +142,134 @@ def test_a_shard_that_changed_on_its_server_is_read_by_its_old_index(tars, serve
     assert WebDatasetSource(url).key(0) == "00001/new"
 
 
+@pytest.mark.parametrize("told", ["with_parts", "with_length"])
+def test_a_shard_that_changed_on_a_server_without_parts_is_the_one_that_was_kept(tars, server, told, index_folder):
+    setattr(server, told, False)
+    url = f"{server.address}/00001.tar"
+    assert len(WebDatasetSource(url)) == 4
+    write_tar(tars / "00001.tar", shard_sample("new", "another text"))
+    source = WebDatasetSource(url)
+    assert (source.key(0), source.captions(0), len(source)) == ("00001/new", ("another text",), 1)
+    assert len(list((index_folder.parent / "streams").glob("*.tar"))) == 1
+
+
+@pytest.mark.parametrize("with_parts", [True, False])
+def test_a_shard_that_was_mended_stays_the_damaged_one(tars, server, with_parts):
+    server.with_parts = with_parts
+    whole = (tars / "00001.tar").read_bytes()
+    for length in (0, 1536, 3000):
+        (tars / "00001.tar").write_bytes(whole[:length])
+        with pytest.raises(UserError, match=r"00001\.tar: cut short") as told:
+            WebDatasetSource(f"{server.address}/00001.tar")
+        assert " at byte " in str(told.value)
+    (tars / "00001.tar").write_bytes(whole)
+    assert len(WebDatasetSource(f"{server.address}/00001.tar")) == 4
+
+
+def test_a_command_that_was_mended_stays_the_damaged_one(tars):
+    whole = (tars / "00001.tar").read_bytes()
+    for content in (b"", whole[:1700], b"x" * 10240):
+        (tars / "00001.tar").write_bytes(content)
+        with pytest.raises(UserError, match="1 of 1 shards cannot be used"):
+            WebDatasetSource(f"pipe:cat {tars}/00001.tar")
+    (tars / "00001.tar").write_bytes(whole)
+    assert len(WebDatasetSource(f"pipe:cat {tars}/00001.tar")) == 4
+
+
+def test_a_server_that_says_nothing_is_waited_for_in_silence(tars, monkeypatch, capsys):
+    monkeypatch.setattr(shard_files, "_TIMEOUT_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/00000.tar"
+        with pytest.raises(UserError, match=r"00000\.tar: cannot be read \(no answer in 0\.2 s\)"):
+            WebDatasetSource(url)
+    tries = len(shard_files.WAITS_SECONDS) + 1
+    said = capsys.readouterr().err
+    assert said.count(f"{url}: no answer in 0.2 s") == tries
+    assert said.count("it is asked again") == tries - 1
+
+
+def test_a_slow_answer_is_cut_off(tars, server, monkeypatch):
+    """One that takes longer than the wait for a word of it, but sends a piece now and then."""
+    monkeypatch.setattr(shard_files, "_TIMEOUT_SECONDS", 0.5)
+    server.with_parts = False
+    server.seconds = 2.0
+    assert len(WebDatasetSource(f"{server.address}/00000.tar")) == 4
+    assert len([part for _, part in server.asked if part is None]) == 1
+
+
+@pytest.mark.parametrize("place", ["a file", "below a file", "full"])
+def test_a_cache_that_takes_no_files_is_called_a_fault_of_the_shard(server, tars, tmp_path, monkeypatch, place):
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "below" if place == "below a file" else tmp_path / "file"
+    if place == "full":
+        folder = tmp_path / "folder"
+        server.with_parts = False
+        monkeypatch.setattr(shard_files, "tempfile", FullDisk)
+    monkeypatch.setenv("FIBER_CACHE", str(folder))
+    path = f"{server.address}/00000.tar" if place == "full" else f"pipe:cat {tars}/00000.tar"
+    with pytest.raises(UserError, match="or name another folder with FIBER_CACHE") as told:
+        WebDatasetSource(path)
+    assert str(told.value).startswith(f"{folder}/streams: cannot keep there what {path} sends (")
+    if place == "full":
+        assert not list((folder / "streams").iterdir())
+
+
+class FullDisk:
+    """`tempfile` where no file takes anything."""
+
+    @staticmethod
+    def NamedTemporaryFile(**options):
+        file = tempfile.NamedTemporaryFile(**options)  # noqa: SIM115
+
+        def write(content):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        file.write = write
+        return file
+
+
+def test_a_tilde_is_a_folder_of_that_name(tars, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("FIBER_CACHE", "~/kept")
+    monkeypatch.chdir(tmp_path)
+    assert len(WebDatasetSource(f"pipe:cat {tars}/00000.tar")) == 4
+    assert len(list((tmp_path / "home" / "kept" / "streams").glob("*.tar"))) == 1
+    assert not (tmp_path / "~").exists()
+
+
+def test_an_address_with_a_space_is_no_address(tars, server):
+    (tars / "00000.tar").rename(tars / "a b.tar")
+    for name in ("a b.tar", "a%20b.tar"):
+        source = WebDatasetSource(f"{server.address}/{name}")
+        assert source.key(0).startswith("a b/")
+
+
+def test_a_stopped_run_waits_for_a_command_or_leaves_it(tmp_path):
+    """Also its children are ended."""
+    program = f"""
+import os, signal, sys, threading, time
+from fiber_cli.data import shard_index
+from fiber_cli.errors import UserError
+def stop(number, frame):
+    raise SystemExit(75)
+signal.signal(signal.SIGTERM, stop)
+def ask():
+    while not os.path.exists({str(tmp_path / "begun")!r}):
+        time.sleep(0.05)
+    os.kill(os.getpid(), signal.SIGTERM)
+threading.Thread(target=ask, daemon=True).start()
+shard_index.index_shards(["pipe:touch {tmp_path / "begun"}; sleep 600 & echo $! > {tmp_path / "child"}; wait"])
+"""
+    environment = os.environ | {"FIBER_CACHE": str(tmp_path / "cache")}
+    ended = subprocess.run([sys.executable, "-c", program], env=environment, timeout=60, capture_output=True, text=True)
+    assert (ended.returncode, ended.stderr) == (75, "")
+    child = Path("/proc", (tmp_path / "child").read_text().strip(), "stat")
+    began = time.monotonic()
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":
+        assert time.monotonic() - began < 10
+        time.sleep(0.05)
+
+
 def test_other_file_systems_of_fsspec_are_not_read(tars):
     import fsspec
 
@@ -183,8 +318,8 @@ def test_shards_of_commands_fill_the_disk(command, monkeypatch, index_folder):
 def test_a_shard_that_others_remove_before_it_is_open_is_not_there(tars, command, monkeypatch):
     kept, calls = shard_files._kept, []
 
-    def removed(path):
-        file = kept(path)
+    def removed(path, state):
+        file = kept(path, state)
         calls.append(path)
         if len(calls) % 3:
             file.unlink()

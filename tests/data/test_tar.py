@@ -88,6 +88,24 @@ def test_webdataset_names_all_damaged_shards_at_once(tars):
     assert "00006.tar: a second jpg of sample twice" in lines[6]
 
 
+@pytest.mark.parametrize("padding", [0, 512, 3 * 2**20])
+def test_what_stands_behind_an_end_mark_is_left_out(tars, tmp_path, padding):
+    shards = [(tars / f"{number:05d}.tar").read_bytes() for number in range(3)]
+    both = tmp_path / "both.tar"
+    both.write_bytes((bytes(padding)).join(shards))
+    source, apart = WebDatasetSource(str(both)), WebDatasetSource(str(tars))
+    assert len(source) == len(apart) == 12
+    for i in range(12):
+        assert source.captions(i) == apart.captions(i)
+        assert source.encoded_image(i) == apart.encoded_image(i)
+    both.write_bytes(shards[0] + bytes(padding) + b"something else".ljust(512))
+    with pytest.raises(UserError, match=f"no tar header at byte {len(shards[0]) + padding}"):
+        WebDatasetSource(str(both))
+    both.write_bytes(shards[0] + bytes(padding) + shards[0])
+    with pytest.raises(UserError, match="a second jpg of sample"):
+        WebDatasetSource(str(both))
+
+
 def images_and_left_out(tmp_path, *names):
     """Of a shard with such members: which of them each sample has, by its grey level, and what is left out."""
     members = []
