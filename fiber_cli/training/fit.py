@@ -17,7 +17,7 @@ from fiber_cli.distributed.collectives import any_rank, world_size
 from fiber_cli.distributed.group import init_from_env
 from fiber_cli.distributed.peers import telling_ended_processes
 from fiber_cli.distributed.together import asked_of_main, locked_by_all
-from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.errors import EXIT_OK, EXIT_STOPPED, UserError, first_names
 from fiber_cli.model.precision import allow_tf32
 from fiber_cli.training.allowed import check_trainable
 from fiber_cli.training.comparisons import batch_line, comparison_line
@@ -33,6 +33,9 @@ from fiber_cli.training.run import Run
 from fiber_cli.training.run_folder import check_output, has_checkpoint, read_init_from, write_init_from
 from fiber_cli.training.signals import StopRequest
 from fiber_cli.training.work import Work, work
+
+#: Of the data that have changed since a stop.
+_CHANGES_SHOWN = 3
 
 
 @telling_ended_processes()
@@ -137,6 +140,12 @@ def train(
     with StopRequest() as stop, log, batches_of_run as batches, run.saving_to_the_end():
         if begun:
             log.say(f"resumed at step {progress.step}{_other_ranks(on_ranks, recipe)}")
+            changed_data = run.changed_data()
+            if changed_data:
+                log.say(
+                    "the data are others than before the stop, and the run goes on otherwise than without it: "
+                    + first_names(changed_data, _CHANGES_SHOWN)
+                )
         elif resume:
             log.say(f"{output} holds no checkpoint yet: starting afresh")
         changed = batch_line(asked or recipe.runtime, recipe.runtime, world_size())

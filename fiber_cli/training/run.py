@@ -83,6 +83,9 @@ class Run:
         self.lr = 0.0
         self.words = work.words
         self.config = dict(work.config)
+        #: What the sources hold, on the first rank; what they held where the run goes on from, where that is known.
+        self.data = work.data_facts() if collectives.is_main() else {}
+        self.data_before: dict[str, str] | None = None
         #: Whether a checkpoint of this run is on the disk.
         self.has_saved = False
         #: Seconds for which this rank has waited for data since the last line of the log.
@@ -335,7 +338,7 @@ class Run:
         shards = self.engine.state_files(folder / STATE_FOLDER, kept)
         scaler = self.engine.scaler
         of_loss = None if scaler is None else scaler.state_dict()
-        state = RunState(self.progress, ranks, of_loss, self.asked).to_json()
+        state = RunState(self.progress, ranks, of_loss, self.asked, self.data).to_json()
         tensors = {f"task.{name}": value for name, value in self.task.resume_state().items()}
         if self.ema is not None:
             for name, value in named_weights(self.ema.task).items():
@@ -378,11 +381,22 @@ class Run:
             self.progress = dataclasses.replace(state.progress, truncated=local.truncated)
             self.bad.load_state_dict(local.bad)
             self.asked = self.asked or state.asked
+            self.data_before = state.data
             if self.engine.scaler is not None:
                 self.engine.scaler.load_state_dict(state.scaler or {})
             self.task.load_resume_state(_below("task.", tensors))
             if self.ema is not None:
                 load_into(self.ema.task, _below("ema.", tensors))
+
+    def changed_data(self) -> list[str]:
+        """What the sources hold otherwise than where the run goes on from, with both values. What only one of the two
+        has is left out, such as the data of a validation that was switched on."""
+        changed = []
+        for name, before in (self.data_before or {}).items():
+            now = self.data.get(name, before)
+            if now != before:
+                changed.append(f"{name} {before}, now {now}")
+        return changed
 
     def summary(self) -> dict[str, Any]:
         """What summary.json says."""

@@ -40,12 +40,14 @@ class AskedBatch:
 
 @dataclass(frozen=True)
 class RunState:
-    """ranks: in their order; scaler: of fp16's loss without ZeRO; asked: None where the batch is the recipe's."""
+    """ranks: in their order; scaler: of fp16's loss without ZeRO; asked: None where the batch is the recipe's; data:
+    what the sources held, see `data.identity`, None where it was not noted."""
 
     progress: Progress
     ranks: list[RankState]
     scaler: dict[str, Any] | None
     asked: AskedBatch | None = None
+    data: dict[str, str] | None = None
 
     def to_json(self) -> str:
         """The content of run.json."""
@@ -65,7 +67,15 @@ def read_state(folder: Path) -> RunState:
         asked = content.get("asked")
         if asked is not None:
             asked = AskedBatch(_count(asked["global_batch"]), _count(asked["micro_batch"]))
-        return RunState(progress, ranks, scaler, asked)
+        return RunState(progress, ranks, scaler, asked, _data(content.get("data")))
+
+
+def _data(content: Any) -> dict[str, str] | None:
+    if content is None:
+        return None
+    if not isinstance(content, dict) or not all(isinstance(value, str) for value in content.values()):
+        raise ValueError("data is no object of texts")
+    return content
 
 
 def _rank_state(content: Any) -> RankState:

@@ -61,6 +61,8 @@ def test_content_of_another_form_is_a_traceback(folder, content):
         (["ranks"], [{"bad": {"seen": "8", "bad": 0}, "truncated": 0}]),
         (["ranks"], [{"bad": {"seen": 8}, "truncated": 0}]),
         (["scaler"], [1]),
+        (["data"], ["60"]),
+        (["data"], {"data.train[0]: the number of samples": 60}),
     ],
 )
 def test_a_value_of_another_type_shows_later(folder, path, value):
