@@ -22,8 +22,8 @@ from fiber_cli.stop_signals import held_back
 _IMPORTED = ("torch.utils.data", "torch.multiprocessing", "PIL.Image", "fiber_cli.data.in_fork_server")
 _ROOMS = ("fiber_cli.data.", "fiber_cli.tasks.")
 #: Bytes of the path of a folder in which sockets still have a path that is short enough for them: of 104 bytes, on
-#: Linux 108, `multiprocessing` takes 32 for a folder and a name.
-_LONGEST_FOLDER = 72
+#: Linux 108, `multiprocessing` takes 32 for a folder and a name, and one ends it.
+_LONGEST_FOLDER = 71
 #: Where sockets go instead, the first that takes files.
 _SHORT_FOLDERS = ("/tmp", "/var/tmp", "/dev/shm")
 #: Of the process that tells of what a rank has left behind that was killed, and removes it all the same.

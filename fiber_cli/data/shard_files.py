@@ -8,6 +8,7 @@ folder until other such shards take its place.
 import atexit
 import hashlib
 import http.client
+import multiprocessing
 import os
 import re
 import signal
@@ -53,7 +54,7 @@ _NOT_THERE = (404, 410)
 _TIMEOUT_SECONDS = 60.0
 #: Signs that stand in addresses as they are, beside letters and digits.
 _OF_ADDRESSES = "%/:?#[]@!$&'()*+,;=~"
-#: Commands that are running.
+#: Commands that are running, in sessions of their own.
 _COMMANDS: "set[subprocess.Popen[bytes]]" = set()
 #: What is asked of a server about a file, by which another content is another file.
 _VERSION = ("ETag", "etag", "Last-Modified", "LastModified", "mtime", "updated", "created")
@@ -189,12 +190,13 @@ class Blocks:
         return self._content[offset - self._start :][:size]
 
 
-def open_shard(path: str) -> ShardFile:
-    """The shard behind a path, an address or a command. Raises OSError."""
+def open_shard(path: str, state: ShardState | None = None) -> ShardFile:
+    """The shard behind a path, an address or a command. state: in which it is; None: in that in which it was opened
+    last, of what is kept, so that a server need not be there. Raises OSError."""
     if not is_remote(path):
         return LocalShard(path)
     if path.startswith(PIPE) or not has_parts(path):
-        return _open_kept(path, shard_state(path))
+        return _open_kept(path, state)
     return RemoteShard(path)
 
 
@@ -230,7 +232,8 @@ def _file_system(url: str) -> tuple[Any, str]:
         check_address(url)
         # For every answer and every piece of it: by itself it would end any transfer after five minutes.
         seconds = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT_SECONDS, sock_read=_TIMEOUT_SECONDS)
-        options["client_kwargs"] = {"timeout": seconds}
+        configured = fsspec.config.conf.get(urlsplit(url).scheme.lower(), {}).get("client_kwargs", {})
+        options["client_kwargs"] = {"timeout": seconds, **configured}
     try:
         files, path = fsspec.core.url_to_fs(url, **options)
     except ImportError as error:
@@ -303,19 +306,24 @@ def _is_http(url: str) -> bool:
     return urlsplit(url).scheme.lower() in ("http", "https")
 
 
-def _open_kept(path: str, state: ShardState) -> LocalShard:
-    """What is kept of a path in this state, opened: another thread or process that keeps something else may remove it
-    before."""
+def _open_kept(path: str, state: ShardState | None) -> LocalShard:
+    """What is kept of a path in this state, None for any, opened: another thread or process that keeps something else
+    may remove it before."""
     for _ in range(_TRIES_TO_OPEN):
         with suppress(FileNotFoundError):
             return LocalShard(_kept(path, state))
     raise OSError("what is kept of it is removed at once, for the shards that other processes read")
 
 
-def _kept(path: str, state: ShardState) -> Path:
+def _kept(path: str, state: ShardState | None) -> Path:
     """What a command writes, or a server without parts sends, as a file."""
     folder = _streams()
-    file = folder / f"{_digest(path)}-{_digest(f'{state.size}|{state.version}')}.tar"
+    of_any_state = sorted(folder.glob(f"{_digest(path)}-*.tar"))
+    if state is None and of_any_state:
+        file = of_any_state[0]
+    else:
+        state = state or shard_state(path)
+        file = folder / f"{_digest(path)}-{_digest(f'{state.size}|{state.version}')}.tar"
     with made_by_one(file, path):
         if file.is_file():
             with suppress(OSError):
@@ -374,11 +382,14 @@ def _unkept(path: str, folder: Path, error: OSError) -> UserError:
 def _run(command: str, into: "IO[bytes]") -> None:
     """What a command of the shell writes. OSError where it fails."""
     with tempfile.TemporaryFile() as words:
-        # In a session of its own, so that all that it has started ends with this process.
+        # In a session of its own all that it has started can be ended. What a launcher or another process has started
+        # stays in the group that they end.
+        is_alone = "RANK" not in os.environ and multiprocessing.parent_process() is None
         process = subprocess.Popen(
-            command, shell=True, stdin=subprocess.DEVNULL, stdout=into, stderr=words, start_new_session=True
+            command, shell=True, stdin=subprocess.DEVNULL, stdout=into, stderr=words, start_new_session=is_alone
         )
-        _COMMANDS.add(process)
+        if is_alone:
+            _COMMANDS.add(process)
         try:
             code = process.wait()
         finally:

@@ -11,6 +11,7 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple, TypeVar
@@ -32,7 +33,7 @@ from fiber_cli.text_files import dump_json
 Result = TypeVar("Result")
 _MAX_THREADS = 16
 #: Of the files that are kept; another one for another content.
-_FORM = 3
+_FORM = 4
 
 
 class ShardTable:
@@ -109,7 +110,7 @@ def index_shards(paths: list[str]) -> ShardTable:
     states = _of_all(paths, shard_state, "looking at shards")
     told = [f"{path}|{state.size}|{state.version}" for path, state in zip(paths, states, strict=True)]
     stamp = _digest(str(_FORM), *told)
-    places = _places(paths[0], f"shards-{_digest(*map(_whole, paths))[:24]}.safetensors")
+    places = _table_places(paths)
     table = _first_kept(places, stamp, _table)
     if table is not None:
         return table
@@ -150,6 +151,25 @@ def _places(path: str, name: str) -> list[Path]:
     return [folder / name for folder in cache_folders(beside)]
 
 
+def _table_places(paths: list[str]) -> list[Path]:
+    """Of what all shards hold together."""
+    return _places(paths[0], f"shards-{_digest(*map(_whole, paths))[:24]}.safetensors")
+
+
+def _index_places(path: str) -> list[Path]:
+    """Of what one holds."""
+    return _places(path, f"shards/{_digest(_whole(path))[:32]}.safetensors")
+
+
+def forget_shard(path: str, paths: list[str]) -> None:
+    """Have one of the shards behind these paths be read and indexed anew at the next start: it is not what its index
+    says, and nothing that is known without reading it may tell."""
+    forget_kept(path)
+    for place in _table_places(paths) + _index_places(path):
+        with suppress(OSError):
+            place.unlink()
+
+
 def _of_all(paths: list[str], read: Callable[[str], Result], what: str) -> list[Result]:
     """What is read of each. Raises `UserError` naming every shard that cannot be used."""
     damaged = []
@@ -183,7 +203,7 @@ class _Indexed(NamedTuple):
 def _indexed(path: str, state: ShardState) -> _Indexed:
     """The index of a shard, as it is kept or as it is found now, once for all processes. Raises OSError."""
     stamp = _digest(str(_FORM), _whole(path), str(state.size), state.version)
-    places = _places(path, f"shards/{_digest(_whole(path))[:32]}.safetensors")
+    places = _index_places(path)
     indexed = _first_kept(places, stamp, _own_index)
     if indexed is not None:
         return indexed
@@ -191,7 +211,7 @@ def _indexed(path: str, state: ShardState) -> _Indexed:
         indexed = _first_kept(places, stamp, _own_index)
         if indexed is not None:
             return indexed
-        shard = open_shard(path)
+        shard = open_shard(path, state)
         try:
             indexed = _Indexed(read_index(shard), shard.size())
         except OSError:

@@ -11,8 +11,8 @@ from PIL import Image
 
 from fiber_cli.data.image_formats import SUFFIXES, count_endings
 from fiber_cli.data.images import open_image
-from fiber_cli.data.shard_files import ShardFile, forget_kept, open_shard, shard_name
-from fiber_cli.data.shard_index import index_shards
+from fiber_cli.data.shard_files import ShardFile, open_shard, shard_name
+from fiber_cli.data.shard_index import forget_shard, index_shards
 from fiber_cli.data.shard_paths import find_shards
 from fiber_cli.data.shard_set import is_whole_set
 from fiber_cli.data.source import BadSample, ImageSource
@@ -25,6 +25,7 @@ from fiber_cli.remote_paths import is_remote
 
 _WINDOW = 16  # shards among whose samples the order is shuffled
 _OPEN_FILES = 64
+_ANOTHER_SIZE = "has another size than when it was indexed; start again"
 #: No format of pictures needs more, which is RGBA of 32 bits.
 BYTES_PER_PIXEL = 16
 
@@ -45,6 +46,7 @@ class ShardSource(ImageSource):
         self._table = index_shards(self.paths)
         self._is_whole_set = is_whole_set(self.paths, self._table.counts)
         self._open: OrderedDict[int, ShardFile] = OrderedDict()
+        self._changed: set[int] = set()
         self.unread_members = self._table.unread
         told = self._told()
         if not len(self):
@@ -157,10 +159,13 @@ class ShardSource(ImageSource):
         return file
 
     def _opened(self, shard: int) -> ShardFile:
+        if shard in self._changed:
+            raise OSError(_ANOTHER_SIZE)  # without reading it again for each of its samples
         path = self.paths[shard]
         file = open_shard(path)
         if is_remote(path) and file.size() != int(self._table.sizes[shard]):
             file.close()
-            forget_kept(path)
-            raise OSError("has another size than when it was indexed; start again")
+            forget_shard(path, self.paths)
+            self._changed.add(shard)
+            raise OSError(_ANOTHER_SIZE)
         return file

@@ -199,7 +199,7 @@ def members(file: Blocks, total: int) -> Iterator[TarMember]:
             raise OSError(f"cut short: the end mark is missing at byte {position}")
         if not any(header):
             following = _end_of_zeros(file, position, total)
-            if following is None:
+            if following is None or not _is_header(file.read(_BLOCK, following)):
                 return
             position = following  # another tar that was put behind this one
             continue
@@ -241,6 +241,19 @@ def _end_of_zeros(file: Blocks, position: int, total: int) -> int | None:
             return position + zeros // _BLOCK * _BLOCK
         position += len(content)
     return None
+
+
+def _is_header(block: bytes) -> bool:
+    """Whether a block behind an end mark begins another tar; what else is there tar programs pass over."""
+    if len(block) < _BLOCK:
+        return False
+    if block[257:262] == b"ustar":
+        return True
+    try:
+        _content_size(block, 0)
+    except OSError:
+        return False
+    return True
 
 
 def _content_size(header: bytes, position: int) -> int:

@@ -75,17 +75,18 @@ def make_and_show(asked: Asked, shown: Shown) -> int:
     """Make what is missing and print the tables; the exit code. Raises UserError."""
     results = Results(asked.runs, asked.results)
     planner = _planner(asked, results)
+    cells = [cell for table in asked.tables for cell in table.cells]
     with locked(asked.runs):
+        _tell_precisions(asked.precision, results, map(results.figure, cells))
         code = Maker(planner, asked.nproc, asked.extra or {}).make(asked.tables)
     results.read()
-    cells = [cell for table in asked.tables for cell in table.cells]
-    _tell_precisions(asked.precision, results, map(results.figure, cells))
     show_tables(measured_tables(asked, results), shown)
     return code
 
 
 def _tell_precisions(asked: str | None, results: Results, figures: Iterable[Figure]) -> None:
-    """Say which figures were there in another precision than the one that is asked for."""
+    """Say which figures are there in another precision than the one that is asked for. Those of `fiber odinw`, which
+    are means, are not looked at."""
     others = Counter(map(results.precision_of, figures))
     for precision in (None, asked):
         del others[precision]
@@ -93,7 +94,7 @@ def _tell_precisions(asked: str | None, results: Results, figures: Iterable[Figu
         return
     named = ", ".join(f"{count} in {precision}" for precision, count in sorted(others.items()))
     say(
-        f"table: figures that were there: {named}; --precision {asked} is of what is made: "
+        f"table: figures that are there: {named}; --precision {asked} is of what is made: "
         "for these too, remove the folders of their results.json"
     )
 
@@ -139,9 +140,9 @@ def show_retrieval(retrieval: Retrieval, asked: Asked, shown: Shown, *, is_plan:
     if is_plan:
         _show_commands(table, shown)
         return EXIT_OK
+    _tell_precisions(asked.precision, table.results, map(table.figure, table.table.cells))
     code = table.make(asked.nproc, asked.extra or {})
     if code == EXIT_OK:
-        _tell_precisions(asked.precision, table.results, map(table.figure, table.table.cells))
         show_tables([MeasuredTable(table.table, table.figure)], shown)
     return code
 

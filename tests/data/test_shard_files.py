@@ -228,6 +228,33 @@ class FullDisk:
         return file
 
 
+def test_a_shard_that_is_kept_cannot_be_read_without_its_server(server):
+    server.with_parts = False
+    source = WebDatasetSource(f"{server.address}/00000.tar")
+    (server.folder / "00000.tar").unlink()
+    assert source.captions(2) == ("text 0 2",)
+
+
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_settings_of_fsspec_are_passed_over(scheme, monkeypatch):
+    import fsspec
+
+    monkeypatch.setitem(fsspec.config.conf, scheme, {"client_kwargs": {"trust_env": True}})
+    files, _ = shard_files._file_system(f"{scheme}://127.0.0.1/a.tar")
+    assert files.client_kwargs["trust_env"] is True
+    assert files.client_kwargs["timeout"].total is None
+
+
+@pytest.mark.parametrize("variable", [None, "RANK"])
+def test_a_command_of_a_rank_leaves_the_group_that_its_launcher_ends(tmp_path, monkeypatch, variable):
+    if variable is not None:
+        monkeypatch.setenv(variable, "0")
+    with pytest.raises(UserError, match="cut short"):
+        WebDatasetSource(f"pipe:{sys.executable} -c 'import os; print(os.getpgid(0))' > {tmp_path / 'group'}")
+    group = int((tmp_path / "group").read_text())
+    assert (group == os.getpgid(0)) == (variable is not None)
+
+
 def test_a_tilde_is_a_folder_of_that_name(tars, tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("FIBER_CACHE", "~/kept")
@@ -330,7 +357,7 @@ def test_a_shard_that_others_remove_before_it_is_open_is_not_there(tars, command
     assert len(calls) > 3
 
 
-def test_a_command_that_fails_or_writes_something_else_is_told_late(tars, command, index_folder):
+def test_a_command_that_fails_or_writes_something_else_is_told_late(tars, tmp_path, command, index_folder):
     with pytest.raises(UserError, match="the command ended with 3: no such bucket"):
         WebDatasetSource("pipe:echo no such bucket >&2; exit 3")
     with pytest.raises(UserError, match="cut short"):
@@ -339,8 +366,12 @@ def test_a_command_that_fails_or_writes_something_else_is_told_late(tars, comman
     write_tar(tars / "00001.tar", shard_sample("new"))
     for file in (index_folder.parent / "streams").glob("*.tar"):
         file.unlink()
-    with pytest.raises(BadSample, match="another size than when it was indexed"):
-        source.captions(5)
+    for i in (5, 6, 7, 4):
+        with pytest.raises(BadSample, match="another size than when it was indexed"):
+            source.captions(i)
+    assert calls(tmp_path).count("00001.tar") == 2  # not once for every sample
+    again = WebDatasetSource(command)
+    assert (len(again), again.key(4)) == (9, "00001/new")
     assert not list((index_folder.parent / "streams").glob("*.part"))
 
 

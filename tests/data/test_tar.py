@@ -98,9 +98,14 @@ def test_what_stands_behind_an_end_mark_is_left_out(tars, tmp_path, padding):
     for i in range(12):
         assert source.captions(i) == apart.captions(i)
         assert source.encoded_image(i) == apart.encoded_image(i)
-    both.write_bytes(shards[0] + bytes(padding) + b"something else".ljust(512))
+    damaged = bytearray(shards[1])
+    damaged[0] ^= 255
+    both.write_bytes(shards[0] + bytes(padding) + damaged)
     with pytest.raises(UserError, match=f"no tar header at byte {len(shards[0]) + padding}"):
         WebDatasetSource(str(both))
+    for no_tar in (b"\n", b"something else".ljust(512), b"\xff" * 5000):
+        both.write_bytes(shards[0] + bytes(padding) + no_tar)
+        assert len(WebDatasetSource(str(both))) == 4
     both.write_bytes(shards[0] + bytes(padding) + shards[0])
     with pytest.raises(UserError, match="a second jpg of sample"):
         WebDatasetSource(str(both))

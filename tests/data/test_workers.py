@@ -244,4 +244,4 @@ except UserError as error:
 """
     [told] = programs(program)
     assert told.startswith("the process that workers are forked from cannot be started (AF_UNIX path too long)")
-    assert "let TMPDIR name a folder that takes files, by a path of at most 72 bytes" in told
+    assert "let TMPDIR name a folder that takes files, by a path of at most 71 bytes" in told

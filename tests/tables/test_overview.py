@@ -24,7 +24,7 @@ def told(capsys):
 
     def run(runs, data, precision: str | None) -> list[str]:
         assert make_and_show(Asked("7", runs, data, precision=precision), Shown("text")) == 0
-        return [line for line in capsys.readouterr().err.splitlines() if "that were there" in line]
+        return [line for line in capsys.readouterr().err.splitlines() if "that are there" in line]
 
     return run
 
@@ -55,7 +55,7 @@ def test_figures_of_one_data_set_are_taken_in_silence(runs, tmp_path, launched, 
     retrieval = Retrieval("scenes", "val", None, runs / "mine")
     for precision, is_told in ((None, False), ("fp32", False), ("bf16", True)):
         assert show_retrieval(retrieval, Asked("4", runs, None, precision=precision), Shown("text"), is_plan=False) == 0
-        assert ("figures that were there: 42 in fp32" in capsys.readouterr().err) == is_told
+        assert ("figures that are there: 42 in fp32" in capsys.readouterr().err) == is_told
         computed_in("fp32", runs)
     assert (runs / "mine" / "eval").is_dir()
     assert len(list((runs / "mine" / "eval").glob(f"*/{RESULTS}"))) == 2
