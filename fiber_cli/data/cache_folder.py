@@ -1,6 +1,7 @@
 """Where what was found out about large files is kept: beside them, so that all machines that see them share it, or in
 the user's cache folder where nothing can be written there."""
 
+import hashlib
 import os
 import time
 from collections.abc import Iterator
@@ -23,18 +24,12 @@ def user_cache() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "fiber")
 
 
-def named_cache() -> Path | None:
-    """The folder that the user has named; None where there is none."""
-    named = os.environ.get(VARIABLE)
-    return Path(named).expanduser() if named else None
-
-
 def cache_folders(beside: Path | None) -> list[Path]:
     """Where something about the files in a folder may lie, the place where it is written first. None: of what lies in
     no folder."""
-    named = named_cache()
-    if named is not None:
-        return [named]
+    named = os.environ.get(VARIABLE)
+    if named:
+        return [Path(named).expanduser()]
     if beside is None:
         return [user_cache()]
     own = beside / CACHE
@@ -42,6 +37,11 @@ def cache_folders(beside: Path | None) -> list[Path]:
     if os.access(written, os.W_OK | os.X_OK):
         return [own, user_cache()]
     return [user_cache(), own]  # of another user, who may have kept something
+
+
+def digest(*parts: str) -> str:
+    """Of texts, 64 hexadecimal digits, by which what is kept of them is named."""
+    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 
 @contextmanager

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from fiber_cli.data.cache_folder import cache_folders, made_by_one
+from fiber_cli.data.cache_folder import cache_folders, digest, made_by_one
 from fiber_cli.data.coco_json import CocoCategory
 from fiber_cli.data.columns import Coded, Identifiers, OptionalTexts, Sizes, Texts
 from fiber_cli.data.file_records import recorded, say_once
@@ -51,7 +51,7 @@ def open_kept(kind: type[FolderSource], settings: SourceSettings) -> FolderSourc
     stamps = _stamps(files)
     if stamps is None:
         return kind(**arguments)
-    kept = _Kept(_places(settings, files[0]), _digest(_program(kind), *stamps))
+    kept = _Kept(_places(settings, files[0]), digest(_program(kind), *stamps))
     source = _restored(kind, kept)
     if source is not None:
         return source
@@ -72,7 +72,7 @@ def _places(settings: SourceSettings, file: Path) -> list[Path]:
     """Where a source of these settings may be kept. The name is that of the settings, so that a change of the files
     replaces what is kept."""
     paths = [os.path.abspath(path) for name in settings.path_names() for path in paths_in(vars(settings)[name])]
-    name = f"annotations-{_digest(settings.kind, repr(sorted(settings.arguments().items())), *paths)[:24]}.safetensors"
+    name = f"annotations-{digest(settings.kind, repr(sorted(settings.arguments().items())), *paths)[:24]}.safetensors"
     return [folder / name for folder in cache_folders(file.absolute().parent)]
 
 
@@ -92,10 +92,6 @@ def _stamps(files: list[Path]) -> list[str] | None:
     if total < LEAST_BYTES and len(files) < LEAST_FILES:
         return None
     return stamps
-
-
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
 
 
 @cache

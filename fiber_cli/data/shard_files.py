@@ -6,7 +6,6 @@ folder until other such shards take its place.
 """
 
 import atexit
-import hashlib
 import http.client
 import multiprocessing
 import os
@@ -19,7 +18,7 @@ import threading
 import time
 import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import cache
 from io import FileIO
@@ -27,7 +26,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 from urllib.parse import quote, unquote, urlsplit
 
-from fiber_cli.data.cache_folder import VARIABLE, made_by_one, named_cache, user_cache
+from fiber_cli.data.cache_folder import VARIABLE, cache_folders, digest, made_by_one
 from fiber_cli.downloads import check_address
 from fiber_cli.errors import UserError
 from fiber_cli.printing import say
@@ -67,7 +66,7 @@ def shard_name(path: str) -> str:
         tars = re.findall(r"([^\s/\"'=?]+)\.tar\b", path)
         if tars:
             return str(tars[-1])
-        return hashlib.sha256(path.encode(errors="surrogatepass")).hexdigest()[:12]
+        return digest(path)[:12]
     if is_remote(path):
         path = unquote(urlsplit(path).path)
     return Path(path).stem
@@ -318,12 +317,10 @@ def _open_kept(path: str, state: ShardState | None) -> LocalShard:
 def _kept(path: str, state: ShardState | None) -> Path:
     """What a command writes, or a server without parts sends, as a file."""
     folder = _streams()
-    of_any_state = sorted(folder.glob(f"{_digest(path)}-*.tar"))
-    if state is None and of_any_state:
-        file = of_any_state[0]
-    else:
+    file = next(_kept_of(path), None) if state is None else None
+    if file is None:
         state = state or shard_state(path)
-        file = folder / f"{_digest(path)}-{_digest(f'{state.size}|{state.version}')}.tar"
+        file = folder / f"{digest(path)[:32]}-{digest(f'{state.size}|{state.version}')[:32]}.tar"
     with made_by_one(file, path):
         if file.is_file():
             with suppress(OSError):
@@ -338,19 +335,19 @@ def _kept(path: str, state: ShardState | None) -> Path:
 def forget_kept(path: str) -> None:
     """Have what is kept of an address or a command be read anew, whatever it was."""
     if is_remote(path):
-        for file in _streams().glob(f"{_digest(path)}-*.tar"):
+        for file in _kept_of(path):
             with suppress(OSError):
                 file.unlink()
 
 
+def _kept_of(path: str) -> Iterator[Path]:
+    """What is kept of a path, in whatever state it was."""
+    return _streams().glob(f"{digest(path)[:32]}-*.tar")
+
+
 def _streams() -> Path:
     """The folder of what is kept."""
-    named = named_cache()
-    return (user_cache() if named is None else named) / "streams"
-
-
-def _digest(text: str) -> str:
-    return hashlib.sha256(text.encode(errors="surrogatepass")).hexdigest()[:32]
+    return cache_folders(None)[0] / "streams"
 
 
 def _keep(path: str, file: Path) -> None:

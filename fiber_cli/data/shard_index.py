@@ -6,7 +6,6 @@ processes of a machine map into their memory. From then on any order, resuming i
 and workers work as with a folder of images.
 """
 
-import hashlib
 import os
 import warnings
 from collections import Counter
@@ -20,7 +19,7 @@ import numpy as np
 from tqdm import tqdm
 
 from fiber_cli.characters import one_line
-from fiber_cli.data.cache_folder import cache_folders, made_by_one
+from fiber_cli.data.cache_folder import cache_folders, digest, made_by_one
 from fiber_cli.data.mapped_file import MappedFile, read_mapped, write_mapped
 from fiber_cli.data.shard_files import ShardState, forget_kept, open_shard, shard_state
 from fiber_cli.data.tar import ShardIndex, are_samples, read_index
@@ -109,7 +108,7 @@ def index_shards(paths: list[str]) -> ShardTable:
     read, is cut short or damaged, with the place."""
     states = _of_all(paths, shard_state, "looking at shards")
     told = [f"{path}|{state.size}|{state.version}" for path, state in zip(paths, states, strict=True)]
-    stamp = _digest(str(_FORM), *told)
+    stamp = digest(str(_FORM), *told)
     places = _table_places(paths)
     table = _first_kept(places, stamp, _table)
     if table is not None:
@@ -141,10 +140,6 @@ def _whole(path: str) -> str:
     return path if is_remote(path) else os.path.abspath(path)
 
 
-def _digest(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode(errors="surrogatepass")).hexdigest()
-
-
 def _places(path: str, name: str) -> list[Path]:
     """Where something about a shard may be kept, the place where it is written first; nothing lies beside addresses."""
     beside = None if is_remote(path) else Path(os.path.abspath(path)).parent
@@ -153,12 +148,12 @@ def _places(path: str, name: str) -> list[Path]:
 
 def _table_places(paths: list[str]) -> list[Path]:
     """Of what all shards hold together."""
-    return _places(paths[0], f"shards-{_digest(*map(_whole, paths))[:24]}.safetensors")
+    return _places(paths[0], f"shards-{digest(*map(_whole, paths))[:24]}.safetensors")
 
 
 def _index_places(path: str) -> list[Path]:
     """Of what one holds."""
-    return _places(path, f"shards/{_digest(_whole(path))[:32]}.safetensors")
+    return _places(path, f"shards/{digest(_whole(path))[:32]}.safetensors")
 
 
 def forget_shard(path: str, paths: list[str]) -> None:
@@ -202,7 +197,7 @@ class _Indexed(NamedTuple):
 
 def _indexed(path: str, state: ShardState) -> _Indexed:
     """The index of a shard, as it is kept or as it is found now, once for all processes. Raises OSError."""
-    stamp = _digest(str(_FORM), _whole(path), str(state.size), state.version)
+    stamp = digest(str(_FORM), _whole(path), str(state.size), state.version)
     places = _index_places(path)
     indexed = _first_kept(places, stamp, _own_index)
     if indexed is not None:

@@ -77,7 +77,7 @@ def fit(recipe: Recipe, output: str | Path, *, resume: bool = False, init_from: 
             planned = work(recipe, start, fresh=not begun)
             check_trainable(recipe, planned.task, planned.steps, world_size())
         # The settings come after what the data are, which says more.
-        require_agreement(lambda: planned.data_facts() | of_data | _start_facts(start))
+        require_agreement(lambda: planned.data_facts | of_data | _start_facts(start))
         prepare_workers(recipe.data.workers)
         share = share_of_an_image(recipe)
         return train(recipe, planned, output, resume=resume, asked=asked, share=share)

@@ -84,7 +84,7 @@ class Run:
         self.words = work.words
         self.config = dict(work.config)
         #: What the sources hold, on the first rank; what they held where the run goes on from, where that is known.
-        self.data = work.data_facts() if collectives.is_main() else {}
+        self.data = work.data_facts if collectives.is_main() else {}
         self.data_before: dict[str, str] | None = None
         #: Whether a checkpoint of this run is on the disk.
         self.has_saved = False

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -77,6 +78,7 @@ class Work:
     sources: Mapping[str, Source] = field(default_factory=dict)
     words: frozenset[str] | None = None
 
+    @cached_property
     def data_facts(self) -> dict[str, str]:
         """What the sources hold, see `data.identity`; the same on ranks that train on the same."""
         facts: dict[str, str] = {}
