@@ -13,7 +13,8 @@ from urllib.parse import unquote
 class ShardServer:
     """folder: of the files that are served; address: its address. with_parts, with_length: whether parts are sent, and
     the size is told. failures: how many of the next requests for content fail; seconds: how long the content of one
-    takes, a piece at a time. asked: (name, Range) of every such."""
+    takes, a piece at a time; missing: the code of the answer where there is no such file. asked: (name,
+    Range) of every such."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -21,6 +22,7 @@ class ShardServer:
         self.with_parts = self.with_length = True
         self.failures = 0
         self.seconds = 0.0
+        self.missing = 404
         self.asked: list[tuple[str, str | None]] = []
         self._lock = Lock()
 
@@ -48,7 +50,7 @@ def serving_shards(folder: Path) -> Iterator[ShardServer]:
             file = served.folder / unquote(self.path.partition("?")[0]).lstrip("/")
             part = self.headers.get("Range")
             if not file.is_file():
-                self.send_error(404)
+                self.send_error(served.missing)
                 return
             if with_content and served.fails(file.name, part):
                 self.send_error(503)

@@ -30,7 +30,18 @@ def read_json(
     object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
 ) -> Any:
     """The content of a JSON file; `UserError`, naming what is wanted, where it is missing or is not JSON."""
-    content = read_bytes(path, wanted)
+    return json_of(path, read_bytes(path, wanted), wanted, object_hook, object_pairs_hook=object_pairs_hook)
+
+
+def json_of(
+    path: str | Path,
+    content: bytes,
+    wanted: str,
+    object_hook: Callable[[dict[str, Any]], Any] | None = None,
+    *,
+    object_pairs_hook: Callable[[list[tuple[str, Any]]], Any] | None = None,
+) -> Any:
+    """The same of what was read of a path already."""
     try:
         return parse_json(content, object_hook=object_hook, object_pairs_hook=object_pairs_hook)
     except NotText as error:

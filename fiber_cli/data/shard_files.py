@@ -6,7 +6,6 @@ folder until other such shards take its place.
 """
 
 import atexit
-import http.client
 import multiprocessing
 import os
 import re
@@ -16,20 +15,17 @@ import sys
 import tempfile
 import threading
 import time
-import urllib.request
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
-from functools import cache
 from io import FileIO
 from pathlib import Path
-from typing import IO, Any, NamedTuple, TypeVar
-from urllib.parse import quote, unquote, urlsplit
+from typing import IO, NamedTuple, TypeVar
+from urllib.parse import unquote, urlsplit
 
 from fiber_cli.data.cache_folder import VARIABLE, cache_folders, digest, made_by_one
-from fiber_cli.downloads import check_address
+from fiber_cli.data.remote_files import file_info, file_system, has_parts, read_remote, tried
 from fiber_cli.errors import UserError
-from fiber_cli.printing import say
 from fiber_cli.regular_files import check_regular
 from fiber_cli.remote_paths import PIPE, is_remote
 
@@ -38,8 +34,6 @@ Result = TypeVar("Result")
 _SEEKING = threading.Lock()
 #: Bytes that are read at once while a shard is gone through: of a disk, of a server.
 _BLOCK, _REMOTE_BLOCK = 1 << 20, 8 << 20
-#: Waits before the tries after the first, in seconds.
-WAITS_SECONDS = (0.5, 2.0, 8.0)
 #: How often one that is kept is opened, which may be removed for others.
 _TRIES_TO_OPEN = 20
 #: How many shards without parts are kept, of all that were read: twice those among which samples are shuffled.
@@ -47,12 +41,6 @@ MOST_KEPT = 32
 _LAST_WORDS = 300
 #: After so long without a byte a part is nobody's any more.
 _SECONDS_OF_A_PART = 24 * 3600
-#: What servers answer where there is no such file, and never will be.
-_NOT_THERE = (404, 410)
-#: How long a server may say nothing.
-_TIMEOUT_SECONDS = 60.0
-#: Signs that stand in addresses as they are, beside letters and digits.
-_OF_ADDRESSES = "%/:?#[]@!$&'()*+,;=~"
 #: Commands that are running, in sessions of their own.
 _COMMANDS: "set[subprocess.Popen[bytes]]" = set()
 #: What is asked of a server about a file, by which another content is another file.
@@ -148,7 +136,7 @@ class RemoteShard(ShardFile):
 
     def size(self) -> int:
         if self._size is None:
-            size = _info(self.url).get("size")
+            size = file_info(self.url).get("size")
             if not isinstance(size, int):
                 raise OSError(f"{self.url}: the server does not say how large it is")
             self._size = size
@@ -162,13 +150,7 @@ class RemoteShard(ShardFile):
     def _fetched(self, size: int, offset: int) -> bytes:
         if not size or offset >= self.size():
             return b""
-
-        def part() -> bytes:
-            files, path = _file_system(self.url)
-            content: bytes = files.cat_file(path, start=offset, end=offset + size)
-            return content
-
-        content = _tried(self.url, part)
+        content = read_remote(self.url, offset, offset + size)
         if len(content) > size:
             raise OSError(f"{self.url}: the server sends more than the part that it was asked for")
         return content
@@ -205,104 +187,13 @@ def shard_state(path: str) -> ShardState:
     if path.startswith(PIPE):
         return ShardState(None, "")
     if is_remote(path):
-        info = _info(path)
+        info = file_info(path)
         size = info.get("size")
         version = "|".join(str(info[name]) for name in _VERSION if name in info)
         return ShardState(size if isinstance(size, int) else None, version)
     check_regular(path)
     state = os.stat(path)
     return ShardState(state.st_size, str(state.st_mtime_ns))
-
-
-def glob_remote(pattern: str) -> list[str]:
-    """The addresses behind one with `*`, in order. Raises OSError."""
-    files, path = _file_system(pattern)
-    return sorted(files.unstrip_protocol(name) for name in _tried(pattern, lambda: files.glob(path)))
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    """fsspec's file system of an address, one in each process, and the path in it."""
-    import fsspec
-
-    options = {}
-    if _is_http(url):
-        import aiohttp
-
-        check_address(url)
-        # For every answer and every piece of it: by itself it would end any transfer after five minutes.
-        seconds = aiohttp.ClientTimeout(total=None, sock_connect=_TIMEOUT_SECONDS, sock_read=_TIMEOUT_SECONDS)
-        configured = fsspec.config.conf.get(urlsplit(url).scheme.lower(), {}).get("client_kwargs", {})
-        options["client_kwargs"] = {"timeout": seconds, **configured}
-    try:
-        files, path = fsspec.core.url_to_fs(url, **options)
-    except ImportError as error:
-        raise UserError(f"{url}: {error}; install the package and start again") from None
-    except ValueError as error:
-        raise UserError(f"{url}: not an address that fsspec reads ({error})") from None
-    return files, path
-
-
-def _tried(url: str, ask: Callable[[], Result]) -> Result:
-    """What a server answers, some tries long. OSError where that does not help."""
-    waits = list(WAITS_SECONDS)
-    while True:
-        try:
-            return ask()
-        except UserError:
-            raise
-        except Exception as error:  # every library of fsspec has errors of its own
-            reason = _reason(error)
-            if reason is None:
-                raise OSError(f"{url}: is not there") from None
-            words = f"{type(reason).__name__}: {reason}"
-            if isinstance(reason, TimeoutError):
-                words = f"no answer in {_TIMEOUT_SECONDS:g} s"
-                say(f"{url}: {words}{'; it is asked again' if waits else ''}")
-            if not waits:
-                raise OSError(f"{url}: cannot be read ({words})") from None
-            time.sleep(waits.pop(0))
-
-
-def _reason(error: Exception) -> BaseException | None:
-    """Why a server gives nothing; None where it says that nothing is there. fsspec says so too of one that cannot be
-    reached, or does not answer: the reason is then the cause."""
-    if not isinstance(error, FileNotFoundError):
-        return error
-    import aiohttp
-
-    cause = error.__cause__
-    if isinstance(cause, aiohttp.ClientResponseError):
-        return None if cause.status in _NOT_THERE else cause
-    is_unreached = isinstance(cause, OSError | TimeoutError | aiohttp.ClientError)
-    return cause if is_unreached and not isinstance(cause, FileNotFoundError) else None
-
-
-def _info(url: str) -> dict[str, Any]:
-    files, path = _file_system(url)
-    info: dict[str, Any] = _tried(url, lambda: files.info(path))
-    return info
-
-
-@cache
-def has_parts(url: str) -> bool:
-    """Whether the server sends parts: one of http is asked for one, all others do."""
-    if not _is_http(url):
-        return True
-    check_address(url)
-    if _info(url).get("size") is None:
-        return False
-    request = urllib.request.Request(quote(url, safe=_OF_ADDRESSES), headers={"Range": "bytes=0-0"})
-
-    def status() -> int:
-        with urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS) as answer:
-            code: int = answer.status
-            return code
-
-    return _tried(url, status) == http.client.PARTIAL_CONTENT
-
-
-def _is_http(url: str) -> bool:
-    return urlsplit(url).scheme.lower() in ("http", "https")
 
 
 def _open_kept(path: str, state: ShardState | None) -> LocalShard:
@@ -416,7 +307,7 @@ def _send(url: str, into: "IO[bytes]") -> None:
     def whole() -> None:
         into.seek(0)
         into.truncate()
-        files, path = _file_system(url)
+        files, path = file_system(url)
         with files.open(path, "rb", block_size=0) as stream:
             while content := stream.read(_REMOTE_BLOCK):
                 keep(content)
@@ -428,7 +319,7 @@ def _send(url: str, into: "IO[bytes]") -> None:
         except OSError as error:
             raise _unkept(url, Path(into.name).parent, error) from error
 
-    _tried(url, whole)
+    tried(url, whole)
 
 
 def _remove_old(folder: Path, newest: Path) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from glob import escape, glob
 from pathlib import Path
 
-from fiber_cli.data.shard_files import glob_remote
+from fiber_cli.data.remote_files import glob_remote
 from fiber_cli.errors import UserError, first_names
 from fiber_cli.remote_paths import PIPE, is_remote
 

@@ -6,6 +6,8 @@ from typing import Any
 from fiber_cli.data.coco_json import has_captions
 from fiber_cli.data.data_yaml import keys_of_data_yaml
 from fiber_cli.data.json_lists import read_json_lists
+from fiber_cli.data.packing import LABEL_MAP
+from fiber_cli.data.remote_files import is_there
 from fiber_cli.data.shard_files import set_name
 from fiber_cli.data.sources import source_format
 from fiber_cli.data.sources.coco import CocoSettings
@@ -23,7 +25,8 @@ from fiber_cli.evaluation.known import KNOWN, EvalData, Request, existing_file, 
 from fiber_cli.evaluation.names import DATASETS, SCENES
 from fiber_cli.evaluation.odinw import prompts_in_words, read_odinw
 from fiber_cli.evaluation.question_files import holds_questions, question_file
-from fiber_cli.remote_paths import is_remote
+from fiber_cli.printing import say
+from fiber_cli.remote_paths import beside, is_remote
 from fiber_cli.settings import SourceSettings
 from fiber_cli.tasks import declarations, declared
 from fiber_cli.tasks.declaration import TaskDeclaration
@@ -193,8 +196,12 @@ def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, named
             raise UserError(f"{dataset} has no --split; name the file to evaluate")
         if named:
             raise UserError(f"{dataset}: shards hold their images; leave out --root and --images")
-        label_map = _label_map(path if path.is_dir() else path.parent)
-        return _whole(path, RegionShardsSettings(kind="region_shards", shards=dataset, label_map=label_map))
+        label_map = _label_map_of_shards(dataset)
+        return EvalData(
+            set_name(dataset) if is_remote(dataset) else path.stem,
+            "all",
+            [RegionShardsSettings(kind="region_shards", shards=dataset, label_map=label_map)],
+        )
     if split or named:
         raise UserError(f"{dataset}: shards have no --split and no --root or --images; name the shards to evaluate")
     local = path if path.is_dir() else path.resolve().parent
@@ -204,5 +211,18 @@ def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, named
 
 def _label_map(folder: Path) -> str | None:
     """The names of detection records, where they lie beside them."""
-    file = folder / "label_map.json"
+    file = folder / LABEL_MAP
     return str(file) if file.is_file() else None
+
+
+def _label_map_of_shards(shards: str) -> str | None:
+    """The same beside shards, those at an address too."""
+    if not is_remote(shards):
+        path = Path(shards)
+        return _label_map(path if path.is_dir() else path.parent)
+    url = beside(shards, LABEL_MAP)
+    try:
+        return url if url is not None and is_there(url) else None
+    except OSError as error:  # some servers forbid what is not there
+        say(f"{error}; goes on without it, as boxes of phrases need no names")
+        return None

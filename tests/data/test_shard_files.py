@@ -18,7 +18,7 @@ from shard_server import serving_shards
 from tar_files import shard_sample, write_tar
 
 from fiber_cli.config.resolve import resolve_source
-from fiber_cli.data import shard_files
+from fiber_cli.data import remote_files, shard_files
 from fiber_cli.data.shard_files import Blocks, LocalShard, set_name, shard_name
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.sources import open_source
@@ -28,8 +28,8 @@ from fiber_cli.errors import UserError
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch):
-    monkeypatch.setattr(shard_files, "WAITS_SECONDS", (0.0, 0.0))
-    shard_files.has_parts.cache_clear()
+    monkeypatch.setattr(remote_files, "WAITS_SECONDS", (0.0, 0.0))
+    remote_files.has_parts.cache_clear()
 
 
 @pytest.fixture
@@ -102,13 +102,13 @@ def test_addresses_that_cannot_be_read_are_told_late(server):
 def test_a_server_that_does_not_answer_is_said_to_have_no_such_shard(server, monkeypatch):
     """It is tried again, as it may be starting."""
     waited = []
-    monkeypatch.setattr(shard_files, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setattr(remote_files, "time", SimpleNamespace(sleep=waited.append))
     with pytest.raises(UserError, match="1 of 1 shards cannot be used") as told:
         WebDatasetSource("https://127.0.0.1:9/a.tar")
     (line,) = told.value.details
     assert line.startswith("https://127.0.0.1:9/a.tar: cannot be read (Client")
     assert line.count("a.tar") == 1
-    assert waited == list(shard_files.WAITS_SECONDS)
+    assert waited == list(remote_files.WAITS_SECONDS)
     server.failures = 100  # it answers that it cannot
     with pytest.raises(UserError, match=r"00000\.tar: cannot be read \(.*503"):
         WebDatasetSource(f"{server.address}/00000.tar")
@@ -177,12 +177,12 @@ def test_a_command_that_was_mended_stays_the_damaged_one(tars):
 
 
 def test_a_server_that_says_nothing_is_waited_for_in_silence(tars, monkeypatch, capsys):
-    monkeypatch.setattr(shard_files, "_TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr(remote_files, "_TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/00000.tar"
         with pytest.raises(UserError, match=r"00000\.tar: cannot be read \(no answer in 0\.2 s\)"):
             WebDatasetSource(url)
-    tries = len(shard_files.WAITS_SECONDS) + 1
+    tries = len(remote_files.WAITS_SECONDS) + 1
     said = capsys.readouterr().err
     assert said.count(f"{url}: no answer in 0.2 s") == tries
     assert said.count("it is asked again") == tries - 1
@@ -190,7 +190,7 @@ def test_a_server_that_says_nothing_is_waited_for_in_silence(tars, monkeypatch, 
 
 def test_a_slow_answer_is_cut_off(tars, server, monkeypatch):
     """One that takes longer than the wait for a word of it, but sends a piece now and then."""
-    monkeypatch.setattr(shard_files, "_TIMEOUT_SECONDS", 0.5)
+    monkeypatch.setattr(remote_files, "_TIMEOUT_SECONDS", 0.5)
     server.with_parts = False
     server.seconds = 2.0
     assert len(WebDatasetSource(f"{server.address}/00000.tar")) == 4
@@ -240,7 +240,7 @@ def test_settings_of_fsspec_are_passed_over(scheme, monkeypatch):
     import fsspec
 
     monkeypatch.setitem(fsspec.config.conf, scheme, {"client_kwargs": {"trust_env": True}})
-    files, _ = shard_files._file_system(f"{scheme}://127.0.0.1/a.tar")
+    files, _ = remote_files.file_system(f"{scheme}://127.0.0.1/a.tar")
     assert files.client_kwargs["trust_env"] is True
     assert files.client_kwargs["timeout"].total is None
 

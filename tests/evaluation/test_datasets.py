@@ -1,11 +1,15 @@
 """What DATASET means beside the known names: scenes, and files of a form."""
 
 import json
+import socket
 from pathlib import Path
 
 import pytest
+from shard_server import serving_shards
 
+from fiber_cli.data import remote_files
 from fiber_cli.data.sources import open_source
+from fiber_cli.data.sources.odvg_record import read_label_map
 from fiber_cli.data.sources.webdataset import WebDatasetSettings
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.datasets import eval_data, tasks_for
@@ -72,6 +76,28 @@ def test_a_label_map_beside_detection_records_is_found(tmp_path):
     for shards in (tmp_path, tmp_path / "0.tar"):
         (source,) = eval_data(str(shards), "detection").sources
         assert (source.kind, source.label_map) == ("region_shards", str(label_map))
+
+
+@pytest.mark.parametrize("pattern", ["{00000..00003}.tar?token=1", "00000.tar", ""])
+def test_a_label_map_beside_shards_at_an_address_is_passed_over(tmp_path, pattern):
+    with serving_shards(tmp_path) as server:
+        shards = f"{server.address}/det/{pattern}"
+        data = eval_data(shards, "detection")
+        assert data.sources[0].label_map is None
+        assert data.name == ("00000" if pattern == "00000.tar" else "det")
+        (tmp_path / "det").mkdir()
+        (tmp_path / "det" / "label_map.json").write_text('{"7": "cat"}')
+        (source,) = eval_data(shards, "detection").sources
+        assert source.label_map == f"{server.address}/det/label_map.json{'?token=1' if 'token' in pattern else ''}"
+        assert read_label_map(source.label_map).names == {"7": "cat"}
+
+
+def test_a_server_that_hides_what_is_not_there_ends_an_evaluation(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(remote_files, "WAITS_SECONDS", ())
+    with socket.create_server(("127.0.0.1", 0)) as closed:
+        url = f"http://127.0.0.1:{closed.getsockname()[1]}/det/"
+    assert eval_data(url, "fine").sources[0].label_map is None
+    assert f"{url}label_map.json: cannot be read" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

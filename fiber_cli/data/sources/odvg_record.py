@@ -10,13 +10,16 @@ from fiber_cli.data.box_edges import box_array
 from fiber_cli.data.category_names import same_words
 from fiber_cli.data.coco_json import check_names, image_size
 from fiber_cli.data.file_records import Once
-from fiber_cli.data.files import expecting, read_json
+from fiber_cli.data.files import expecting, json_of, read_bytes
 from fiber_cli.data.phrases import locate_phrases
 from fiber_cli.data.records import NamedBoxes, PhraseBoxes, Regions, Size, Span
+from fiber_cli.data.remote_files import read_remote
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.values import finite_number, listed, some_text, text, whole_number
-from fiber_cli.errors import WRONG_CONTENT
+from fiber_cli.errors import WRONG_CONTENT, UserError
+from fiber_cli.remote_paths import is_remote
 
+_LABEL_MAP = "a label map, {label: name}"
 #: Stands for a box that is left empty.
 _NO_AREA = [0, 0, 0, 0]
 
@@ -61,18 +64,27 @@ def _check_categories(instances: list[dict[str, Any]], label_map: LabelMap) -> N
 
 
 def read_label_map(path: str | Path | None) -> LabelMap:
-    """The label map of a file. `UserError` for a file that is no label map, and for a
+    """The label map of a file, which may lie at an address. `UserError` for a file that is no label map, and for a
     label or a name that comes twice."""
     if not path:
         return LabelMap({})
     # As pairs, because a label that JSON names twice would lose its first name.
-    pairs = read_json(path, "a label map, {label: name}", object_pairs_hook=list)
+    pairs = json_of(path, _content(path), _LABEL_MAP, object_pairs_hook=list)
     form = '{"0": "person", …}'
     with expecting(path, "a label map", form):
         labels = Once(path, "label", "the label map")
         names = {labels.add(whole_number(label, "label")): some_text(name, "name") for label, name in pairs}
     check_names(path, list(names.values()))
     return LabelMap({str(label): names[label] for label in sorted(names)}, path)
+
+
+def _content(path: str | Path) -> bytes:
+    if not is_remote(str(path)):
+        return read_bytes(path, _LABEL_MAP)
+    try:
+        return read_remote(str(path))
+    except OSError as error:
+        raise UserError(f"{error}; give the path or the address of {_LABEL_MAP}") from None
 
 
 def _named_boxes(instances: list[dict[str, Any]], label_of: Mapping[str, int], size: Size | None) -> NamedBoxes:

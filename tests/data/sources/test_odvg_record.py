@@ -4,7 +4,9 @@ import json
 
 import pytest
 from odvg_records import DETECTION, GROUNDING, check_odvg
+from shard_server import serving_shards
 
+from fiber_cli.data import remote_files
 from fiber_cli.data.source import BadSample
 from fiber_cli.data.sources.odvg_record import odvg_regions, read_label_map
 from fiber_cli.errors import UserError
@@ -38,6 +40,15 @@ def test_a_box_without_phrases_has_no_spans():
 def test_anything_else_is_a_bad_sample(record, reason):
     with pytest.raises(BadSample, match=f"not an ODVG record .*{reason}"):
         odvg_regions(record, {"12": 0})
+
+
+@pytest.mark.parametrize(("status", "said"), [(404, "is not there"), (403, r"cannot be read \(.*403")])
+def test_a_label_map_that_a_server_does_not_send_is_a_traceback(tmp_path, monkeypatch, status, said):
+    monkeypatch.setattr(remote_files, "WAITS_SECONDS", ())
+    with serving_shards(tmp_path) as server:
+        server.missing = status
+        with pytest.raises(UserError, match=rf"label_map\.json: {said}.*; give the path or the address of a label map"):
+            read_label_map(f"{server.address}/label_map.json")
 
 
 def test_label_maps_are_ordered_by_label(tmp_path):
