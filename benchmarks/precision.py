@@ -229,7 +229,7 @@ def measured(checkpoint: str, precision: str, count: int) -> dict[str, float]:
     if declaration.name in ("coarse", "retrieval"):
         options = EvaluationOptions(mode="rerank", rerank=(RERANKED,))
     evaluation = declaration.evaluation.load()(sources, model.context, options)
-    asked = PredictOptions(model.batch_size, 0, model.precision)
+    asked = PredictOptions(declaration.evaluation_batch, 0, model.precision)
     metrics = evaluation.measure(model.task, asked).metrics
     kept = {*declaration.metrics(settings), f"rerank-{RERANKED}/ir@1", f"rerank-{RERANKED}/tr@1"}
     return {name: value for name, value in metrics.items() if name in kept and not name.endswith(("@5", "@10"))}

@@ -5,7 +5,6 @@ products are the same, and the weights are not rounded anew in every pass, of a 
 """
 
 import copy
-import warnings
 from contextlib import AbstractContextManager
 from typing import TypeVar, get_args
 
@@ -13,7 +12,7 @@ import torch
 from torch import nn
 
 from fiber_cli.errors import UserError
-from fiber_cli.model.linear import Linear
+from fiber_cli.model.int8 import with_int8
 from fiber_cli.placement import Precision
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -29,6 +28,8 @@ def settled(precision: str, device: torch.device) -> str:
         raise UserError(f"precision {precision!r}: give one of {', '.join(PRECISIONS)}")
     if precision == "int8" and device.type != "cpu":
         raise UserError(f"precision int8 is for CPUs, this is {device.type}: give bf16, or cpu as the device")
+    if precision == "int8" and not torch.backends.mkldnn.is_available():
+        raise UserError("precision int8 is computed by oneDNN, which this PyTorch does not have: give bf16 or fp32")
     if precision != "auto":
         return precision
     return "bf16" if device.type == "cuda" and _has_bfloat16(device) else "fp32"
@@ -60,7 +61,8 @@ def prepared(network: Network, precision: str, device: torch.device) -> Network:
         return network.to(device)
     copied = _with_tensors_of_its_own(network)
     if precision == "int8":
-        return _quantised(copied)
+        with_int8(copied)
+        return copied
     for module in copied.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
             module.to(AUTOCAST[precision])
@@ -75,24 +77,3 @@ def _with_tensors_of_its_own(network: Network) -> Network:
     for buffer in network.buffers():
         memo[id(buffer)] = buffer.detach()
     return copy.deepcopy(network, memo).eval()
-
-
-def _quantised(network: Network) -> Network:
-    """Weights are rounded to int8 once, by the range of each row; what they are multiplied with in every pass, by the
-    range of all of it."""
-    for module in network.modules():
-        if isinstance(module, Linear):
-            # torch knows what to put in the place of its own class alone.
-            unlike_ours: nn.Module = module
-            unlike_ours.__class__ = nn.Linear
-    with warnings.catch_warnings():
-        # torch says of its own module that another package is to replace it.
-        warnings.simplefilter("ignore")
-        try:
-            from torch.ao.quantization import per_channel_dynamic_qconfig, quantize_dynamic
-        except ImportError:
-            raise UserError(
-                f"precision int8 needs torch.ao.quantization, which torch {torch.__version__} lacks: give bf16"
-            ) from None
-        quantised: Network = quantize_dynamic(network, {nn.Linear: per_channel_dynamic_qconfig}, inplace=True)
-    return quantised
