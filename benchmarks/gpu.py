@@ -37,6 +37,8 @@ def main() -> None:
     parser.add_argument("--precisions", help="of inference, all by default: fp32, tf32, bf16")
     args = parser.parse_args()
     device = pick_device()
+    if device.type == "cpu" and not args.small:
+        parser.error("there is no GPU here, and a CPU would take hours: --preset tiny --small tries it on one")
     offered = ("fp32", "tf32", "bf16") if device.type == "cuda" else ("fp32", "bf16")
     precisions = some_of(parser, "--precisions", args.precisions or ",".join(offered), offered)
     wanted = some_of(parser, "--parts", args.parts, PARTS)

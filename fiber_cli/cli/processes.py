@@ -6,6 +6,7 @@ from typing import NoReturn
 import typer
 
 from fiber_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED, UserError
+from fiber_cli.placement import VARIABLE
 from fiber_cli.printing import say
 
 
@@ -22,17 +23,19 @@ def hide_gpus(device: str | None) -> None:
 
 def train_on(device: str | None) -> None:
     """The devices of a training: "cpu" hides all GPUs, "cuda" is a UserError where there is none, None takes what
-    there is."""
+    FIBER_DEVICE names, else what there is."""
+    named = f"--device {device}"
+    if device is None:
+        device = os.environ.get(VARIABLE) or None
+        named = f"{VARIABLE}={device}"
     if device not in (None, "cpu", "cuda"):
-        raise typer.BadParameter(
-            f"--device {device}: give cpu or cuda, one GPU a process; CUDA_VISIBLE_DEVICES says which"
-        )
+        raise typer.BadParameter(f"{named}: give cpu or cuda, one GPU a process; CUDA_VISIBLE_DEVICES says which")
     hide_gpus(device)
     if device == "cuda":
         from torch.cuda import is_available
 
         if not is_available():
-            raise UserError("--device cuda: this machine has no GPU that PyTorch can use; give cpu, or no --device")
+            raise UserError(f"{named}: this machine has no GPU that PyTorch can use; give cpu, or no device")
 
 
 def launch_ranks(context: typer.Context, nproc: int, *settled: str) -> NoReturn:

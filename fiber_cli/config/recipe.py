@@ -184,14 +184,14 @@ class RuntimeSettings:
         return f", or micro_batch to {sizes[-1]}"
 
     def on_ranks(self, world: int) -> "RuntimeSettings":
-        """These settings where the global batch divides by the ranks, else with the nearest batch that does, of equal
-        micro-batches that are no larger: the one of fewest micro-steps among those within `NEAR`."""
+        """These settings where the global batch divides by the ranks, else with another batch that does, of equal
+        micro-batches that are no larger: of those within `NEAR` the one of fewest micro-steps, else the nearest."""
         if self.global_batch % (self.micro_batch * world) == 0:
             return self
         share = self.global_batch / world
         fewest = max(1, math.ceil(share / self.micro_batch))
         nearest, least = self, math.inf
-        for micro_steps in range(fewest, 2 * fewest + 1):
+        for micro_steps in range(fewest, math.ceil(share) + 1):
             micro_batch = min(self.micro_batch, max(1, round(share / micro_steps)))
             fitted = replace(self, micro_batch=micro_batch, global_batch=micro_batch * micro_steps * world)
             distance = abs(fitted.global_batch - self.global_batch)

@@ -222,7 +222,8 @@ class Builder:
             if key in first and not _is_override(key_node, first[key]):
                 self.fail(prefix + key, key_node, f"given twice, first at {place(first[key])}")
             elif key not in fields:
-                self.fail(prefix + key, key_node, unknown("key", key, fields, self.elsewhere.get(key)))
+                path = self.elsewhere.get(key)
+                self.fail(prefix + key, key_node, unknown("key", key, fields, None if path == prefix + key else path))
             else:
                 field = fields[key]
                 values[key] = self.build(kinds[key], value_node, prefix + key, field.metadata)

@@ -88,7 +88,8 @@ def _stamps(files: list[Path]) -> list[str] | None:
             continue
         if not file.is_dir():
             total += state.st_size
-        stamps.append(f"{file.absolute()}|{state.st_size}|{state.st_mtime_ns}")
+        # The second time tells a file that was given its former time again.
+        stamps.append(f"{file.absolute()}|{state.st_size}|{state.st_mtime_ns}|{state.st_ctime_ns}")
     if total < LEAST_BYTES and len(files) < LEAST_FILES:
         return None
     return stamps

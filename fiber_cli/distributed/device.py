@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from fiber_cli.errors import UserError
+from fiber_cli.placement import VARIABLE
 
 #: Bytes.
 GIB = 2**30
@@ -51,9 +52,9 @@ def processor_name() -> str:
 def prediction_device() -> torch.device:
     """Where a trained task predicts: what FIBER_DEVICE names, this process's GPU, Apple's (mps), or the CPU. UserError
     where FIBER_DEVICE names none of this machine."""
-    named = os.environ.get("FIBER_DEVICE")
+    named = os.environ.get(VARIABLE)
     if named:
-        return device_named(named)
+        return _device_of(named, f"{VARIABLE}={named}")
     here = device()
     if here.type == "cpu" and torch.backends.mps.is_available():
         return torch.device("mps")
@@ -63,6 +64,10 @@ def prediction_device() -> torch.device:
 def device_named(name: str | torch.device) -> torch.device:
     """A device by its name, such as "cuda:1" or "mps"; "cuda" alone is this process's GPU. UserError where this machine
     has none of it."""
+    return _device_of(name, f"device {str(name)!r}")
+
+
+def _device_of(name: str | torch.device, called: str) -> torch.device:
     try:
         named = torch.device(name)
         if named == torch.device("cuda"):
@@ -74,7 +79,7 @@ def device_named(name: str | torch.device) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         # PyTorch goes on with all that it was built with.
         reason = shorten(str(error).splitlines()[0], LONGEST_REASON, placeholder=" …")
-    raise UserError(f"device {str(name)!r} cannot be used ({reason}); give cpu, cuda, cuda:1 … or mps")
+    raise UserError(f"{called} cannot be used ({reason}); give cpu, cuda, cuda:1 … or mps")
 
 
 def _lack(named: torch.device) -> str | None:

@@ -70,7 +70,7 @@ def batch_line(asked: RuntimeSettings, runtime: RuntimeSettings, world: int) -> 
         return f"the run keeps its batch: runtime.global_batch={runtime.global_batch}{micro_batch}"
     return (
         f"runtime.global_batch={asked.global_batch} does not divide by micro_batch {asked.micro_batch} x "
-        f"{_ranks(world)}: the nearest batch that does is taken, {runtime.global_batch}{micro_batch}"
+        f"{_ranks(world)}: a batch near it that does is taken, {runtime.global_batch}{micro_batch}"
     )
 
 

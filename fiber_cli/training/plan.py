@@ -18,6 +18,7 @@ from fiber_cli.printing import show
 from fiber_cli.tasks import declared
 from fiber_cli.training.allowed import check_trainable
 from fiber_cli.training.comparisons import batch_line, comparison_line
+from fiber_cli.training.compilation import compilation
 from fiber_cli.training.computing import prepare
 from fiber_cli.training.continuing import check_continuation, with_batch_of_run
 from fiber_cli.training.one_step import forward_backward, shown_step
@@ -60,6 +61,9 @@ def dry_run(recipe: Recipe, init_from: str | Path | None = None, *, continued: P
     compared = comparison_line(planned.task, recipe.runtime, world)
     if compared:
         show(compared)
+    compiling = compilation(recipe.runtime, device(), planned.steps).line
+    if compiling:
+        show(compiling)
     _one_batch(recipe, planned, world)
 
 

@@ -41,6 +41,27 @@ def test_precision_and_device_do_not_reach_a_training(run, calls, monkeypatch):
     assert "--precision bf16 beside runtime.precision=fp32: give one of them" in " ".join(err.replace("│", " ").split())
 
 
+def test_a_training_is_not_where_the_environment_says(run, calls, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    command = ("pretrain", "coarse", "--recipe", "tiny")
+    monkeypatch.setenv("FIBER_DEVICE", "mps")
+    code, _, err = run(*command)
+    assert code == 2
+    assert "FIBER_DEVICE=mps: give cpu or cuda" in err
+    monkeypatch.setenv("FIBER_DEVICE", "cuda")
+    code, _, err = run(*command)
+    assert code == 1
+    assert "FIBER_DEVICE=cuda: this machine has no GPU that PyTorch can use" in err
+    assert not calls.fit
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == "0"
+    assert run(*command, "--device", "cpu")[0] == 0
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    monkeypatch.setenv("FIBER_DEVICE", "cpu")
+    assert run(*command)[0] == 0
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
+
+
 def test_a_gpu_is_trained_on_that_is_not_there(run, calls, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, _, err = run("finetune", "vqa", "--recipe", "tiny_vqa", "--device", "cuda")

@@ -84,6 +84,15 @@ def test_rank_counts_that_do_not_divide_are_refused_or_get_a_batch_far_from_the_
     assert fitted.on_ranks(world) == fitted
 
 
+@pytest.mark.parametrize(
+    ("micro_batch", "batch", "world", "expected"), [(4, 16, 3, 15), (4, 20, 3, 21), (8, 16, 5, 15), (2, 22, 4, 24)]
+)
+def test_a_small_batch_is_not_the_nearest(micro_batch, batch, world, expected):
+    fitted = RuntimeSettings(micro_batch=micro_batch, global_batch=batch).on_ranks(world)
+    assert fitted.global_batch == expected
+    assert fitted.micro_batch <= micro_batch
+
+
 @pytest.mark.parametrize("world", [1, 2, 4, 8, 16, 32, 64])
 def test_rank_counts_that_divide_get_another_batch(world):
     runtime = resolve_recipe("4m", ()).runtime

@@ -8,9 +8,10 @@ import pytest
 from good_recipe import good, problems
 from postponed import LateSettings, LateTextsSettings
 
+from fiber_cli.config.resolve import resolve_recipe
 from fiber_cli.config.strict import Builder, OneOf, describe, unknown
 from fiber_cli.config.yaml_nodes import compose
-from fiber_cli.settings import option
+from fiber_cli.settings import RecipeError, option
 
 
 @dataclass(frozen=True)
@@ -136,6 +137,13 @@ def test_unknown_names_come_with_the_nearest_or_a_hint():
     assert unknown("key", "lrr", ["lr", "steps"]) == "unknown key 'lrr' (did you mean 'lr'?); valid: lr, steps"
     assert unknown("key", "zzz", ["lr"], "a.zzz") == "unknown key 'zzz' (did you mean 'a.zzz'?); valid: lr"
     assert unknown("key", "zzz", ["lr"]) == "unknown key 'zzz'; valid: lr"
+
+
+def test_a_key_of_another_form_is_advised_where_it_already_stands():
+    with pytest.raises(RecipeError) as told:
+        resolve_recipe("tiny_vqa", ["task.compare_over=global_batch"])
+    (error,) = (line for line in str(told.value).splitlines() if "compare_over" in line)
+    assert "unknown key 'compare_over'; valid: name" in error
 
 
 def test_all_errors_come_at_once_with_place_key_value_and_nearest_name():

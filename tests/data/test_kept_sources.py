@@ -92,6 +92,18 @@ def test_files_that_changed_are_believed_to_be_as_they_were(small, readings, tmp
     assert len(list((tmp_path / CACHE).iterdir())) == 1
 
 
+def test_a_file_with_its_former_size_and_time_is_believed_to_be_as_it_was(small, readings, tmp_path):
+    settings = settings_of("coco", tmp_path)
+    file = tmp_path / "instances.json"
+    before = file.stat()
+    names = open_source(settings).names
+    file.write_text(file.read_text().replace(f'"{names[0]}"', f'"{names[0][::-1]}"'))
+    os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert file.stat().st_size == before.st_size
+    assert open_source(settings).names == [names[0][::-1], *names[1:]]
+    assert len(readings) == 2
+
+
 def test_other_settings_get_what_is_kept(small, readings, tmp_path):
     entry = entry_of("coco", tmp_path)
     whole = open_source(resolve_source(entry, str(tmp_path)))

@@ -49,7 +49,7 @@ def test_another_device_can_be_named(monkeypatch):
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     assert prediction_device() == torch.device("cpu")
     monkeypatch.setenv("FIBER_DEVICE", "abacus")
-    with pytest.raises(UserError, match="device 'abacus' cannot be used"):
+    with pytest.raises(UserError, match="FIBER_DEVICE=abacus cannot be used"):
         prediction_device()
 
 

@@ -74,7 +74,7 @@ def test_a_batch_that_the_ranks_do_not_divide_is_changed_in_silence():
     asked = resolve_recipe("4m", ()).runtime
     assert batch_line(asked, asked.on_ranks(8), 8) is None
     assert batch_line(asked, asked.on_ranks(12), 12) == (
-        "runtime.global_batch=4096 does not divide by micro_batch 64 x 12 ranks: the nearest batch that does is taken, "
+        "runtime.global_batch=4096 does not divide by micro_batch 64 x 12 ranks: a batch near it that does is taken, "
         "4104 in micro-batches of 57"
     )
 
@@ -117,7 +117,7 @@ def test_the_dry_run_shows_it(capsys, monkeypatch):
     dry_run(recipe)
     shown = capsys.readouterr().out
     assert "global_batch: 8" in shown
-    assert "runtime.global_batch=6 does not divide by micro_batch 2 x 4 ranks: the nearest" in shown
+    assert "runtime.global_batch=6 does not divide by micro_batch 2 x 4 ranks: a batch near it" in shown
 
 
 @pytest.mark.parametrize("world", [1, 2])

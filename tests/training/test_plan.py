@@ -7,6 +7,7 @@ import toy_training
 from small_runs import RECIPE
 
 from fiber_cli.config.resolve import parse_recipe
+from fiber_cli.errors import UserError
 from fiber_cli.training.plan import GIB, dry_run, memory_in_words
 
 #: Parameters that take one GiB as float32.
@@ -59,6 +60,12 @@ def test_of_several_ranks_only_the_first_shows_it(monkeypatch, capsys):
     monkeypatch.setenv("RANK", "1")
     dry_run(parse_recipe(RECIPE, "small", ["runtime.micro_batch=4"]))
     assert capsys.readouterr().out == ""
+
+
+def test_compiling_that_does_not_run_is_found_in_the_training_alone(monkeypatch):
+    monkeypatch.setattr("fiber_cli.training.compilation.compiling_problem", lambda target: "no compiler")
+    with pytest.raises(UserError, match=r"runtime\.compile: torch\.compile does not run here: no compiler"):
+        dry_run(parse_recipe(RECIPE, "small", ["runtime.compile=true"]))
 
 
 def test_ranks_that_do_not_divide_the_batch_are_refused_or_change_it_in_silence(monkeypatch, capsys):

@@ -97,10 +97,13 @@ def _named_boxes(instances: list[dict[str, Any]], label_of: Mapping[str, int], s
 
 
 def _number_of(label: int, label_of: Mapping[str, int]) -> int:
-    """ValueError for a label without a name."""
+    """BadSample for a label without a name."""
     name = str(label)
     if name not in label_of:
-        raise ValueError(f"label {label} has no name: give label_map, a JSON of all labels with their names")
+        raise BadSample(
+            f"label {label} has no name; a JSON {{label: name}} of all gives them: label_map of a recipe, and "
+            "label_map.json beside what `fiber eval` reads"
+        )
     return label_of[name]
 
 

@@ -28,7 +28,6 @@ def test_a_box_without_phrases_has_no_spans():
     [
         (None, "NoneType"),
         ({"caption": "nothing"}, "KeyError: 'detection'"),
-        ({"detection": {"instances": [{"bbox": [1, 2, 3, 4], "label": 3}]}}, "label 3 has no name: give label_map"),
         ({"detection": {"instances": [{"bbox": [1, 2, 3], "label": 12}]}}, "ValueError"),
         ({"detection": {"instances": [{"bbox": "1234", "label": 12}]}}, "bbox must be a list"),
         ({"detection": {"instances": [{"bbox": [1, 2, 10**400, 4], "label": 12}]}}, "bbox is not finite"),
@@ -40,6 +39,11 @@ def test_a_box_without_phrases_has_no_spans():
 def test_anything_else_is_a_bad_sample(record, reason):
     with pytest.raises(BadSample, match=f"not an ODVG record .*{reason}"):
         odvg_regions(record, {"12": 0})
+
+
+def test_a_label_without_name_is_called_a_fault_of_the_record():
+    with pytest.raises(BadSample, match=r"^label 3 has no name; .*: label_map of a recipe, and label_map\.json beside"):
+        odvg_regions({"detection": {"instances": [{"bbox": [1, 2, 3, 4], "label": 3}]}}, {"12": 0})
 
 
 @pytest.mark.parametrize(("status", "said"), [(404, "is not there"), (403, r"cannot be read \(.*403")])
