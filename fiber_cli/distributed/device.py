@@ -17,6 +17,7 @@ from fiber_cli.placement import VARIABLE
 GIB = 2**30
 #: Characters of what PyTorch says of a device.
 LONGEST_REASON = 160
+_NAMES = "cpu, cuda, cuda:1 … or mps"
 
 
 def local_rank() -> int:
@@ -70,6 +71,9 @@ def device_named(name: str | torch.device) -> torch.device:
 def _device_of(name: str | torch.device, called: str) -> torch.device:
     try:
         named = torch.device(name)
+    except RuntimeError:  # which lists all that PyTorch was ever built for
+        raise UserError(f"{called} cannot be used (there is none of that name); give {_NAMES}") from None
+    try:
         if named == torch.device("cuda"):
             named = torch.device("cuda", local_rank())
         reason = _lack(named)
@@ -79,7 +83,7 @@ def _device_of(name: str | torch.device, called: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         # PyTorch goes on with all that it was built with.
         reason = shorten(str(error).splitlines()[0], LONGEST_REASON, placeholder=" …")
-    raise UserError(f"{called} cannot be used ({reason}); give cpu, cuda, cuda:1 … or mps")
+    raise UserError(f"{called} cannot be used ({reason}); give {_NAMES}")
 
 
 def _lack(named: torch.device) -> str | None:

@@ -57,7 +57,7 @@ def read_few_shot(path: str | Path) -> list[FewShotSet]:
 def _read_entries(path: Path) -> list[dict[str, Any]]:
     """The checked entries of a list, at least one. Raises UserError."""
     try:
-        content = parse_yaml(decode_text(read_bytes(path, "the list of the ODinW sets")), str(path))
+        content = parse_yaml(decode_text(read_bytes(path, "the list of the sets")), str(path))
     except NotText as error:
         raise UserError(f"{path}: {error}") from None
     except yaml.YAMLError as error:

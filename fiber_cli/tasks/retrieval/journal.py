@@ -117,7 +117,7 @@ def _prepare(folder: Path, key: str) -> None:
     check_journal(folder)
     stored = _stored_key(folder)
     if stored is not None and stored != key:
-        say(f"{folder}: scores of another checkpoint or other data; starting afresh")
+        say(f"{folder}: scores of another checkpoint, precision or other data; starting afresh")
         _clear(folder)
     made = missing_folders(folder)
     try:
