@@ -27,8 +27,8 @@ class Int8Linear(nn.Module):
         weight_NK = layer.weight.detach()
         scale_N1 = _scale(weight_NK)
         bias_N = torch.zeros(len(weight_NK)) if layer.bias is None else layer.bias.detach()
-        # Kept by rows of outputs, as the product reads them.
-        self.register_buffer("weight_KN", _rounded(weight_NK, scale_N1).T)
+        # Few rows, those of a caption's next token, are multiplied faster with weights in this order.
+        self.register_buffer("weight_KN", _rounded(weight_NK, scale_N1).T.contiguous())
         self.register_buffer("scale_N", scale_N1[:, 0])
         self.register_buffer("bias_N", bias_N)
 
