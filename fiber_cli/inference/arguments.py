@@ -33,7 +33,7 @@ class Kind:
         return self.wanted  # as `help` shows the hint
 
     def read(self, name: str, value: Any) -> Any:
-        """The value of the argument of that name, a number of numpy's as Python's; UserError for none."""
+        """The argument's value, a number of numpy's as Python's; UserError, by its name, for none of the kind."""
         plain = value.item() if isinstance(value, np.generic) else value
         if not self.accepts(plain):
             raise refusal(name, value, self.wanted)
