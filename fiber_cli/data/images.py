@@ -157,7 +157,10 @@ class _LimitedImage:
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture of any mode in RGB, transparency laid on white; `BadSample` for pixels of an unknown range."""
+    """A picture of any mode in RGB, transparency laid on white; `BadSample` for none and for pixels of an unknown
+    range."""
+    if 0 in image.size:
+        raise BadSample(f"a picture of {image.width} x {image.height} pixels")
     image.load()
     if image.mode == "F":
         raise BadSample("floating-point pixels, whose range is unknown")

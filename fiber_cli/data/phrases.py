@@ -51,7 +51,9 @@ def locate_phrases(sentence: str, phrases: Sequence[str]) -> list[Span]:
         pattern = re.compile(rf"(?<!\w){spaced}(?!\w)", re.IGNORECASE)
         match = pattern.search(sentence, end_of_last.get(key, 0)) if words else None
         if not match:
-            raise UserError(f"phrase {phrase!r} is not in {sentence!r}; phrases must be the sentence's own words")
+            raise UserError(
+                f"phrase {phrase!r:.80} is not in {sentence!r:.80}; phrases must be the sentence's own words"
+            )
         end_of_last[key] = match.end()
         spans.append(match.span())
     return spans

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from typing import Literal, overload
 
 from fiber_cli.data.source import MAX_PIXELS
-from fiber_cli.inference.in_use import InUse, check_counts, computing
+from fiber_cli.inference.arguments import Count, Flag, Texts, checked
+from fiber_cli.inference.in_use import InUse, computing
 from fiber_cli.inference.pictures import (
     OnError,
     Picture,
@@ -53,14 +54,15 @@ class Describing(InUse):
     def answer(
         self, images: Picture, questions: Sequence[str], *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS
     ) -> list[str]: ...
+    @checked
     @computing
     def answer(
         self,
         images: Picture | Sequence[Picture],
-        questions: str | Sequence[str],
+        questions: Texts,
         *,
         on_error: OnError = "raise",
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: Count = MAX_PIXELS,
     ) -> str | list[str] | list[str | None]:
         """The best answer for each (image, question), of the checkpoint's vocabulary or generated; one of the two may
         stand for all."""
@@ -108,20 +110,20 @@ class Describing(InUse):
         on_error: OnError = "raise",
         max_pixels: int = MAX_PIXELS,
     ) -> list[list[ScoredText]]: ...
+    @checked
     @computing
     def answers(
         self,
         images: Picture | Sequence[Picture],
-        questions: str | Sequence[str],
-        k: int = 5,
+        questions: Texts,
+        k: Count = 5,
         *,
         on_error: OnError = "raise",
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: Count = MAX_PIXELS,
     ) -> list[ScoredText] | list[list[ScoredText]] | list[list[ScoredText] | None]:
         """The `k` best answers for each (image, question) with their scores, best first; fewer where the checkpoint has
         no more. The first is that of `answer`, of generated ones as long as k is no more than the checkpoint's beam."""
         answerer = self.loaded.ability(Answering)
-        check_counts(k=k)
         refuse_empty(texts_of(questions)[0], "question")
         pairs = pairs_of(images, questions)
         answers: dict[int, list[ScoredText]] = {}
@@ -163,24 +165,24 @@ class Describing(InUse):
         on_error: Literal["skip"],
         max_pixels: int = MAX_PIXELS,
     ) -> list[str | None]: ...
+    @checked
     @computing
     def caption(
         self,
         images: Picture | Sequence[Picture],
-        beam: int = 5,
-        as_published: bool = False,
+        beam: Count = 5,
+        as_published: Flag = False,
         *,
-        published: bool | None = None,
+        published: Flag | None = None,
         on_error: OnError = "raise",
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: Count = MAX_PIXELS,
     ) -> str | list[str] | list[str | None]:
         """A caption for each image by beam search. as_published: search as the authors' code does; published: its name
         in earlier versions."""
         if published is not None:
-            warnings.warn("caption(published=…) is now caption(as_published=…)", DeprecationWarning, stacklevel=3)
+            warnings.warn("caption(published=…) is now caption(as_published=…)", DeprecationWarning, stacklevel=4)
             as_published = published
         captioner = self.loaded.ability(Captioning)
-        check_counts(beam=beam)
         pictures, single = pictures_of(images)
         reader = PictureReader(single, on_error, max_pixels)
         captions: dict[int, str] = {}
@@ -224,21 +226,21 @@ class Describing(InUse):
         on_error: Literal["skip"],
         max_pixels: int = MAX_PIXELS,
     ) -> list[list[ScoredText] | None]: ...
+    @checked
     @computing
     def captions(
         self,
         images: Picture | Sequence[Picture],
-        k: int = 5,
-        beam: int = 5,
-        as_published: bool = False,
+        k: Count = 5,
+        beam: Count = 5,
+        as_published: Flag = False,
         *,
         on_error: OnError = "raise",
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: Count = MAX_PIXELS,
     ) -> list[ScoredText] | list[list[ScoredText]] | list[list[ScoredText] | None]:
         """The `k` best captions for each image that a search with `beam` hypotheses, or k if that is more, ends with,
         with their scores, best first. The first is that of `caption` with as many hypotheses."""
         captioner = self.loaded.ability(Captioning)
-        check_counts(k=k, beam=beam)
         pictures, single = pictures_of(images)
         reader = PictureReader(single, on_error, max_pixels)
         captions: dict[int, list[ScoredText]] = {}

@@ -3,17 +3,28 @@
 # Overloads overlap in `str`, which is one picture here although it is a sequence of strings.
 # mypy: disable-error-code="overload-overlap"
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Self, overload
+from typing import Annotated, Self, overload
 
 import numpy as np
-import torch
 
 from fiber_cli.checkpoints.loading import load
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.distributed.device import device_named
 from fiber_cli.errors import UserError
+from fiber_cli.inference.arguments import (
+    Count,
+    CountFromZero,
+    Device,
+    FilePath,
+    Flag,
+    Text,
+    Texts,
+    checked,
+    instance_of,
+)
 from fiber_cli.inference.describing import Describing
 from fiber_cli.inference.finding import USUAL_THRESHOLD, Finding
 from fiber_cli.inference.folder_search import FolderSearch
@@ -24,6 +35,8 @@ from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.retrieval.pairs import match_scores
 
 __all__ = ["USUAL_THRESHOLD", "Fiber"]
+
+OtherCheckpoint = Annotated[InUse, instance_of(InUse, "a `Fiber` of another checkpoint")]
 
 
 class Fiber(Describing, Finding):
@@ -42,15 +55,16 @@ class Fiber(Describing, Finding):
     """
 
     @classmethod
+    @checked
     def from_pretrained(
         cls,
-        path: str | Path,
-        device: str | torch.device | None = None,
+        path: FilePath,
+        device: Device | None = None,
         *,
-        latest: bool = False,
-        batch_size: int | None = None,
+        latest: Flag = False,
+        batch_size: Count | None = None,
         precision: Precision = "auto",
-        tf32: bool | None = None,
+        tf32: Flag | None = None,
     ) -> Self:
         """Of a checkpoint directory; or of a run or a checkpoints folder, whose best one is taken where its recipe
         keeps one, and with latest=True the latest. Which it is stands in `loaded.path` and on standard error. Or
@@ -63,12 +77,13 @@ class Fiber(Describing, Finding):
         none of it. precision: of the products; "auto" is "bf16" on GPUs that have it, else "fp32"; "int8" is for CPUs.
         tf32: whether GPUs round the factors of float32 products to TensorFloat-32, of this process; None: as PyTorch
         does by itself."""
-        loaded = load(path, latest=latest)
+        loaded = load(os.fspath(path), latest=latest)
         return cls(loaded, None if device is None else device_named(device), batch_size, precision, tf32)
 
+    @checked
     @computing
     def embed_images(
-        self, images: Picture | Sequence[Picture], *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS
+        self, images: Picture | Sequence[Picture], *, on_error: OnError = "raise", max_pixels: Count = MAX_PIXELS
     ) -> np.ndarray:
         """Dual-encoder features, float32 (D,) or (N, D), L2 norm 1."""
         dual_encoder = self.loaded.ability(Embedding)
@@ -80,8 +95,9 @@ class Fiber(Describing, Finding):
             features.update(zip(numbers, rows, strict=True))
         return features[0] if single else _in_order(features, len(pictures))
 
+    @checked
     @computing
-    def embed_texts(self, texts: str | Sequence[str]) -> np.ndarray:
+    def embed_texts(self, texts: Texts) -> np.ndarray:
         """Dual-encoder features, float32 (D,) or (N, D), L2 norm 1."""
         dual_encoder = self.loaded.ability(Embedding)
         sentences, single = texts_of(texts)
@@ -108,14 +124,15 @@ class Fiber(Describing, Finding):
     def match(
         self, images: Picture, texts: Sequence[str], *, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS
     ) -> np.ndarray: ...
+    @checked
     @computing
     def match(
         self,
         images: Picture | Sequence[Picture],
-        texts: str | Sequence[str],
+        texts: Texts,
         *,
         on_error: OnError = "raise",
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: Count = MAX_PIXELS,
     ) -> float | np.ndarray:
         """The "matched" logit of the ITM head for each pair (image n, text n); one of the two may stand for all."""
         matcher = self.loaded.ability(Matching)
@@ -126,15 +143,16 @@ class Fiber(Describing, Finding):
             logits.update(zip(numbers, matched, strict=True))
         return float(logits[0]) if pairs.single else _in_order(logits, len(pairs.texts))
 
+    @checked
     def with_index(
         self,
-        folder: str | Path,
+        folder: FilePath,
         *,
-        index: str | Path | None = None,
-        fusion: InUse | None = None,
-        max_pixels: int = MAX_PIXELS,
-        workers: int = 0,
-        half: bool | None = None,
+        index: FilePath | None = None,
+        fusion: OtherCheckpoint | None = None,
+        max_pixels: Count = MAX_PIXELS,
+        workers: CountFromZero = 0,
+        half: Flag | None = None,
     ) -> FolderSearch:
         """The pictures below a folder, for searching. Their features are kept in a file in the folder, or in `index`,
         see `fiber rerank`; only new and changed pictures are computed. fusion: another checkpoint, which scores the
@@ -154,7 +172,8 @@ class Fiber(Describing, Finding):
         validation has chosen one. See `match_threshold_of`."""
         return self.loaded.ability(Matching).match_thresholds.of_longest
 
-    def match_threshold_of(self, text: str) -> float | None:
+    @checked
+    def match_threshold_of(self, text: Text) -> float | None:
         """The one that is for a text of this length: short queries have another than whole captions
         (`match/queries/threshold`). None for shorter and longer texts than any it was chosen by, of which nothing is
         known."""
@@ -167,7 +186,8 @@ class Fiber(Describing, Finding):
         (`search/threshold`). See `search_threshold_of`."""
         return self.loaded.ability(Embedding).search_thresholds.of_longest
 
-    def search_threshold_of(self, text: str) -> float | None:
+    @checked
+    def search_threshold_of(self, text: Text) -> float | None:
         """The same as `match_threshold_of`, of the sum that searches rank by (`search/queries/threshold`)."""
         return self.loaded.ability(Embedding).search_thresholds.least(text)
 

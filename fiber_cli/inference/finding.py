@@ -5,14 +5,14 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, overload
+from typing import Annotated, Any, Literal, overload
 
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.distributed.device import to_device
-from fiber_cli.errors import UserError
 from fiber_cli.inference import queries
+from fiber_cli.inference.arguments import Chunk, Count, Share, Text, Texts, checked, instance_of
 from fiber_cli.inference.detections import Detection, best_of_objects, detections_of
-from fiber_cli.inference.in_use import InUse, check_counts, computing
+from fiber_cli.inference.in_use import InUse, computing
 from fiber_cli.inference.pictures import OnError, Picture, PictureReader, one_or_all, pictures_of
 from fiber_cli.inference.queries import Query
 from fiber_cli.inference.results import Detections
@@ -21,6 +21,8 @@ from fiber_cli.tasks.regions.detection_rows import ranked
 
 #: Least score of a detection, where no validation has chosen one.
 USUAL_THRESHOLD = 0.3
+
+Prepared = Annotated[Query, instance_of(Query, "what `label_query` or `phrase_query` gave")]
 
 
 class Finding(InUse):
@@ -80,18 +82,19 @@ class Finding(InUse):
         on_error: Literal["skip"],
         max_pixels: int = MAX_PIXELS,
     ) -> list[Detections | None]: ...
+    @checked
     def detect(
         self,
         images: Picture | Sequence[Picture],
-        labels: str | Sequence[str],
+        labels: Texts,
         *,
-        threshold: float | None = None,
-        nms_iou: float | None = None,
-        agnostic_nms_iou: float | None = None,
-        top_k: int | None = None,
-        chunk: int | str = "auto",
+        threshold: Share | None = None,
+        nms_iou: Share | None = None,
+        agnostic_nms_iou: Share | None = None,
+        top_k: Count | None = None,
+        chunk: Chunk = "auto",
         on_error: OnError = "raise",
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: Count = MAX_PIXELS,
     ) -> Detections | list[Detections] | list[Detections | None]:
         """What is where in each image, best first, see `Detections`. labels: names, or one text such as "cat . traffic
         light" (see `tasks.regions.prompts.parse_prompt`), asked as they are written. More than the text window holds
@@ -143,18 +146,19 @@ class Finding(InUse):
         on_error: Literal["skip"],
         max_pixels: int = MAX_PIXELS,
     ) -> list[Detections | None]: ...
+    @checked
     def ground(
         self,
         images: Picture | Sequence[Picture],
-        sentence: str | None = None,
-        phrases: str | Sequence[str] | None = None,
+        sentence: Text | None = None,
+        phrases: Texts | None = None,
         *,
-        threshold: float | None = None,
-        nms_iou: float | None = None,
-        agnostic_nms_iou: float | None = None,
-        top_k: int | None = None,
+        threshold: Share | None = None,
+        nms_iou: Share | None = None,
+        agnostic_nms_iou: Share | None = None,
+        top_k: Count | None = None,
         on_error: OnError = "raise",
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: Count = MAX_PIXELS,
     ) -> Detections | list[Detections] | list[Detections | None]:
         """Where each phrase of the sentence is in each image, best first: its noun phrases, or those given, a list or a
         text such as "a man; two small dogs", which must be its own words. Phrases without a sentence (None) are asked
@@ -164,14 +168,16 @@ class Finding(InUse):
             images, query, self._limits(threshold, nms_iou, agnostic_nms_iou, top_k), on_error, max_pixels
         )
 
-    def label_query(self, labels: str | Sequence[str], chunk: int | str = "auto") -> Query:
+    @checked
+    def label_query(self, labels: Texts, chunk: Chunk = "auto") -> Query:
         """See `detect`. UserError for labels that are empty, given twice, or too long for the model."""
         self.loaded.ability(Detecting)
         query = queries.label_query(self.context, labels, chunk)
         self.warn_of_unseen(query.names)
         return query
 
-    def phrase_query(self, sentence: str | None, phrases: str | Sequence[str] | None = None) -> Query:
+    @checked
+    def phrase_query(self, sentence: Text | None, phrases: Texts | None = None) -> Query:
         """See `ground`. UserError for a sentence without phrases or too long for the model, and for neither."""
         self.loaded.ability(Detecting)
         query = queries.phrase_query(self.context, sentence, phrases)
@@ -217,17 +223,18 @@ class Finding(InUse):
         on_error: Literal["skip"],
         max_pixels: int = MAX_PIXELS,
     ) -> list[Detections | None]: ...
+    @checked
     def find(
         self,
         images: Picture | Sequence[Picture],
-        query: Query,
+        query: Prepared,
         *,
-        threshold: float | None = None,
-        nms_iou: float | None = None,
-        agnostic_nms_iou: float | None = None,
-        top_k: int | None = None,
+        threshold: Share | None = None,
+        nms_iou: Share | None = None,
+        agnostic_nms_iou: Share | None = None,
+        top_k: Count | None = None,
         on_error: OnError = "raise",
-        max_pixels: int = MAX_PIXELS,
+        max_pixels: Count = MAX_PIXELS,
     ) -> Detections | list[Detections] | list[Detections | None]:
         """Detections with a score of at least `threshold`, the `top_k` best of each image; of those of one label that
         overlap by more than `nms_iou` the best. By default the checkpoint's own, see `threshold`.
@@ -258,14 +265,9 @@ class Finding(InUse):
 
 
 class _Limits:
-    """What is reported, see `Finding.find`. UserError for values out of range."""
+    """What is reported, see `Finding.find`."""
 
     def __init__(self, threshold: float, nms_iou: float | None, agnostic_nms_iou: float | None, top_k: int | None):
-        shares = {"threshold": threshold, "nms_iou": nms_iou, "agnostic_nms_iou": agnostic_nms_iou}
-        for name, value in shares.items():
-            if value is not None and not 0 <= value <= 1:
-                raise UserError(f"{name} {value}: must be between 0 and 1")
-        check_counts(top_k=top_k)
         self.threshold, self.nms_iou, self.agnostic_nms_iou, self.top_k = threshold, nms_iou, agnostic_nms_iou, top_k
 
     def over(self, postprocessing: Mapping[str, Any]) -> dict[str, Any]:

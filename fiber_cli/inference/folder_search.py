@@ -15,7 +15,8 @@ import numpy as np
 from fiber_cli.characters import says_nothing
 from fiber_cli.checkpoints.loading import Loaded
 from fiber_cli.errors import UserError
-from fiber_cli.inference.in_use import InUse, check_counts
+from fiber_cli.inference.arguments import Count, Flag, Score, Texts, checked
+from fiber_cli.inference.in_use import InUse
 from fiber_cli.inference.index import build_index
 from fiber_cli.inference.pictures import texts_of
 from fiber_cli.inference.search import SearchResult, judgement, search
@@ -43,8 +44,6 @@ class FolderSearch:
     ):
         if not folder.is_dir():
             raise UserError(f"{folder}: no such folder")
-        check_counts(max_pixels=max_pixels)
-        check_counts(workers=workers, least=0)
         self.folder = folder
         self._models = [model] if fusion is None else [model, fusion]
         self._index_file, self._half = index, half
@@ -52,6 +51,8 @@ class FolderSearch:
         self._fusion = None if fusion is None else fusion.loaded
         (self._fusion or self._loaded).ability(Matching)
         self._options = PredictOptions(model.batch_size, 0, model.precision, max_pixels)
+        scorer = fusion or model
+        self._itm_options = PredictOptions(scorer.batch_size, 0, scorer.precision, max_pixels)
         self._indexing = PredictOptions(model.batch_size, workers, model.precision, max_pixels)
         self.refresh()
 
@@ -81,29 +82,29 @@ class FolderSearch:
         raw_sum: bool = False,
         threshold: float | None = None,
     ) -> list[list[SearchResult]]: ...
+    @checked
     def search(
         self,
-        queries: str | Sequence[str],
-        k: int = 10,
+        queries: Texts,
+        k: Count = 10,
         *,
-        candidates: int = 50,
-        raw_sum: bool = False,
-        threshold: float | None = None,
+        candidates: Count = 50,
+        raw_sum: Flag = False,
+        threshold: Score | None = None,
     ) -> list[SearchResult] | list[list[SearchResult]]:
         """The `k` best pictures for each query: of the dual encoder's `candidates` best, or k if that is more, by the
         sum of both scores as logits; raw_sum: the cosine as it is. threshold: least score of a match, by default what
-        validation has chosen. A picture that can no longer be read is left out, with a warning. UserError for an empty
-        query."""
+        validation has chosen. A picture that can no longer be read is left out, and a query that is longer than the
+        model's text is cut, each with a warning. UserError for an empty query."""
         texts, single = texts_of(queries)
         for text in texts:
             if says_nothing(text):
                 raise UserError("a query is empty: say what to search for")
-        check_counts(k=k, candidates=candidates)
         distinct = list(dict.fromkeys(texts))
         for model in self._models:
             model.warn_of_unseen(distinct)
         judged = judgement(self._loaded, self._fusion, threshold=threshold, raw_sum=raw_sum)
-        results, vanished = search(
+        results, vanished, cuts = search(
             self._loaded,
             self.folder,
             self._index,
@@ -111,12 +112,15 @@ class FolderSearch:
             itm=self._fusion,
             top_k=max(k, candidates),
             options=self._options,
+            itm_options=self._itm_options,
             raw_sum=raw_sum,
             judged=judged,
             shows_progress=False,
         )
         for name, reason in vanished:
-            warnings.warn(f"{name} is left out: {reason}", stacklevel=2)
+            warnings.warn(f"{name} is left out: {reason}", stacklevel=3)
+        for cut in cuts:
+            warnings.warn(cut, stacklevel=3)
         best = {}
         for query, of_query in groupby(results, key=attrgetter("query")):
             best[query] = list(of_query)[:k]

@@ -2,9 +2,9 @@
 
 import functools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Any, TypeVar, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from fiber_cli.data.padding import without_padding
 from fiber_cli.data.text import encode
 from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UnseenWords, UserError
+from fiber_cli.inference.arguments import Count, Device, Flag, Method, Texts, checked
 from fiber_cli.inference.pictures import OnError, Pairs, PictureReader, batches, texts_of
 from fiber_cli.inference.unseen import never_seen
 from fiber_cli.model.fusion import ImageStem, TextStem
@@ -27,16 +28,8 @@ from fiber_cli.placement import Placement, Precision
 from fiber_cli.tasks.abilities import Detecting
 from fiber_cli.tasks.retrieval.pairs import grouped, image_rows
 
-Method = TypeVar("Method", bound=Callable[..., Any])
 #: Inputs in one pass, where that is not given.
 BATCH_SIZE, DETECTION_BATCH_SIZE = 32, 4
-
-
-def check_counts(*, least: int = 1, **counts: int | None) -> None:
-    """UserError for a number, by its name, that is less than `least`; None is none."""
-    for name, count in counts.items():
-        if count is not None and count < least:
-            raise UserError(f"{name} {count}: must be at least {least}")
 
 
 class InUse:
@@ -44,15 +37,15 @@ class InUse:
     see `Placement`. Nothing of it changes after it is made, so that threads can share it:
     what a call needs, it has for itself."""
 
+    @checked
     def __init__(
         self,
         loaded: Loaded,
-        device: torch.device | None = None,
-        batch_size: int | None = None,
+        device: Device | None = None,
+        batch_size: Count | None = None,
         precision: Precision = "auto",
-        tf32: bool | None = None,
+        tf32: Flag | None = None,
     ):
-        check_counts(batch_size=batch_size)
         name = None if device is None else str(device)
         in_place = placed(loaded, Placement(name, precision, tf32))
         self.loaded = in_place.loaded
@@ -64,7 +57,8 @@ class InUse:
         self.batch_size = batch_size or usual
         self.transform = EvalTransform(loaded.context.model.image_size)
 
-    def unseen_words(self, texts: str | Sequence[str]) -> list[str]:
+    @checked
+    def unseen_words(self, texts: Texts) -> list[str]:
         """The words of the texts that no caption, name, question or other text of the checkpoint's training had, in
         small letters, each once: what is said of them is a guess. None where the words of its training are not known.
         Methods that are given such words warn of them (`errors.UnseenWords`)."""

@@ -21,6 +21,7 @@ from fiber_cli.data.source import MAX_PIXELS, BadSample
 from fiber_cli.data.text import check_encoded
 from fiber_cli.errors import UserError
 from fiber_cli.inference.addresses import fetched_bytes, is_address
+from fiber_cli.inference.arguments import listed, refusal
 from fiber_cli.printing import say
 
 
@@ -64,7 +65,10 @@ def pictures_of(images: Picture | Sequence[Picture]) -> tuple[list[Given], bool]
         return [_held(images)], True
     if isinstance(images, np.ndarray | torch.Tensor) and images.ndim in (2, 3):
         return [images], True
-    pictures = _listed(images, "images", WANTED)
+    pictures = listed(images)
+    if pictures is None:
+        raise refusal("images", images, f"pictures; {WANTED}, or a list of these")
+    _refuse_no_input(pictures)
     return [_held(picture) for picture in pictures], False
 
 
@@ -103,17 +107,15 @@ class _Seekable(Protocol):
 
 
 def texts_of(texts: str | Sequence[str]) -> tuple[list[str], bool]:
-    """The texts as a list, and whether there was one that stood alone. UserError for an empty list and for what is no
-    text."""
+    """The texts as a list, and whether there was one that stood alone. UserError for an empty list and for bytes that
+    are no text."""
     if isinstance(texts, str):
         check_encoded(texts, "the text")
         return [texts], True
-    listed = _listed(texts, "texts", "wanted is a str, or a list of them")
-    for number, text in enumerate(listed):
-        if not isinstance(text, str):
-            raise UserError(f"text {number} is {type(text).__name__} {text!r:.40}; wanted is a str")
+    _refuse_no_input(texts)
+    for number, text in enumerate(texts):
         check_encoded(text, f"text {number}")
-    return listed, False
+    return list(texts), False
 
 
 class Pairs(NamedTuple):
@@ -149,17 +151,13 @@ def refuse_empty(texts: Sequence[str], what: str) -> None:
     for number, text in enumerate(texts):
         if says_nothing(text):
             which = f"{what} {number}" if len(texts) > 1 else f"the {what}"
-            raise UserError(f"{which} is empty: {text!r}; write one")
+            raise UserError(f"{which} is empty: {text!r:.80}; write one")
 
 
-def _listed(items: Any, what: str, wanted: str) -> list[Any]:
-    try:
-        listed = list(items)
-    except TypeError:
-        raise UserError(f"{what}: {type(items).__name__} is none; {wanted}, or a list of these") from None
-    if not listed:
+def _refuse_no_input(items: Sequence[object]) -> None:
+    """UserError for an empty list."""
+    if not items:
         raise UserError("no input: give at least one image and text")
-    return listed
 
 
 def batches(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -176,9 +174,7 @@ class PictureReader:
     that stands alone is always an error. max_pixels: encoded images with more are not read.
     """
 
-    def __init__(self, single: bool, on_error: str = "raise", max_pixels: int = MAX_PIXELS):
-        if on_error not in ("raise", "skip"):
-            raise UserError(f'on_error {on_error!r}: give "raise" or "skip"')
+    def __init__(self, single: bool, on_error: OnError = "raise", max_pixels: int = MAX_PIXELS):
         self.single, self.on_error, self.max_pixels = single, on_error, max_pixels
         self._told: set[int] = set()
 
@@ -278,6 +274,8 @@ def _from_tensor(tensor: torch.Tensor) -> Image.Image:
             f"a tensor of {tensor.dtype} {tuple(tensor.shape)}; wanted is torch.uint8 (0 to 255), (channels, height, "
             "width) for 1 grey, 3 RGB or 4 RGBA channels; one of 0 to 1 is `(255 * tensor).round().to(torch.uint8)`"
         )
+    if tensor.is_meta or tensor.layout != torch.strided:
+        raise BadSample("a sparse tensor, or one without values; give its `to_dense()`")
     tensor = tensor.detach().cpu()
     if tensor.ndim == 3:
         tensor = tensor.permute(1, 2, 0)

@@ -64,8 +64,6 @@ def label_query(context: TaskContext[Any], labels: str | Sequence[str], chunk: i
     A label is asked as the user typed it, parentheses and all, whatever the checkpoint's training did to the names of
     its data sets (`task.names_as_published` and `clean_name` are for those): two labels stay two.
     """
-    if chunk != "auto" and not (isinstance(chunk, int) and chunk > 0):
-        raise UserError(f'chunk {chunk!r}: give the number of labels in a prompt, from 1, or "auto"')
     names = parse_prompt(labels) if isinstance(labels, str) else distinct_labels(labels)
     in_prompts = [PromptName(name.strip()) for name in names]
     return Query(names, label_prompts(in_prompts, context.tokenizer, context.text_length, chunk))
@@ -86,7 +84,7 @@ def phrase_query(context: TaskContext[Any], sentence: str | None, phrases: str |
     check_encoded(sentence, "the sentence")
     located = _located(sentence, phrases)
     if not located:
-        raise UserError(f"{sentence!r} has no phrase to look for; write one that names things, or give phrases")
+        raise UserError(f"{sentence!r:.80} has no phrase to look for; write one that names things, or give phrases")
     names = []
     spans = []
     for phrase, span in located:

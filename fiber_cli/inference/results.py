@@ -17,6 +17,7 @@ from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.errors import UserError, optional
 from fiber_cli.inference.addresses import is_address
 from fiber_cli.inference.annotate import SAME_OBJECT_IOU, annotated, enlargement
+from fiber_cli.inference.arguments import FilePath, Flag, checked
 from fiber_cli.inference.detections import Detection, best_of_objects, to_supervision
 from fiber_cli.inference.pictures import Given, read_picture
 from fiber_cli.outputs import Outputs
@@ -110,14 +111,16 @@ class Detections(list[Detection]):
         """For the package `supervision`; UserError without it."""
         return to_supervision(self)
 
-    def draw(self, *, every: bool = False) -> Image.Image:
+    @checked
+    def draw(self, *, every: Flag = False) -> Image.Image:
         """The picture with the boxes, labels and scores, a small one enlarged. An object is drawn once, under its best
         name; every=True draws all of its boxes."""
         drawn = list(self) if every else best_of_objects(self, SAME_OBJECT_IOU)
         picture = self.image()
         return annotated(picture, drawn, enlargement(picture.size))
 
-    def save(self, file: str | os.PathLike[str], *, every: bool = False, force: bool = False) -> Path:
+    @checked
+    def save(self, file: FilePath, *, every: Flag = False, force: Flag = False) -> Path:
         """Write what `draw` gives into a picture file, or `to_dict` into one that ends in `.json`; its path. UserError
         for another ending, and for a file that fiber has not written, but for force=True."""
         path = Path(file)
@@ -136,7 +139,8 @@ class Detections(list[Detection]):
         outputs.write(path, _encoded(self.draw(every=every), form))
         return path
 
-    def show(self, *, every: bool = False) -> None:
+    @checked
+    def show(self, *, every: Flag = False) -> None:
         """In a notebook below its cell, elsewhere in the system's viewer of pictures."""
         picture = self.draw(every=every)
         if "ipykernel" in sys.modules:

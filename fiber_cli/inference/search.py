@@ -51,6 +51,15 @@ class SearchResult(NamedTuple):
     matches: bool | None = None
 
 
+class Searched(NamedTuple):
+    """What a search gives. left_out: (path, reason) of pictures that can no longer be read; cuts: that queries had to
+    be cut, in words."""
+
+    results: list[SearchResult]
+    left_out: LeftOut
+    cuts: list[str]
+
+
 class Judgement(NamedTuple):
     """How it is told that a picture shows what a query says. of: the score that must reach the threshold, "score" that
     which ranks, "logits" the sum of ITC and ITM as logits, "itm" the matched logit. is_chosen: whether validation has
@@ -121,15 +130,28 @@ def run_search(
         say_unseen(models, queries)
     in_place = placed(loaded, placement)
     loaded, options = in_place.loaded, dataclasses.replace(options, precision=in_place.precision)
+    itm_options = options
     if itm is not None:
-        itm = placed(itm, placement).loaded
+        itm_in_place = placed(itm, placement)
+        itm, itm_options = itm_in_place.loaded, dataclasses.replace(options, precision=itm_in_place.precision)
     images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs, half=half)
     judged = judgement(loaded, itm, threshold=threshold, raw_sum=raw_sum)
-    results, vanished = search(
-        loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum, judged=judged
+    results, vanished, cuts = search(
+        loaded,
+        folder,
+        images,
+        queries,
+        itm=itm,
+        top_k=top_k,
+        options=options,
+        itm_options=itm_options,
+        raw_sum=raw_sum,
+        judged=judged,
     )
     if not collectives.is_main():
         return
+    for cut in cuts:
+        say(cut)
     for name, reason in [*unreadable, *vanished]:
         say(f"left out: {name}: {reason}")
     say(_score_in_words(loaded, raw_sum))
@@ -223,19 +245,21 @@ def search(
     itm: Loaded | None = None,
     top_k: int = 50,
     options: PredictOptions,
+    itm_options: PredictOptions | None = None,
     raw_sum: bool = False,
     judged: Judgement | None = None,
     shows_progress: bool = True,
-) -> tuple[list[SearchResult], LeftOut]:
+) -> Searched:
     """For each query the dual encoder's `top_k` pictures, best first by the sum of ITC and ITM score, both as logits;
-    raw_sum: the cosine as it is. `itm` scores the pairs, where it is another checkpoint; the temperature stays that of
-    the dual encoder. judged: how `matches` is told. Also (path, reason) of pictures that can no longer be read."""
+    raw_sum: the cosine as it is. `itm` scores the pairs, where it is another checkpoint, as `itm_options` say: both
+    compute in their own precision; the temperature stays that of the dual encoder. judged: how `matches` is told."""
     fusion = itm or loaded
     if not fusion.can(Matching):
         raise UserError(
             "fusion needs an ITM head (task.itm > 0), which this checkpoint lacks: name one with --itm-checkpoint"
         )
-    itc = query_similarities(loaded, index, queries, options)
+    itm_options = itm_options or options
+    itc, cut = query_similarities(loaded, index, queries, options)
     candidates = best_columns(itc, top_k)
     paths = list(index.stamps)
     # Each candidate is read once, with all queries that it is a candidate of.
@@ -245,9 +269,9 @@ def search(
     for image in chosen:
         chosen_paths.append(paths[image])
         wanted.append(np.flatnonzero((candidates == image).any(axis=1)))
-    images = image_set(fusion, folder, chosen_paths, options.max_pixels)
+    images = image_set(fusion, folder, chosen_paths, itm_options.max_pixels)
     texts = TextSet(queries, fusion.context.tokenizer, fusion.context.text_length)
-    pairs = score_pairs(fusion.ability(Matching), images, texts, wanted, options, shows_progress=shows_progress)
+    pairs = score_pairs(fusion.ability(Matching), images, texts, wanted, itm_options, shows_progress=shows_progress)
     logit_scale = loaded.ability(Embedding).logit_scale()
     results: list[SearchResult] = []
     for number, query in enumerate(queries):
@@ -264,7 +288,16 @@ def search(
             matches = (of_pairs >= least).tolist()
         columns = (total.tolist(), itc_scores.tolist(), itm_scores.tolist(), matches)
         results.extend(_ranked(query, list(zip(files, *columns, strict=True))))
-    return results, pairs.bad
+    cuts = []
+    for model, count in ((loaded, cut), (fusion, pairs.truncated)):
+        if count:
+            cuts.append(_cut_in_words(count, model.context.text_length))
+    return Searched(results, pairs.bad, list(dict.fromkeys(cuts)))
+
+
+def _cut_in_words(count: int, length: int) -> str:
+    queries = "1 query was" if count == 1 else f"{count} queries were"
+    return f"{queries} cut at {length} tokens"
 
 
 def _ranked(query: str, candidates: list[tuple[str, float, float, float, bool | None]]) -> Iterator[SearchResult]:
@@ -277,14 +310,14 @@ def _ranked(query: str, candidates: list[tuple[str, float, float, float, bool | 
         yield SearchResult(query, rank, file, score, itc, itm, matches)
 
 
-def query_similarities(loaded: Loaded, index: Index, queries: Sequence[str], options: PredictOptions) -> np.ndarray:
-    """The dual encoder's cosines, float32 (queries, images); queries that had to be cut are told."""
+def query_similarities(
+    loaded: Loaded, index: Index, queries: Sequence[str], options: PredictOptions
+) -> tuple[np.ndarray, int]:
+    """The dual encoder's cosines, float32 (queries, images), and how many queries had to be cut."""
     texts = TextSet(queries, loaded.context.tokenizer, loaded.context.text_length)
     predictions = predict_all(loaded.task, texts, options, what="queries")
-    if predictions.truncated and collectives.is_main():
-        say(f"{predictions.truncated} queries were cut at {loaded.context.text_length} tokens")
     features = np.stack([predictions.rows[number] for number in range(len(queries))])
-    return similarities(features, index)
+    return similarities(features, index), predictions.truncated
 
 
 def similarities(features: np.ndarray, index: Index) -> np.ndarray:

@@ -44,7 +44,7 @@ def test_results_are_those_of_plain_passes_over_the_dual_encoders_best(retriever
     index, _ = build_index(loaded, folder, options=OPTIONS)
     match_scores, scored = pairs.match_scores, []
     monkeypatch.setattr(pairs, "match_scores", lambda *args: scored.append(len(args[2].tokens)) or match_scores(*args))
-    results, bad = search(loaded, folder, index, QUERIES, top_k=4, options=OPTIONS)
+    results, bad, _ = search(loaded, folder, index, QUERIES, top_k=4, options=OPTIONS)
     assert not bad
     assert sum(scored) == 3 * 4
     assert len(results) == 12
@@ -67,7 +67,7 @@ def test_results_are_those_of_plain_passes_over_the_dual_encoders_best(retriever
 def test_the_raw_sum_has_the_cosine_as_it_is(retriever, folder):
     loaded = retriever()
     index, _ = build_index(loaded, folder, options=OPTIONS)
-    results, _ = search(loaded, folder, index, QUERIES[:1], top_k=6, options=OPTIONS, raw_sum=True)
+    results = search(loaded, folder, index, QUERIES[:1], top_k=6, options=OPTIONS, raw_sum=True).results
     assert [result.score for result in results] == pytest.approx([result.itc + result.itm for result in results])
     scores = [result.score for result in results]
     assert scores == sorted(scores, reverse=True)
@@ -77,8 +77,8 @@ def test_another_checkpoint_may_score_the_pairs(retriever, folder):
     """It has no dual encoder; the candidates and their cosines stay, the fusion scores are its own."""
     loaded, other = retriever(), retriever(1, itc=0.0, itm_negatives="random")
     index, _ = build_index(loaded, folder, options=OPTIONS)
-    both, _ = search(loaded, folder, index, QUERIES[:1], itm=other, top_k=4, options=OPTIONS)
-    alone, _ = search(loaded, folder, index, QUERIES[:1], top_k=4, options=OPTIONS)
+    both = search(loaded, folder, index, QUERIES[:1], itm=other, top_k=4, options=OPTIONS).results
+    alone = search(loaded, folder, index, QUERIES[:1], top_k=4, options=OPTIONS).results
     assert {(result.path, result.itc) for result in both} == {(result.path, result.itc) for result in alone}
     paths = [result.path[len(str(folder)) + 1 :] for result in both]
     for result in both:
@@ -91,15 +91,20 @@ def test_another_checkpoint_may_score_the_pairs(retriever, folder):
 def test_a_picture_that_vanishes_in_between_is_left_out(retriever, folder):
     index, _ = build_index(retriever(), folder, options=OPTIONS)
     (folder / "5.png").write_bytes(b"no picture")
-    results, bad = search(retriever(), folder, index, QUERIES[:1], top_k=50, options=OPTIONS)
+    results, bad, _ = search(retriever(), folder, index, QUERIES[:1], top_k=50, options=OPTIONS)
     assert [name for name, _ in bad] == [f"{folder}/5.png"]
     assert [result.rank for result in results] == [1, 2, 3, 4, 5, 6]
 
 
 def test_long_queries_are_told_and_missing_heads_are_named(retriever, folder, capsys):
     index, _ = build_index(retriever(), folder, options=OPTIONS)
-    search(retriever(), folder, index, ["red " * 60], top_k=2, options=OPTIONS)
-    assert "1 queries were cut at 30 tokens" in capsys.readouterr().err
+    long = ["red " * 60, "blue " * 60]
+    assert search(retriever(), folder, index, long, top_k=2, options=OPTIONS).cuts == [
+        "2 queries were cut at 30 tokens"
+    ]
+    assert search(retriever(), folder, index, QUERIES, top_k=2, options=OPTIONS).cuts == []
+    run(retriever(), folder, long[0])
+    assert capsys.readouterr().err.count("1 query was cut at 30 tokens\n") == 1
     with pytest.raises(UserError, match="ITM head"):
         search(retriever(itm=0.0), folder, index, QUERIES, options=OPTIONS)
 
@@ -144,7 +149,7 @@ def test_the_command_prints_results_alone_and_tells_what_it_left_out(retriever, 
 def middle_score(loaded, folder, query, name="score", **over):
     """A score that some pictures reach and some do not."""
     index, _ = build_index(loaded, folder, options=OPTIONS)
-    results, _ = search(loaded, folder, index, [query], options=OPTIONS, **over)
+    results = search(loaded, folder, index, [query], options=OPTIONS, **over).results
     scores = sorted(result._asdict()[name] for result in results)
     return (scores[2] + scores[3]) / 2
 
@@ -232,7 +237,7 @@ def test_of_two_checkpoints_the_threshold_of_the_wrong_one_is_taken(retriever, f
     other = retriever(1, **scorer, match_threshold=least)
     index, _ = build_index(loaded, folder, options=OPTIONS)
     judged = judgement(loaded, other)
-    results, _ = search(loaded, folder, index, QUERIES[:1], itm=other, options=OPTIONS, judged=judged)
+    results = search(loaded, folder, index, QUERIES[:1], itm=other, options=OPTIONS, judged=judged).results
     assert [result.matches for result in results] == [result.itm >= least for result in results]
     assert sum(result.matches for result in results) == 4
 

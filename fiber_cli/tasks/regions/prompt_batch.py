@@ -98,7 +98,7 @@ def chunk_labels(
         if label % most == 0 or token_count(groups[-1][0], label) > length:
             alone = token_count(label, label)
             if alone > length:
-                raise UserError(f"label {name.name!r} has {alone} tokens alone, the model reads {length}")
+                raise UserError(f"label {name.name!r:.80} has {alone} tokens alone, the model reads {length}")
             groups.append([])
         groups[-1].append(label)
     return groups

@@ -144,10 +144,10 @@ def distinct_labels(labels: Sequence[str]) -> list[str]:
     for number, label in enumerate(labels, 1):
         key = label.strip().casefold() if isinstance(label, str) else ""
         if not key:
-            raise UserError(f"label {number} is {label!r}: give a name, and no period too many")
+            raise UserError(f"label {number} is {label!r:.80}: give a name, and no period too many")
         check_encoded(label, f"label {number}")
         if key in number_of:
-            raise UserError(f"label {number}, {label!r}, is label {number_of[key]} again; name it once")
+            raise UserError(f"label {number}, {label!r:.80}, is label {number_of[key]} again; name it once")
         number_of[key] = number
     if not number_of:
         raise UserError("no labels: give at least one name")
