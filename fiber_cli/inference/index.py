@@ -31,7 +31,7 @@ from fiber_cli.inference.index_file import (
     read_index,
     write_rows,
 )
-from fiber_cli.inference.pictures import find_images
+from fiber_cli.inference.picture_files import find_images
 from fiber_cli.outputs import Outputs
 from fiber_cli.printing import say
 from fiber_cli.regular_files import check_regular

@@ -18,7 +18,7 @@ from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
 from fiber_cli.inference.index import INDEX, LeftOut, build_index, check_index, image_set, keeps_its_index
 from fiber_cli.inference.index_file import Index, blocks
-from fiber_cli.inference.pictures import pictures_below
+from fiber_cli.inference.picture_files import check_folder, pictures_below
 from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import check_sheet, draw_sheet
 from fiber_cli.inference.unseen import say_unseen
@@ -157,8 +157,7 @@ def outputs_of_search(
 ) -> Outputs:
     """The outputs of a search, see `run_search`; inputs: what it reads beside pictures and queries. UserError where the
     folder is not there, or an output may not or cannot be written."""
-    if not folder.is_dir():
-        raise UserError(f"--images {folder}: no such folder")
+    check_folder(folder)
     queries = [query] if isinstance(query, Path) else []
     outputs = Outputs(force=force, inputs=chain(inputs, queries, pictures_below(folder)))
     if index is not None or keeps_its_index(folder):
