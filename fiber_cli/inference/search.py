@@ -123,7 +123,9 @@ def run_search(
     loaded, options = in_place.loaded, dataclasses.replace(options, precision=in_place.precision)
     if itm is not None:
         itm = placed(itm, placement).loaded
-    images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs, half=half)
+    images, unreadable = build_index(
+        loaded, folder, index, options=options, outputs=outputs, half=half, shows_progress=True
+    )
     judged = judgement(loaded, itm, threshold=threshold, raw_sum=raw_sum)
     results, vanished = search(
         loaded, folder, images, queries, itm=itm, top_k=top_k, options=options, raw_sum=raw_sum, judged=judged
