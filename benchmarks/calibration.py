@@ -11,7 +11,7 @@ from fiber_cli.config.recipe import Recipe
 from fiber_cli.data.files import read_json
 from fiber_cli.distributed.device import device
 from fiber_cli.model.precision import settled
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.text_files import dump_json
 from fiber_cli.training.work import open_sources

@@ -43,7 +43,7 @@ from fiber_cli.model import linear
 from fiber_cli.model.config import PRESETS
 from fiber_cli.model.linear import onednn_is_faster
 from fiber_cli.model.precision import precision_context, prepared, settled
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.regions.prompt_batch import PromptBatch, label_prompts
 from fiber_cli.tasks.regions.prompts import PromptName

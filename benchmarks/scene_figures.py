@@ -32,7 +32,7 @@ from fiber_cli.data.scenes.naming import FORMS, LEVELS, forms_of, level_of, name
 from fiber_cli.data.scenes.vocabulary import EXTREME, RELATIONS
 from fiber_cli.data.sources.scenes import SceneDetection, ScenesSource
 from fiber_cli.tasks.abilities import Answering, Captioning, Detecting, Matching
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 
 #: Names in one prompt of a user, of which at most so many are present.

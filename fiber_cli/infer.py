@@ -5,7 +5,8 @@ import warnings
 from fiber_cli.inference.describe import describe_images
 from fiber_cli.inference.detections import Detection, to_supervision
 from fiber_cli.inference.fiber import Fiber
-from fiber_cli.inference.pictures import SUFFIXES, Picture, find_images, read_picture
+from fiber_cli.inference.picture_files import SUFFIXES, find_images
+from fiber_cli.inference.pictures import Picture, read_picture
 from fiber_cli.inference.queries import Query
 
 __all__ = [

@@ -143,3 +143,23 @@ def runs(saved, tmp_path_factory) -> dict[str, Path]:
         weights = named_weights(fine_tuned.task)
         saving.save(made[name], 1, config=fine_tuned.config, weights=weights, tokenizer=fine_tuned.tokenizer)
     return made
+
+
+@pytest.fixture
+def busy_locks(monkeypatch) -> None:
+    """Another process has every lock of a cache when it is first asked for, for so long that it is told."""
+    import filelock
+
+    from fiber_cli.data import cache_folder
+
+    acquire = filelock.FileLock.acquire
+    tries: list[filelock.FileLock] = []
+
+    def acquire_at_last(self, *arguments, **named):
+        tries.append(self)
+        if tries.count(self) <= 2:
+            raise filelock.Timeout(self.lock_file)
+        return acquire(self, *arguments, **named)
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", acquire_at_last)
+    monkeypatch.setattr(cache_folder, "_PATIENCE_SECONDS", -1.0)

@@ -15,7 +15,8 @@ from fiber_cli.model.config import FiberConfig, ImageConfig, TextConfig
 from fiber_cli.model.pixels import normalize
 from fiber_cli.tasks.coarse.task import CoarseTask
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer, Result
+from fiber_cli.tasks.evaluation import Result
+from fiber_cli.tasks.evaluation_options import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.retrieval import pairs
 from fiber_cli.tasks.retrieval.evaluation import RetrievalEvaluation, RetrievalSet

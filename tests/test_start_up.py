@@ -69,6 +69,42 @@ def test_a_command_imports_what_it_does_not_need(verb, pictures, tmp_path):
     assert printed
 
 
+#: Commands for which no network is needed, or that fail before it is, with something that they then say.
+WITHOUT_NETWORK = [
+    (["models"], "all shipped with fiber"),
+    (["table", "4"], "figures are missing"),
+    (["table", "all", "--json"], "itc/ir@1"),
+    (["recipes"], "detection_small"),
+    (["data", "get", "4m"], "nothing is fetched"),
+    (["caption", "none.png"], "none.png: no such file"),
+    (["answer", "none.png", "what is it?"], "none.png: no such file"),
+    (["detect", "none.png", "cat"], "none.png: no such file"),
+    (["detect", "none.png", "cat", "--checkpoint", "builtin"], "none.png: no such file"),
+    (["detect", "https://example.org/a.jpg", "cat"], "a URL; download it"),
+    (["rerank", "--images", "none", "--query", "a star"], "--images none: no such folder"),
+    (["rerank", "--images", "none", "a star"], "unknown dataset 'a star'"),
+    (["rerank", "coco"], "lies below runs/"),
+    (["eval", "none.json"], "none.json"),
+]
+
+
+@pytest.mark.parametrize(("arguments", "said"), WITHOUT_NETWORK, ids=[" ".join(words) for words, _ in WITHOUT_NETWORK])
+def test_torch_is_imported_for_what_needs_no_network(arguments, said, tmp_path):
+    program = """
+import runpy, sys
+sys.argv = ["fiber", *sys.argv[1:]]
+try:
+    runpy.run_module("fiber_cli", run_name="__main__")
+except SystemExit:
+    pass
+print("torch" in sys.modules)
+"""
+    words = [sys.executable, "-c", program, *arguments]
+    ended = subprocess.run(words, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert said in ended.stdout + ended.stderr
+    assert ended.stdout.splitlines()[-1] == "False"
+
+
 def test_pairs_are_matched_with_more_than_is_needed(pictures):
     program = f"""
 import json, sys

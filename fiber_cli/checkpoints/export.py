@@ -10,10 +10,11 @@ from torch import Tensor
 
 from fiber_cli.checkpoints.config import CONFIG_FILE, read_config
 from fiber_cli.checkpoints.digests import check, digests_of, files_of, read_digests, write_digests
-from fiber_cli.checkpoints.directory import check_name, choose, write_model
+from fiber_cli.checkpoints.directory import check_name, choose
 from fiber_cli.checkpoints.loading import knows_small_letters, saved_tokenizer
 from fiber_cli.checkpoints.weights import load_weights
 from fiber_cli.checkpoints.words import read_words
+from fiber_cli.checkpoints.writing import write_model
 from fiber_cli.errors import UserError
 from fiber_cli.outputs import DIGESTS, Outputs, exchange, explained, sync
 

@@ -12,7 +12,7 @@ from fiber_cli.checkpoints.config import CONFIG_FILE, CheckpointConfig, read_con
 from fiber_cli.checkpoints.directory import holds_checkpoints, resolve
 from fiber_cli.checkpoints.run_files import CHECKPOINTS, LATEST
 from fiber_cli.checkpoints.trained_on import BUILT_IN, DRAWN_SCENES, Data, Seen, all_seen, data_of, trained_on
-from fiber_cli.checkpoints.weights import check_weights
+from fiber_cli.checkpoints.weights_header import check_weights
 from fiber_cli.data.category_names import plain_name
 from fiber_cli.data.json_lists import read_json_lists
 from fiber_cli.data.source import CategorySource, PhraseSource

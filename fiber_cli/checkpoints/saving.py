@@ -10,10 +10,11 @@ from typing import Any
 from torch import Tensor
 
 from fiber_cli.checkpoints.digests import digests_of, files_of, share, write_digests
-from fiber_cli.checkpoints.directory import SavedTokenizer, publish, step_name, write_model
+from fiber_cli.checkpoints.directory import step_name
 from fiber_cli.checkpoints.removing import remove_tree
 from fiber_cli.checkpoints.run_files import CHECKPOINTS
 from fiber_cli.checkpoints.weights import float32
+from fiber_cli.checkpoints.writing import SavedTokenizer, publish, write_model
 from fiber_cli.distributed import collectives
 from fiber_cli.distributed.agreement import reason_of
 from fiber_cli.errors import EXIT_FAILED, SharedError, UserError

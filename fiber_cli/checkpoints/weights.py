@@ -10,10 +10,11 @@ from typing import Any, NamedTuple, Self
 
 import torch
 import torch.serialization
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from fiber_cli.checkpoints.weights_header import unreadable
 from fiber_cli.errors import WRONG_CONTENT, UserError
 from fiber_cli.regular_files import check_regular
 
@@ -68,26 +69,7 @@ def read_tensors(file: Path) -> dict[str, Tensor]:
         check_regular(file)
         return load_file(file)
     except (SafetensorError, OSError, RuntimeError, *WRONG_CONTENT) as error:
-        raise _unreadable(file, error) from error
-
-
-def check_weights(path: Path) -> None:
-    """Raises UserError where model.safetensors of a checkpoint directory is missing, cut short or has no readable
-    header; its tensors are not read."""
-    file = Path(path) / "model.safetensors"
-    try:
-        check_regular(file)
-        with safe_open(file, framework="numpy"):
-            pass  # its header has been read, and its length is what the header says
-    except (SafetensorError, OSError, ValueError) as error:
-        raise _unreadable(file, error) from error
-
-
-def _unreadable(file: Path, error: Exception) -> UserError:
-    return UserError(
-        f"{file} cannot be read ({error}): it is missing, damaged or was copied only in part; "
-        "copy the whole folder again or use another one"
-    )
+        raise unreadable(file, error) from error
 
 
 def read_torch_file(path: Path) -> dict[str, Tensor]:

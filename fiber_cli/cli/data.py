@@ -1,7 +1,8 @@
 """`fiber data`: data sets fetched, checked, packed into shards, and freed of what they are to be tested on."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -104,16 +105,23 @@ def _data_sets(names: Sequence[str] | None) -> "list[DataSet]":
 
 def recipes_of(data_set: "DataSet") -> list[str]:
     """The shipped recipes that read a file of the data set."""
-    from fiber_cli.config.resolve import recipe_header, resolve_recipe, shipped_recipes
-
     using = list(data_set.recipes)
-    for name, path in shipped_recipes().items():
-        if f"data.root={_ROOT}" not in recipe_header(path)["command"]:
-            continue
-        recipe = resolve_recipe(name, [f"data.root={_ROOT}"])
-        if any(data_set.has(file) for file in _paths_of(recipe)):
+    for name, paths in _paths_of_recipes().items():
+        if any(data_set.has(path) for path in paths):
             using.append(name)
     return sorted(using)
+
+
+@cache
+def _paths_of_recipes() -> Mapping[str, Sequence[str]]:
+    """What the shipped recipes read of public data, by their names."""
+    from fiber_cli.config.resolve import recipe_header, resolve_recipe, shipped_recipes
+
+    paths = {}
+    for name, path in shipped_recipes().items():
+        if f"data.root={_ROOT}" in recipe_header(path)["command"]:
+            paths[name] = list(_paths_of(resolve_recipe(name, [f"data.root={_ROOT}"])))
+    return paths
 
 
 def _paths_of(recipe: "Recipe") -> Iterator[str]:

@@ -44,7 +44,7 @@ from fiber_cli.tasks.abilities import Embedding, Matching
 if TYPE_CHECKING:
     from fiber_cli.evaluation.known import EvalData
     from fiber_cli.outputs import Outputs
-    from fiber_cli.tasks.evaluation import EvaluationOptions
+    from fiber_cli.tasks.evaluation_options import EvaluationOptions
 
 
 def evaluate(
@@ -84,7 +84,7 @@ def evaluate(
     tf32: Tf32 = None,
 ) -> None:
     """Evaluate a checkpoint on a dataset of its task."""
-    from fiber_cli.tasks.evaluation import EvaluationOptions
+    from fiber_cli.tasks.evaluation_options import EvaluationOptions
 
     evaluated = Evaluated(
         dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, published_prompts, force
@@ -159,7 +159,7 @@ def rerank(
     sizes = whole_numbers(top_k)
     computed = Computed(batch, workers, nproc, max_pixels, Placement(device, precision, tf32))
     if dataset and not (query or queries):
-        from fiber_cli.tasks.evaluation import EvaluationOptions
+        from fiber_cli.tasks.evaluation_options import EvaluationOptions
 
         evaluated = Evaluated(
             dataset, split, root, checkpoint, itm_checkpoint, latest, output, limit, images, force=force
@@ -171,6 +171,9 @@ def rerank(
         raise typer.BadParameter(
             'give a DATASET; or --images DIR with --query "…" or --queries FILE, and one number as --top-k'
         )
+    from fiber_cli.inference.picture_files import check_folder
+
+    check_folder(images)
     from fiber_cli.checkpoints.loading import load
     from fiber_cli.checkpoints.runs import Wanted
     from fiber_cli.distributed.agreement import failing_together

@@ -1,6 +1,7 @@
 """`fiber caption`, `fiber answer` and `fiber detect`: a checkpoint on a user's own pictures."""
 
 import os
+from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -47,6 +48,7 @@ def caption(
     tf32: Tf32 = None,
 ) -> None:
     """Say what is in images."""
+    _check_there(images)
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
 
@@ -79,6 +81,7 @@ def answer(
     """Answer a question about images."""
     if not question.strip():
         raise UserError('the question is empty; write one, such as "what colour is the car?"')
+    _check_there(images)
     from fiber_cli.inference.describe import describe_images
     from fiber_cli.inference.fiber import Fiber
     from fiber_cli.inference.unseen import say_unseen
@@ -165,6 +168,7 @@ def detect(
         raise typer.BadParameter("--labels names what to find, --phrases is for a sentence: give one of them")
     files, prompt, phrases = _sorted_words(words, phrases, has_labels=labels is not None)
     _check_files(files, prompt)
+    _check_there(map(Path, files))
     labels_in_prompt = chunk_size(chunk)
 
     from fiber_cli.inference.detect import run_detect
@@ -234,3 +238,11 @@ def _check_files(files: list[str], prompt: str | None) -> None:
         raise typer.BadParameter(usage)
     if prompt and os.path.exists(prompt):
         raise typer.BadParameter(f'{usage}; {prompt!r} is a file or folder here, as a name it is "{prompt} ."')
+
+
+def _check_there(paths: Iterable[Path]) -> None:
+    """Refuses files and folders that are not there, before what reads them is loaded."""
+    from fiber_cli.inference.picture_files import check_there
+
+    for path in paths:
+        check_there(path)

@@ -45,9 +45,9 @@ def digest(*parts: str) -> str:
 
 
 @contextmanager
-def made_by_one(file: Path, what: str = "") -> Iterator[None]:
-    """Inside, no other process makes this file of a cache; that one reads `what`, if it takes long, is told to who
-    waits. Where the file system has no locks several may make it, and the last one's stays."""
+def made_by_one(file: Path, doing: str = "") -> Iterator[None]:
+    """Inside, no other process makes this file. doing: what another one that makes it is doing, in words, which is told
+    to who waits long. Where the file system has no locks several may make it, and the last one's stays."""
     lock = filelock.FileLock(file.with_name(f"{file.name}.lock"))
     began = time.monotonic()
     has_spoken = False
@@ -58,8 +58,8 @@ def made_by_one(file: Path, what: str = "") -> Iterator[None]:
             lock.acquire(timeout=_POLL_SECONDS)
             is_locked = True
         except filelock.Timeout:
-            if what and time.monotonic() - began > _PATIENCE_SECONDS and not has_spoken:
-                say_once(f"{what}: another process is reading it; waiting for that")
+            if doing and time.monotonic() - began > _PATIENCE_SECONDS and not has_spoken:
+                say_once(f"{doing}; waiting for that")
                 has_spoken = True
         except (OSError, NotImplementedError):
             break  # no locks there, or no place to write

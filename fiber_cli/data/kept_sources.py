@@ -55,7 +55,7 @@ def open_kept(kind: type[FolderSource], settings: SourceSettings) -> FolderSourc
     source = _restored(kind, kept)
     if source is not None:
         return source
-    with made_by_one(kept.places[0], str(files[0])):
+    with made_by_one(kept.places[0], f"{files[0]}: another process is reading it"):
         source = _restored(kind, kept)  # another process has read the files meanwhile
         if source is not None:
             return source

@@ -212,7 +212,7 @@ def _kept(path: str, state: ShardState | None) -> Path:
     if file is None:
         state = state or shard_state(path)
         file = folder / f"{digest(path)[:32]}-{digest(f'{state.size}|{state.version}')[:32]}.tar"
-    with made_by_one(file, path):
+    with made_by_one(file, f"{path}: another process is fetching it"):
         if file.is_file():
             with suppress(OSError):
                 os.utime(file)  # the ones that were not used for long go first

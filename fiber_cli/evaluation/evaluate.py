@@ -23,7 +23,7 @@ from fiber_cli.evaluation.report import check_results, table, write_results
 from fiber_cli.outputs import Outputs
 from fiber_cli.placement import USUAL, Placement
 from fiber_cli.printing import show, show_json
-from fiber_cli.tasks.evaluation import EvaluationOptions, PairScorer
+from fiber_cli.tasks.evaluation_options import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
 
 NO_DETAILS: Mapping[str, Any] = MappingProxyType({})

@@ -12,7 +12,8 @@ from fiber_cli.characters import row
 from fiber_cli.data.images import open_image
 from fiber_cli.data.source import MAX_PIXELS, usable
 from fiber_cli.errors import UserError
-from fiber_cli.inference.pictures import batches, distinct_images
+from fiber_cli.inference.picture_files import distinct_images
+from fiber_cli.inference.pictures import batches
 from fiber_cli.printing import say, show, show_json
 
 

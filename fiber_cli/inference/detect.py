@@ -21,7 +21,8 @@ from fiber_cli.inference.coco_results import CocoResults, coco_files
 from fiber_cli.inference.detections import Detection
 from fiber_cli.inference.fiber import USUAL_THRESHOLD, Fiber
 from fiber_cli.inference.json_list import JsonList
-from fiber_cli.inference.pictures import batches, distinct_images
+from fiber_cli.inference.picture_files import distinct_images
+from fiber_cli.inference.pictures import batches
 from fiber_cli.inference.queries import Query
 from fiber_cli.inference.unseen import say_unseen
 from fiber_cli.inference.video import Shot, is_video, shots, video_package

@@ -5,9 +5,10 @@ killed goes on where it was. See `index_file` for its form.
 """
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,13 +32,17 @@ from fiber_cli.inference.index_file import (
     read_index,
     write_rows,
 )
-from fiber_cli.inference.pictures import find_images
+from fiber_cli.inference.picture_files import find_images
 from fiber_cli.outputs import Outputs
 from fiber_cli.printing import say
 from fiber_cli.regular_files import check_regular
 from fiber_cli.tasks.abilities import Embedding
 from fiber_cli.tasks.items import ImageSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_all
+from fiber_cli.tasks.progress import progress_bar
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
 
 INDEX = ".fiber-index.safetensors"
 #: Pictures that are computed before they are written, by all ranks together.
@@ -79,16 +84,18 @@ def build_index(
     options: PredictOptions,
     outputs: Outputs | None = None,
     half: bool | None = None,
+    shows_progress: bool = False,
 ) -> tuple[Index, LeftOut]:
     """Dual-encoder features of all pictures below `folder`, and (path, reason) of those that cannot be read; every rank
     calls this and has the same.
 
     They are kept in `file` (default: INDEX in the folder, or nowhere, which is told, where nothing can be written),
     or where that is another checkpoint's beside it, see `index_file`; only new and changed pictures are computed, and
-    what has vanished is dropped. half: True for float16, to which an index that is there is rounded, False for
-    float32, None for what is there, which is said where it is float16, else float32. A damaged index is made anew. An
-    index that is up to date is read once. UserError for a file that is no index, unless `outputs` may replace it, where
-    nothing can be read, and for half=False of an index that is rounded already.
+    what has vanished is dropped. An index that was not finished is gone on with, which is said. half: True for float16,
+    to which an index that is there is rounded, False for float32, None for what is there, which is said where it is
+    float16, else float32. A damaged index is made anew. An index that is up to date is read once. shows_progress: on
+    standard error, where more than a batch is computed. UserError for a file that is no index, unless `outputs` may
+    replace it, where nothing can be read, and for half=False of an index that is rounded already.
     """
     outputs = outputs or Outputs()
     if not loaded.can(Embedding):
@@ -103,7 +110,7 @@ def build_index(
             # Another checkpoint's index may have been made there while this command waited.
             if _place(file, fingerprint, outputs) == place:
                 building = _Building(loaded, fingerprint, folder, place if is_kept else None, stamps, options, outputs)
-                return building.run(place, half=half)
+                return building.run(place, half=half, shows_progress=shows_progress)
 
 
 def _place(file: Path, fingerprint: str, outputs: Outputs) -> Path:
@@ -122,7 +129,9 @@ def _alone(file: Path, *, is_kept: bool) -> Iterator[None]:
     if not is_kept:
         yield
         return
-    lock = made_by_one(file.with_name(f"{file.name}.growing"), str(file))
+    lock = made_by_one(
+        file.with_name(f"{file.name}.growing"), f"{file}: another process is bringing this index up to date"
+    )
     with lock if collectives.is_main() else nullcontext():
         collectives.gather_objects(None)
         yield
@@ -149,8 +158,8 @@ class _Building:
         self.features: dict[str, np.ndarray] = {}
         self.bad: LeftOut = []
 
-    def run(self, file: Path, *, half: bool | None) -> tuple[Index, LeftOut]:
-        """file: of the index, whether or not it is kept there; half: see `build_index`."""
+    def run(self, file: Path, *, half: bool | None, shows_progress: bool) -> tuple[Index, LeftOut]:
+        """file: of the index, whether or not it is kept there; the rest: see `build_index`."""
         stored = self._stored(file)
         begun: dict[str, np.ndarray] = {}
         if self.growing is not None:
@@ -162,11 +171,14 @@ class _Building:
         if stored is not None:
             self.features |= _unchanged(stored.features, stored.stamps, self.stamps)
         # Features that were rounded are none of an index that is not.
-        self.features |= {path: row for path, row in begun.items() if row.dtype.itemsize >= dtype.itemsize}
+        usable = {path: row for path, row in begun.items() if row.dtype.itemsize >= dtype.itemsize}
+        self.features |= usable
+        if usable and collectives.is_main():
+            say(f"{file}: {len(usable):,} of {len(self.stamps):,} pictures are there from before")
         missing = [path for path in self.stamps if path not in self.features]
         if stored is None and self.file is not None:  # one that is there may be up to date and need not be writable
             self.outputs.check(file, own=begins_as_index(file))
-        self._compute(missing, dtype)
+        self._compute(missing, dtype, shows_progress=shows_progress)
         widths = {len(row) for row in self.features.values()}
         if len(widths) > 1:
             raise UserError(f"{file}: its features are of another width than this checkpoint's; delete it")
@@ -194,20 +206,24 @@ class _Building:
                 say(f"{file}: a damaged index; it is made anew")
             return None
 
-    def _compute(self, missing: list[str], dtype: np.dtype) -> None:
+    def _compute(self, missing: list[str], dtype: np.dtype, *, shows_progress: bool) -> None:
         """The features of pictures; of more than are computed at a time they are written as they come."""
         is_growing = self.growing is not None and len(missing) > PICTURES_AT_A_TIME
-        for first in range(0, max(1, len(missing)), PICTURES_AT_A_TIME):
-            paths = missing[first : first + PICTURES_AT_A_TIME]
-            images = image_set(self.loaded, self.folder, paths, self.options.max_pixels)
-            computed = predict_all(self.loaded.task, images, self.options, what="new images")
-            self.bad += computed.bad
-            numbers = sorted(computed.rows)
-            if not is_growing:
-                self.features |= {paths[number]: computed.rows[number].astype(dtype) for number in numbers}
-            elif numbers:
-                rows = np.stack([computed.rows[number] for number in numbers]).astype(dtype)
-                self._grow([paths[number] for number in numbers], rows)
+        is_hidden = not shows_progress or len(missing) <= self.options.batch_size
+        with progress_bar(len(missing), "new images", hidden=is_hidden) as progress:
+            done = _of_all_ranks(progress, len(missing))
+            for first in range(0, max(1, len(missing)), PICTURES_AT_A_TIME):
+                paths = missing[first : first + PICTURES_AT_A_TIME]
+                images = image_set(self.loaded, self.folder, paths, self.options.max_pixels)
+                computed = predict_all(self.loaded.task, images, self.options, done=done)
+                progress.update(first + len(paths) - progress.n)
+                self.bad += computed.bad
+                numbers = sorted(computed.rows)
+                if not is_growing:
+                    self.features |= {paths[number]: computed.rows[number].astype(dtype) for number in numbers}
+                elif numbers:
+                    rows = np.stack([computed.rows[number] for number in numbers]).astype(dtype)
+                    self._grow([paths[number] for number in numbers], rows)
         if is_growing and self.growing is not None:
             collectives.gather_objects(None)
             self.features |= self.growing.features({path: self.stamps[path] for path in missing})
@@ -235,6 +251,16 @@ class _Building:
         if collectives.is_main():
             self.growing.remove()
         return index
+
+
+def _of_all_ranks(progress: "tqdm[Any]", total: int) -> Callable[[int], object]:
+    """Takes how many items this rank has done, and moves the bar as if every other rank had done as many."""
+
+    def add(count: int) -> None:
+        remaining = total - progress.n
+        progress.update(min(count * collectives.world_size(), remaining))
+
+    return add
 
 
 def features_fingerprint(of_weights: str, precision: str) -> str:

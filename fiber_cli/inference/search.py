@@ -18,7 +18,7 @@ from fiber_cli.distributed import collectives
 from fiber_cli.errors import UserError
 from fiber_cli.inference.index import INDEX, LeftOut, build_index, check_index, image_set, keeps_its_index
 from fiber_cli.inference.index_file import Index, blocks
-from fiber_cli.inference.pictures import pictures_below
+from fiber_cli.inference.picture_files import check_folder, pictures_below
 from fiber_cli.inference.queries import read_queries
 from fiber_cli.inference.sheet import check_sheet, draw_sheet
 from fiber_cli.inference.unseen import say_unseen
@@ -134,7 +134,9 @@ def run_search(
     if itm is not None:
         itm_in_place = placed(itm, placement)
         itm, itm_options = itm_in_place.loaded, dataclasses.replace(options, precision=itm_in_place.precision)
-    images, unreadable = build_index(loaded, folder, index, options=options, outputs=outputs, half=half)
+    images, unreadable = build_index(
+        loaded, folder, index, options=options, outputs=outputs, half=half, shows_progress=True
+    )
     judged = judgement(loaded, itm, threshold=threshold, raw_sum=raw_sum)
     results, vanished, cuts = search(
         loaded,
@@ -179,8 +181,7 @@ def outputs_of_search(
 ) -> Outputs:
     """The outputs of a search, see `run_search`; inputs: what it reads beside pictures and queries. UserError where the
     folder is not there, or an output may not or cannot be written."""
-    if not folder.is_dir():
-        raise UserError(f"--images {folder}: no such folder")
+    check_folder(folder)
     queries = [query] if isinstance(query, Path) else []
     outputs = Outputs(force=force, inputs=chain(inputs, queries, pictures_below(folder)))
     if index is not None or keeps_its_index(folder):

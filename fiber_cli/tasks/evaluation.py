@@ -5,51 +5,18 @@ from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, Protocol
 
 from fiber_cli.data.source import Source
 from fiber_cli.distributed.collectives import from_main
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.context import TaskContext
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions, predict_on_main
 
 if TYPE_CHECKING:
     from fiber_cli.tasks.base import Task
     from fiber_cli.tasks.evalset import EvalSet
-
-
-class PairScorer(NamedTuple):
-    """Another checkpoint's task, which scores pairs by fusion; fingerprint: what tells its weights from all others."""
-
-    task: "Task"
-    context: TaskContext[Any]
-    fingerprint: str
-
-
-@dataclass(frozen=True)
-class EvaluationOptions:
-    """What `fiber eval` and `fiber rerank` ask for beside a data set; validation in training asks for nothing.
-
-    mode: of retrieval, "itc", "itm", "itc+itm" or "rerank"; None: as the task was trained. rerank: the k of that mode.
-    scorer: scores pairs in place of the task. fingerprint: of the weights that score them. folder: where the scores are
-    kept until all are there; None: nowhere. stem_memory: GiB of text stems that a rank holds in memory, more lie on
-    disk. blind: measure also with every image exchanged for another. chunk: names in one prompt of detection, or
-    "auto"; ap_library: what computes its AP, see `regions.coco_ap`, None: the usual one. calibrate: also choose what
-    validation chooses, beyond the metrics. checkpoint: what messages call it.
-    """
-
-    checkpoint: str = "the task"
-    mode: str | None = None
-    rerank: tuple[int, ...] = ()
-    scorer: PairScorer | None = None
-    fingerprint: str = ""
-    folder: Path | None = None
-    stem_memory: float = 4.0
-    blind: bool = False
-    chunk: int | str = "auto"
-    ap_library: str | None = None
-    calibrate: bool = False
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A task's predictions for all items of an evaluation set, in one process or many."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,13 +38,20 @@ class Predictions(NamedTuple):
     truncated: int
 
 
-def predict_all(task: "Task", evalset: "EvalItems", options: PredictOptions, *, what: str = "") -> Predictions:
+def predict_all(
+    task: "Task",
+    evalset: "EvalItems",
+    options: PredictOptions,
+    *,
+    what: str = "",
+    done: Callable[[int], object] | None = None,
+) -> Predictions:
     """`task.predict` of every item, the same on all ranks.
 
     Every rank predicts its share; rows come together by their number, each counted once. `what` names the items on
-    the progress bar, which a terminal gets.
+    the progress bar, which a terminal gets; done: takes in its place how many items a batch of this rank had.
     """
-    return _together(collectives.gather_objects(_predict_share(task, evalset, options, what)), evalset)
+    return _together(collectives.gather_objects(_predict_share(task, evalset, options, what, done)), evalset)
 
 
 def predict_on_main(task: "Task", evalset: "EvalItems", options: PredictOptions, *, what: str = "") -> Predictions:
@@ -70,20 +77,28 @@ def _together(shares: Sequence[Predictions], evalset: "EvalItems") -> Prediction
 
 
 @torch.no_grad()
-def _predict_share(task: "Task", evalset: "EvalItems", options: PredictOptions, what: str) -> Predictions:
+def _predict_share(
+    task: "Task",
+    evalset: "EvalItems",
+    options: PredictOptions,
+    what: str,
+    done: Callable[[int], object] | None = None,
+) -> Predictions:
     """The predictions of this rank's items."""
     was_training = task.training
     task.eval()
     device = next(task.parameters()).device
     rank, world = collectives.rank(), collectives.world_size()
     batches = evalset.loader(rank=rank, world=world, batch_size=options.batch_size, workers=options.workers)
-    on_screen = collectives.is_main() and sys.stderr.isatty()
+    on_screen = done is None and collectives.is_main() and sys.stderr.isatty()
     rows: dict[int, Any] = {}
     bad: list[tuple[str, str]] = []
     truncated = 0
     for batch in tqdm(batches, desc=what, unit="batch", disable=not on_screen, leave=False, dynamic_ncols=True):
         bad.extend(batch["bad"])
         truncated += batch["truncated"]
+        if done is not None:
+            done(len(batch["index"]) + len(batch["bad"]))
         if len(batch["index"]) == 0:
             continue
         with precision_context(options.precision, device):

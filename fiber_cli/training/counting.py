@@ -7,14 +7,15 @@ nothing. All else runs as it is, so that a task's own code, with its drawing, ma
 
 import mmap
 import weakref
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import cache
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_flatten, tree_map, tree_map_only
+from torch.utils._pytree import tree_map, tree_map_only
 from torch.utils.flop_counter import flop_registry, sdpa_backward_flop_count, sdpa_flop_count
 
 aten = torch.ops.aten
@@ -22,6 +23,13 @@ aten = torch.ops.aten
 _SAME_MEMORY = (aten._unsafe_view.default,)
 _ATTENTION = aten._scaled_dot_product_flash_attention_for_cpu
 _ATTENTION_BACKWARD = aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+class Shaped(NamedTuple):
+    """What an operation gives: result without memory, and its floating-point operations."""
+
+    result: Any
+    operations: int
 
 
 class Counting(TorchDispatchMode):
@@ -36,6 +44,8 @@ class Counting(TorchDispatchMode):
         self.operations = 0
         self.peak = 0
         self._live = 0
+        #: What operations give by their signatures: the layers of a network are alike.
+        self._known: dict[Hashable, Shaped | None] = {}
         #: Addresses of the memory of the weights and of what came from them.
         self._derived = {weight.untyped_storage().data_ptr() for weight in weights}
 
@@ -43,29 +53,28 @@ class Counting(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if not self._is_derived(args, kwargs) or _shares_memory(func):
+        if _shares_memory(func) or not self._is_derived(args, kwargs):
             return func(*args, **kwargs)
         if func._schema.is_mutable:
             return kwargs.get("out", args[0])
-        result = self._uncomputed(func, args, kwargs)
-        self.operations += _operations(func, args, kwargs, result)
-        return result
+        asked = _signature((func, args, tuple(kwargs.items())))
+        if asked not in self._known:
+            self._known[asked] = _shaped(func, args, kwargs)
+        known = self._known[asked]
+        if known is None:
+            result = func(*args, **kwargs)
+            self.operations += _operations(func, args, kwargs, result)
+            return result
+        self.operations += known.operations
+        return tree_map_only(Tensor, self._untouched, known.result)
 
     def _is_derived(self, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> bool:
-        for value in tree_flatten((args, kwargs))[0]:
-            if isinstance(value, Tensor) and value.untyped_storage().data_ptr() in self._derived:
-                return True
+        for value in (*args, *kwargs.values()):
+            items = value if isinstance(value, list | tuple) else (value,)
+            for item in items:
+                if isinstance(item, Tensor) and item.untyped_storage().data_ptr() in self._derived:
+                    return True
         return False
-
-    def _uncomputed(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """What the operation gives, in shape; where that depends on values, the result itself."""
-        shapes = tree_map_only(Tensor, _shape, (args, kwargs))
-        shapes = tree_map(_on_meta, shapes)
-        try:
-            result = func(*shapes[0], **shapes[1])
-        except (NotImplementedError, RuntimeError):
-            return func(*args, **kwargs)
-        return tree_map_only(Tensor, self._untouched, result)
 
     def _untouched(self, shape: Tensor) -> Tensor:
         """Zeros of the shape and layout of a tensor without memory."""
@@ -93,6 +102,27 @@ def _zeros(size: int) -> "np.ndarray[Any, Any]":
     return np.frombuffer(mmap.mmap(-1, size), np.uint8)
 
 
+def _signature(value: Any) -> Hashable:
+    """What decides the shapes of what an operation gives, of the operation or of an argument."""
+    if isinstance(value, Tensor):
+        return value.dtype, value.size(), value.stride()
+    if isinstance(value, list | tuple):
+        return tuple(map(_signature, value))
+    return type(value), value  # 1, 1.0 and True are equal
+
+
+def _shaped(func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Shaped | None:
+    """What the operation gives; None where its shape depends on values."""
+    shapes = tree_map_only(Tensor, _shape, (args, kwargs))
+    shapes = tree_map(_on_meta, shapes)
+    try:
+        result = func(*shapes[0], **shapes[1])
+    except (NotImplementedError, RuntimeError):
+        return None
+    return Shaped(result, _operations(func, args, kwargs, result))
+
+
+@cache
 def _shares_memory(func: Any) -> bool:
     """Whether an operation gives a view of its input."""
     if func in _SAME_MEMORY:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any
 from tqdm import tqdm
 
 from fiber_cli.characters import UNPRINTED, one_line
-from fiber_cli.checkpoints.directory import remove_unfinished
 from fiber_cli.checkpoints.run_files import BOARD, CURVES, METRICS, RECIPE, SUMMARY
+from fiber_cli.checkpoints.writing import remove_unfinished
 from fiber_cli.config.recipe import Recipe
 from fiber_cli.distributed.collectives import is_main
 from fiber_cli.errors import UserError, optional

@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from fiber_cli.checkpoints import directory
 from fiber_cli.checkpoints.config import had_small_letters
 from fiber_cli.checkpoints.digests import STATE_FOLDER, check_together
-from fiber_cli.checkpoints.directory import write_about, write_weights
 from fiber_cli.checkpoints.host_copies import HostCopies
 from fiber_cli.checkpoints.run_files import BEST, CHECKPOINTS
 from fiber_cli.checkpoints.saving import Saving, Write
 from fiber_cli.checkpoints.weights import float32, load_into, named_weights
 from fiber_cli.checkpoints.words import read_words
+from fiber_cli.checkpoints.writing import prune, write_about, write_weights
 from fiber_cli.config.recipe import Recipe, RuntimeSettings, warmup_steps
 from fiber_cli.data.loader import BadCounter
 from fiber_cli.data.readers import Batch
@@ -320,7 +320,7 @@ class Run:
         else:
             # A run that goes on without keeping the best has none that stands for it.
             pointer.unlink(missing_ok=True)
-        directory.prune(self.output, self.recipe.log.keep_last, best)
+        prune(self.output, self.recipe.log.keep_last, best)
 
     def _config(self) -> dict[str, Any]:
         """The content of config.json, with what the last validation has chosen."""

@@ -31,7 +31,7 @@ from fiber_cli.tasks import declared
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.declaration import ParameterKinds
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.training_data import ReadingOptions, TrainingData
 from fiber_cli.training.best_metric import check_measurable

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from fiber_cli.checkpoints import directory, saving
+from fiber_cli.checkpoints import directory, saving, writing
 from fiber_cli.checkpoints.weights import load_weights
 from fiber_cli.errors import UserError
 
@@ -118,7 +118,7 @@ def test_pruning_takes_the_best_for_the_latest(tmp_path):
     keep_best(tmp_path, best=4, latest=12)
     save(tmp_path, 8)
     directory.replace(tmp_path / "checkpoints" / "latest", "step-000008\n")
-    directory.prune(tmp_path, 1, "step-000004")
+    writing.prune(tmp_path, 1, "step-000004")
     assert [path.name for path in directory.steps(tmp_path)] == ["step-000004", "step-000008", "step-000012"]
 
 
@@ -168,7 +168,7 @@ def test_pruning_deletes_what_is_somebody_elses(tmp_path):
     shutil.copytree(folder / "step-000002", folder / "step-000002 copy")
     (folder / ".step-mine.tmp").mkdir()
     (folder / ".step-000009.tmp").write_text("left by a kill")
-    directory.prune(tmp_path, 1, None)
+    writing.prune(tmp_path, 1, None)
     assert (kept / "config.json").is_file()
     names = [".step-mine.tmp", "latest", "step-000002 copy", "step-000003"]
     assert sorted(path.name for path in folder.iterdir()) == names
@@ -187,13 +187,13 @@ def test_pruning_deletes_a_users_file_inside_a_checkpoint(tmp_path, capsys, dige
     (old / "empty").mkdir()
     if not digests:
         (old / "SHA256SUMS").unlink()
-    directory.prune(tmp_path, 1, None)
+    writing.prune(tmp_path, 1, None)
     left = {path.relative_to(old).as_posix() for path in old.rglob("*")}
     assert left == {"linked", "mine", "mine/notes.txt"}
     assert (elsewhere / "model.safetensors").is_file()
     assert f"{old} is no more, but for what fiber did not write: linked, mine/notes.txt" in capsys.readouterr().err
     assert [path.name for path in directory.steps(tmp_path)] == ["step-000002"]
-    directory.prune(tmp_path, 1, None)
+    writing.prune(tmp_path, 1, None)
     assert capsys.readouterr().err == ""
 
 
@@ -282,10 +282,10 @@ def test_pruning_keeps_the_newest_and_the_best(tmp_path):
     for step in (1, 2, 3, 10, 20):
         save(tmp_path, step)
     (tmp_path / "checkpoints" / ".step-000030.tmp").mkdir()
-    directory.prune(tmp_path, 2, "step-000002")
+    writing.prune(tmp_path, 2, "step-000002")
     assert [path.name for path in directory.steps(tmp_path)] == ["step-000002", "step-000010", "step-000020"]
     assert not list((tmp_path / "checkpoints").glob(".step*"))
-    directory.prune(tmp_path, 1, None)
+    writing.prune(tmp_path, 1, None)
     assert [path.name for path in directory.steps(tmp_path)] == ["step-000020"]
 
 

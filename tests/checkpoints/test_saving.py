@@ -9,10 +9,10 @@ from rank_processes import on_two_ranks
 
 from fiber_cli.checkpoints import directory, saving
 from fiber_cli.checkpoints.digests import check
-from fiber_cli.checkpoints.directory import write_about, write_weights
 from fiber_cli.checkpoints.host_copies import HostCopies
 from fiber_cli.checkpoints.saving import NotWritten, Saving
 from fiber_cli.checkpoints.weights import load_weights
+from fiber_cli.checkpoints.writing import write_about, write_weights
 from fiber_cli.distributed import collectives
 
 

@@ -3,6 +3,7 @@
 import io
 import json
 import zipfile
+from collections import Counter
 
 import pytest
 from commands import command
@@ -11,6 +12,8 @@ from image_files import encoded, jpeg
 from PIL import Image
 
 from fiber_cli import downloads
+from fiber_cli.config import resolve
+from fiber_cli.config.resolve import parse_recipe
 
 
 @pytest.fixture(autouse=True)
@@ -50,6 +53,19 @@ def test_get_keeps_silent_about_a_data_set(capsys):
     assert "needs no data but its own scenes" in err
     code, _, err = command(capsys, "data", "get", "coco", "--root", "x", "--mirror", "file:///etc")
     assert (code, "http://" in err) == (1, True)
+
+
+@pytest.mark.parametrize("names", [[], ["4m"], ["coco", "refcoco"]])
+def test_get_reads_a_recipe_for_every_data_set_anew(names, capsys, monkeypatch):
+    read: Counter[str] = Counter()
+
+    def counted(text, where, *rest, **named):
+        read[where] += 1
+        return parse_recipe(text, where, *rest, **named)
+
+    monkeypatch.setattr(resolve, "parse_recipe", counted)
+    assert command(capsys, "data", "get", *names)[0] == 0
+    assert all(count == 1 for count in read.values()), read
 
 
 def test_get_leaves_what_may_be_fetched(tmp_path, capsys):

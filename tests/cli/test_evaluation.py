@@ -8,7 +8,7 @@ from run_folders import COCO_CAPTIONS, FLICKR30K, SCENES, make_run
 
 from fiber_cli.distributed.folder_lock import locked
 from fiber_cli.placement import Placement
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 
 

@@ -15,7 +15,7 @@ from fiber_cli.data.transforms import EvalTransform
 from fiber_cli.errors import UserError
 from fiber_cli.evaluation.evaluate import run_eval
 from fiber_cli.tasks.caption import metrics as caption_metrics
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 
 

@@ -8,7 +8,7 @@ from rank_processes import on_two_ranks
 from fiber_cli.checkpoints.loading import load
 from fiber_cli.data.sources.scenes import ScenesSource
 from fiber_cli.evaluation.evaluate import run_eval
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 
 

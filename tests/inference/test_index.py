@@ -22,7 +22,7 @@ from fiber_cli.inference.growing_index import GrowingIndex
 from fiber_cli.inference.index import INDEX, build_index, check_index, image_set
 from fiber_cli.inference.index_file import Index, index_file, read_index, write_index
 from fiber_cli.outputs import Outputs
-from fiber_cli.tasks import prediction
+from fiber_cli.tasks import prediction, progress
 from fiber_cli.tasks.prediction import PredictOptions
 
 OPTIONS = PredictOptions(batch_size=4, workers=0)
@@ -33,9 +33,9 @@ def computed(monkeypatch) -> list[str]:
     """Collects the paths of the pictures that are computed."""
     paths, predict_all = [], indexing.predict_all
 
-    def predict(task, evalset, options, what):
+    def predict(task, evalset, options, **named):
         paths.extend(evalset.ids)
-        return predict_all(task, evalset, options, what=what)
+        return predict_all(task, evalset, options, **named)
 
     monkeypatch.setattr(indexing, "predict_all", predict)
     return paths
@@ -331,7 +331,9 @@ def growing_of(file):
 
 
 @pytest.mark.parametrize("after", [1, 3])
-def test_a_killed_command_computes_all_again(retriever, folder, tmp_path, computed, monkeypatch, two_at_a_time, after):
+def test_a_killed_command_computes_all_again(
+    retriever, folder, tmp_path, computed, monkeypatch, capsys, two_at_a_time, after
+):
     loaded, file = retriever(), tmp_path / "kept.safetensors"
     expected, _ = build_index(loaded, folder, tmp_path / "whole.safetensors", options=OPTIONS)
     computed.clear()
@@ -352,11 +354,41 @@ def test_a_killed_command_computes_all_again(retriever, folder, tmp_path, comput
     growing = growing_of(file)
     with growing.open("ab") as stream:  # a piece that the kill has cut
         stream.write(growing.read_bytes()[40:90])
+    assert "from before" not in capsys.readouterr().err
     index, _ = build_index(loaded, folder, file, options=OPTIONS)
     assert len(computed) == 7
     same(index, expected)
     same(read_index(file, loaded.fingerprint), expected)
+    assert f"{file}: {2 * after} of 7 pictures are there from before\n" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [file.name, "whole.safetensors"]
+
+
+def test_an_index_is_waited_for_as_if_it_were_read(retriever, folder, busy_locks, capsys):
+    build_index(retriever(), folder, options=OPTIONS)
+    place = folder / INDEX
+    said = f"{place}: another process is bringing this index up to date; waiting for that\n"
+    assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize("at_a_time", [2, 4096])
+def test_an_index_on_its_way_shows_nothing(retriever, folder, tmp_path, monkeypatch, capsys, at_a_time):
+    loaded = retriever()
+    (folder / "broken.png").write_bytes(b"no picture")
+    monkeypatch.setattr(indexing, "PICTURES_AT_A_TIME", at_a_time)
+    monkeypatch.setattr(progress, "REPORT_EVERY", 0.0)
+    build_index(loaded, folder, tmp_path / "shown", options=OPTIONS, shows_progress=True)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert lines[0].startswith("new images 0/8  ")
+    assert lines[-1].startswith("new images 8/8  ")
+    assert all(" new images/s  ETA " in line for line in lines)
+
+
+def test_progress_is_shown_unasked_or_of_one_batch(retriever, folder, tmp_path, capsys):
+    loaded = retriever()
+    build_index(loaded, folder, tmp_path / "unasked", options=OPTIONS)
+    build_index(loaded, folder, tmp_path / "one", options=replace(OPTIONS, batch_size=7), shows_progress=True)
+    build_index(loaded, folder, tmp_path / "one", options=OPTIONS, shows_progress=True)
+    assert capsys.readouterr().err == ""
 
 
 def test_what_was_computed_of_other_pictures_or_by_another_checkpoint_is_used(retriever, folder, tmp_path, computed):
@@ -495,13 +527,14 @@ def _built_on_a_rank(rank, folder):
     computed = []
     predict_share = prediction._predict_share
 
-    def share(task, evalset, options, what):
-        predicted = predict_share(task, evalset, options, what)
+    def share(task, evalset, *rest):
+        predicted = predict_share(task, evalset, *rest)
         computed.extend(evalset.ids[number] for number in predicted.rows)
         return predicted
 
     prediction._predict_share = share
-    index, _ = build_index(load(Path((folder / "run").read_text())), folder / "pictures", options=OPTIONS)
+    loaded = load(Path((folder / "run").read_text()))
+    index, _ = build_index(loaded, folder / "pictures", options=OPTIONS, shows_progress=True)
     return {"paths": list(index.stamps), "features": index.features.tolist(), "computed": computed}
 
 
@@ -517,6 +550,9 @@ def test_two_ranks_compute_the_same_pictures_or_another_index(tmp_path, saved):
     computed = [name for each in ended for name in each.result["computed"]]
     assert len(computed) == len(set(computed)) == 7
     assert all(each.result["computed"] for each in ended)
+    logs = [(tmp_path / f"log{rank}").read_text() for rank in (0, 1)]
+    assert "new images 7/7  " in logs[0]
+    assert "new images" not in logs[1]
     for each in ended:
         assert each.result["paths"] == list(expected.stamps)
         np.testing.assert_allclose(each.result["features"], expected.features, atol=1e-6)

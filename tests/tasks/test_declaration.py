@@ -19,7 +19,7 @@ from fiber_cli.tasks.abilities import Answering, Embedding
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.coarse.task import CoarseTask
 from fiber_cli.tasks.declaration import Lazy, ParameterKinds, Rule, TaskDeclaration, WeightChanges, rule
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.nlvr2.task import Nlvr2Task
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.retrieval.task import RetrievalTask

@@ -10,9 +10,7 @@ from fiber_cli.errors import UserError
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.evalset import EvalSet, Score
 from fiber_cli.tasks.evaluation import (
-    EvaluationOptions,
     ItemEvaluation,
-    PairScorer,
     Result,
     distinct_names,
     measure_items,
@@ -20,6 +18,7 @@ from fiber_cli.tasks.evaluation import (
     refuse_retrieval_options,
     together,
 )
+from fiber_cli.tasks.evaluation_options import EvaluationOptions, PairScorer
 from fiber_cli.tasks.prediction import PredictOptions
 
 OPTIONS = PredictOptions(batch_size=2, workers=0)

@@ -14,7 +14,7 @@ from fiber_cli.data.sources import open_source
 from fiber_cli.model.config import TINY
 from fiber_cli.tasks import TASKS, declared
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.training_data import ReadingOptions
 

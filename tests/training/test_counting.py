@@ -77,6 +77,29 @@ def test_what_a_value_decides_is_not_computed():
         assert int(mask.sum()) == 2
 
 
+def test_operations_that_differ_in_their_settings_alone_are_taken_for_one():
+    linear = nn.Linear(8, 6)
+    with Counting(linear.parameters()):
+        out = linear(torch.ones(4, 8))
+        whole = out.long()
+        assert [out.sum(0).shape, out.sum(1).shape, out.sum(1, keepdim=True).shape] == [(6,), (4,), (4, 1)]
+        assert [out.to(kind).dtype for kind in (torch.float16, torch.float64)] == [torch.float16, torch.float64]
+        assert [(whole * factor).dtype for factor in (2, 2.0)] == [torch.int64, torch.float32]
+        assert [out.clone().stride(), out.T.clone().stride()] == [(6, 1), (1, 6)]
+        for chosen in (1, 3):
+            assert out[torch.arange(4) < chosen].shape == (chosen, 6)
+
+
+def test_layers_that_are_alike_are_counted_once():
+    layer, inputs = nn.Linear(8, 8), torch.ones(4, 8)
+    with Counting(layer.parameters()) as once:
+        layer(inputs)
+    with Counting(layer.parameters()) as five_times:
+        kept = [layer(inputs) for _ in range(5)]
+    assert five_times.operations == 5 * once.operations > 0
+    assert five_times.peak == 5 * once.peak == 5 * kept[0].numel() * 4
+
+
 def test_a_network_is_drawn():
     with Undrawn():
         undrawn = nn.Linear(512, 512)

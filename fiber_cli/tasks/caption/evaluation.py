@@ -8,7 +8,8 @@ from fiber_cli.tasks.caption.metrics import Captions, grouped_caption_metrics
 from fiber_cli.tasks.caption.settings import CaptionSettings
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evalset import EvalSet, Score, by_index
-from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
+from fiber_cli.tasks.evaluation import ItemEvaluation
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.items import ImageSet
 
 if TYPE_CHECKING:

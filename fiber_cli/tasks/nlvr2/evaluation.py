@@ -12,7 +12,8 @@ from fiber_cli.data.source import Source, StatementSource, require
 from fiber_cli.errors import UserError
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evalset import PicturesWithTextSet, Score, by_index
-from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
+from fiber_cli.tasks.evaluation import ItemEvaluation
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.items import Item
 from fiber_cli.tasks.nlvr2.data import have_equal_images
 from fiber_cli.tasks.nlvr2.metrics import accuracies

@@ -10,7 +10,6 @@ from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evaluation import (
     Checked,
     Evaluation,
-    EvaluationOptions,
     Result,
     check_items,
     distinct_names,
@@ -18,6 +17,7 @@ from fiber_cli.tasks.evaluation import (
     refuse_retrieval_options,
     together,
 )
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.regions.coco_ap import USUAL_LIBRARY, ApLibrary, ap_library, odinw_ap
 from fiber_cli.tasks.regions.detection_set import DetectionSet, LvisSet

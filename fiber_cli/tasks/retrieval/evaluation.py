@@ -20,15 +20,8 @@ from fiber_cli.tasks.abilities import Embedding, Matching
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.coarse.settings import PairSettings
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import (
-    Checked,
-    Evaluation,
-    EvaluationOptions,
-    PairScorer,
-    Result,
-    refuse_detection_options,
-    scored_on_main,
-)
+from fiber_cli.tasks.evaluation import Checked, Evaluation, Result, refuse_detection_options, scored_on_main
+from fiber_cli.tasks.evaluation_options import EvaluationOptions, PairScorer
 from fiber_cli.tasks.items import ImageSet, TextSet
 from fiber_cli.tasks.prediction import PredictOptions, predict_on_main
 from fiber_cli.tasks.retrieval.journal import check_journal, journal_folder

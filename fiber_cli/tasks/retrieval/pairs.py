@@ -4,7 +4,6 @@ Images are shared out over the ranks; a rank takes its images one batch after an
 """
 
 import hashlib
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,13 +24,12 @@ from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.base import Task
 from fiber_cli.tasks.items import ImageSet, TextSet
 from fiber_cli.tasks.prediction import PredictOptions
+from fiber_cli.tasks.progress import progress_bar
 from fiber_cli.tasks.retrieval.journal import Journal, journal_folder
 from fiber_cli.tasks.retrieval.stems import TextStems
 
 #: Bytes of text stems that a rank holds in memory; more of them lie in a file.
 MEMORY = 4 << 30
-#: Seconds between two lines of progress where there is no terminal.
-REPORT_EVERY = 30.0
 
 
 class PairScores(NamedTuple):
@@ -138,7 +136,7 @@ class PairPass:
         missing = self.missing(wanted)
         with precision_context(self.options.precision, self.device):
             stems = self._text_stems()
-            with _progress_bar(sum(map(len, missing)), hidden=not self.shows_progress) as progress:
+            with progress_bar(sum(map(len, missing)), "pairs", hidden=not self.shows_progress) as progress:
                 for batch in self._loader(self.images, collectives.rank(), collectives.world_size()):
                     self.bad.extend(batch["bad"])
                     if len(batch["index"]):
@@ -262,20 +260,3 @@ def image_rows(group: Sequence[TextChunk]) -> list[int]:
         repeats = 1 if len(counts) == 1 else len(chunk.texts)
         rows.extend([chunk.row] * repeats)
     return rows
-
-
-def _progress_bar(total: int, *, hidden: bool) -> "tqdm[Any]":
-    """Pairs done by the first rank: a bar on a terminal, else a line now and then."""
-    hidden = hidden or not collectives.is_main()
-    if sys.stderr.isatty():
-        return tqdm(total=total, unit=" pairs", disable=hidden, leave=False, dynamic_ncols=True)
-    line = "pairs {n_fmt}/{total_fmt}  {rate_noinv_fmt}  ETA {remaining}\n"
-    return tqdm(
-        total=total,
-        unit=" pairs",
-        disable=hidden,
-        bar_format=line,
-        mininterval=REPORT_EVERY,
-        maxinterval=1e9,
-        miniters=1,
-    )

@@ -10,7 +10,8 @@ from fiber_cli.data.records import Question
 from fiber_cli.data.source import QuestionSource, Source, require
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evalset import PicturesWithTextSet, Score, by_index
-from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
+from fiber_cli.tasks.evaluation import ItemEvaluation
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.items import Item
 from fiber_cli.tasks.vqa.answers import answer_texts
 from fiber_cli.tasks.vqa.metrics import FULL_AGREEMENT, accuracies, accuracy

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from fiber_cli.data.source import QuestionSource, Source, require
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
+from fiber_cli.tasks.evaluation import ItemEvaluation
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.vqa.evaluation import VqaSet
 from fiber_cli.tasks.vqa_generated.settings import GeneratedVqaSettings
 

@@ -13,7 +13,7 @@ from fiber_cli.data.sources.statements import StatementFile
 from fiber_cli.errors import UserError
 from fiber_cli.model.config import TINY
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.nlvr2.evaluation import StatementSet, evaluation
 from fiber_cli.tasks.nlvr2.settings import Nlvr2Settings
 

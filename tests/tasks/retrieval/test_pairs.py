@@ -15,6 +15,7 @@ from small_retrieval import (
     score_until_killed,
 )
 
+from fiber_cli.tasks import progress
 from fiber_cli.tasks.prediction import PredictOptions
 from fiber_cli.tasks.retrieval import pairs
 from fiber_cli.tasks.retrieval.pairs import best_columns, grouped, score_pairs
@@ -87,7 +88,7 @@ def test_two_ranks_equal_one_and_go_on_from_what_one_left(task, two_ranks):
 
 
 def test_progress_without_a_terminal_is_a_line_now_and_then(task, evalset, capsys, monkeypatch):
-    monkeypatch.setattr(pairs, "REPORT_EVERY", 0.0)
+    monkeypatch.setattr(progress, "REPORT_EVERY", 0.0)
     score_all(task, evalset)
     lines = [line.strip() for line in capsys.readouterr().err.splitlines() if line.strip()]
     total = len(evalset.images) * len(evalset.texts)

@@ -16,7 +16,7 @@ from fiber_cli.tasks import declared
 from fiber_cli.tasks.coarse.settings import CoarseSettings
 from fiber_cli.tasks.coarse.task import CoarseTask
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.prediction import predict_all
 from fiber_cli.tasks.retrieval import presence
 from fiber_cli.tasks.retrieval.evaluation import RetrievalEvaluation

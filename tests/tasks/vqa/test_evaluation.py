@@ -6,7 +6,7 @@ from vqa_files import PATTERN, SAID, TYPES, VOCABULARY, annotation, vqa_source, 
 
 from fiber_cli.model.config import TINY
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.vqa.evaluation import VqaSet, evaluation
 from fiber_cli.tasks.vqa.settings import VqaSettings
 

@@ -6,7 +6,7 @@ from vqa_files import vqa_source
 
 from fiber_cli.model.config import TINY
 from fiber_cli.tasks.context import TaskContext
-from fiber_cli.tasks.evaluation import EvaluationOptions
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.vqa_generated.evaluation import evaluation
 from fiber_cli.tasks.vqa_generated.settings import GeneratedVqaSettings
 

@@ -10,7 +10,8 @@ from fiber_cli.tasks.entailment.settings import EntailmentSettings
 from fiber_cli.data.source import Source, StatementSource, require
 from fiber_cli.tasks.context import TaskContext
 from fiber_cli.tasks.evalset import PicturesWithTextSet, Score, by_index
-from fiber_cli.tasks.evaluation import EvaluationOptions, ItemEvaluation
+from fiber_cli.tasks.evaluation import ItemEvaluation
+from fiber_cli.tasks.evaluation_options import EvaluationOptions
 from fiber_cli.tasks.items import Item
 
 
