@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 #: Names the device where none is asked for.
-VARIABLE = "FIBER_DEVICE"
+DEVICE_VARIABLE = "FIBER_DEVICE"
 #: "auto": bf16 on GPUs that have it, else fp32. "int8": products of linear layers on CPUs.
 Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 #: The same of trainings, whose products have gradients.

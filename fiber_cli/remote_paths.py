@@ -14,9 +14,9 @@ def is_remote(path: str) -> bool:
 
 def beside(pattern: str, name: str) -> str | None:
     """The address of a file of that name in the folder of shards at an address, with the same query. None where it has
-    no single folder, and for a command."""
+    no single folder, or the query tells the shards apart, and for a command."""
     address, mark, query = pattern.partition("?")
     folder = address[: address.rfind("/") + 1]
-    if pattern.startswith(PIPE) or folder.endswith("://") or any(sign in folder for sign in "*{"):
+    if pattern.startswith(PIPE) or folder.endswith("://") or any(sign in folder + query for sign in "*{"):
         return None
     return folder + name + mark + query

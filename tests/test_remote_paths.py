@@ -15,6 +15,7 @@ from fiber_cli.remote_paths import beside
         ("https://host/{a,b}/0.tar", None),
         ("https://host/*/0.tar", None),
         ("https://host", None),
+        ("https://host/get?file=set/{0..3}.tar", None),
         ("pipe:cat /data/set/0.tar", None),
     ],
 )

@@ -6,7 +6,7 @@ from typing import NoReturn
 import typer
 
 from fiber_cli.errors import EXIT_FAILED, EXIT_OK, EXIT_STOPPED, UserError
-from fiber_cli.placement import VARIABLE
+from fiber_cli.placement import DEVICE_VARIABLE
 from fiber_cli.printing import say
 
 
@@ -21,13 +21,18 @@ def hide_gpus(device: str | None) -> None:
         os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 
-def train_on(device: str | None) -> None:
-    """The devices of a training: "cpu" hides all GPUs, "cuda" is a UserError where there is none, None takes what
-    FIBER_DEVICE names, else what there is."""
-    named = f"--device {device}"
-    if device is None:
-        device = os.environ.get(VARIABLE) or None
-        named = f"{VARIABLE}={device}"
+def train_here(device: str | None) -> None:
+    """`train_on` of a command that trains itself: None takes what FIBER_DEVICE names."""
+    usual = os.environ.get(DEVICE_VARIABLE)
+    if device is None and usual:
+        train_on(usual, f"{DEVICE_VARIABLE}={usual}")
+    else:
+        train_on(device, f"--device {device}")
+
+
+def train_on(device: str | None, named: str) -> None:
+    """The devices of trainings: "cpu" hides all GPUs, "cuda" is a UserError where there is none, None takes what
+    there is. named: the device with its option, for messages."""
     if device not in (None, "cpu", "cuda"):
         raise typer.BadParameter(f"{named}: give cpu or cuda, one GPU a process; CUDA_VISIBLE_DEVICES says which")
     hide_gpus(device)

@@ -16,7 +16,7 @@ from fiber_cli.cli.options import (
     one_of,
     with_placement,
 )
-from fiber_cli.cli.processes import is_first_rank, launch_ranks, train_on
+from fiber_cli.cli.processes import is_first_rank, launch_ranks, train_here
 from fiber_cli.cli.runs import named_to_start
 from fiber_cli.printing import say
 from fiber_cli.settings import RecipeError
@@ -64,7 +64,7 @@ def pretrain(
     tf32: Tf32OfTraining = None,
 ) -> None:
     """Pre-train: coarse from images and captions, fine from images, words and boxes."""
-    train_on(device)
+    train_here(device)
     settings = with_placement(overrides, precision, tf32)
     train(context, stage, settings, recipe, output, resume, init_from, latest, dry_run, nproc)
 
@@ -86,7 +86,7 @@ def finetune(
     tf32: Tf32OfTraining = None,
 ) -> None:
     """Fine-tune a pre-trained checkpoint for a task."""
-    train_on(device)
+    train_here(device)
     settings = with_placement(overrides, precision, tf32)
     train(context, task, settings, recipe, output, resume, init_from, latest, dry_run, nproc)
 

@@ -133,7 +133,7 @@ class RuntimeSettings:
 
     micro_batch: int = option("Pairs per rank and forward pass.", ge=1)
     global_batch: int = option(
-        "Pairs per optimiser step: a multiple of micro_batch; ranks that do not divide it take the nearest batch.",
+        "Pairs per optimiser step: a multiple of micro_batch; ranks that do not divide it take a batch near it.",
         ge=1,
     )
     seed: int = option("Of everything random.", 0, ge=0, le=2**53)
@@ -185,13 +185,14 @@ class RuntimeSettings:
 
     def on_ranks(self, world: int) -> "RuntimeSettings":
         """These settings where the global batch divides by the ranks, else with another batch that does, of equal
-        micro-batches that are no larger: of those within `NEAR` the one of fewest micro-steps, else the nearest."""
+        micro-batches that are no larger: of those within `NEAR` the one of fewest micro-steps, else the nearest of at
+        most twice as many micro-steps."""
         if self.global_batch % (self.micro_batch * world) == 0:
             return self
         share = self.global_batch / world
         fewest = max(1, math.ceil(share / self.micro_batch))
         nearest, least = self, math.inf
-        for micro_steps in range(fewest, math.ceil(share) + 1):
+        for micro_steps in range(fewest, 2 * fewest + 1):
             micro_batch = min(self.micro_batch, max(1, round(share / micro_steps)))
             fitted = replace(self, micro_batch=micro_batch, global_batch=micro_batch * micro_steps * world)
             distance = abs(fitted.global_batch - self.global_batch)

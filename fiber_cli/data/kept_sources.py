@@ -25,6 +25,7 @@ from fiber_cli.data.ragged import Ragged
 from fiber_cli.errors import WRONG_CONTENT
 from fiber_cli.outputs import write_problem
 from fiber_cli.parsing import parse_json
+from fiber_cli.remote_paths import is_remote
 from fiber_cli.settings import SourceSettings, paths_in
 from fiber_cli.text_files import dump_json
 
@@ -47,11 +48,11 @@ def open_kept(kind: type[FolderSource], settings: SourceSettings) -> FolderSourc
     `UserError` as of the source's constructor."""
     arguments = settings.arguments()
     with recorded(aloud=False):  # it is said where they are read
-        files = [Path(file) for file in kind.files_read(**arguments)]
+        files = list(kind.files_read(**arguments))
     stamps = _stamps(files)
     if stamps is None:
         return kind(**arguments)
-    kept = _Kept(_places(settings, files[0]), digest(_program(kind), *stamps))
+    kept = _Kept(_places(settings, Path(files[0])), digest(_program(kind), *stamps))
     source = _restored(kind, kept)
     if source is not None:
         return source
@@ -76,11 +77,13 @@ def _places(settings: SourceSettings, file: Path) -> list[Path]:
     return [folder / name for folder in cache_folders(file.absolute().parent)]
 
 
-def _stamps(files: list[Path]) -> list[str] | None:
-    """What changes when a file does, of all; None where they are small."""
+def _stamps(files: list[str | Path]) -> list[str] | None:
+    """What changes when a file does, of all; None where they are small, or one of them lies at an address."""
+    if any(is_remote(str(file)) for file in files):
+        return None
     stamps = []
     total = 0
-    for file in files:
+    for file in map(Path, files):
         try:
             state = file.stat()
         except (OSError, ValueError):

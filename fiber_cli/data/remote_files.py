@@ -17,6 +17,8 @@ Result = TypeVar("Result")
 WAITS_SECONDS = (0.5, 2.0, 8.0)
 #: What servers answer where there is no such file, and never will be.
 _NOT_THERE = (404, 410)
+#: What servers answer to those who may not read a file.
+_REFUSED = (401, 403)
 #: How long a server may say nothing.
 _TIMEOUT_SECONDS = 60.0
 #: Signs that stand in addresses as they are, beside letters and digits.
@@ -114,7 +116,7 @@ def tried(url: str, ask: Callable[[], Result]) -> Result:
             if isinstance(reason, TimeoutError):
                 words = f"no answer in {_TIMEOUT_SECONDS:g} s"
                 say(f"{url}: {words}{'; it is asked again' if waits else ''}")
-            if not waits:
+            if not waits or _is_refusal(reason):
                 raise OSError(f"{url}: cannot be read ({words})") from None
             time.sleep(waits.pop(0))
 
@@ -131,6 +133,10 @@ def _reason(error: Exception) -> BaseException | None:
         return None if cause.status in _NOT_THERE else cause
     is_unreached = isinstance(cause, OSError | TimeoutError | aiohttp.ClientError)
     return cause if is_unreached and not isinstance(cause, FileNotFoundError) else None
+
+
+def _is_refusal(reason: BaseException) -> bool:
+    return isinstance(reason, PermissionError) or getattr(reason, "status", None) in _REFUSED
 
 
 def _is_http(url: str) -> bool:

@@ -20,7 +20,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from io import FileIO
 from pathlib import Path
-from typing import IO, NamedTuple, TypeVar
+from typing import IO, NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from fiber_cli.data.cache_folder import VARIABLE, cache_folders, digest, made_by_one
@@ -29,7 +29,6 @@ from fiber_cli.errors import UserError
 from fiber_cli.regular_files import check_regular
 from fiber_cli.remote_paths import PIPE, is_remote
 
-Result = TypeVar("Result")
 #: Held while a file is read from a place in it, where the two cannot be one call.
 _SEEKING = threading.Lock()
 #: Bytes that are read at once while a shard is gone through: of a disk, of a server.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from fiber_cli.errors import UserError
-from fiber_cli.placement import VARIABLE
+from fiber_cli.placement import DEVICE_VARIABLE
 
 #: Bytes.
 GIB = 2**30
@@ -53,9 +53,9 @@ def processor_name() -> str:
 def prediction_device() -> torch.device:
     """Where a trained task predicts: what FIBER_DEVICE names, this process's GPU, Apple's (mps), or the CPU. UserError
     where FIBER_DEVICE names none of this machine."""
-    named = os.environ.get(VARIABLE)
+    named = os.environ.get(DEVICE_VARIABLE)
     if named:
-        return _device_of(named, f"{VARIABLE}={named}")
+        return _device_of(named, f"{DEVICE_VARIABLE}={named}")
     here = device()
     if here.type == "cpu" and torch.backends.mps.is_available():
         return torch.device("mps")
@@ -68,11 +68,11 @@ def device_named(name: str | torch.device) -> torch.device:
     return _device_of(name, f"device {str(name)!r}")
 
 
-def _device_of(name: str | torch.device, called: str) -> torch.device:
+def _device_of(name: str | torch.device, named_as: str) -> torch.device:
     try:
         named = torch.device(name)
     except RuntimeError:  # which lists all that PyTorch was ever built for
-        raise UserError(f"{called} cannot be used (there is none of that name); give {_NAMES}") from None
+        raise UserError(f"{named_as} cannot be used (there is none of that name); give {_NAMES}") from None
     try:
         if named == torch.device("cuda"):
             named = torch.device("cuda", local_rank())
@@ -83,7 +83,7 @@ def _device_of(name: str | torch.device, called: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         # PyTorch goes on with all that it was built with.
         reason = shorten(str(error).splitlines()[0], LONGEST_REASON, placeholder=" …")
-    raise UserError(f"{called} cannot be used ({reason}); give {_NAMES}")
+    raise UserError(f"{named_as} cannot be used ({reason}); give {_NAMES}")
 
 
 def _lack(named: torch.device) -> str | None:

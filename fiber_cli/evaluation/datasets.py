@@ -15,6 +15,7 @@ from fiber_cli.data.sources.folder import LabelFolderSettings
 from fiber_cli.data.sources.karpathy import KarpathySettings
 from fiber_cli.data.sources.mdetr import MdetrSettings
 from fiber_cli.data.sources.odvg import OdvgSettings
+from fiber_cli.data.sources.odvg_record import read_label_map
 from fiber_cli.data.sources.region_shards import RegionShardsSettings
 from fiber_cli.data.sources.statements import StatementsSettings
 from fiber_cli.data.sources.webdataset import WebDatasetSettings
@@ -222,7 +223,10 @@ def _label_map_of_shards(shards: str) -> str | None:
         return _label_map(path if path.is_dir() else path.parent)
     url = beside(shards, LABEL_MAP)
     try:
-        return url if url is not None and is_there(url) else None
-    except OSError as error:  # some servers forbid what is not there
+        if url is None or not is_there(url):
+            return None
+        read_label_map(url)
+    except (OSError, UserError) as error:  # some servers forbid what is not there, others send a page in its place
         say(f"{error}; goes on without it, as boxes of phrases need no names")
         return None
+    return url

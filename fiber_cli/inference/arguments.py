@@ -35,6 +35,8 @@ class Kind:
     def read(self, name: str, value: Any) -> Any:
         """The argument's value, a number of numpy's as Python's; UserError, by its name, for none of the kind."""
         plain = value.item() if isinstance(value, np.generic) else value
+        if isinstance(plain, np.floating):  # longer than Python's
+            plain = float(plain)
         if not self.accepts(plain):
             raise refusal(name, value, self.wanted)
         return plain
@@ -51,13 +53,13 @@ class TextsKind(Kind):
     def read(self, name: str, value: Any) -> Any:
         if isinstance(value, str):
             return value
-        texts = listed(value)
+        texts = items_of(value)
         if texts is None:
             raise refusal(name, value, self.wanted)
         return [TEXT.read(f"{name}[{number}]", text) for number, text in enumerate(texts)]
 
 
-def listed(items: Any) -> list[Any] | None:
+def items_of(items: Any) -> list[Any] | None:
     """The items of what can be gone through, if only once. None where there are none to go through, and of mappings and
     bytes, whose keys and numbers nobody means."""
     if isinstance(items, Mapping | bytes | bytearray | memoryview):
@@ -98,8 +100,9 @@ def _is_number(value: Any, *, least: float, most: float) -> bool:
 
 
 def _is_path(value: Any) -> bool:
-    """No system has a file with a NUL in its name."""
-    return isinstance(value, str | os.PathLike) and "\0" not in os.fsdecode(value)
+    """No system has a file without a name, or with a NUL in it."""
+    path = os.fspath(value) if isinstance(value, str | os.PathLike) else None
+    return isinstance(path, str) and path != "" and "\0" not in path
 
 
 def _is_chunk(value: Any) -> bool:

@@ -33,6 +33,7 @@ from fiber_cli.inference.index_file import (
     write_rows,
 )
 from fiber_cli.inference.picture_files import find_images
+from fiber_cli.model.precision import arithmetic
 from fiber_cli.outputs import Outputs
 from fiber_cli.printing import say
 from fiber_cli.regular_files import check_regular
@@ -266,7 +267,7 @@ def _of_all_ranks(progress: "tqdm[Any]", total: int) -> Callable[[int], object]:
 def features_fingerprint(of_weights: str, precision: str) -> str:
     """What tells features from those that they are not to be compared with: of other weights, or in another precision,
     whose rounding a search would show without having been asked for it."""
-    return of_weights if precision == "fp32" else f"{precision}-{of_weights}"
+    return of_weights if precision == "fp32" else f"{arithmetic(precision)}-{of_weights}"
 
 
 def _dtype(file: Path, half: bool | None, stored: Index | None, begun: Mapping[str, np.ndarray]) -> np.dtype:

@@ -18,7 +18,7 @@ from fiber_cli.data.source import MAX_PIXELS, BadSample
 from fiber_cli.data.text import check_encoded
 from fiber_cli.errors import UserError
 from fiber_cli.inference.addresses import fetched_bytes, is_address
-from fiber_cli.inference.arguments import listed, refusal
+from fiber_cli.inference.arguments import items_of, refusal
 
 
 @runtime_checkable
@@ -57,13 +57,18 @@ def pictures_of(images: Picture | Sequence[Picture]) -> tuple[list[Given], bool]
     (N, C, H, W) are lists of them. UserError for an empty list and for what is no picture."""
     if isinstance(images, str | os.PathLike | bytes | bytearray | memoryview | BinaryFile | Image.Image):
         return [_held(images)], True
-    if isinstance(images, np.ndarray | torch.Tensor) and images.ndim in (2, 3):
+    if isinstance(images, np.ndarray | torch.Tensor) and (images.ndim in (2, 3) or not _has_items(images)):
         return [images], True
-    pictures = listed(images)
+    pictures = items_of(images)
     if pictures is None:
         raise refusal("images", images, f"pictures; {WANTED}, or a list of these")
     _refuse_no_input(pictures)
     return [_held(picture) for picture in pictures], False
+
+
+def _has_items(images: np.ndarray | torch.Tensor) -> bool:
+    """Whether it can be gone through, which sparse tensors cannot."""
+    return isinstance(images, np.ndarray) or images.layout == torch.strided
 
 
 def one_or_all(results: Mapping[int, Item], count: int, *, is_single: bool) -> Item | list[Item | None]:

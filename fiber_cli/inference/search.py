@@ -51,7 +51,7 @@ class SearchResult(NamedTuple):
     matches: bool | None = None
 
 
-class Searched(NamedTuple):
+class SearchOutcome(NamedTuple):
     """What a search gives. left_out: (path, reason) of pictures that can no longer be read; cuts: that queries had to
     be cut, in words."""
 
@@ -250,7 +250,7 @@ def search(
     raw_sum: bool = False,
     judged: Judgement | None = None,
     shows_progress: bool = True,
-) -> Searched:
+) -> SearchOutcome:
     """For each query the dual encoder's `top_k` pictures, best first by the sum of ITC and ITM score, both as logits;
     raw_sum: the cosine as it is. `itm` scores the pairs, where it is another checkpoint, as `itm_options` say: both
     compute in their own precision; the temperature stays that of the dual encoder. judged: how `matches` is told."""
@@ -293,7 +293,7 @@ def search(
     for model, count in ((loaded, cut), (fusion, pairs.truncated)):
         if count:
             cuts.append(_cut_in_words(count, model.context.text_length))
-    return Searched(results, pairs.bad, list(dict.fromkeys(cuts)))
+    return SearchOutcome(results, pairs.bad, list(dict.fromkeys(cuts)))
 
 
 def _cut_in_words(count: int, length: int) -> str:

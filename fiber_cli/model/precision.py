@@ -35,6 +35,12 @@ def settled(precision: str, device: torch.device) -> str:
     return "bf16" if device.type == "cuda" and _has_bfloat16(device) else "fp32"
 
 
+def arithmetic(precision: str) -> str:
+    """What results of a precision are kept under: another way to compute them has another name. Of int8 the ranges of
+    inputs are those of single rows."""
+    return "int8r" if precision == "int8" else precision
+
+
 def _has_bfloat16(device: torch.device) -> bool:
     """Whether a GPU has it by itself: AMD's, and NVIDIA's from Ampere on. On older ones PyTorch emulates it, which is
     slower than float32."""

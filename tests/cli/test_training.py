@@ -62,6 +62,12 @@ def test_a_training_is_not_where_the_environment_says(run, calls, monkeypatch):
     assert os.environ["CUDA_VISIBLE_DEVICES"] == ""
 
 
+def test_a_command_that_trains_nothing_is_held_to_the_devices_of_trainings(run, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FIBER_DEVICE", "mps")
+    assert run("table", "4")[0] == 0
+
+
 def test_a_gpu_is_trained_on_that_is_not_there(run, calls, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     code, _, err = run("finetune", "vqa", "--recipe", "tiny_vqa", "--device", "cuda")

@@ -1,6 +1,7 @@
 """The sections: values, types, defaults, and what follows from them."""
 
 import dataclasses
+import math
 import typing
 
 import pytest
@@ -84,13 +85,12 @@ def test_rank_counts_that_do_not_divide_are_refused_or_get_a_batch_far_from_the_
     assert fitted.on_ranks(world) == fitted
 
 
-@pytest.mark.parametrize(
-    ("micro_batch", "batch", "world", "expected"), [(4, 16, 3, 15), (4, 20, 3, 21), (8, 16, 5, 15), (2, 22, 4, 24)]
-)
-def test_a_small_batch_is_not_the_nearest(micro_batch, batch, world, expected):
-    fitted = RuntimeSettings(micro_batch=micro_batch, global_batch=batch).on_ranks(world)
-    assert fitted.global_batch == expected
-    assert fitted.micro_batch <= micro_batch
+@pytest.mark.parametrize("recipe", ["4m", "fine", "vqav2", "nlvr2", "coco_detection"])
+def test_a_nearer_batch_takes_micro_batches_of_a_few(recipe):
+    asked = resolve_recipe(recipe, ()).runtime
+    for world in range(1, 129):
+        fewest = math.ceil(asked.global_batch / world / asked.micro_batch)
+        assert asked.on_ranks(world).micro_steps(world) <= 2 * fewest
 
 
 @pytest.mark.parametrize("world", [1, 2, 4, 8, 16, 32, 64])

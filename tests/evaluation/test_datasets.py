@@ -92,6 +92,14 @@ def test_a_label_map_beside_shards_at_an_address_is_passed_over(tmp_path, patter
         assert read_label_map(source.label_map).names == {"7": "cat"}
 
 
+def test_a_page_in_the_place_of_a_label_map_ends_an_evaluation(tmp_path, capsys):
+    (tmp_path / "label_map.json").write_text("<html>There is no such file.</html>")
+    with serving_shards(tmp_path) as server:
+        (source,) = eval_data(f"{server.address}/0.tar", "fine").sources
+    assert source.label_map is None
+    assert "label_map.json: not valid JSON" in capsys.readouterr().err
+
+
 def test_a_server_that_hides_what_is_not_there_ends_an_evaluation(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(remote_files, "WAITS_SECONDS", ())
     with socket.create_server(("127.0.0.1", 0)) as closed:

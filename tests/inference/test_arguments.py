@@ -137,6 +137,7 @@ def test_a_wrong_type_is_a_traceback(call, method, parameter):
         ("from_pretrained", {"precision": np.zeros(2)}, 'precision=array.*: give "auto"'),
         ("with_index", {"index": "a\0b"}, "index='a.*b': give a path"),
         ("save", {"file": "a\0.png"}, "file='a.*png': give a path"),
+        ("save", {"file": ""}, "file='': give a path"),
         ("match_threshold_of", {"text": None}, "text=None: give a text"),
     ],
 )

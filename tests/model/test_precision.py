@@ -91,7 +91,7 @@ def test_narrow_weights_give_other_numbers_than_autocast(network, precision):
         torch.testing.assert_close(narrow(*inputs()), network(*inputs()), atol=0, rtol=0)
 
 
-@pytest.mark.parametrize(("precision", "error"), [("bf16", 0.05), ("fp16", 0.01), ("int8", 0.05)])
+@pytest.mark.parametrize(("precision", "error"), [("bf16", 0.05), ("fp16", 0.01), ("int8", 0.1)])
 def test_a_low_precision_is_far_from_float32_or_changes_the_network(network, precision, error):
     expected = network(*inputs())
     low = prepared(network, precision, CPU)

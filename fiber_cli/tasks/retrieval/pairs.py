@@ -18,7 +18,7 @@ from fiber_cli.distributed import collectives
 from fiber_cli.distributed.device import to_device
 from fiber_cli.model.fusion import ImageStem, TextStem
 from fiber_cli.model.pixels import normalize
-from fiber_cli.model.precision import precision_context
+from fiber_cli.model.precision import arithmetic, precision_context
 from fiber_cli.printing import say
 from fiber_cli.tasks.abilities import Matching
 from fiber_cli.tasks.base import Task
@@ -108,7 +108,7 @@ class PairPass:
             return None
         named = [
             self.storage.fingerprint,
-            self.options.precision,
+            arithmetic(self.options.precision),
             self.images.ids,
             self.texts.texts,
             self.texts.text_length,

@@ -48,9 +48,9 @@ def test_a_label_without_name_is_called_a_fault_of_the_record():
 
 @pytest.mark.parametrize(("status", "said"), [(404, "is not there"), (403, r"cannot be read \(.*403")])
 def test_a_label_map_that_a_server_does_not_send_is_a_traceback(tmp_path, monkeypatch, status, said):
-    monkeypatch.setattr(remote_files, "WAITS_SECONDS", ())
     with serving_shards(tmp_path) as server:
         server.missing = status
+        monkeypatch.setattr(remote_files, "WAITS_SECONDS", (60.0,))  # what is forbidden is not asked for again
         with pytest.raises(UserError, match=rf"label_map\.json: {said}.*; give the path or the address of a label map"):
             read_label_map(f"{server.address}/label_map.json")
 
