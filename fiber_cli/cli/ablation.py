@@ -130,7 +130,7 @@ def ablate(
     from fiber_cli.outputs import Outputs
 
     refuse_ranks("ablate")
-    train_on(device, f"--device {device}")
+    train_on(device)
     settings = with_placement(overrides, precision, tf32)
     file = find_recipe(recipe)
     if grid is None and not variant:

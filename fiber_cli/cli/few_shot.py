@@ -100,7 +100,7 @@ def few_shot(
     from fiber_cli.evaluation.few_shot import tunings
     from fiber_cli.evaluation.odinw import prompts_in_words, read_few_shot
 
-    train_on(device, f"--device {device}")
+    train_on(device)
     curve = Curve(
         command="few-shot",
         output=output,

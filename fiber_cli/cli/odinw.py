@@ -67,7 +67,7 @@ def odinw(
     incomplete = completeness(archive.missing)
     if incomplete is not None:
         say(f"odinw: {incomplete}")
-    train_on(device, f"--device {device}")
+    train_on(device)
     curve = Curve(
         command="odinw",
         output=output,

@@ -25,22 +25,24 @@ def train_here(device: str | None) -> None:
     """`train_on` of a command that trains itself: None takes what FIBER_DEVICE names."""
     usual = os.environ.get(DEVICE_VARIABLE)
     if device is None and usual:
-        train_on(usual, f"{DEVICE_VARIABLE}={usual}")
+        train_on(usual, f"{DEVICE_VARIABLE}=")
     else:
-        train_on(device, f"--device {device}")
+        train_on(device)
 
 
-def train_on(device: str | None, named: str) -> None:
+def train_on(device: str | None, option: str = "--device ") -> None:
     """The devices of trainings: "cpu" hides all GPUs, "cuda" is a UserError where there is none, None takes what
-    there is. named: the device with its option, for messages."""
+    there is. option: what named the device, as messages write it before the name."""
     if device not in (None, "cpu", "cuda"):
-        raise typer.BadParameter(f"{named}: give cpu or cuda, one GPU a process; CUDA_VISIBLE_DEVICES says which")
+        raise typer.BadParameter(
+            f"{option}{device}: give cpu or cuda, one GPU a process; CUDA_VISIBLE_DEVICES says which"
+        )
     hide_gpus(device)
     if device == "cuda":
         from torch.cuda import is_available
 
         if not is_available():
-            raise UserError(f"{named}: this machine has no GPU that PyTorch can use; give cpu, or no device")
+            raise UserError(f"{option}{device}: this machine has no GPU that PyTorch can use; give cpu, or no device")
 
 
 def launch_ranks(context: typer.Context, nproc: int, *settled: str) -> NoReturn:

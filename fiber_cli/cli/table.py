@@ -82,7 +82,7 @@ def table(
 
     check_folders(runs, data, results or ())
     placement = placement_words(precision, device, tf32)
-    train_on(device, f"--device {device}")
+    train_on(device)
     extra = options_of_commands(with_options or [], placement)
     named_precision = None if precision == "auto" else precision
     asked = Asked(name, runs, data, results or (), settings or (), nproc, extra, named_precision)

@@ -198,11 +198,8 @@ def _shards(dataset: str, declaration: TaskDeclaration, split: str | None, named
         if named:
             raise UserError(f"{dataset}: shards hold their images; leave out --root and --images")
         label_map = _label_map_of_shards(dataset)
-        return EvalData(
-            set_name(dataset) if is_remote(dataset) else path.stem,
-            "all",
-            [RegionShardsSettings(kind="region_shards", shards=dataset, label_map=label_map)],
-        )
+        regions = RegionShardsSettings(kind="region_shards", shards=dataset, label_map=label_map)
+        return EvalData(set_name(dataset), "all", [regions]) if is_remote(dataset) else _whole(path, regions)
     if split or named:
         raise UserError(f"{dataset}: shards have no --split and no --root or --images; name the shards to evaluate")
     local = path if path.is_dir() else path.resolve().parent

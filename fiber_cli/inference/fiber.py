@@ -73,11 +73,10 @@ class Fiber(Describing, Finding):
         Face hub, "org/name" or "org/name@revision", where nothing here has that path; or the address of an archive with
         its digest, "https://…/model.tar#sha256=…". Both are fetched once and cached, and no code of theirs is run.
 
-        device: such as "cpu", "cuda:1" or "mps"; by default what FIBER_DEVICE names, else a GPU where
-        there is one. UserError where this machine has
-        none of it. precision: of the products; "auto" is "bf16" on GPUs that have it, else "fp32"; "int8" is for CPUs.
-        tf32: whether GPUs round the factors of float32 products to TensorFloat-32, of this process; None: as PyTorch
-        does by itself."""
+        device: such as "cpu", "cuda:1" or "mps"; by default what FIBER_DEVICE names, else a GPU where there is one.
+        UserError where this machine has none of it. precision: of the products; "auto" is "bf16" on GPUs that have it,
+        else "fp32"; "int8" is for CPUs. tf32: whether GPUs round the factors of float32 products to TensorFloat-32, of
+        this process; None: as PyTorch does by itself."""
         loaded = load(os.fspath(path), latest=latest)
         return cls(loaded, None if device is None else device_named(device), batch_size, precision, tf32)
 

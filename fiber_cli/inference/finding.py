@@ -5,7 +5,7 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, Literal, overload
+from typing import Annotated, Any, Literal, NamedTuple, overload
 
 from fiber_cli.data.source import MAX_PIXELS
 from fiber_cli.distributed.device import to_device
@@ -264,11 +264,13 @@ class Finding(InUse):
         return one_or_all(detections, len(pictures), is_single=single)
 
 
-class _Limits:
+class _Limits(NamedTuple):
     """What is reported, see `Finding.find`."""
 
-    def __init__(self, threshold: float, nms_iou: float | None, agnostic_nms_iou: float | None, top_k: int | None):
-        self.threshold, self.nms_iou, self.agnostic_nms_iou, self.top_k = threshold, nms_iou, agnostic_nms_iou, top_k
+    threshold: float
+    nms_iou: float | None
+    agnostic_nms_iou: float | None
+    top_k: int | None
 
     def over(self, postprocessing: Mapping[str, Any]) -> dict[str, Any]:
         """The checkpoint's settings of `model.detector.postprocess` with these over them."""
